@@ -1,0 +1,47 @@
+# Two commands matter: `make demo` and `make test`. Both build the environment on first use and reuse it afterwards.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types check browser clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/.installed ## attack the two built-in models on sample images; table and report in runs/demo
+	$(BIN)/resolute demo --out $(OUT)
+
+test: $(VENV)/.installed-dev browser ## run the full test suite, with doctests and coverage
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev ## pyright, strict on src
+	$(BIN)/basedpyright
+
+check: test lint types ## everything that CI runs
+
+# The report's tests drive a real browser. They skip with a reason where there is none and it cannot be installed.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-headless-shell >/dev/null || command -v google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium-headless-shell >/dev/null; } \
+	  || echo "no Chromium found: the browser tests of the report will be skipped"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+clean: ## remove the environment, caches and results
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .coverage

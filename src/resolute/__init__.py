@@ -1,0 +1,118 @@
+"""Resolute measures and hardens super-resolution models against adversarial perturbations.
+
+Images are RGB float in [0, 1], ``(batch, 3, height, width)``, everywhere.
+
+Example:
+    >>> import resolute
+    >>> model = resolute.load("edsr-s")
+    >>> x = resolute.sample_image("coffee")[None, :, :32, :32]
+    >>> attacked = resolute.IFGSM(epsilon=4 / 255, steps=5)(model, x)
+    >>> sr_psnr = resolute.psnr_rgb(model(x), model(attacked.images))
+"""
+
+__version__ = "0.1.0"
+
+from resolute.attacks import (
+    Adversarial,
+    Ascent,
+    Attack,
+    Ball,
+    FDA,
+    FGSM,
+    FeatureDisruption,
+    FeatureShift,
+    IFGSM,
+    L2,
+    Linf,
+    Objective,
+    OutputShift,
+    PGD,
+)
+from resolute.defences import ChannelDensity, EntropyRegularizer
+from resolute.errors import (
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    OutputError,
+    ResoluteError,
+    TrainingError,
+)
+from resolute.images import read_image, sample_image, write_png
+from resolute.measure import (
+    Clever,
+    Interval,
+    bootstrap_mean,
+    clever,
+    psnr_rgb,
+    psnr_y,
+    ssim_y,
+)
+from resolute.models import Bicubic, Card, EDSR, Restorer, load
+# from resolute.report import write_report
+from resolute.resize import downscale, mod_crop, upscale, upscale_tensor
+from resolute.studies import (
+    Record,
+    Store,
+    Study,
+    compare,
+    summarize,
+    verdict,
+    worst_case,
+)
+from resolute.training import Recipe, Trained, train
+
+__all__ = [
+    "Adversarial",
+    "Ascent",
+    "Attack",
+    "Ball",
+    "Bicubic",
+    "Card",
+    "ChannelDensity",
+    "CheckpointError",
+    "Clever",
+    "ConfigError",
+    "EDSR",
+    "EntropyRegularizer",
+    "FDA",
+    "FGSM",
+    "FeatureDisruption",
+    "FeatureShift",
+    "IFGSM",
+    "ImageError",
+    "Interval",
+    "L2",
+    "Linf",
+    "Objective",
+    "OutputError",
+    "OutputShift",
+    "PGD",
+    "Recipe",
+    "Record",
+    "ResoluteError",
+    "Restorer",
+    "Store",
+    "Study",
+    "Trained",
+    "TrainingError",
+    "__version__",
+    "bootstrap_mean",
+    "clever",
+    "compare",
+    "downscale",
+    "load",
+    "mod_crop",
+    "psnr_rgb",
+    "psnr_y",
+    "read_image",
+    "sample_image",
+    "ssim_y",
+    "summarize",
+    "train",
+    "upscale",
+    "upscale_tensor",
+    "verdict",
+    "worst_case",
+    "write_png",
+    "write_report",
+]

@@ -1,0 +1,114 @@
+"""What an attacker maximises: each objective is bound to a model and clean images, and then maps ``x`` to ``(b,)``.
+
+Objectives are per sample: the gradient of one image does not depend on which images share its batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, Protocol, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from resolute.attacks.features import layer_outputs, resolve_layers
+
+Images = Float[Tensor, "b c h w"]
+Bound = Callable[[Images], Float[Tensor, " b"]]
+
+
+class Objective(Protocol):
+    """A quantity to maximise, bound once a batch so that clean quantities are computed once."""
+
+    def bind(self, model: nn.Module, clean: Images) -> Bound:
+        """Return the objective as a function of the attacked images."""
+        ...
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class OutputShift:
+    """Squared distance of the output from its clean value, a mean over channels and pixels (eq. 14).
+
+    The paper writes the norm; the mean of squares has the same maximisers and the same gradient signs, and is smooth
+    where the norm is not. Its gradient at the clean image is exactly zero, so an attack must start beside it.
+    """
+
+    def bind(self, model: nn.Module, clean: Images) -> Bound:
+        with torch.no_grad():
+            reference = model(clean)
+
+        def shift(x: Images) -> Float[Tensor, " b"]:
+            return (model(x).float() - reference.float()).square().flatten(1).mean(dim=1)
+
+        return shift
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class FeatureShift:
+    """Squared distance of the features from their clean values, a mean over elements, summed over layers.
+
+    Args:
+        layers: names of submodules; empty for the model's own ``feature_layer``.
+    """
+
+    layers: tuple[str, ...] = ()
+
+    def bind(self, model: nn.Module, clean: Images) -> Bound:
+        layers = resolve_layers(model, self.layers)
+        with torch.no_grad():
+            references = [phi.float() for phi in layer_outputs(model, clean, layers)]
+
+        def shift(x: Images) -> Float[Tensor, " b"]:
+            outputs = layer_outputs(model, x, layers)
+            distances = [
+                (phi.float() - reference).square().flatten(1).mean(dim=1)
+                for phi, reference in zip(outputs, references, strict=True)
+            ]
+            return torch.stack(distances).sum(dim=0)
+
+        return shift
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class FeatureDisruption:
+    """The feature disruptive objective (eq. 13; Ganeshan et al., ICCV 2019), a mean over layers.
+
+    ``log ||{Φ : Φ < C}|| - log ||{Φ : Φ >= C}||`` with C the mean over channels at each position: what was strong is to
+    become weak and what was weak strong.
+
+    Args:
+        layers: names of submodules; empty for the model's own ``feature_layer``, the one that eq. 13 is written for.
+        mask: take the two sets from the ``clean`` features, as the authors' code does, or from the ``attacked`` ones
+            at every step. The paper leaves it open, and the choice moves results by some 2 dB.
+    """
+
+    layers: tuple[str, ...] = ()
+    mask: Literal["clean", "attacked"] = "clean"
+
+    def bind(self, model: nn.Module, clean: Images) -> Bound:
+        layers = resolve_layers(model, self.layers)
+        with torch.no_grad():
+            fixed = [_below_channel_mean(phi) for phi in layer_outputs(model, clean, layers)]
+
+        def disruption(x: Images) -> Float[Tensor, " b"]:
+            outputs = layer_outputs(model, x, layers)
+            terms: list[Tensor] = []
+            for phi, clean_mask in zip(outputs, fixed, strict=True):
+                low = clean_mask if self.mask == "clean" else _below_channel_mean(phi)
+                terms.append(_log_norm(phi.float() * low) - _log_norm(phi.float() * ~low))
+            return torch.stack(terms).mean(dim=0)
+
+        return disruption
+
+
+def _below_channel_mean(phi: Images) -> Tensor:
+    return phi.detach() < phi.detach().mean(dim=1, keepdim=True)
+
+
+def _log_norm(phi: Images) -> Float[Tensor, " b"]:
+    return 0.5 * torch.log(phi.square().flatten(1).sum(dim=1) + 1e-20)

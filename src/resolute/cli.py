@@ -1,0 +1,265 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import resolute
+from resolute import runtime
+from resolute.attacks.registry import ATTACKS, OBJECTIVES, AttackTable
+from resolute.errors import ConfigError, ResoluteError
+from resolute.models.registry import built_in_models, load
+from resolute.studies.export import write_outputs
+from resolute.studies.store import Record
+from resolute.studies.study import Study
+from resolute.studies.summary import pairs, verdict
+from resolute.tables import model_details, models_table, results_table
+from resolute.training.recipe import Recipe
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="resolute",
+    help="Measure and harden super-resolution models against adversarial perturbations.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.", rich_help_panel="Machine")]
+Precision = Annotated[
+    str, typer.Option(help="Of the search: float32, bfloat16, or auto, which takes the faster one.",
+                      rich_help_panel="Machine")
+]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Out = Annotated[Path, typer.Option(help="Folder for the results; the same command goes on where it stopped.")]
+
+
+@app.command(epilog="Example:  [bold]resolute demo[/bold]")
+def demo(
+    out: Out = Path("runs/demo"), device: Device = "auto", precision: Precision = "auto", seed: Seed = 0
+) -> None:
+    """Attack the two built-in models on sample photographs; print a table and write a report.
+
+    Takes up to three minutes on two cores, needs no network and no data.
+    """
+    with guarded():
+        run_study(dataclasses.replace(Study.read("demo"), seed=seed), out, device, precision)
+
+
+@app.command(epilog="Example:  [bold]resolute attack edsr-s photo.png --attack ifgsm --epsilon 4/255[/bold]")
+def attack(
+    model: Annotated[str, typer.Argument(help="Built-in name (see `resolute models`) or a weights file.")],
+    images: Annotated[list[Path], typer.Argument(help="Low-resolution images, or folders of them.")],
+    kind: Annotated[str, typer.Option("--attack", help=f"One of {', '.join(ATTACKS)}.")] = "ifgsm",
+    epsilon: Annotated[str, typer.Option(help="Largest change of a pixel, as 4/255 or 0.0157.")] = "4/255",
+    steps: Annotated[int | None, typer.Option(help="Gradient steps; the attack's own number if not given.")] = None,
+    restarts: Annotated[int | None, typer.Option(help="Independent runs; the worst case is kept.")] = None,
+    objective: Annotated[str | None, typer.Option(help=f"Climb this instead: {', '.join(OBJECTIVES)}.")] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="Layer of a feature objective; may be repeated.")] = None,
+    ground_truth: Annotated[
+        bool, typer.Option(help="The images are high-resolution: shrink them first, and measure against them.")
+    ] = False,
+    out: Out = Path("runs/attack"),
+    device: Device = "auto",
+    precision: Precision = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Attack a model on your images; write the attacked images, their outputs and the figures.
+
+    Writes, for every image, IMAGE.attacked.png, IMAGE.sr-clean.png and IMAGE.sr-attacked.png, and figures.json. All
+    figures belong to the files as saved.
+    """
+    with guarded():
+        table = AttackTable.checked(
+            kind=kind, objective=objective, layers=tuple(layer or ()), steps=steps, restarts=restarts
+        )
+        study = Study(
+            name="attack",
+            models=(model,),
+            attacks=(table,),
+            epsilons=(parse_epsilon(epsilon) * 255,),
+            images=tuple(str(image) for image in images),
+            high_resolution=ground_truth,
+            scale=load(model).scale,
+            seed=seed,
+        )
+        records = run_cells(study, out, device, precision)
+        written = write_outputs(study, records, out)
+        console.print(results_table(records))
+        console.print(f"{len(written)} images and figures.json are in [bold]{escape(str(out))}[/bold]")
+
+
+@app.command(epilog="Example:  [bold]resolute study my-study.toml --out runs/mine[/bold]")
+def study(
+    source: Annotated[str, typer.Argument(help="A study in TOML, or the name of a built-in one.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/NAME if not given.")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Run a grid of models, attacks, budgets and images; print a table and write a report."""
+    with guarded():
+        planned = Study.read(source)
+        run_study(planned, out or Path("runs") / planned.name, device, precision)
+
+
+@app.command(epilog="Example:  [bold]resolute train edsr-s-entropy --data photos/ --out runs/mine[/bold]")
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe in TOML, or the name of a built-in one.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of high-resolution images; may be repeated.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/NAME if not given.")] = None,
+    device: Device = "auto",
+    devices: Annotated[int, typer.Option(help="Processes to train on together.", min=1)] = 1,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+) -> None:
+    """Train a model from a recipe; a killed run goes on where it stopped.
+
+    Writes NAME.safetensors, its model card NAME.md, log.jsonl and checkpoint.pt.
+    """
+    with guarded():
+        from resolute.training.loop import train as run_training
+
+        planned = Recipe.read(recipe)
+        if seed is not None:
+            planned = dataclasses.replace(planned, seed=seed)
+        with progress_bar() as bar:
+            reading = bar.add_task("reading images", total=None)
+            training = bar.add_task("training", total=planned.optimizer.steps, visible=False)
+
+            def on_read(done: int, total: int) -> None:
+                bar.update(reading, completed=done, total=total)
+
+            def on_step(done: int, figures: dict[str, float]) -> None:
+                bar.update(reading, visible=False)
+                line = f"L1 {figures['l1']:.2f}  bits {figures['bits']:.2f}"
+                bar.update(training, completed=done, description=line, visible=True)
+                if "psnr_y" in figures:
+                    bar.console.print(f"step {done}: {line}  validation {figures['psnr_y']:.2f} dB", highlight=False)
+
+            place = out or Path("runs") / planned.name
+            trained = run_training(
+                planned, data, place, device=runtime.resolve_device(device), devices=devices,
+                on_step=on_step, on_read=on_read,
+            )
+        console.print(f"weights and model card: [bold]{escape(str(trained.weights))}[/bold]")
+
+
+@app.command(epilog="Example:  [bold]resolute models[/bold]")
+def models(
+    model: Annotated[str | None, typer.Argument(help="Show this one, by name or file, with its layers.")] = None,
+) -> None:
+    """List the built-in models, or describe one."""
+    with guarded():
+        if model is None:
+            console.print(models_table([load(name) for name in [*built_in_models(), "bicubic"]]))
+        else:
+            console.print(model_details(load(model)))
+
+
+@app.command(epilog="Example:  [bold]resolute report runs/demo[/bold]")
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of one or more studies.")],
+    out: Annotated[Path | None, typer.Option(help="The page; report.html in the first folder if not given.")] = None,
+) -> None:
+    """Make one self-contained page from the results of one or more studies."""
+    from resolute.report import write_report
+
+    with guarded():
+        page = write_report(folders, out or folders[0] / "report.html")
+        console.print(f"report: [bold]{escape(str(page))}[/bold]")
+
+
+def run_study(study: Study, out: Path, device: str, precision: str) -> None:
+    """Run a study, print what came out, and write its report."""
+    from resolute.report import write_report
+
+    records = run_cells(study, out, device, precision)
+    console.print(results_table(records))
+    for plain, defended in pairs(records):
+        console.print(verdict(records, plain, defended), highlight=False)
+    page = write_report([out], out / "report.html")
+    console.print(f"report: [bold]{escape(str(page))}[/bold]")
+
+
+def run_cells(study: Study, out: Path, device: str, precision: str) -> list[Record]:
+    """Run a study's cells under a progress bar."""
+    place = runtime.resolve_device(device)
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"--precision is auto, float32 or bfloat16, not {precision!r}")
+    chosen = runtime.fast_precision(place) if precision == "auto" else precision
+    with progress_bar() as bar:
+        task = bar.add_task("reading", total=None)
+
+        def show_progress(done: float, total: int, title: str) -> None:
+            bar.update(task, completed=done, total=total, description=escape(title))
+
+        return study.run(out, device=place, precision=chosen, progress=show_progress)  # pyright: ignore[reportArgumentType]
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar with an estimate of the time that is left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+    )
+
+
+def parse_epsilon(text: str) -> float:
+    """Return a budget on the scale of [0, 1] from ``4/255`` or ``0.0157``.
+
+    Raises:
+        ConfigError: neither, or not in (0, 1].
+
+    Example:
+        >>> round(parse_epsilon("4/255"), 4)
+        0.0157
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(?:/\s*([0-9.]+))?\s*", text)
+    try:
+        value = float(match[1]) / float(match[2] or 1) if match else math.nan
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not 0 < value <= 1:
+        raise ConfigError(f"--epsilon is a radius in (0, 1], such as 4/255 or 0.0157, not {text!r}")
+    return value
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Turn errors that a user can mend into one line and an exit code."""
+    try:
+        yield
+    except ResoluteError as error:
+        errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        errors.print("interrupted: what was finished is kept; the same command goes on from there")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def main() -> None:
+    """Run the command line."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
+    runtime.tune_allocator()
+    app()

@@ -1,0 +1,67 @@
+"""What is judged: the base class of super-resolution models and its card of facts."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """The facts about a model that do not change while it is judged.
+
+    Attributes:
+        name: what the model is called in tables and records.
+        architecture: name and arguments of its class, enough to build it again.
+        scale: upscaling factor.
+        licence: terms under which the weights may be used.
+        sha256: of the weights' tensors (see ``models.files.weights_sha256``), empty for untrained weights.
+        training: how the weights came about: recipe, data, steps, seed, code version; empty if unknown.
+    """
+
+    name: str
+    architecture: dict[str, object]
+    scale: int
+    licence: str = "unknown"
+    sha256: str = ""
+    training: dict[str, object] = dataclasses.field(default_factory=dict[str, object])
+
+
+class Restorer(nn.Module, ABC):
+    """A super-resolution model: RGB float in [0, 1] in, RGB float on the same scale out, not clamped.
+
+    The two halves meet at the feature layer Φ, the tensor that enters the upsampler: ``forward(x)`` is
+    ``reconstruct(features(x))``. Φ is the output of the submodule named ``feature_layer``, so that a defence or a
+    feature attack can reach it by name, or any other submodule by its own name.
+
+    Attributes:
+        scale: upscaling factor.
+        feature_layer: name of the submodule whose output is Φ.
+        card: the facts about this model, set by ``load``; None for a model built by hand.
+    """
+
+    feature_layer: str
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.card: Card | None = None
+
+    @abstractmethod
+    def arguments(self) -> dict[str, object]:
+        """Return the class name and the arguments that build this network again."""
+
+    @abstractmethod
+    def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        """Map an image in [0, 1] to the feature layer Φ."""
+
+    @abstractmethod
+    def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        """Map the feature layer Φ to the upscaled image, on the scale of [0, 1], not clamped."""
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        """Upscale ``x`` by ``scale``."""
+        return self.reconstruct(self.features(x))

@@ -1,0 +1,101 @@
+"""From a name or a file to a model: the built-in models, and the architectures that a checkpoint can turn out to be."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import resources
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from resolute.errors import CheckpointError
+from resolute.models.base import Card, Restorer
+from resolute.models.edsr import EDSR
+from resolute.models.weights import read_weights, weights_sha256
+from resolute.resize import upscale_tensor
+
+ARCHITECTURES: tuple[type[EDSR], ...] = (EDSR,)
+
+
+class Bicubic(Restorer):
+    """Bicubic interpolation as a model: linear, without weights, the reference line of every robustness plot.
+
+    Example:
+        >>> Bicubic(scale=4)(torch.rand(1, 3, 5, 6)).shape
+        torch.Size([1, 3, 20, 24])
+    """
+
+    feature_layer = "image"
+
+    def __init__(self, scale: int = 4) -> None:
+        super().__init__(scale)
+        self.image = torch.nn.Identity()
+
+    def arguments(self) -> dict[str, object]:
+        return {"class": "Bicubic", "scale": self.scale}
+
+    def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return self.image(x)
+
+    def reconstruct(self, phi: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        return upscale_tensor(phi, self.scale)
+
+
+def built_in_models() -> dict[str, Path]:
+    """Return the names and files of the models trained by this project."""
+    folder = Path(str(resources.files("resolute") / "weights"))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def load(model: str | Path, scale: int | None = None) -> Restorer:
+    """Load a model by built-in name (``edsr-s``, ``edsr-s-entropy``, ``bicubic``) or from a weights file.
+
+    The architecture of a file is recognised from its layout. The model comes in evaluation mode, with its card.
+
+    Args:
+        model: name, or path of a ``.safetensors``, ``.pt`` or ``.pth`` file.
+        scale: the scale you expect; an error if the model has another.
+
+    Raises:
+        CheckpointError: no such model; a damaged, hostile or non-finite file; an unknown layout; another scale.
+
+    Example:
+        >>> load("edsr-s").card.scale
+        4
+    """
+    if model == "bicubic":
+        restorer: Restorer = Bicubic(scale or 4)
+        restorer.card = Card(name="bicubic", architecture=restorer.arguments(), scale=restorer.scale, licence="MIT")
+        return restorer.eval()
+    path = built_in_models().get(str(model), Path(model))
+    if not path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth"):
+        known = ", ".join([*built_in_models(), "bicubic"])
+        raise CheckpointError(f"no model named {str(model)!r}; give a weights file or one of {known}")
+    state, card = read_weights(path)
+    restorer = _build(state, path.name)
+    if scale is not None and restorer.scale != scale:
+        raise CheckpointError(f"{path.name} upscales by {restorer.scale}, not by {scale}; give the matching checkpoint")
+    sha256 = weights_sha256(state)
+    if card is None:
+        card = Card(name=path.stem, architecture=restorer.arguments(), scale=restorer.scale)
+    elif card.sha256 != sha256:
+        raise CheckpointError(f"{path.name} does not match the sha256 on its card; copy the file again")
+    restorer.card = dataclasses.replace(card, sha256=sha256)
+    return restorer.to(memory_format=torch.channels_last).eval()
+
+
+def _build(state: dict[str, Tensor], name: str) -> EDSR:
+    for architecture in ARCHITECTURES:
+        if architecture.detects(state):
+            try:
+                return architecture.from_state_dict(state)
+            except (RuntimeError, ValueError, KeyError) as error:
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                what = lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__
+                raise CheckpointError(
+                    f"{name} looks like {architecture.__name__} but does not fit it: {what[:300]}"
+                ) from None
+    known = ", ".join(architecture.__name__ for architecture in ARCHITECTURES)
+    raise CheckpointError(f"{name}: no known architecture has its {len(state)} keys; known are {known}")

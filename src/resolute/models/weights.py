@@ -1,0 +1,102 @@
+"""Weights files: safetensors with a card inside, or PyTorch checkpoints without executable content."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from resolute.errors import CheckpointError
+from resolute.files import write_atomically
+from resolute.models.base import Card, Restorer
+
+State = dict[str, Tensor]
+
+# Where training code commonly nests the weights in a checkpoint, most specific first.
+_NESTINGS = ("params_ema", "params", "state_dict", "model")
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of names, types, shapes and bytes, the same whatever file holds the weights.
+
+    Example:
+        >>> weights_sha256({"w": torch.zeros(2)})[:12]
+        '2ff2dfa27a46'
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_model(model: Restorer, path: Path, card: Card) -> Card:
+    """Write the weights and the card to one safetensors file; return the card with the weights' sha256."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    card = dataclasses.replace(card, sha256=weights_sha256(state))
+    metadata = {"card": json.dumps(dataclasses.asdict(card), sort_keys=True)}
+    write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
+    return card
+
+
+def read_weights(path: Path) -> tuple[State, Card | None]:
+    """Read a weights file, and its card where Resolute wrote it.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, holds code instead of weights, or weights that are not finite.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no file {path}; give a path or a built-in name (`resolute models` lists them)")
+    state, card = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_checkpoint(path), None)
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{path.name}: {broken[0]} is not finite; take an earlier checkpoint of the training")
+    return state, card
+
+
+def _read_safetensors(path: Path) -> tuple[State, Card | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path.name} is no readable safetensors file ({_first_line(error)})") from None
+    try:
+        card = Card(**json.loads(metadata["card"])) if "card" in metadata else None
+    except (TypeError, ValueError):
+        raise CheckpointError(f"{path.name} carries a damaged model card; copy the file again") from None
+    return state, card
+
+
+def _read_checkpoint(path: Path) -> State:
+    try:
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "weights_only" in str(error).lower():
+            raise CheckpointError(
+                f"{path.name} holds Python objects besides tensors and could run code when loaded, so it was not; "
+                "save its state_dict() alone, or convert it to safetensors where you trust it"
+            ) from None
+        raise CheckpointError(f"{path.name} is no readable checkpoint ({_first_line(error)})") from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path.name} is damaged or no checkpoint ({_first_line(error)})") from None
+    for key in _NESTINGS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{path.name} holds no state_dict: expected a mapping from names to tensors")
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

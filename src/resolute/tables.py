@@ -1,0 +1,86 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from resolute.models.base import Restorer
+from resolute.studies.store import Record
+from resolute.studies.summary import attack_title, summarize
+
+
+def results_table(records: Sequence[Record]) -> Table:
+    """Return the means by model, attack and budget."""
+    table = Table(caption="means over images; PSNR in dB; SR-PSNR is against the model's own clean output")
+    for name in ("model", "attack"):
+        table.add_column(name)
+    for name in ("budget", "images", "clean PSNR", "LR-PSNR", "SR-PSNR", "SR-SSIM", "attacked PSNR"):
+        table.add_column(name, justify="right")
+    previous = ""
+    for row in summarize(records):
+        if row.model != previous and previous:
+            table.add_section()
+        previous = row.model
+        table.add_row(
+            escape(row.model),
+            escape(attack_title(row.attack)),
+            f"{row.level:g}/255",
+            str(row.images),
+            *(_figure(value) for value in (row.clean_psnr_y, row.lr_psnr, row.sr_psnr)),
+            _figure(row.sr_ssim, 3),
+            _figure(row.attacked_psnr_y),
+        )
+    return table
+
+
+def models_table(models: Sequence[Restorer]) -> Table:
+    """Return the built-in models, one a row."""
+    table = Table()
+    for name in ("name", "architecture", "scale", "weights", "validation PSNR", "licence"):
+        table.add_column(name)
+    for model in models:
+        card = model.card
+        assert card is not None
+        architecture = dict(card.architecture)
+        kind = str(architecture.pop("class"))
+        details = ", ".join(f"{key} {value}" for key, value in architecture.items() if key != "scale")
+        validation = card.training.get("validation")
+        psnr = validation.get("psnr_y") if isinstance(validation, dict) else None
+        table.add_row(
+            escape(card.name),
+            f"{kind} ({details})" if details else kind,
+            f"x{card.scale}",
+            f"{sum(p.numel() for p in model.parameters()):,}",
+            _figure(psnr if isinstance(psnr, float) else None),
+            escape(card.licence),
+        )
+    return table
+
+
+def model_details(model: Restorer) -> Table:
+    """Return the facts of one model, and the layers that an attack or a defence can name."""
+    card = model.card
+    assert card is not None
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for key, value in {
+        "name": card.name,
+        "architecture": ", ".join(f"{key} {value}" for key, value in card.architecture.items()),
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "licence": card.licence,
+        "sha256": card.sha256,
+        "feature layer": model.feature_layer,
+        "layers": " ".join(name for name, _ in model.named_modules() if name),
+        "training": ", ".join(f"{key} {value}" for key, value in card.training.items() if key != "recipe"),
+    }.items():
+        table.add_row(key, escape(value))
+    return table
+
+
+def _figure(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"

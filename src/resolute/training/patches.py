@@ -1,0 +1,94 @@
+"""Batches of matching low- and high-resolution patches, a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resolute.errors import ConfigError
+from resolute.images import find_images, read_image, to_uint8
+from resolute.randomness import stream_seed
+from resolute.resize import downscale, mod_crop
+
+Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 sh sw"]]
+
+
+class Patches:
+    """Folders of high-resolution images and their MATLAB-bicubic low-resolution twins, in memory as bytes.
+
+    Args:
+        folders: with the images, not searched recursively.
+        scale: downscaling factor.
+        patch: side of a low-resolution patch.
+        validation: images held out, spread evenly over the sorted files.
+        progress: called with (images read, images in all).
+
+    Raises:
+        ConfigError: too few images are large enough for one patch.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        scale: int,
+        patch: int,
+        validation: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.scale = scale
+        self.patch = patch
+        files = find_images(list(folders))
+        held_out = set(np.linspace(0, len(files) - 1, validation).round().astype(int).tolist()) if validation else set()
+        self.training: list[Pair] = []
+        self.validation: list[Pair] = []
+        for index, file in enumerate(files):
+            image = to_uint8(read_image(file))
+            if min(image.shape[:2]) >= scale * patch:
+                high = mod_crop(image, scale)
+                (self.validation if index in held_out else self.training).append((downscale(high, scale), high))
+            if progress is not None:
+                progress(index + 1, len(files))
+        if not self.training:
+            raise ConfigError(
+                f"none of the {len(files)} images has {scale * patch} pixels on both sides, as a patch of {patch} at "
+                f"scale {scale} needs; give larger images with --data, or a smaller data.patch in the recipe"
+            )
+        pixels = np.array([low.shape[0] * low.shape[1] for low, _ in self.training], dtype=np.float64)
+        self._probability = pixels / pixels.sum()
+
+    def batch(self, seed: int, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
+        """Return this rank's share of the batch of ``step``; larger images are drawn more often, flips at random."""
+        rng = np.random.default_rng(stream_seed(seed, "patches", step))
+        chosen = rng.choice(len(self.training), size, p=self._probability)
+        places = rng.random((size, 2))
+        flips = rng.random((size, 3)) < 0.5
+        lows: list[NDArray[np.uint8]] = []
+        highs: list[NDArray[np.uint8]] = []
+        for index, place, flip in list(zip(chosen, places, flips, strict=True))[rank::ranks]:
+            low, high = self.training[int(index)]
+            top, left = (int(share * (side - self.patch + 1)) for share, side in zip(place, low.shape[:2], strict=True))
+            lows.append(_augment(_crop(low, top, left, self.patch), flip))
+            s = self.scale
+            highs.append(_augment(_crop(high, s * top, s * left, s * self.patch), flip))
+        return _to_batch(lows), _to_batch(highs)
+
+
+def _crop(image: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:
+    return image[top : top + side, left : left + side]
+
+
+def _augment(image: NDArray[np.uint8], flip: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    image = image[::-1] if flip[0] else image
+    image = image[:, ::-1] if flip[1] else image
+    return image.transpose(1, 0, 2) if flip[2] else image
+
+
+def _to_batch(images: list[NDArray[np.uint8]]) -> Float[Tensor, "b 3 h w"]:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255.0
