@@ -2,6 +2,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+from resolute.models import EDSR, Card
+from resolute.models.weights import save_model
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +16,14 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of research images at {folder}; name one with RESOLUTE_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a weights file of a small random EDSR x4, with weights large enough to be worth attacking."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = EDSR(scale=4, blocks=1, channels=4, upsampler="direct")
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    save_model(model, path, Card(name="tiny", architecture=model.arguments(), scale=4, licence="MIT"))
+    return path

@@ -48,7 +48,7 @@ from resolute.measure import (
     ssim_y,
 )
 from resolute.models import Bicubic, Card, EDSR, Restorer, load
-# from resolute.report import write_report
+from resolute.report import write_markdown, write_report
 from resolute.resize import downscale, mod_crop, upscale, upscale_tensor
 from resolute.studies import (
     Record,
@@ -113,6 +113,7 @@ __all__ = [
     "upscale_tensor",
     "verdict",
     "worst_case",
+    "write_markdown",
     "write_png",
     "write_report",
 ]

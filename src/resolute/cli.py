@@ -106,9 +106,15 @@ def attack(
         console.print(f"{len(written)} images and figures.json are in [bold]{escape(str(out))}[/bold]")
 
 
-@app.command(epilog="Example:  [bold]resolute study my-study.toml --out runs/mine[/bold]")
+@app.command(epilog="Example:  [bold]resolute study bsd100 --images BSD100/ --model edsr-s --model mine.pth[/bold]")
 def study(
     source: Annotated[str, typer.Argument(help="A study in TOML, or the name of a built-in one.")],
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Images or folders, instead of the study's; may be repeated.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Models, instead of the study's; may be repeated.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/NAME if not given.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -116,6 +122,10 @@ def study(
     """Run a grid of models, attacks, budgets and images; print a table and write a report."""
     with guarded():
         planned = Study.read(source)
+        if images:
+            planned = dataclasses.replace(planned, images=tuple(str(path) for path in images))
+        if model:
+            planned = dataclasses.replace(planned, models=tuple(model))
         run_study(planned, out or Path("runs") / planned.name, device, precision)
 
 
@@ -133,6 +143,8 @@ def train(
     Writes NAME.safetensors, its model card NAME.md, log.jsonl and checkpoint.pt.
     """
     with guarded():
+        from lightning_fabric.utilities import rank_zero_only
+
         from resolute.training.loop import train as run_training
 
         planned = Recipe.read(recipe)
@@ -157,7 +169,7 @@ def train(
                 planned, data, place, device=runtime.resolve_device(device), devices=devices,
                 on_step=on_step, on_read=on_read,
             )
-        console.print(f"weights and model card: [bold]{escape(str(trained.weights))}[/bold]")
+        rank_zero_only(console.print)(f"weights and model card: [bold]{escape(str(trained.weights))}[/bold]")
 
 
 @app.command(epilog="Example:  [bold]resolute models[/bold]")
@@ -175,13 +187,16 @@ def models(
 @app.command(epilog="Example:  [bold]resolute report runs/demo[/bold]")
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of one or more studies.")],
-    out: Annotated[Path | None, typer.Option(help="The page; report.html in the first folder if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A page (.html) or tables (.md); report.html in the first folder if not given.")
+    ] = None,
 ) -> None:
-    """Make one self-contained page from the results of one or more studies."""
-    from resolute.report import write_report
+    """Make one self-contained page, or Markdown tables, from the results of one or more studies."""
+    from resolute.report import write_markdown, write_report
 
     with guarded():
-        page = write_report(folders, out or folders[0] / "report.html")
+        write = write_markdown if out is not None and out.suffix == ".md" else write_report
+        page = write(folders, out or folders[0] / "report.html")
         console.print(f"report: [bold]{escape(str(page))}[/bold]")
 
 

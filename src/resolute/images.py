@@ -284,8 +284,6 @@ def _to_tensor(pixels: NDArray[Any]) -> Float[Tensor, "3 h w"]:
         values = values[..., :-1] * alpha + top * (1 - alpha)
         # Back to the levels of the file, so that what comes from 8 bits can be stored in 8 bits.
         values = values if is_float else np.rint(values)
-    if values.shape[-1] not in (1, 3):
-        raise _UnfitError(f"it has {values.shape[-1]} channels; save it as RGB")
     return torch.from_numpy(values.transpose(2, 0, 1) / top).expand(3, -1, -1).contiguous()
 
 

@@ -1,13 +1,16 @@
 """Bicubic resizing as MATLAB's ``imresize`` does it, and cropping to a multiple of the scale.
 
 Published super-resolution figures rest on low-resolution images made by ``imresize``. Its cubic kernel (a = -1/2) is
-widened when shrinking, its borders replicate, and on 8-bit images it rounds after each of its two passes; Pillow,
-OpenCV and torch differ in at least one of these.
+widened when shrinking, and on 8-bit images it rounds after each of its two passes; Pillow, OpenCV and torch differ in
+at least one of these. Releases of MATLAB differ at the border: published files made by mirroring the image
+(most of those in circulation for Set5, Set14 and BSD100) and by repeating its last pixel (Set5 as released with RCAN)
+both exist, and differ only within three low-resolution pixels of the border.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,22 +18,28 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+Border = Literal["mirror", "replicate"]
 
-def downscale(image: UInt8[np.ndarray, "h w c"], scale: int) -> UInt8[np.ndarray, "h1 w1 c"]:
+def downscale(image: UInt8[np.ndarray, "h w c"], scale: int, border: Border = "mirror") -> UInt8[np.ndarray, "h1 w1 c"]:
     """Shrink an 8-bit image by an integer factor, byte for byte as ``imresize(image, 1/scale)``.
+
+    Args:
+        image: any number of channels.
+        scale: at least 1.
+        border: what lies beyond the image: its ``mirror`` image, or its last pixel again (``replicate``).
 
     Example:
         >>> downscale(np.full((8, 12, 3), 200, dtype=np.uint8), 4).shape
         (2, 3, 3)
     """
     height, width = image.shape[:2]
-    return _two_passes(image, _weights(height, -scale), _weights(width, -scale))
+    return _two_passes(image, _weights(height, -scale, border), _weights(width, -scale, border))
 
 
-def upscale(image: UInt8[np.ndarray, "h w c"], scale: int) -> UInt8[np.ndarray, "h1 w1 c"]:
+def upscale(image: UInt8[np.ndarray, "h w c"], scale: int, border: Border = "mirror") -> UInt8[np.ndarray, "h1 w1 c"]:
     """Enlarge an 8-bit image by an integer factor, byte for byte as ``imresize(image, scale)``."""
     height, width = image.shape[:2]
-    return _two_passes(image, _weights(height, scale), _weights(width, scale))
+    return _two_passes(image, _weights(height, scale, border), _weights(width, scale, border))
 
 
 def upscale_tensor(x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "b c h1 w1"]:
@@ -40,8 +49,8 @@ def upscale_tensor(x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "b 
         >>> upscale_tensor(torch.ones(1, 3, 4, 5), 3).shape
         torch.Size([1, 3, 12, 15])
     """
-    rows = torch.from_numpy(_weights(x.shape[-2], scale)).to(x)
-    columns = torch.from_numpy(_weights(x.shape[-1], scale)).to(x)
+    rows = torch.tensor(_weights(x.shape[-2], scale, "mirror")).to(x)
+    columns = torch.tensor(_weights(x.shape[-1], scale, "mirror")).to(x)
     return rows @ x @ columns.T
 
 
@@ -67,7 +76,7 @@ def _round(values: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 @functools.lru_cache(maxsize=64)
-def _weights(length: int, factor: int) -> NDArray[np.float64]:
+def _weights(length: int, factor: int, border: Border) -> NDArray[np.float64]:
     """Return the (outputs, length) matrix of one pass; a negative factor shrinks."""
     scale = float(factor) if factor > 0 else -1.0 / factor
     outputs = int(np.ceil(length * scale))
@@ -79,8 +88,12 @@ def _weights(length: int, factor: int) -> NDArray[np.float64]:
     weight = stretch * _cubic(stretch * (centre[:, None] - index))
     weight /= weight.sum(axis=1, keepdims=True)
     matrix = np.zeros((outputs, length))
-    clamped = index.clip(1, length).astype(int) - 1
-    np.add.at(matrix, (np.arange(outputs)[:, None], clamped), weight)
+    place = index.astype(int) - 1
+    if border == "mirror":
+        inside = np.concatenate([np.arange(length), np.arange(length)[::-1]])[place % (2 * length)]
+    else:
+        inside = place.clip(0, length - 1)
+    np.add.at(matrix, (np.arange(outputs)[:, None], inside), weight)
     matrix.setflags(write=False)
     return matrix
 

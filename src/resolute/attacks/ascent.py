@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ball import Ball, round_to_grid
-from resolute.attacks.objective import Bound, Objective
+from resolute.attacks.ball import Ball
+from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift
 from resolute.randomness import generator_for
 
 Images = Float[Tensor, "b c h w"]
@@ -45,13 +45,24 @@ class Ascent:
     start: Start = "tiny"
     restarts: int = 1
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1 or self.step_size <= 0:
+            raise ValueError("an attack needs at least one step, of a length above zero, and at least one restart")
+        # A distance from the clean image is flat there, and the attack would end where it began.
+        if self.start == "zero" and isinstance(self.objective, OutputShift | FeatureShift):
+            raise ValueError(
+                f"the gradient of {type(self.objective).__name__} is exactly zero at the clean image, so start='zero' "
+                "never moves; use start='tiny' or start='uniform'"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Adversarial:
     """What an attack found, one entry an image.
 
     Attributes:
-        images: ``(b, 3, h, w)`` attacked images on the 8-bit grid, inside the ball: what a file would hold.
+        images: ``(b, 3, h, w)`` attacked images on the 8-bit grid, inside the ball where the clean images are on the
+            grid too: what a file would hold.
         unrounded: ``(b, 3, h, w)`` the best iterates before rounding.
         objective: ``(b,)`` objective at ``images``.
         objective_unrounded: ``(b,)`` objective at ``unrounded``.
@@ -81,15 +92,14 @@ class Attack(ABC):
     def __post_init__(self) -> None:
         if not 0 < self.epsilon <= 1:
             raise ValueError(f"epsilon is a radius in (0, 1], such as 4/255, not {self.epsilon}")
+        self.ascent()  # so that a plan that cannot work is refused before a model is loaded for it
 
     @abstractmethod
     def ascent(self) -> Ascent:
         """Return what this attack climbs and how."""
 
     @final
-    def __call__(
-        self, model: nn.Module, x: Images, *, seed: int = 0, progress: Progress | None = None
-    ) -> Adversarial:
+    def __call__(self, model: nn.Module, x: Images, *, seed: int = 0, progress: Progress | None = None) -> Adversarial:
         """Attack a batch; the model comes back as it was: parameters, buffers, training flags and gradients.
 
         Args:
@@ -102,14 +112,15 @@ class Attack(ABC):
             ValueError: ``x`` is no image batch in [0, 1].
             FloatingPointError: the objective or its gradient is not finite.
         """
+        x = x.detach()
         _check(x)
         plan = self.ascent()
-        with frozen(model):
+        with frozen(model), torch.enable_grad():
             bound = plan.objective.bind(model, x)
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 best = _climb(bound, x, plan, seed, progress)
             with torch.no_grad():
-                rounded = round_to_grid(best, x)
+                rounded = plan.ball.round(best, x)
                 values, values_unrounded = bound(rounded), bound(best)
         return Adversarial(rounded, best, values, values_unrounded, plan.steps * plan.restarts)
 
@@ -139,9 +150,7 @@ def _start(clean: Images, plan: Ascent, seed: int, restart: int) -> Images:
         return clean.clone()
     radius = plan.ball.epsilon if plan.start == "uniform" else min(TINY, plan.ball.epsilon)
     # One generator an image, so that its start does not depend on its place in a batch.
-    starts = [
-        plan.ball.random(image.unsqueeze(0), generator_for(seed, "start", restart), radius) for image in clean
-    ]
+    starts = [plan.ball.random(image.unsqueeze(0), generator_for(seed, "start", restart), radius) for image in clean]
     return plan.ball.project(torch.cat(starts), clean)
 
 
@@ -164,8 +173,8 @@ def _raise_unless_finite(value: Tensor, gradient: Tensor, step: int) -> None:
 def _check(x: Tensor) -> None:
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"images are a float tensor (batch, channels, height, width), not {tuple(x.shape)} {x.dtype}")
-    if not bool(torch.isfinite(x).all()) or float(x.min()) < 0 or float(x.max()) > 1:
-        raise ValueError("images are finite and in [0, 1]; divide 8-bit values by 255")
+    if x.numel() == 0 or not bool(torch.isfinite(x).all()) or float(x.min()) < 0 or float(x.max()) > 1:
+        raise ValueError("images are not empty, finite and in [0, 1]; divide 8-bit values by 255")
 
 
 @contextlib.contextmanager

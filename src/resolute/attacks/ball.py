@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 Images = Float[Tensor, "b c h w"]
 
+_BISECTIONS = 50
 
+# In float32 a perturbation of exactly k levels may read as k - 3e-5; with this slack it counts as k.
+_SLACK = 1e-4
+
+
+@runtime_checkable
 class Ball(Protocol):
     """The perturbations of norm up to ``epsilon``, intersected with the images in [0, 1]."""
 
@@ -32,6 +38,10 @@ class Ball(Protocol):
         """Move ``x`` by the step of length ``step`` that raises a linear objective most."""
         ...
 
+    def round(self, x: Images, clean: Images) -> Images:
+        """Return ``x`` on the 8-bit grid, as a file would hold it, still allowed where ``clean`` is on the grid too."""
+        ...
+
     def norm(self, perturbation: Images) -> Float[Tensor, " b"]:
         """Return the norm of each perturbation."""
         ...
@@ -46,6 +56,9 @@ class Linf:
         >>> x = torch.full((1, 3, 2, 2), 0.5)
         >>> round(float(Linf(4 / 255).project(x + 0.1, x).max() - 0.5) * 255, 3)
         4.0
+        >>> clean = torch.full((1, 3, 1, 1), 100 / 255)
+        >>> float(Linf(7.65 / 255).round(clean + 7.65 / 255, clean)[0, 0, 0, 0] * 255)
+        107.0
     """
 
     epsilon: float
@@ -59,6 +72,13 @@ class Linf:
 
     def ascend(self, x: Images, gradient: Images, step: float) -> Images:
         return x + step * gradient.sign()
+
+    def round(self, x: Images, clean: Images) -> Images:
+        # The nearest level, not the one towards the clean pixel: that would undo the last step of an attack whose
+        # path is only as long as the radius, and at 1/255 all of it.
+        lowest = torch.ceil((clean - self.epsilon) * 255.0 - _SLACK)
+        highest = torch.floor((clean + self.epsilon) * 255.0 + _SLACK)
+        return torch.round(x * 255.0).clamp(lowest, highest).clamp(0.0, 255.0) / 255.0
 
     def norm(self, perturbation: Images) -> Float[Tensor, " b"]:
         return perturbation.abs().flatten(1).amax(dim=1)
@@ -78,10 +98,17 @@ class L2:
     epsilon: float
 
     def project(self, x: Images, clean: Images) -> Images:
-        # Clamping to [0, 1] moves every pixel towards the clean one, so it cannot leave the ball again.
+        # The nearest allowed image is clamp(clean + share * shift) for the largest share of the shift that the ball
+        # holds. Where the clamp bites that is more than epsilon / norm(shift), and bisection finds it.
         shift = x - clean
-        shrink = (self.epsilon / self.norm(shift).clamp_min(1e-30)).clamp_max(1.0)
-        return (clean + shift * shrink.view(-1, 1, 1, 1)).clamp(0.0, 1.0)
+        inside = x.clamp(0.0, 1.0)
+        low = torch.zeros_like(shift[:, :1, :1, :1])
+        high = torch.ones_like(low)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            held = self._holds((clean + middle * shift).clamp(0.0, 1.0) - clean)
+            low, high = torch.where(held, middle, low), torch.where(held, high, middle)
+        return torch.where(self._holds(inside - clean), inside, (clean + low * shift).clamp(0.0, 1.0))
 
     def random(self, clean: Images, generator: torch.Generator, radius: float) -> Images:
         direction = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean)
@@ -92,23 +119,14 @@ class L2:
     def ascend(self, x: Images, gradient: Images, step: float) -> Images:
         return x + gradient * (step / self.norm(gradient).clamp_min(1e-30)).view(-1, 1, 1, 1)
 
+    def round(self, x: Images, clean: Images) -> Images:
+        # Each pixel towards its clean value, which never lengthens a perturbation; the nearest levels might.
+        levels = x * 255.0
+        rounded = torch.where(x > clean, torch.floor(levels + _SLACK), torch.ceil(levels - _SLACK))
+        return rounded.clamp(0.0, 255.0) / 255.0
+
     def norm(self, perturbation: Images) -> Float[Tensor, " b"]:
         return torch.linalg.vector_norm(perturbation.flatten(1), dim=1)
 
-
-def round_to_grid(x: Images, clean: Images) -> Images:
-    """Round ``x`` to multiples of 1/255, each pixel towards its clean value.
-
-    Where the clean image lies on the grid, as every 8-bit file does, this never lengthens a perturbation; rounding to
-    the nearest level can push it out of the ball.
-
-    Example:
-        >>> clean = torch.full((1, 3, 1, 1), 100 / 255)
-        >>> float(round_to_grid(clean + 7.65 / 255, clean)[0, 0, 0, 0] * 255)
-        107.0
-    """
-    # A perturbation of exactly k levels may read as k - 1e-5 in float32; the slack keeps it at k.
-    slack = 1e-3
-    levels = x * 255.0
-    rounded = torch.where(x > clean, torch.floor(levels + slack), torch.ceil(levels - slack))
-    return (rounded / 255.0).clamp(0.0, 1.0)
+    def _holds(self, perturbation: Images) -> Bool[Tensor, "b 1 1 1"]:
+        return (self.norm(perturbation) <= self.epsilon).view(-1, 1, 1, 1)

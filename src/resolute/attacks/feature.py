@@ -34,7 +34,7 @@ class FDA(Attack):
             objective=self.objective,
             ball=Linf(self.epsilon),
             steps=self.steps,
-            step_size=self.epsilon / self.steps,
+            step_size=self.epsilon / max(self.steps, 1),
             start=self.start,
             restarts=self.restarts,
         )

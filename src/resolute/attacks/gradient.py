@@ -43,6 +43,7 @@ class IFGSM(Attack):
         steps: T, 50 in the paper.
 
     Example:
+        >>> import torch
         >>> from resolute.models import EDSR
         >>> x = torch.rand(1, 3, 8, 8)
         >>> found = IFGSM(epsilon=4 / 255, steps=3)(EDSR(scale=2, blocks=1, channels=4), x)
@@ -60,7 +61,7 @@ class IFGSM(Attack):
             objective=self.objective,
             ball=Linf(self.epsilon),
             steps=self.steps,
-            step_size=self.epsilon / self.steps,
+            step_size=self.epsilon / max(self.steps, 1),
             start=self.start,
             restarts=self.restarts,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, Protocol, final
+from typing import Literal, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ Images = Float[Tensor, "b c h w"]
 Bound = Callable[[Images], Float[Tensor, " b"]]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A quantity to maximise, bound once a batch so that clean quantities are computed once."""
 

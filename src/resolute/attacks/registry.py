@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 import pydantic
+from pydantic.dataclasses import dataclass
 
 from resolute.attacks.ascent import Attack, Precision
 from resolute.attacks.feature import FDA
@@ -18,7 +19,7 @@ ATTACKS: dict[str, type[Attack]] = {"fgsm": FGSM, "ifgsm": IFGSM, "pgd": PGD, "f
 OBJECTIVES = ("output", "feature_shift", "feature_disruption")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
 class AttackTable:
     """An attack without its budget, as written in TOML or on the command line; unset options keep their defaults.
 
@@ -34,15 +35,13 @@ class AttackTable:
         200
     """
 
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(extra="forbid")
-
     kind: str
     label: str = ""
     objective: Literal["output", "feature_shift", "feature_disruption"] | None = None
     layers: tuple[str, ...] = ()
-    steps: int | None = pydantic.Field(default=None, ge=1)
-    restarts: int | None = pydantic.Field(default=None, ge=1)
-    relative_step: float | None = pydantic.Field(default=None, gt=0, le=2)
+    steps: Annotated[int | None, pydantic.Field(ge=1)] = None
+    restarts: Annotated[int | None, pydantic.Field(ge=1)] = None
+    relative_step: Annotated[float | None, pydantic.Field(gt=0, le=2)] = None
 
     @staticmethod
     def checked(**options: object) -> AttackTable:
@@ -84,11 +83,11 @@ class AttackTable:
         return attack(epsilon=epsilon, precision=precision, **given)  # pyright: ignore[reportArgumentType]
 
     def _objective(self) -> Objective | None:
-        if self.objective == "output":
+        if self.objective == "output" and not self.layers:
             return OutputShift()
         if self.objective == "feature_shift":
             return FeatureShift(self.layers)
-        if self.objective == "feature_disruption" or (self.layers and self.kind == "fda"):
+        if self.objective == "feature_disruption" or (self.layers and self.kind == "fda" and self.objective is None):
             return FeatureDisruption(self.layers)
         if self.layers:
             raise ConfigError(f"{self.kind} climbs the output and has no layers; set objective to a feature objective")

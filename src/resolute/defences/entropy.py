@@ -48,6 +48,7 @@ class ChannelDensity(nn.Module):
         if init_scale <= 0:
             raise ValueError(f"init_scale is positive, not {init_scale}")
         super().__init__()
+        self.channels = channels
         generator = torch.Generator().manual_seed(seed)
         sizes = (1, *widths, 1)
         gain = init_scale ** (1 / (len(sizes) - 1))
@@ -79,7 +80,12 @@ class ChannelDensity(nn.Module):
 
         The difference is taken in log space on the side of the sigmoid where it does not cancel, so that bits and
         gradients stay exact however far Φ lies in a tail, where a difference of sigmoids in float32 reads zero.
+
+        Raises:
+            ValueError: Φ has another number of channels.
         """
+        if phi.shape[1] != self.channels:
+            raise ValueError(f"the layer has {phi.shape[1]} channels, the density {self.channels}")
         values = phi.transpose(0, 1).flatten(1)
         dtype = torch.promote_types(values.dtype, torch.float32)
         with torch.autocast(values.device.type, enabled=False):
@@ -88,7 +94,9 @@ class ChannelDensity(nn.Module):
             flip = (lower + upper).detach() > 0
             lower, upper = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
             log_lower, log_upper = F.logsigmoid(lower), F.logsigmoid(upper)
-            log_probability = log_upper + torch.log(-torch.expm1(log_lower - log_upper))
+            # Beyond some 1e7 scales both logits round to one number, whose logarithm of a difference has no gradient.
+            ratio = (log_lower - log_upper).clamp_max(-torch.finfo(dtype).tiny)
+            log_probability = log_upper + torch.log(-torch.expm1(ratio))
         bits = log_probability / -LN2
         return bits.view(phi.shape[1], phi.shape[0], *phi.shape[2:]).transpose(0, 1)
 
@@ -138,7 +146,8 @@ class EntropyRegularizer(nn.Module):
         if delta <= 0 or weight < 0:
             raise ValueError(f"delta is positive and weight is not negative, not {delta} and {weight}")
         super().__init__()
-        self.density = ChannelDensity(channels, widths, init_scale, seed)
+        # With noise alone the density takes no part, and data-parallel training must not wait for its gradients.
+        self.density = ChannelDensity(channels, widths, init_scale, seed).requires_grad_(weight > 0)
         self.weight = weight
         self.delta = delta
         self.noise = noise

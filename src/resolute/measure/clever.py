@@ -52,6 +52,7 @@ def clever(
 
     Raises:
         ValueError: not one image, or no samples, or no radius.
+        FloatingPointError: a gradient is not finite.
 
     Example:
         >>> from resolute.models import Bicubic
@@ -64,7 +65,7 @@ def clever(
     if samples < 1 or batch < 1 or radius <= 0:
         raise ValueError("samples and batch are at least 1, and radius is positive")
     norms = torch.empty(samples)
-    with frozen(model):
+    with frozen(model), torch.enable_grad():
         with torch.no_grad():
             clean = model(image)
         for first in range(0, samples, batch):
@@ -75,6 +76,8 @@ def clever(
             norms[first : draws.stop] = gradient.abs().flatten(1).sum(dim=1).cpu()
             if progress is not None:
                 progress(draws.stop, samples)
+    if not bool(norms.isfinite().all()):
+        raise FloatingPointError("a gradient is not finite: check the model for NaN weights")
     return Clever(norms.max().item(), norms)
 
 

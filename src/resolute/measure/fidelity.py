@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Images = Float[Tensor, "b 3 h w"]
+Inner = Float[Tensor, "b 3 h1 w1"]
 
 # BT.601 luma of 8-bit RGB, as MATLAB's rgb2ycbcr computes it.
 _LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
@@ -40,7 +41,7 @@ def psnr_y(a: Images, b: Images, border: int) -> Float[Tensor, " b"]:
         ValueError: the images differ in size, or shaving leaves nothing.
 
     Example:
-        >>> x = torch.full((1, 3, 16, 16), 0.5)
+        >>> x = torch.full((1, 3, 16, 16), 100 / 255)
         >>> round(psnr_y(x, x + 10 / 255, border=4).item(), 2)
         29.45
     """
@@ -84,7 +85,7 @@ def _psnr(a: Tensor, b: Tensor, peak: float) -> Float[Tensor, " b"]:
     return 10.0 * torch.log10(peak**2 / error)
 
 
-def _shaved(a: Images, b: Images, border: int) -> tuple[Images, Images]:
+def _shaved(a: Images, b: Images, border: int) -> tuple[Inner, Inner]:
     if a.shape != b.shape:
         raise ValueError(f"the images differ in size: {tuple(a.shape)} and {tuple(b.shape)}")
     if border < 0 or min(a.shape[-2:]) <= 2 * border:

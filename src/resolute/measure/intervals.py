@@ -27,7 +27,9 @@ class Interval:
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+def bootstrap_mean(
+    values: Sequence[float], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
     """Return the mean of ``values`` with a percentile bootstrap interval.
 
     For a paired comparison of two models give the differences image by image: pairing removes the spread that both

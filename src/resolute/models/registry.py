@@ -82,6 +82,8 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
         card = Card(name=path.stem, architecture=restorer.arguments(), scale=restorer.scale)
     elif card.sha256 != sha256:
         raise CheckpointError(f"{path.name} does not match the sha256 on its card; copy the file again")
+    elif card.scale != restorer.scale:
+        raise CheckpointError(f"{path.name} does not match its card, which says x{card.scale}; copy the file again")
     restorer.card = dataclasses.replace(card, sha256=sha256)
     return restorer.to(memory_format=torch.channels_last).eval()
 
@@ -91,7 +93,7 @@ def _build(state: dict[str, Tensor], name: str) -> EDSR:
         if architecture.detects(state):
             try:
                 return architecture.from_state_dict(state)
-            except (RuntimeError, ValueError, KeyError) as error:
+            except (RuntimeError, ValueError, LookupError, ArithmeticError) as error:
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
                 what = lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__
                 raise CheckpointError(

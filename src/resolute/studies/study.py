@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar
 
 import pydantic
-import torch
 from jaxtyping import Float
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from resolute.attacks.ascent import Attack, Precision
+from resolute.attacks.ascent import Precision
 from resolute.attacks.registry import AttackTable
 from resolute.errors import ConfigError, ImageError
 from resolute.files import write_text
@@ -31,44 +29,16 @@ from resolute.images import (
     to_uint8,
     write_png,
 )
-from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
-from resolute.models.base import Restorer
 from resolute.models.registry import load
 from resolute.provenance import provenance
 from resolute.resize import downscale, mod_crop
+from resolute.studies.cell import Cell, Clean, Subject, measure
 from resolute.studies.store import Record, Store, cell_key
 
-Image = Float[Tensor, "1 3 h w"]
 Progress = Callable[[float, int, str], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """One image of a study: what a model sees, and the ground truth where there is one."""
-
-    name: str
-    low: Image
-    truth: Image | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One unit of work: its key says whether it is done."""
-
-    key: str
-    model: Restorer
-    attack: Attack
-    label: str
-    subject: Subject
-
-    @property
-    def title(self) -> str:
-        """What a person calls this cell."""
-        name = self.model.card.name if self.model.card is not None else type(self.model).__name__
-        return f"{self.subject.name}, {name}, {self.label} {self.attack.epsilon * 255:g}/255"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
 class Study:
     """A grid of models, attacks, budgets and images.
 
@@ -87,10 +57,8 @@ class Study:
 
     Example:
         >>> Study.read("demo").models
-        ('edsr-s', 'edsr-s-entropy', 'bicubic')
+        ('edsr-s', 'edsr-s-entropy')
     """
-
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(extra="forbid")
 
     name: str
     models: tuple[str, ...] = pydantic.Field(min_length=1)
@@ -197,70 +165,22 @@ class Study:
         write_text(out / "study.json", json.dumps(facts, indent=1) + "\n")
         done = {record.key: record for record in store.read()}
         todo = [cell for cell in cells if cell.key not in done]
+        clean: Clean | None = None
         for index, cell in enumerate(todo, start=len(cells) - len(todo)):
 
             def step(taken: int, steps: int, index: int = index, cell: Cell = cell) -> None:
                 if progress is not None:
                     progress(index + taken / steps, len(cells), cell.title)
 
-            record, attacked = measure(cell, self.seed, device, step)
+            if clean is None or not clean.belongs_to(cell):
+                clean = Clean.of(cell.model.to(device), cell.subject)
+            record, attacked = measure(cell, clean, self.seed, step)
             write_png(store.image_path(cell.key), attacked[0])
             store.append(record)
             done[cell.key] = record
         if progress is not None:
             progress(len(cells), len(cells), "done")
         return [done[cell.key] for cell in cells]
-
-
-def measure(
-    cell: Cell, seed: int, device: str = "cpu", progress: Callable[[int, int], None] | None = None
-) -> tuple[Record, Image]:
-    """Attack one image and measure what became of it; return the record and the attacked image on the 8-bit grid."""
-    began = time.perf_counter()
-    subject, model = cell.subject, cell.model.to(device)
-    low = subject.low.to(device)
-    found = cell.attack(model, low, seed=seed, progress=progress)
-    # Scored as a reader of the saved file would see it.
-    saved = from_uint8(to_uint8(found.images[0])).unsqueeze(0).to(device)
-    with torch.no_grad():
-        clean, attacked, unrounded = (model(x).cpu() for x in (low, saved, found.unrounded))
-    border, truth = model.scale, subject.truth
-    assert model.card is not None
-    record = Record(
-        key=cell.key,
-        model=model.card.name,
-        weights=model.card.sha256,
-        attack=cell.label,
-        configuration=repr(cell.attack),
-        epsilon=cell.attack.epsilon,
-        image=subject.name,
-        pixels=image_sha256(subject.low[0]),
-        width=subject.low.shape[-1],
-        height=subject.low.shape[-2],
-        seed=seed,
-        clean_psnr_y=_finite(psnr_y(clean, truth, border)) if truth is not None else None,
-        clean_ssim_y=_ssim(clean, truth, border) if truth is not None else None,
-        attacked_psnr_y=_finite(psnr_y(attacked, truth, border)) if truth is not None else None,
-        attacked_ssim_y=_ssim(attacked, truth, border) if truth is not None else None,
-        lr_psnr=_finite(psnr_rgb(low, saved)),
-        sr_psnr=_finite(psnr_rgb(clean, attacked)),
-        sr_psnr_unrounded=_finite(psnr_rgb(clean, unrounded)),
-        sr_psnr_y=_finite(psnr_y(clean, attacked, border)),
-        sr_ssim=_ssim(clean, attacked, border),
-        linf=round(float((saved - low).abs().max()) * 255, 4),
-        gradients=found.gradients,
-        seconds=round(time.perf_counter() - began, 3),
-    )
-    return record, saved.cpu()
-
-
-def _finite(value: Tensor) -> float | None:
-    return float(value) if bool(torch.isfinite(value).all()) else None
-
-
-def _ssim(a: Image, b: Image, border: int) -> float | None:
-    # Below the window's size SSIM does not exist, which must not cost the other figures of a tiny image.
-    return float(ssim_y(a, b, border)) if min(a.shape[-2:]) >= 11 + 2 * border else None
 
 
 def _unique(names: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -42,7 +43,7 @@ class Comparison:
         sr: gain of SR-PSNR, the paper's measure.
         truth: gain of the attacked output against the ground truth; None without ground truth.
         closed: share of the plain model's distance to the bicubic line that was closed; None where the plain model
-            lies above that line already, or bicubic is not in the study.
+            lies above that line already.
     """
 
     plain: str
@@ -91,18 +92,17 @@ def compare(records: Sequence[Record], plain: str, defended: str) -> list[Compar
         theirs = cells.get((plain, attack, level))
         if model != defended or theirs is None:
             continue
-        pairs = [(theirs[image], ours[image]) for image in ours if image in theirs]
-        bicubic = list(cells.get(("bicubic", attack, level), {}).values())
+        matched = [(theirs[image], ours[image]) for image in ours if image in theirs]
         found.append(
             Comparison(
                 plain,
                 defended,
                 attack,
                 level,
-                _gain(pairs, lambda r: r.clean_psnr_y),
-                _gain(pairs, lambda r: r.sr_psnr),
-                _gain(pairs, lambda r: r.attacked_psnr_y),
-                _closed(pairs, bicubic),
+                _gain(matched, lambda r: r.clean_psnr_y),
+                _gain(matched, lambda r: r.sr_psnr),
+                _gain(matched, lambda r: r.attacked_psnr_y),
+                _closed(matched, level),
             )
         )
     return sorted(found, key=lambda c: (c.attack, c.level))
@@ -160,6 +160,19 @@ def verdict(records: Sequence[Record], plain: str, defended: str, level: float =
     return text
 
 
+def bicubic_line(level: float) -> float:
+    """Return the SR-PSNR in dB that bicubic interpolation keeps under the worst change of ``level`` levels.
+
+    Its weights sum to one, so a constant shift of the input passes unchanged, and little can be won beyond it: every
+    model below this line amplifies perturbations.
+
+    Example:
+        >>> round(bicubic_line(4), 1)
+        36.1
+    """
+    return 20 * math.log10(255 / level)
+
+
 def attack_title(name: str) -> str:
     """Return the name of an attack as papers write it."""
     return {"ifgsm": "I-FGSM", "fda": "FDA", "fgsm": "FGSM", "pgd": "PGD"}.get(name, name)
@@ -189,10 +202,10 @@ def _gain(pairs: Sequence[tuple[Record, Record]], read: Callable[[Record], float
     return bootstrap_mean(gains) if gains else None
 
 
-def _closed(pairs: Sequence[tuple[Record, Record]], bicubic: Sequence[Record]) -> float | None:
-    line = _mean(bicubic, lambda r: r.sr_psnr)
-    plain, defended = (_mean([pair[i] for pair in pairs], lambda r: r.sr_psnr) for i in (0, 1))
-    if line is None or plain is None or defended is None or plain >= line:
+def _closed(matched: Sequence[tuple[Record, Record]], level: float) -> float | None:
+    plain, defended = (_mean([pair[i] for pair in matched], lambda r: r.sr_psnr) for i in (0, 1))
+    line = bicubic_line(level)
+    if plain is None or defended is None or plain >= line:
         return None
     return (defended - plain) / (line - plain)
 

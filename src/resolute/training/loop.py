@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -64,7 +66,7 @@ def train(
         out: folder for checkpoint, log, weights and model card.
         device: ``auto``, ``cpu`` or ``cuda``.
         devices: processes to train on together; the batch of the recipe is shared among them.
-        on_step: called with (step, figures) after every step.
+        on_step: called with (step, figures) after every step, in the first process.
         on_read: called with (images read, images in all).
 
     Raises:
@@ -72,6 +74,7 @@ def train(
         TrainingError: the loss is not finite; the last good checkpoint is kept and written as the model.
         OutputError: a file cannot be written.
     """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=device, devices=devices, precision=recipe.precision)
     fabric.launch()
     patches = Patches(data, recipe.model.scale, recipe.data.patch, recipe.data.validation, on_read)
@@ -85,8 +88,10 @@ def train(
             figures |= run.validate()
             run.log(figures)
         if run.step % recipe.checkpoint_every == 0 or run.step == recipe.optimizer.steps:
+            if not run.is_finite():
+                raise run.abandon(figures)
             run.save()
-        if on_step is not None:
+        if on_step is not None and fabric.is_global_zero:
             on_step(run.step, figures)
     return run.finish()
 
@@ -125,7 +130,7 @@ class _Run:
         self.average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         groups: list[dict[str, object]] = [{"params": [p for p in model.parameters() if p.requires_grad], "scale": 1.0}]
         if defence is not None and recipe.defence is not None:
-            groups.append({"params": list(defence.parameters()), "scale": recipe.defence.rate})
+            groups.append({"params": [p for p in defence.parameters() if p.requires_grad], "scale": recipe.defence.rate})
         optimizer = torch.optim.Adam(groups, lr=recipe.optimizer.rate)
         if fabric.device.type != "mps":
             model.to(memory_format=torch.channels_last)
@@ -170,6 +175,10 @@ class _Run:
                 self.average[name].lerp_(tensor.to(self.average[name]), 1 - decay)
         return figures
 
+    def is_finite(self) -> bool:
+        """Tell whether all weights are finite: a finite loss can still have had a gradient that was not."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.parts.parameters())
+
     def validate(self) -> Figures:
         """Return the mean PSNR on Y of the held-out images."""
         if not self.patches.validation:
@@ -185,7 +194,7 @@ class _Run:
     def log(self, figures: Figures) -> None:
         """Append the figures of this step, dropping what a broken run had logged beyond it."""
         self.last = figures
-        if self.fabric.global_rank != 0:
+        if not self.fabric.is_global_zero:
             return
         path = self.out / "log.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -194,7 +203,7 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint: all that is needed to go on as if nothing had happened."""
-        if self.fabric.global_rank != 0:
+        if not self.fabric.is_global_zero:
             return
         content = {
             "recipe": json.dumps(dataclasses.asdict(self.recipe), sort_keys=True),
@@ -204,7 +213,7 @@ class _Run:
             "average": self.average,
             "figures": self.last,
         }
-        write_atomically(self.checkpoint, lambda temporary: torch.save(content, temporary))
+        _write_tensors(self.checkpoint, content)
 
     def resume(self) -> None:
         """Take up the checkpoint in ``out``, if there is one."""
@@ -224,23 +233,22 @@ class _Run:
 
     def abandon(self, figures: Figures) -> TrainingError:
         """Go back to the last good checkpoint, write it as the model, and return the error to raise."""
-        failed = self.step
-        self.resume()
-        if self.step < failed or self.checkpoint.exists():
+        failed = self.step + 1
+        kept = "there was no checkpoint yet"
+        if self.checkpoint.exists():
+            self.resume()
             self.finish()
             kept = f"the weights of step {self.step} are in {self.out}"
-        else:
-            kept = "there was no checkpoint yet"
-        what = "reconstruction loss" if not math.isfinite(figures["l1"]) else "entropy loss"
+        what = "weights are" if math.isfinite(figures["loss"]) else "loss is"
         return TrainingError(
-            f"the {what} is not finite at step {failed + 1}; {kept}; "
+            f"the {what} not finite at step {failed}; {kept}; "
             "lower optimizer.rate, or set optimizer.clip, and train again"
         )
 
     def finish(self) -> Trained:
         """Write weights, density and model card."""
         weights = self.out / f"{self.recipe.name}.safetensors"
-        if self.fabric.global_rank == 0:
+        if self.fabric.is_global_zero:
             with self._evaluated_model() as model:
                 training: dict[str, object] = {
                     "recipe": dataclasses.asdict(self.recipe),
@@ -261,7 +269,7 @@ class _Run:
             write_text(weights.with_suffix(".md"), model_card(card))
             if self.parts.defence is not None:
                 density = self.parts.defence.density.state_dict()
-                write_atomically(self.out / f"{self.recipe.name}.density.pt", lambda path: torch.save(density, path))
+                _write_tensors(self.out / f"{self.recipe.name}.density.pt", density)
         self.fabric.barrier()
         return Trained(weights, self.last)
 
@@ -294,6 +302,13 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     if table.schedule == "cosine":
         return table.rate * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / table.steps)))
     return table.rate * rise * 0.5 ** (step // table.halve_every)
+
+
+def _write_tensors(path: Path, content: object) -> None:
+    # Through memory, since the errors of torch.save on a full disk are no OSError.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 
 def _build_defence(recipe: Recipe, model: Restorer) -> EntropyRegularizer | None:

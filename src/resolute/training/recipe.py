@@ -6,17 +6,18 @@ import dataclasses
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import pydantic
+from pydantic.dataclasses import dataclass
 
 from resolute.errors import ConfigError
 from resolute.models.edsr import EDSR, Upsampler
 
-_STRICT = pydantic.ConfigDict(extra="forbid")
+STRICT = pydantic.ConfigDict(extra="forbid")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelTable:
     """Which network to train.
 
@@ -26,8 +27,6 @@ class ModelTable:
         blocks, channels, upsampler: see ``EDSR``.
     """
 
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = _STRICT
-
     architecture: Literal["edsr"] = "edsr"
     scale: Literal[2, 3, 4] = 4
     blocks: int = 16
@@ -35,7 +34,7 @@ class ModelTable:
     upsampler: Upsampler = "staged"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataTable:
     """How batches are cut from a folder of images.
 
@@ -46,15 +45,13 @@ class DataTable:
         licence: terms of the images, written into the model card.
     """
 
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = _STRICT
-
     patch: int = pydantic.Field(default=48, ge=8)
     batch: int = pydantic.Field(default=16, ge=1)
     validation: int = pydantic.Field(default=10, ge=0)
     licence: str = "not stated"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class OptimizerTable:
     """Adam and its schedule.
 
@@ -68,8 +65,6 @@ class OptimizerTable:
         ema: decay of the weight average that is validated and saved; 0 for none.
     """
 
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = _STRICT
-
     steps: int = pydantic.Field(default=300_000, ge=1)
     rate: float = pydantic.Field(default=1e-4, gt=0)
     warmup: int = pydantic.Field(default=0, ge=0)
@@ -79,7 +74,7 @@ class OptimizerTable:
     ema: float = pydantic.Field(default=0.0, ge=0, lt=1)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DefenceTable:
     """The entropy regulariser; see ``EntropyRegularizer`` for all but the two attributes below.
 
@@ -87,8 +82,6 @@ class DefenceTable:
         layer: name of the layer it attaches to; empty for the model's own feature layer.
         rate: learning rate of the density, as a multiple of the model's.
     """
-
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = _STRICT
 
     kind: Literal["entropy"] = "entropy"
     layer: str = ""
@@ -101,7 +94,7 @@ class DefenceTable:
     rate: float = pydantic.Field(default=1.0, gt=0)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
     """A training run. The reconstruction loss is L1 on the scale of [0, 255], as in the paper.
 
@@ -118,8 +111,6 @@ class Recipe:
         >>> recipe.model.scale, recipe.defence is not None
         (4, True)
     """
-
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = _STRICT
 
     name: str
     seed: int = 0

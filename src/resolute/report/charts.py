@@ -1,0 +1,201 @@
+"""The curves of a report, as plotly reads them: plain data and layout, drawn by the page itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import math
+from collections.abc import Callable, Sequence
+
+from resolute.report.tables import BICUBIC
+from resolute.report.text import title
+from resolute.studies.summary import Row, bicubic_line
+
+Figure = dict[str, object]
+
+# Of middling lightness, so that they are readable on white as well as on black.
+PALETTE = ("#d9622b", "#2f86d0", "#2c9c69", "#ae5fc4", "#b78a00", "#d64f84", "#5a9ea8", "#8f6b4a")
+GREY = "#8b8f96"
+MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """One figure of the page.
+
+    Attributes:
+        id: of its element.
+        title: above it.
+        description: what it shows, for those who cannot see it.
+        figure: what plotly draws.
+    """
+
+    id: str
+    title: str
+    description: str
+    figure: Figure
+
+
+def budget_charts(rows: Sequence[Row]) -> list[Chart]:
+    """Draw SR-PSNR against the budget, one chart an attack (the paper's figure 2)."""
+    ends, axis = _budget_axis(rows)
+    plot = _Plot(
+        "budget",
+        "SR-PSNR against budget",
+        lambda row: row.level,
+        lambda row: row.sr_psnr,
+        axis,
+        "SR-PSNR, dB",
+        _line(ends, [bicubic_line(end) for end in ends]),
+        "%{x}/255: %{y:.2f} dB",
+    )
+    return plot.charts(rows)
+
+
+def distance_charts(rows: Sequence[Row]) -> list[Chart]:
+    """Draw how far SR-PSNR lies above the bicubic line, which is steeper than models differ; one chart an attack."""
+    ends, axis = _budget_axis(rows)
+    plot = _Plot(
+        "distance",
+        "SR-PSNR above the bicubic line against budget",
+        lambda row: row.level,
+        lambda row: None if row.sr_psnr is None else row.sr_psnr - bicubic_line(row.level),
+        axis,
+        "above bicubic line, dB",
+        _line(ends, [0.0, 0.0]),
+        "%{x}/255: %{y:+.2f} dB",
+    )
+    return plot.charts(rows)
+
+
+def trade_off_charts(rows: Sequence[Row]) -> list[Chart]:
+    """Draw LR-PSNR against SR-PSNR, one chart an attack and one point a budget (the paper's figures 5a and 5b)."""
+    ends = _range(rows, lambda row: row.lr_psnr)
+    plot = _Plot(
+        "trade-off",
+        "SR-PSNR against LR-PSNR",
+        lambda row: row.lr_psnr,
+        lambda row: row.sr_psnr,
+        {"title": {"text": "LR-PSNR of the attacked input, dB"}, "range": ends},
+        "SR-PSNR, dB",
+        # A shift of all samples by the whole budget passes bicubic interpolation as it is.
+        _line(ends, ends),
+        "%{text}/255: input %{x:.2f} dB, output %{y:.2f} dB",
+    )
+    return plot.charts(rows)
+
+
+def plain_text(name: str) -> str:
+    """Escape a name for plotly, which takes some tags in texts for markup.
+
+    Example:
+        >>> plain_text("<b>bold</b>")
+        '&lt;b&gt;bold&lt;/b&gt;'
+    """
+    return html.escape(name, quote=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plot:
+    """Curves of the same kind for every attack."""
+
+    id: str
+    what: str
+    x: Callable[[Row], float | None]
+    y: Callable[[Row], float | None]
+    axis: Figure
+    y_title: str
+    line: Figure
+    hover: str
+
+    def charts(self, rows: Sequence[Row]) -> list[Chart]:
+        # One range for all attacks, so that charts side by side can be compared by eye.
+        layout = layout_of(self.axis, {"title": {"text": self.y_title}, "range": _range(rows, self.y)})
+        return [
+            Chart(
+                f"{self.id}-{number}",
+                title(attack),
+                f"{self.what} under {title(attack)}, one curve a model; the figures are in the tables.",
+                {"data": [*self._curves(rows, attack), self.line], "layout": layout},
+            )
+            for number, attack in enumerate(dict.fromkeys(row.attack for row in rows))
+        ]
+
+    def _curves(self, rows: Sequence[Row], attack: str) -> list[Figure]:
+        models = list(dict.fromkeys(row.model for row in rows))
+        curves: list[Figure] = []
+        for model in models:
+            ours = [row for row in rows if (row.model, row.attack) == (model, attack)]
+            if ours:
+                curves.append(
+                    {
+                        "type": "scatter",
+                        "mode": "lines+markers",
+                        "name": plain_text(model),
+                        "x": [_rounded(self.x(row)) for row in ours],
+                        "y": [_rounded(self.y(row)) for row in ours],
+                        "text": [f"{row.level:g}" for row in ours],
+                        "hovertemplate": self.hover,
+                        **_style(model, models),
+                    }
+                )
+        return curves
+
+
+def _style(model: str, models: Sequence[str]) -> Figure:
+    if model == BICUBIC:
+        return {"line": {"color": GREY, "width": 2, "dash": "dot"}, "marker": {"size": 5, "symbol": "circle-open"}}
+    rank = [name for name in models if name != BICUBIC].index(model)
+    return {
+        "line": {"color": PALETTE[rank % len(PALETTE)], "width": 2},
+        "marker": {"size": 8, "symbol": MARKERS[rank % len(MARKERS)]},
+    }
+
+
+def _line(x: list[float], y: list[float]) -> Figure:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "bicubic line",
+        "x": x,
+        "y": y,
+        "line": {"color": GREY, "width": 1.5, "dash": "dash"},
+        "hoverinfo": "skip",
+    }
+
+
+def _budget_axis(rows: Sequence[Row]) -> tuple[list[float], Figure]:
+    levels = sorted({row.level for row in rows})
+    ends = [levels[0] / 1.25, levels[-1] * 1.25]
+    return ends, {
+        "title": {"text": "budget ε, in levels of 255"},
+        "type": "log",
+        "tickvals": levels,
+        "ticktext": [f"{level:g}" for level in levels],
+        "range": [math.log10(end) for end in ends],
+    }
+
+
+def layout_of(x: Figure, y: Figure) -> Figure:
+    """Return the layout that all charts share, with these axes."""
+    return {
+        "xaxis": {"zeroline": False, **x},
+        "yaxis": {"zeroline": False, "automargin": True, **y},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "margin": {"l": 52, "r": 12, "t": 8, "b": 48},
+        "height": 340,
+        "dragmode": False,
+        "hovermode": "closest",
+    }
+
+
+def _range(rows: Sequence[Row], read: Callable[[Row], float | None]) -> list[float]:
+    values = [value for row in rows if (value := read(row)) is not None and math.isfinite(value)]
+    if not values:
+        return [0.0, 1.0]
+    room = 0.06 * (max(values) - min(values)) or 1.0
+    return [round(min(values) - room, 2), round(max(values) + room, 2)]
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, 4) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,93 @@
+"""Pictures as a page holds them: WebP inside data URIs, each once."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from PIL import Image
+
+# Nine stops of viridis (Smith and van der Walt, CC0), between which eye and interpolation see no difference.
+_VIRIDIS = np.array(
+    [
+        (68, 1, 84),
+        (71, 44, 122),
+        (59, 81, 139),
+        (44, 113, 142),
+        (33, 144, 141),
+        (39, 173, 129),
+        (92, 200, 99),
+        (170, 220, 50),
+        (253, 231, 37),
+    ],
+    dtype=np.float64,
+)
+COLOUR_BAR = ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in _VIRIDIS)
+
+
+class Album:
+    """The pictures of a page: each is stored once, and known by its number.
+
+    Attributes:
+        uris: data URIs, in the order of their numbers.
+        size: of all of them, in bytes.
+
+    Example:
+        >>> album = Album()
+        >>> black = np.zeros((2, 2, 3), np.uint8)
+        >>> album.add(black), album.add(black), album.add(black + 255)
+        (0, 0, 1)
+    """
+
+    def __init__(self) -> None:
+        self.uris: list[str] = []
+        self.size = 0
+        self._numbers: dict[str, int] = {}
+
+    def add(self, pixels: UInt8[np.ndarray, "h w 3"], *, lossless: bool = False, quality: int = 88) -> int:
+        """Store a picture and return its number."""
+        data = io.BytesIO()
+        Image.fromarray(pixels).save(data, format="WEBP", lossless=lossless, quality=quality, method=4)
+        uri = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+        if uri not in self._numbers:
+            self._numbers[uri] = len(self.uris)
+            self.uris.append(uri)
+            self.size += len(uri)
+        return self._numbers[uri]
+
+
+def heat_map(values: Float[np.ndarray, "h w"], low: float, high: float) -> UInt8[np.ndarray, "h w 3"]:
+    """Paint values in the colours of viridis, those beyond the ends like the ends.
+
+    Example:
+        >>> heat_map(np.array([[0.0, 1.0]]), 0.0, 1.0).tolist()
+        [[[68, 1, 84], [253, 231, 37]]]
+    """
+    position = ((values - low) / max(high - low, 1e-12)).clip(0.0, 1.0)
+    stops = np.linspace(0.0, 1.0, len(_VIRIDIS))
+    channels = [np.interp(position, stops, _VIRIDIS[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def middle(pixels: NDArray[Any], side: int, factor: int = 1) -> NDArray[Any]:
+    """Cut the middle out of a large picture.
+
+    Args:
+        pixels: ``(h, w)`` or ``(h, w, c)``.
+        side: longest side to keep, in units of ``factor``.
+        factor: cut at multiples of this, so that an image and its enlargement keep the same part.
+
+    Example:
+        >>> middle(np.arange(10)[None], 4)
+        array([[3, 4, 5, 6]])
+    """
+    box: list[slice] = []
+    for length in pixels.shape[:2]:
+        whole = length // factor
+        start = max(0, whole - side) // 2
+        box.append(slice(start * factor, min(whole, start + side) * factor))
+    return pixels[box[0], box[1]]

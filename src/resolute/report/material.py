@@ -1,0 +1,159 @@
+"""Getting back what the records only name: the models, the clean inputs and the attacked ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from resolute.attacks.features import layer_outputs
+from resolute.errors import CheckpointError, ImageError
+from resolute.images import SAMPLE_NAMES, find_images, image_sha256, read_image, sample_image
+from resolute.models.base import Card, Restorer
+from resolute.models.registry import load
+from resolute.report.source import Evidence
+from resolute.studies.cell import Subject
+from resolute.studies.store import Record
+from resolute.studies.study import Study
+
+
+class MissingError(Exception):
+    """Something that a picture needs is not to be had; the text says what, as a sentence for the page."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Passage:
+    """What a model makes of the clean and the attacked input of one record.
+
+    Attributes:
+        record: whose inputs these are.
+        scale: of the model.
+        attacked: ``(1, 3, h, w)`` attacked input, as saved.
+        clean_features: ``(1, c, h, w)`` feature layer for the clean input.
+        clean_output: ``(1, 3, s * h, s * w)`` output for the clean input, not clamped.
+        features: the feature layer for the attacked input.
+        output: the output for the attacked input.
+    """
+
+    record: Record
+    scale: int
+    attacked: Tensor
+    clean_features: Tensor
+    clean_output: Tensor
+    features: Tensor
+    output: Tensor
+
+
+class Material:
+    """Models, inputs and outputs behind the records, each model loaded and each clean input upscaled once.
+
+    Args:
+        evidence: what was read.
+        models: names or files to look for models in, besides those that the studies name.
+    """
+
+    def __init__(self, evidence: Evidence, models: Sequence[str | Path] = ()) -> None:
+        self._origins = evidence.origins
+        self._models: dict[str, Restorer] = {}
+        self._subjects: dict[str, Subject] = {}
+        self._clean: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+        studied = [model for source in evidence.sources if source.study is not None for model in source.study.models]
+        for model in dict.fromkeys(str(model) for model in (*models, *studied)):
+            try:
+                restorer = load(model)
+            except CheckpointError:
+                continue
+            assert restorer.card is not None
+            if restorer.card.sha256:
+                self._models.setdefault(restorer.card.sha256, restorer)
+
+    def model(self, record: Record) -> Restorer:
+        """Return the model that a record is about, known by the sha256 of its weights.
+
+        Raises:
+            MissingError: no model has these weights.
+        """
+        if record.weights not in self._models:
+            raise MissingError(
+                f"The weights of {record.model} (sha256 {record.weights[:12]}…) are not where the study found them, or "
+                "have changed since, so its pictures are left out."
+            )
+        return self._models[record.weights]
+
+    def card(self, weights: str) -> Card | None:
+        """Return the facts about the model with these weights, None where it is not to be had."""
+        return self._models[weights].card if weights in self._models else None
+
+    def subject(self, record: Record) -> Subject:
+        """Return the clean input of a record, known by the sha256 of its pixels.
+
+        Raises:
+            MissingError: no image of the study has these pixels.
+        """
+        if record.pixels not in self._subjects:
+            source, original = self._origins[record.key]
+            for subject in _subjects(source.study, original.image) if source.study is not None else []:
+                self._subjects.setdefault(image_sha256(subject.low[0]), subject)
+        if record.pixels not in self._subjects:
+            raise MissingError(
+                f"The image {record.image} is not where the study found it, or is read in another way by this version, "
+                "so its pictures are left out."
+            )
+        return self._subjects[record.pixels]
+
+    def attacked(self, record: Record) -> Float[Tensor, "1 3 h w"]:
+        """Return the attacked input of a record, as saved.
+
+        Raises:
+            MissingError: the file is missing, damaged, or of another size than the clean input.
+        """
+        source, _ = self._origins[record.key]
+        missing = MissingError(
+            f"An attacked image of {record.image} is missing from {source.store.folder.name}/attacked or damaged, so "
+            "its pictures are left out."
+        )
+        # A key comes from a file that anyone may have written, and must not lead out of the folder.
+        if re.fullmatch(r"[0-9a-f]+", record.key) is None:
+            raise missing
+        try:
+            image = read_image(source.store.image_path(record.key)).unsqueeze(0)
+        except ImageError:
+            raise missing from None
+        if image.shape[-2:] != (record.height, record.width):
+            raise missing
+        return image
+
+    def passage(self, record: Record) -> Passage:
+        """Send the clean and the attacked input of a record through its model.
+
+        Raises:
+            MissingError: the model or one of the inputs is not to be had.
+        """
+        model, attacked, key = self.model(record), self.attacked(record), (record.weights, record.pixels)
+        if key not in self._clean:
+            self._clean[key] = _upscale(model, self.subject(record).low)
+        return Passage(record, model.scale, attacked, *self._clean[key], *_upscale(model, attacked))
+
+
+def _upscale(model: Restorer, x: Float[Tensor, "1 3 h w"]) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        (phi,) = layer_outputs(model, x, (model.feature_layer,))
+        return phi, model.reconstruct(phi)
+
+
+def _subjects(study: Study, name: str) -> list[Subject]:
+    """Read the images of one name only: a study can be about hundreds."""
+    try:
+        if study.images == ("samples",):
+            return [study.prepare(name, sample_image(name))] if name in SAMPLE_NAMES else []
+        paths = find_images([Path(image) for image in study.images])
+        # Of files that share a name, a study numbers the later ones.
+        stems = (name, name.rpartition("-")[0])
+        return [study.prepare(name, read_image(path)) for path in paths if path.stem in stems]
+    except ImageError:
+        return []

@@ -1,0 +1,108 @@
+"use strict";
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const report = JSON.parse($("report-data").textContent);
+  const config = { displayModeBar: false, displaylogo: false, responsive: true };
+  const drawn = new Set();
+
+  // Charts take their colours from the page, so that they follow it into the dark.
+  const theme = () => {
+    const css = getComputedStyle(document.documentElement);
+    const ink = css.getPropertyValue("--soft").trim(), line = css.getPropertyValue("--line").trim();
+    const axis = (name) => ({ [`${name}.gridcolor`]: line, [`${name}.linecolor`]: line, [`${name}.tickcolor`]: line,
+      [`${name}.title.font.size`]: 13 });
+    return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", "font.color": ink, "font.size": 13,
+      "font.family": css.fontFamily, ...axis("xaxis"), ...axis("yaxis") };
+  };
+  const draw = (element, figure) => {
+    const { data, layout } = structuredClone(figure);
+    Plotly.newPlot(element, data, layout, config).then(() => Plotly.relayout(element, theme()));
+    drawn.add(element);
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    for (const element of drawn) Plotly.relayout(element, theme());
+  });
+  for (const [id, figure] of Object.entries(report.charts)) draw($(id), figure);
+  if (!report.cases.length) return;
+
+  const make = (tag, attributes = {}, ...children) => {
+    const element = Object.assign(document.createElement(tag), attributes);
+    element.append(...children);
+    return element;
+  };
+  const fill = (select, labels, wanted) => {
+    select.replaceChildren(...labels.map((label, index) => new Option(label, index)));
+    select.selectedIndex = Math.max(0, labels.indexOf(wanted));
+    return labels[select.selectedIndex];
+  };
+  const chosen = (select) => select.selectedOptions[0]?.text;
+  const named = (view) => (view.group ? `${view.group}: ${view.label}` : view.label);
+
+  const keys = ["models", "image", "attack", "budget"];
+  const picks = keys.map((key) => $(`pick-${key}`));
+  const sides = ["left", "right"].map((side) => ({ pick: $(`pick-${side}`), image: $(side), tag: $(`tag-${side}`) }));
+  let current;
+
+  // Each box offers what exists for the choices before it, the worst first.
+  const choose = () => {
+    let cases = report.cases;
+    keys.forEach((key, index) => {
+      const value = fill(picks[index], [...new Set(cases.map((item) => item[key]))], chosen(picks[index]));
+      cases = cases.filter((item) => item[key] === value);
+    });
+    current = cases[0];
+    const labels = current.views.map(named), last = current.features.map((f) => `${f.model}: attacked output`);
+    const first = current.features.length > 1 ? last[0] : `${current.features[0].model}: clean output`;
+    fill(sides[0].pick, labels, labels.includes(chosen(sides[0].pick)) ? chosen(sides[0].pick) : first);
+    fill(sides[1].pick, labels, labels.includes(chosen(sides[1].pick)) ? chosen(sides[1].pick) : last.at(-1));
+    compare();
+    strip();
+    features();
+  };
+  const where = () => `${current.image}, ${current.attack} ${current.budget}`;
+  const show = (image, view) => {
+    image.src = report.pictures[view.picture];
+    image.alt = `${named(view)}, ${where()}`;
+    image.classList.toggle("low", view.low);
+  };
+  const compare = () => {
+    $("stage").style.aspectRatio = `${current.width} / ${current.height}`;
+    for (const { pick, image, tag } of sides) {
+      const view = current.views[pick.selectedIndex];
+      show(image, view);
+      tag.textContent = named(view);
+    }
+    $("facts").replaceChildren(...current.facts.map((line) => make("li", { textContent: line })));
+  };
+  const tile = (view) => {
+    const image = make("img", { width: current.width, height: current.height });
+    show(image, view);
+    image.style.height = "auto";
+    return make("figure", {}, image, make("figcaption", { textContent: view.label }));
+  };
+  const row = (title, ...tiles) => make("div", { className: "row" },
+    make("h3", { textContent: title }), make("div", { className: "tiles" }, ...tiles));
+  const strip = () => {
+    const groups = [...new Set(current.views.map((view) => view.group))];
+    $("strip").replaceChildren(...groups.map((group) =>
+      row(group || current.image, ...current.views.filter((view) => view.group === group).map(tile))));
+  };
+  const features = () => {
+    $("chosen").textContent = where();
+    [$("low").textContent, $("high").textContent, $("most").textContent] = current.scale;
+    for (const element of $("maps").querySelectorAll(".chart")) { drawn.delete(element); Plotly.purge(element); }
+    $("maps").replaceChildren(...current.features.map((found) => {
+      const maps = ["clean", "attacked", "change"].map((kind) => tile({ group: `mean feature of ${found.model}`,
+        label: kind === "change" ? "change" : `${kind} input`, picture: found[kind], low: true }));
+      const chart = make("div", { className: "chart", role: "img" });
+      chart.setAttribute("aria-label", `Histogram of the feature values of ${found.model}, clean and attacked`);
+      return row(`${found.model}: features change by ${found.moved} of their spread`, ...maps,
+        make("figure", { className: "wide" }, chart));
+    }));
+    current.features.forEach((found, index) => draw($("maps").querySelectorAll(".chart")[index], found.histogram));
+  };
+  for (const pick of picks) pick.addEventListener("change", choose);
+  for (const { pick } of sides) pick.addEventListener("change", compare);
+  $("slider").addEventListener("input", (event) => $("stage").style.setProperty("--at", `${event.target.value}%`));
+  choose();
+})();

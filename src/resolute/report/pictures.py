@@ -1,0 +1,181 @@
+"""The cases that a report shows: inputs, outputs and features of the worst ones, without and with a defence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from resolute.errors import ImageError
+from resolute.images import to_uint8
+from resolute.report.encode import Album, middle
+from resolute.report.features import Features, paint
+from resolute.report.material import Material, MissingError
+from resolute.report.source import Evidence
+from resolute.report.tables import BICUBIC, find_pairs, headline_level
+from resolute.report.text import figure, title
+from resolute.studies.store import Record
+from resolute.studies.summary import level_of
+
+MAX_IMAGES = 4
+MAX_SIDE = 384
+# Of the data URIs: with the 5 MB of the plotting library the page stays below 10.
+MAX_BYTES = 4_200_000
+AMPLIFICATION = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One picture of a case.
+
+    Attributes:
+        group: whose it is: a model's name, or empty for what all models share.
+        label: what it shows.
+        picture: its number in the album.
+        low: it is a low-resolution image, to be enlarged without smoothing.
+    """
+
+    group: str
+    label: str
+    picture: int
+    low: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One image under one attack at one budget, for one model or for one and its defended version.
+
+    Attributes:
+        facts: a line of figures for each model.
+        width, height: of the outputs shown, in pixels.
+        scale: ends of the colour scales of the features and of their change.
+    """
+
+    models: str
+    image: str
+    attack: str
+    budget: str
+    facts: list[str]
+    views: list[View]
+    features: list[Features]
+    scale: list[str]
+    width: int
+    height: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """All cases, the worst first, and what had to be left out."""
+
+    cases: list[Case]
+    album: Album
+    notes: list[str]
+    cropped: bool
+
+
+def gallery(
+    evidence: Evidence, material: Material, max_images: int = MAX_IMAGES, max_bytes: int = MAX_BYTES
+) -> Gallery:
+    """Choose the cases with the lowest SR-PSNR and make their pictures."""
+    album, cases, notes = Album(), list[Case](), dict[str, None]()
+    plan = _plan(evidence.records, max_images)
+    cropped = False
+    for number, records in enumerate(plan):
+        if album.size > max_bytes:
+            notes[f"To keep this page small, the {len(plan) - number} mildest of {len(plan)} cases are left out."] = (
+                None
+            )
+            break
+        try:
+            cases.append(_case(records, material, album))
+        except (MissingError, ImageError) as missing:
+            notes[str(missing)] = None
+            continue
+        cropped |= max(records[0].width, records[0].height) > _low_side(material.model(records[0]).scale)
+    return Gallery(cases, album, list(notes), cropped)
+
+
+def _plan(records: Sequence[Record], max_images: int) -> list[list[Record]]:
+    """Return the cases to show, the lowest SR-PSNR first, as the records of the models in them."""
+    shown = [record for record in records if record.model != BICUBIC]
+    if not shown:
+        return []
+    models = list(dict.fromkeys(record.model for record in shown))
+    pairs = find_pairs(models)
+    paired = {model for pair in pairs for model in pair}
+    groups: list[tuple[str, ...]] = [*pairs, *((model,) for model in models if model not in paired)]
+    levels = sorted({level_of(record) for record in shown})
+    first = levels.index(headline_level(levels))
+    images = list(dict.fromkeys(record.image for record in sorted(shown, key=_kept)))[:max_images]
+    cells = {(record.model, record.attack, level_of(record), record.image): record for record in shown}
+    plan = [
+        [cells[model, attack, level, image] for model in group]
+        for group in groups
+        for attack in dict.fromkeys(record.attack for record in shown)
+        for level in levels[first : first + 2]
+        for image in images
+        if all((model, attack, level, image) in cells for model in group)
+    ]
+    return sorted(plan, key=lambda case: min(map(_kept, case)))
+
+
+def _case(records: Sequence[Record], material: Material, album: Album) -> Case:
+    first, subject = records[0], material.subject(records[0])
+    passages = [material.passage(record) for record in records]
+    scale = passages[0].scale
+    if any(passage.scale != scale for passage in passages):
+        raise MissingError(
+            f"{' and '.join(r.model for r in records)} upscale by different factors: no pictures of both."
+        )
+    views = [View("", "clean input", album.add(_crop(subject.low, scale, 1), lossless=True), True)]
+    if subject.truth is not None:
+        views.append(View("", "ground truth", album.add(_crop(subject.truth, scale, scale)), False))
+    for passage in passages:
+        name = passage.record.model
+        change = (passage.output.clamp(0, 1) - passage.clean_output.clamp(0, 1)).abs() * AMPLIFICATION
+        views += [
+            View(name, "attacked input", album.add(_crop(passage.attacked, scale, 1), lossless=True), True),
+            View(name, "clean output", album.add(_crop(passage.clean_output, scale, scale)), False),
+            View(name, "attacked output", album.add(_crop(passage.output, scale, scale)), False),
+            View(name, f"change \u00d7{AMPLIFICATION}", album.add(_crop(change, scale, scale), quality=75), False),
+        ]
+    features, ends = paint(passages, _low_side(scale), album)
+    low = _crop(subject.low, scale, 1)
+    return Case(
+        " | ".join(record.model for record in records),
+        first.image,
+        title(first.attack),
+        f"{level_of(first):g}/255",
+        [_facts(record) for record in records],
+        views,
+        features,
+        ends,
+        low.shape[1] * scale,
+        low.shape[0] * scale,
+    )
+
+
+def _facts(record: Record) -> str:
+    text = (
+        f"SR-PSNR {figure(record.sr_psnr, 1, infinite=True)} dB, LR-PSNR {figure(record.lr_psnr, 1, infinite=True)} dB"
+    )
+    if record.clean_psnr_y is not None and record.attacked_psnr_y is not None:
+        text += (
+            f"; against the ground truth {record.clean_psnr_y:.2f} dB clean, {record.attacked_psnr_y:.2f} dB attacked"
+        )
+    return f"{record.model}: {text}"
+
+
+def _low_side(scale: int) -> int:
+    return MAX_SIDE // scale
+
+
+def _crop(x: Tensor, scale: int, factor: int) -> np.ndarray:
+    """Cut the middle out of a large image, the same part of it at every size."""
+    return middle(to_uint8(x[0]), _low_side(scale), factor)
+
+
+def _kept(record: Record) -> float:
+    return float("inf") if record.sr_psnr is None else record.sr_psnr

@@ -1,0 +1,149 @@
+"""What a report is made from: the records of one or more study folders, merged, and how each came about."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pydantic
+
+from resolute.errors import ConfigError
+from resolute.provenance import Provenance
+from resolute.studies.store import Record, Store
+from resolute.studies.study import Study
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One study folder.
+
+    Attributes:
+        store: its records and attacked images.
+        records: as stored.
+        study: what was asked for; None where ``study.json`` is missing or of another version.
+        table: the same as written, for display.
+        provenance: None where ``study.json`` does not say.
+    """
+
+    store: Store
+    records: list[Record]
+    study: Study | None
+    table: dict[str, object]
+    provenance: Provenance | None
+
+    @property
+    def name(self) -> str:
+        """The study's name, or its folder's where there is none."""
+        return self.study.name if self.study is not None else self.store.folder.resolve().name
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """The records of all folders, in which a name stands for one thing only.
+
+    Attributes:
+        sources: one a folder.
+        records: merged.
+        origins: for the key of each record its folder, and the record as stored there.
+        notes: what a reader of the page must know about the merger.
+    """
+
+    sources: list[Source]
+    records: list[Record]
+    origins: dict[str, tuple[Source, Record]]
+    notes: list[str]
+
+
+def read_folders(folders: Sequence[Path]) -> Evidence:
+    """Read and merge study folders.
+
+    Raises:
+        ConfigError: no folder, or a folder without records.
+    """
+    if not folders:
+        raise ConfigError("a report needs the folder of at least one study; name one")
+    sources = [_read_folder(folder) for folder in folders]
+    models, attacks, images = _Names(), _Names(), _Names()
+    origins: dict[str, tuple[Source, Record]] = {}
+    merged: dict[str, Record] = {}
+    for source in sources:
+        for record in source.records:
+            origins.setdefault(record.key, (source, record))
+            merged[record.key] = dataclasses.replace(
+                record,
+                model=models.name(record.model, record.weights),
+                attack=attacks.name(record.attack, (without_budget(record.configuration), record.seed)),
+                image=images.name(record.image, record.pixels),
+            )
+    notes = [
+        *models.notes("model", "weights"),
+        *attacks.notes("attack", "configurations"),
+        *images.notes("image", "images"),
+        *(
+            f"{source.store.folder.name}/study.json is missing or of another version: what was asked for is not known."
+            for source in sources
+            if source.study is None
+        ),
+    ]
+    return Evidence(sources, list(merged.values()), origins, notes)
+
+
+def without_budget(configuration: str) -> str:
+    """Return the ``repr`` of an attack with its budget left open.
+
+    Example:
+        >>> without_budget("FDA(epsilon=0.0156, steps=50)")
+        'FDA(epsilon=…, steps=50)'
+    """
+    return re.sub(r"\bepsilon=[^,)]*", "epsilon=…", configuration, count=1)
+
+
+def _read_folder(folder: Path) -> Source:
+    store = Store(folder)
+    records = store.read()
+    if not records:
+        raise ConfigError(f"no records in {folder}; run a study into that folder first, or name another one")
+    facts: dict[str, Any] = {}
+    try:
+        content: object = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+        facts = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    except (OSError, ValueError):
+        pass
+    table = facts.get("study")
+    try:
+        study = pydantic.TypeAdapter(Study).validate_python(table)
+    except pydantic.ValidationError:
+        study = None
+    try:
+        provenance = pydantic.TypeAdapter(Provenance).validate_python(facts.get("provenance"))
+    except pydantic.ValidationError:
+        provenance = None
+    return Source(
+        store, records, study, cast("dict[str, object]", table) if isinstance(table, dict) else {}, provenance
+    )
+
+
+class _Names:
+    """Give every thing a name of its own: the second one that is called ``edsr`` becomes ``edsr (2)``."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[object]] = {}
+
+    def name(self, name: str, identity: object) -> str:
+        known = self._known.setdefault(name, [])
+        if identity not in known:
+            known.append(identity)
+        number = known.index(identity) + 1
+        return name if number == 1 else f"{name} ({number})"
+
+    def notes(self, kind: str, things: str) -> list[str]:
+        return [
+            f"The {kind} name “{name}” stands for {len(known)} different {things} in these records; they are told "
+            f"apart as “{name}” to “{name} ({len(known)})”."
+            for name, known in self._known.items()
+            if len(known) > 1
+        ]

@@ -1,0 +1,130 @@
+"""One cell of a study: one model, one attack at one budget, one image, and what is measured on them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from resolute.attacks.ascent import Attack
+from resolute.images import from_uint8, image_sha256, to_uint8
+from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
+from resolute.models.base import Restorer
+from resolute.studies.store import Record
+
+Image = Float[Tensor, "1 3 h w"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """One image of a study: what a model sees, and the ground truth where there is one."""
+
+    name: str
+    low: Image
+    truth: Image | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cell:
+    """One unit of work: its key says whether it is done."""
+
+    key: str
+    model: Restorer
+    attack: Attack
+    label: str
+    subject: Subject
+
+    @property
+    def title(self) -> str:
+        """What a person calls this cell."""
+        name = self.model.card.name if self.model.card is not None else type(self.model).__name__
+        return f"{self.subject.name}, {name}, {self.label} {self.attack.epsilon * 255:g}/255"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Clean:
+    """What all attacks on one model and image share."""
+
+    model: Restorer
+    subject: Subject
+    output: Image
+    psnr_y: float | None
+    ssim_y: float | None
+
+    @staticmethod
+    def of(model: Restorer, subject: Subject) -> Clean:
+        """Run the model on the clean image and measure the output."""
+        with torch.no_grad():
+            output = model(subject.low.to(next(model.parameters(), subject.low).device)).cpu()
+        return Clean(model, subject, output, *_against_truth(output, subject, model.scale))
+
+    def belongs_to(self, cell: Cell) -> bool:
+        """Tell whether this is the clean output of the cell's model and image."""
+        return self.model is cell.model and self.subject is cell.subject
+
+
+def measure(
+    cell: Cell, clean: Clean, seed: int, progress: Callable[[int, int], None] | None = None
+) -> tuple[Record, Image]:
+    """Attack one image and measure what became of it; return the record and the attacked image on the 8-bit grid."""
+    began = time.perf_counter()
+    subject, model = cell.subject, cell.model
+    low = subject.low.to(next(model.parameters(), subject.low).device)
+    found = cell.attack(model, low, seed=seed, progress=progress)
+    # Scored as a reader of the saved file would see it.
+    saved = from_uint8(to_uint8(found.images[0])).unsqueeze(0)
+    with torch.no_grad():
+        attacked, unrounded = (model(x).cpu() for x in (saved.to(low), found.unrounded))
+    attacked_psnr_y, attacked_ssim_y = _against_truth(attacked, subject, model.scale)
+    assert model.card is not None
+    record = Record(
+        key=cell.key,
+        model=model.card.name,
+        weights=model.card.sha256,
+        attack=cell.label,
+        configuration=repr(cell.attack),
+        epsilon=cell.attack.epsilon,
+        image=subject.name,
+        pixels=image_sha256(subject.low[0]),
+        width=subject.low.shape[-1],
+        height=subject.low.shape[-2],
+        seed=seed,
+        clean_psnr_y=clean.psnr_y,
+        clean_ssim_y=clean.ssim_y,
+        attacked_psnr_y=attacked_psnr_y,
+        attacked_ssim_y=attacked_ssim_y,
+        lr_psnr=_finite(psnr_rgb(subject.low, saved)),
+        sr_psnr=_finite(psnr_rgb(clean.output, attacked)),
+        sr_psnr_unrounded=_finite(psnr_rgb(clean.output, unrounded)),
+        sr_psnr_y=_shaved_psnr(clean.output, attacked, model.scale),
+        sr_ssim=_ssim(clean.output, attacked, model.scale),
+        linf=round(float((saved - subject.low).abs().max()) * 255, 4),
+        gradients=found.gradients,
+        seconds=round(time.perf_counter() - began, 3),
+    )
+    return record, saved
+
+
+def _against_truth(output: Image, subject: Subject, border: int) -> tuple[float | None, float | None]:
+    if subject.truth is None:
+        return None, None
+    return _shaved_psnr(output, subject.truth, border), _ssim(output, subject.truth, border)
+
+
+def _finite(value: Tensor) -> float | None:
+    return float(value) if bool(torch.isfinite(value).all()) else None
+
+
+# Tiny images lose figures that need a border or a window, and keep the others.
+
+
+def _shaved_psnr(a: Image, b: Image, border: int) -> float | None:
+    return _finite(psnr_y(a, b, border)) if min(a.shape[-2:]) > 2 * border else None
+
+
+def _ssim(a: Image, b: Image, border: int) -> float | None:
+    return float(ssim_y(a, b, border)) if min(a.shape[-2:]) >= 11 + 2 * border else None

@@ -1,0 +1,571 @@
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pydantic
+import pytest
+import torch
+from torch import nn
+
+from resolute.attacks.ascent import Ascent, Attack, frozen
+from resolute.attacks.ball import L2, Linf
+from resolute.attacks.feature import FDA
+from resolute.attacks.gradient import FGSM, IFGSM, PGD
+from resolute.attacks.objective import FeatureDisruption, FeatureShift, OutputShift
+from resolute.attacks.registry import ATTACKS, OBJECTIVES, AttackTable
+from resolute.errors import ConfigError
+from resolute.measure.fidelity import psnr_rgb
+from resolute.models import EDSR, Bicubic
+
+EPSILON = 8 / 255
+SHORT = [
+    FGSM(epsilon=EPSILON),
+    IFGSM(epsilon=EPSILON, steps=5),
+    PGD(epsilon=EPSILON, steps=5, relative_step=0.3),
+    FDA(epsilon=EPSILON, steps=5),
+]
+each_attack = pytest.mark.parametrize("attack", SHORT, ids=lambda attack: type(attack).__name__)
+
+
+def network(seed=0, **sizes):
+    """A small random network, with weights large enough for its ReLUs to matter."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = EDSR(**{"scale": 2, "blocks": 2, "channels": 6, **sizes})
+    with torch.no_grad():
+        for block in model.body:
+            for parameter in block.parameters():
+                parameter.mul_(2)
+    return model.eval()
+
+
+def images(count=1, height=7, width=6, seed=0):
+    return torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed)) / 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """An objective that keeps what it was asked and what it answered."""
+
+    inner: object = OutputShift()
+    asked: list = dataclasses.field(default_factory=list, compare=False)
+    answered: list = dataclasses.field(default_factory=list, compare=False)
+
+    def bind(self, model, clean):
+        bound = self.inner.bind(model, clean)
+
+        def recorded(x):
+            value = bound(x)
+            self.asked.append(x.detach().clone())
+            self.answered.append(value.detach().clone())
+            return value
+
+        return recorded
+
+
+@dataclasses.dataclass(frozen=True)
+class Negated:
+    inner: object
+
+    def bind(self, model, clean):
+        bound = self.inner.bind(model, clean)
+        return lambda x: -bound(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """Highest where every pixel is ``at`` above the clean one, falling on both sides; knows no model."""
+
+    at: float
+
+    def bind(self, model, clean):
+        return lambda x: -(x - clean - self.at).square().flatten(1).mean(dim=1)
+
+
+@each_attack
+def test_attacked_images_are_allowed_and_stronger_than_the_clean_ones(attack):
+    model, x = network(), images(2)
+    found = attack(model, x)
+    for attacked in (found.images, found.unrounded):
+        assert attacked.shape == x.shape
+        assert ((attacked >= 0) & (attacked <= 1)).all()
+        assert (Linf(1.0).norm(attacked - x) <= EPSILON + 1e-6).all()
+    levels = found.images.double() * 255
+    assert (levels - levels.round()).abs().max() < 1e-4
+    bound = attack.objective.bind(model, x)
+    torch.testing.assert_close(found.objective, bound(found.images).detach())
+    torch.testing.assert_close(found.objective_unrounded, bound(found.unrounded).detach())
+    assert (found.objective > bound(x)).all()
+    assert (found.objective_unrounded > bound(x)).all()
+    assert found.gradients == getattr(attack, "steps", 1)
+
+
+@pytest.mark.parametrize("epsilon", [0.5 / 255, 7.65 / 255])
+def test_a_budget_between_two_levels_is_never_exceeded(epsilon):
+    x = images(2)
+    shift = PGD(epsilon=epsilon, steps=10, relative_step=0.5)(network(), x).images - x
+    assert float(shift.abs().max()) * 255 == pytest.approx(math.floor(epsilon * 255), abs=1e-3)
+
+
+@pytest.mark.parametrize("attack", [IFGSM, FDA, PGD])
+def test_a_file_holds_the_attack_and_not_a_shadow_of_it(attack):
+    """The path of I-FGSM is as long as the radius: rounded towards the clean image, its last step would be lost."""
+    for level in (1, 2, 4):
+        model, x = network(), images(2, 12, 12)
+        found = attack(epsilon=level / 255)(model, x)
+        clean = found.objective_unrounded - attack(epsilon=level / 255).objective.bind(model, x)(x)
+        assert ((found.objective_unrounded - found.objective) < 0.1 * clean).all()
+
+
+@each_attack
+def test_attacks_repeat_for_a_seed_and_only_then(attack):
+    model, x = network(), images()
+    first, again, other = (attack(model, x, seed=seed).unrounded for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_attacks_leave_the_global_stream_alone():
+    before = torch.random.get_rng_state()
+    PGD(epsilon=EPSILON, steps=2)(network(), images())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@each_attack
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_batch_is_attacked_as_each_of_its_images_alone(attack, restarts):
+    if not isinstance(attack, FGSM):
+        attack = dataclasses.replace(attack, restarts=restarts)
+    model, x = network().double(), images(3).double()
+    together = attack(model, x)
+    alone = [attack(model, x[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(together.unrounded, torch.cat([found.unrounded for found in alone]), rtol=0, atol=1e-9)
+    torch.testing.assert_close(together.images, torch.cat([found.images for found in alone]), rtol=0, atol=1e-9)
+    torch.testing.assert_close(together.objective, torch.cat([found.objective for found in alone]))
+    backwards = attack(model, x.flip(0))
+    torch.testing.assert_close(together.images, backwards.images.flip(0), rtol=0, atol=1e-9)
+
+
+def test_the_first_step_of_the_default_ifgsm_moves():
+    objective = Recorded()
+    IFGSM(epsilon=EPSILON, objective=objective)(network(), images())
+    start, moved = objective.asked[:2]
+    assert 0 < float((start - images()).abs().max()) <= 1.05e-3 / 255
+    steps = (moved - start).abs() * 255
+    inside = (images() > 0.1) & (images() < 0.9)
+    assert (steps[inside] > 0.99 * 8 / 50).double().mean() > 0.95
+    assert float(steps.max()) <= 1.01 * 8 / 50
+    assert objective.answered[-3] > 1e3 * objective.answered[0]
+
+
+@pytest.mark.parametrize("kind", [FGSM, IFGSM, PGD])
+@pytest.mark.parametrize("objective", [OutputShift(), FeatureShift()])
+def test_a_distance_cannot_be_climbed_from_the_clean_image(kind, objective):
+    with pytest.raises(ValueError, match=r"exactly zero at the clean image.* use start='tiny' or start='uniform'"):
+        kind(epsilon=EPSILON, objective=objective, start="zero")
+
+
+def test_disruption_can_be_climbed_from_the_clean_image():
+    objective = Recorded(FeatureDisruption())
+    model, x = network(), images()
+    found = FDA(epsilon=EPSILON, start="zero", objective=objective)(model, x)
+    assert torch.equal(objective.asked[0], x)
+    assert found.objective > objective.answered[0]
+
+
+def test_starts_are_as_near_as_they_say():
+    model, x = network(), torch.full((1, 3, 7, 6), 0.5)
+    for start, lowest, highest in (("tiny", 0.5e-3 / 255, 1.05e-3 / 255), ("uniform", 0.9 * EPSILON, EPSILON + 1e-7)):
+        objective = Recorded()
+        PGD(epsilon=EPSILON, steps=1, start=start, objective=objective)(model, x)
+        assert lowest <= float((objective.asked[0] - x).abs().max()) <= highest
+
+
+def test_the_path_of_ifgsm_is_as_long_as_the_radius():
+    objective = Recorded()
+    x = torch.full((1, 3, 7, 6), 0.5)
+    IFGSM(epsilon=EPSILON, steps=20, objective=objective)(network(), x)
+    # 20 points in the climb and the last one, then the two verdicts.
+    assert len(objective.asked) == 23
+    farthest = [float((asked - x).abs().max()) * 255 for asked in objective.asked[:21]]
+    assert farthest == pytest.approx([8 * k / 20 for k in range(21)], abs=2.1e-3)
+
+
+def test_long_attacks_beat_short_ones():
+    model, x = network(), images(3)
+    one, iterated, projected = (
+        attack(model, x).objective_unrounded
+        for attack in (
+            FGSM(epsilon=EPSILON),
+            IFGSM(epsilon=EPSILON, steps=50),
+            PGD(epsilon=EPSILON, steps=100, restarts=3),
+        )
+    )
+    assert (projected >= iterated).all()
+    assert (iterated >= one).all()
+    noise = torch.stack(
+        [
+            OutputShift().bind(model, x)(Linf(EPSILON).random(x, torch.Generator().manual_seed(i), EPSILON).clamp(0, 1))
+            for i in range(20)
+        ]
+    ).amax(dim=0)
+    assert (one > 1.2 * noise).all()
+
+
+@pytest.mark.parametrize("attack", [IFGSM, PGD, FDA])
+def test_a_larger_budget_is_never_worse(attack):
+    model, x = network(), images(2)
+    reached = torch.stack([attack(epsilon=level / 255, steps=40)(model, x).objective for level in (1, 2, 4, 8, 16, 32)])
+    assert (reached.diff(dim=0) > 0).all()
+
+
+def test_restarts_are_never_worse_and_differ():
+    model, x = network(), images(3)
+    recorders = [Recorded(), Recorded(), Recorded()]
+    reached = [
+        PGD(epsilon=EPSILON, steps=5, restarts=restarts, objective=objective)(model, x).objective_unrounded
+        for restarts, objective in zip((1, 2, 6), recorders, strict=True)
+    ]
+    assert (reached[1] >= reached[0]).all()
+    assert (reached[2] >= reached[1]).all()
+    assert (reached[2] > reached[0]).any()
+    # Five steps and the last point a restart, then the two verdicts.
+    starts = recorders[2].asked[:-2:6]
+    assert len(starts) == 6
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(starts, 2))
+
+
+def test_the_best_iterate_is_kept_for_every_image():
+    objective = Recorded(Peak(at=0.35 * EPSILON))
+    x = torch.stack([torch.full((3, 7, 6), 0.5), torch.full((3, 7, 6), 0.25)])
+    attack = PGD(epsilon=EPSILON, steps=3, relative_step=0.9, start="tiny", objective=objective)
+    found = attack(nn.Identity(), x)
+    climb = torch.stack(objective.answered[:4])
+    assert (climb[-1] < climb.amax(dim=0)).all(), "the last iterate would do"
+    torch.testing.assert_close(found.objective_unrounded, climb.amax(dim=0))
+
+
+def test_the_last_iterate_counts_too():
+    objective = Recorded(Peak(at=1.0))
+    found = IFGSM(epsilon=EPSILON, steps=3, objective=objective)(nn.Identity(), torch.full((1, 3, 4, 4), 0.5))
+    assert torch.equal(found.objective_unrounded, objective.answered[3])
+    assert objective.answered[3] > objective.answered[2]
+
+
+def test_an_attack_can_be_written_for_another_ball():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Euclidean(Attack):
+        def ascent(self):
+            return Ascent(objective=OutputShift(), ball=L2(self.epsilon), steps=20, step_size=self.epsilon / 4)
+
+    model, x = network(), images(2)
+    found = Euclidean(epsilon=0.3)(model, x)
+    assert (L2(1.0).norm(found.images - x) <= 0.3 + 1e-6).all()
+    assert (L2(1.0).norm(found.unrounded - x) >= 0.29).all()
+    assert (found.objective_unrounded > OutputShift().bind(model, x)(x + 0.3 / 126**0.5)).all()
+
+
+def test_progress_counts_every_step():
+    calls = []
+    PGD(epsilon=EPSILON, steps=3, restarts=2)(network(), images(), progress=lambda *call: calls.append(call))
+    assert calls == [(k, 6) for k in range(1, 7)]
+
+
+# The linear model, for which the worst case is known.
+
+
+class Grey(nn.Module):
+    """Bicubic interpolation of the mean over channels: linear, with as few unknowns as pixels."""
+
+    def forward(self, x):
+        return Bicubic(2)(x.mean(dim=1, keepdim=True).expand_as(x))
+
+
+def test_pgd_reaches_the_known_worst_case_of_a_linear_model():
+    # A convex objective is largest at a corner of the box, and of an image this small all corners can be tried.
+    corners = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=6))).view(-1, 1, 2, 3).expand(-1, 3, -1, -1)
+    worst = float(Grey()(corners).square().flatten(1).mean(dim=1).max()) * EPSILON**2
+    clean = torch.full((1, 3, 2, 3), 100 / 255)
+    found = PGD(epsilon=EPSILON, steps=20, relative_step=0.3, restarts=40)(Grey(), clean)
+    assert float(found.objective_unrounded) == pytest.approx(worst, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_linear_model_is_as_robust_as_its_row_sums_say(scale):
+    clean = images(1, 8, 9) * 0.5 + 0.25
+    impulses = torch.eye(72, dtype=torch.float64).view(72, 1, 8, 9).expand(-1, 3, -1, -1)
+    response = Bicubic(scale)(impulses)[:, 0].flatten(1)
+    bound = -10 * math.log10(float(response.abs().sum(dim=0).square().mean()) * EPSILON**2)
+    reference = 20 * math.log10(255 / 8)
+    found = PGD(epsilon=EPSILON, steps=60, restarts=2)(Bicubic(scale), clean)
+    sr_psnr = float(psnr_rgb(Bicubic(scale)(clean), Bicubic(scale)(found.unrounded)))
+    # A constant shift reaches the reference line itself; sign gradients from random starts stop a little short of it.
+    assert max(bound, reference - 0.6) <= sr_psnr <= reference + 1.5
+
+
+# The model comes back as it was.
+
+
+class Mixed(nn.Module):
+    """Batch statistics, dropout, frozen and shared parts, gradients under way: everything an attack could disturb."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.fixed_norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.5)
+        self.tail = nn.Conv2d(4, 3, 3, padding=1)
+        self.again = self.tail
+        self.register_buffer("count", torch.tensor(7))
+
+    def forward(self, x):
+        return self.again(self.drop(self.fixed_norm(self.norm(self.head(x)))))
+
+
+@pytest.fixture
+def mixed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Mixed()
+        model.train()
+        model.fixed_norm.eval()
+        model.tail.weight.requires_grad_(False)
+        model(torch.rand(2, 3, 6, 6)).square().mean().backward()
+        model.head.bias.grad = None
+    return model
+
+
+def snapshot(model):
+    return {
+        "state": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "training": {name: module.training for name, module in model.named_modules()},
+        "trainable": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
+        "grads": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
+        "hooks": {name: len(module._forward_hooks) for name, module in model.named_modules()},
+    }
+
+
+def assert_untouched(model, before):
+    after = snapshot(model)
+    assert after["training"] == before["training"]
+    assert after["trainable"] == before["trainable"]
+    assert after["hooks"] == before["hooks"]
+    for part in ("state", "grads"):
+        assert after[part].keys() == before[part].keys()
+        for name, tensor in before[part].items():
+            assert (tensor is None and after[part][name] is None) or torch.equal(tensor, after[part][name]), name
+
+
+@pytest.mark.parametrize("objective", [OutputShift(), FeatureDisruption(("norm", "tail"))])
+def test_the_model_comes_back_as_it_was(mixed, objective):
+    before = snapshot(mixed)
+    assert len(set(before["training"].values())) == len(set(before["trainable"].values())) == 2
+    PGD(epsilon=EPSILON, steps=3, objective=objective)(mixed, images(2))
+    assert_untouched(mixed, before)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_the_model_comes_back_as_it_was_when_the_attack_fails(mixed, failure):
+    before = snapshot(mixed)
+
+    def fail(step, steps):
+        if step == 2:
+            raise failure("midway")
+
+    with pytest.raises(failure, match="midway"):
+        PGD(epsilon=EPSILON, steps=3, objective=FeatureShift(("norm",)))(mixed, images(2), progress=fail)
+    assert_untouched(mixed, before)
+    with pytest.raises(ValueError, match="no layer named"):
+        PGD(epsilon=EPSILON, objective=FeatureShift(("nowhere",)))(mixed, images(2))
+    assert_untouched(mixed, before)
+
+
+def test_a_model_in_training_is_attacked_as_it_will_be_used(mixed):
+    attack = PGD(epsilon=EPSILON, steps=3)
+    in_training = attack(mixed, images(2)).unrounded
+    assert torch.equal(in_training, attack(mixed.eval(), images(2)).unrounded)
+
+
+def test_frozen_freezes(mixed):
+    with frozen(mixed):
+        assert not any(module.training for module in mixed.modules())
+        assert not any(parameter.requires_grad for parameter in mixed.parameters())
+
+
+def test_an_attack_works_inside_no_grad_and_returns_no_graph():
+    model, x = network(), images()
+    expected = FDA(epsilon=EPSILON, steps=3)(model, x)
+    with torch.no_grad():
+        quiet = FDA(epsilon=EPSILON, steps=3)(model, x)
+    given_graph = FDA(epsilon=EPSILON, steps=3)(model, x.clone().requires_grad_())
+    for found in (quiet, given_graph):
+        for field in ("images", "unrounded", "objective", "objective_unrounded"):
+            assert torch.equal(getattr(found, field), getattr(expected, field))
+            assert not getattr(found, field).requires_grad
+
+
+def test_the_clean_images_are_not_written_to():
+    x = images(2)
+    PGD(epsilon=EPSILON, steps=3)(network(), x)
+    assert torch.equal(x, images(2))
+
+
+# Refusals.
+
+
+def test_a_broken_model_is_told_from_a_robust_one():
+    model = network()
+    with torch.no_grad():
+        model.tail[1].weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="at step 0: check the model for NaN weights"):
+        IFGSM(epsilon=EPSILON, steps=2)(model, images())
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.full((1, 3, 4, 4), 200.0), r"in \[0, 1\]; divide 8-bit values by 255"),
+        (torch.full((1, 3, 4, 4), -0.01), r"in \[0, 1\]"),
+        (torch.full((1, 3, 4, 4), torch.nan), "finite"),
+        (torch.full((1, 3, 4, 4), torch.inf), "finite"),
+        (torch.zeros(3, 4, 4), r"float tensor \(batch, channels, height, width\), not \(3, 4, 4\)"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), "float tensor"),
+        (torch.zeros(0, 3, 4, 4), "not empty"),
+    ],
+)
+def test_images_of_the_wrong_kind_are_refused(x, message):
+    with pytest.raises(ValueError, match=message):
+        PGD(epsilon=EPSILON, steps=1)(network(), x)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -0.1, 8.0, math.nan, math.inf])
+def test_radii_in_levels_and_other_mistakes_are_refused(epsilon):
+    with pytest.raises(ValueError, match=r"epsilon is a radius in \(0, 1\]"):
+        IFGSM(epsilon=epsilon)
+
+
+@pytest.mark.parametrize("kind", [IFGSM, PGD, FDA])
+@pytest.mark.parametrize("field", ["steps", "restarts"])
+def test_attacks_without_steps_are_refused(kind, field):
+    with pytest.raises(ValueError, match="at least one"):
+        kind(epsilon=EPSILON, **{field: 0})
+
+
+def test_a_step_of_no_length_is_refused():
+    with pytest.raises(ValueError, match="length above zero"):
+        PGD(epsilon=EPSILON, relative_step=0.0)
+
+
+# The feature attack.
+
+
+def test_fda_disrupts_and_its_opposite_strengthens():
+    model, x = network(), images(2)
+    clean = FeatureDisruption().bind(model, x)(x)
+    assert (FDA(epsilon=EPSILON, steps=20)(model, x).objective > clean + 0.01).all()
+    opposite = FDA(epsilon=EPSILON, steps=20, objective=Negated(FeatureDisruption()))(model, x)
+    assert (-opposite.objective < clean - 0.01).all()
+
+
+def test_fda_with_either_mask_and_any_layers_changes_the_features():
+    model, x = network(), images(1)
+    reached = [
+        FDA(epsilon=EPSILON, steps=5, objective=objective)(model, x).images
+        for objective in (
+            FeatureDisruption(),
+            FeatureDisruption(mask="attacked"),
+            FeatureDisruption(("head",)),
+            FeatureDisruption(("head", "body.0", "long_skip")),
+        )
+    ]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(reached, 2))
+
+
+def test_fda_reaches_into_any_module_by_layer_names():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 5 * 4, 1)).eval()
+    x, objective = images(2), FeatureDisruption(("0", "1"))
+    found = FDA(epsilon=EPSILON, steps=5, objective=objective)(model, x)
+    assert (found.objective > objective.bind(model, x)(x)).all()
+    with pytest.raises(ValueError, match=r"no layer named '7'; this model has 0, 1, 2, 3$"):
+        FDA(epsilon=EPSILON, objective=FeatureDisruption(("7",)))(model, x)
+
+
+# Reduced precision.
+
+
+def test_the_search_in_bfloat16_is_judged_in_float32():
+    model, x = network(channels=16), images(2, 12, 12)
+    objective = Recorded()
+    found = PGD(epsilon=EPSILON, steps=20, precision="bfloat16", objective=objective)(model, x)
+    exact = PGD(epsilon=EPSILON, steps=20)(model, x)
+    assert found.images.dtype == found.objective.dtype == torch.float32
+    torch.testing.assert_close(found.objective, OutputShift().bind(model, x)(found.images).detach())
+    assert not torch.equal(found.unrounded, exact.unrounded), "bfloat16 was not used"
+    assert (found.objective > 0.8 * exact.objective).all()
+    assert (Linf(1.0).norm(found.images - x) <= EPSILON + 1e-6).all()
+
+
+# Attacks by name.
+
+
+def test_a_table_with_nothing_set_builds_the_defaults():
+    for kind, attack in ATTACKS.items():
+        assert AttackTable(kind=kind).build(4 / 255) == attack(epsilon=4 / 255)
+        assert pydantic.TypeAdapter(AttackTable).validate_python({"kind": kind}).build(0.1) == attack(epsilon=0.1)
+    assert AttackTable(kind="pgd").name == "pgd"
+    assert AttackTable(kind="pgd", label="PGD-200").name == "PGD-200"
+
+
+def test_a_table_sets_what_it_names():
+    table = AttackTable(
+        kind="pgd", steps=200, restarts=10, relative_step=0.25, objective="feature_shift", layers=("a",)
+    )
+    assert table.build(0.1, "bfloat16") == PGD(
+        epsilon=0.1,
+        precision="bfloat16",
+        steps=200,
+        restarts=10,
+        relative_step=0.25,
+        objective=FeatureShift(("a",)),
+    )
+    assert AttackTable(kind="fda", layers=("a", "b")).build(0.1).objective == FeatureDisruption(("a", "b"))
+    built = {name: AttackTable(kind="ifgsm", objective=name).build(0.1).objective for name in OBJECTIVES}
+    assert built == {
+        "output": OutputShift(),
+        "feature_shift": FeatureShift(),
+        "feature_disruption": FeatureDisruption(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "fast"}, "no attack named 'fast'; choose one of fgsm, ifgsm, pgd, fda"),
+        ({"kind": "fgsm", "steps": 3}, "fgsm has no option 'steps'"),
+        ({"kind": "ifgsm", "relative_step": 0.1}, "ifgsm has no option 'relative_step'"),
+        ({"kind": "pgd", "layers": ("a",)}, "pgd climbs the output and has no layers; set objective"),
+        ({"kind": "pgd", "layers": ("a",), "objective": "output"}, "has no layers; set objective"),
+        ({"kind": "fda", "layers": ("a",), "objective": "output"}, "has no layers; set objective"),
+    ],
+)
+def test_tables_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        AttackTable(**options).build(4 / 255)
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps": 0}, {"restarts": 0}, {"relative_step": 0}, {"objective": "labels"}, {"step": 3}]
+)
+def test_tables_are_checked_where_they_are_read(options):
+    with pytest.raises(pydantic.ValidationError):
+        pydantic.TypeAdapter(AttackTable).validate_python({"kind": "pgd", **options})
+
+
+def test_the_configuration_of_an_attack_is_its_repr():
+    for attack in SHORT:
+        assert eval(repr(attack)) == attack
+        assert np.isclose(dataclasses.asdict(attack)["epsilon"], EPSILON)

@@ -1,0 +1,272 @@
+"""The command line as a person types it."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from resolute.cli import app
+from resolute.images import read_image, sample_image, write_png
+
+COMMANDS = ("demo", "attack", "study", "train", "models", "report")
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    write_png(path, sample_image("coffee")[:, 100:124, 100:132])
+    return path
+
+
+def run(*arguments):
+    """Run in this process; return exit code, stdout and stderr, each as one line of words."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.stdout.split()), " ".join(result.stderr.split())
+
+
+def fails(code, *arguments):
+    exit_code, _, stderr = run(*arguments)
+    assert exit_code == code, stderr
+    assert stderr.startswith("error: ")
+    assert "Traceback" not in stderr
+    return stderr
+
+
+def start(*arguments, **options):
+    """Start a process of its own, as a shell would."""
+    command = [sys.executable, "-m", "resolute", *(str(argument) for argument in arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_a_working_example(command):
+    code, stdout, _ = run(command, "--help")
+    assert code == 0
+    assert f"Example: resolute {command}" in stdout
+
+
+def test_no_command_teaches():
+    _, stdout, stderr = run()
+    assert all(command in stdout + stderr for command in COMMANDS)
+
+
+def test_a_wrong_option_is_a_usage_error(photo):
+    assert run("attack", "edsr-s", photo, "--epsilom", "4/255")[0] == 2
+
+
+def test_attack_writes_images_outputs_and_figures(photo, tiny_model, tmp_path):
+    out = tmp_path / "out"
+    code, stdout, _ = run(
+        "attack", tiny_model, photo, "--attack", "ifgsm", "--epsilon", "4/255", "--steps", "3", "--out", out
+    )
+    assert code == 0
+    assert "I-FGSM" in stdout
+    clean, attacked = read_image(photo), read_image(out / "photo.attacked.png")
+    assert 0 < (clean - attacked).abs().max() <= 4.001 / 255
+    assert read_image(out / "photo.sr-clean.png").shape == read_image(out / "photo.sr-attacked.png").shape
+    [figures] = json.loads((out / "figures.json").read_text())
+    expected = -10 * torch.log10((clean - attacked).double().square().mean()).item()
+    assert figures["lr_psnr"] == pytest.approx(expected)
+    assert figures["files"]["attacked"] == "photo.attacked.png"
+    assert figures["clean_psnr_y"] is None
+
+
+def test_attack_against_the_ground_truth(photo, tiny_model, tmp_path):
+    out = tmp_path / "out"
+    assert run("attack", tiny_model, photo, "--steps", "2", "--ground-truth", "--out", out)[0] == 0
+    [figures] = json.loads((out / "figures.json").read_text())
+    assert (figures["width"], figures["height"]) == (8, 6)
+    assert figures["clean_psnr_y"] is not None
+
+
+@pytest.mark.parametrize("options", [("--attack", "fda"), ("--attack", "pgd", "--restarts", "2"), ("--attack", "fgsm")])
+def test_every_attack_runs_by_name(options, photo, tiny_model, tmp_path):
+    steps = () if "fgsm" in options else ("--steps", "2")
+    assert run("attack", tiny_model, photo, *options, *steps, "--out", tmp_path / "out")[0] == 0
+
+
+def test_a_feature_attack_on_a_named_layer(photo, tiny_model, tmp_path):
+    arguments = ("attack", tiny_model, photo, "--attack", "fda", "--steps", "2", "--out", tmp_path / "out")
+    assert run(*arguments, "--layer", "head")[0] == 0
+    assert "no layer named 'neck'" in fails(5, *arguments, "--layer", "neck")
+
+
+def test_the_same_command_goes_on_instead_of_starting_over(photo, tiny_model, tmp_path):
+    arguments = ("attack", tiny_model, photo, "--steps", "2", "--out", tmp_path / "out")
+    run(*arguments)
+    records = (tmp_path / "out" / "records.jsonl").read_text()
+    run(*arguments)
+    assert (tmp_path / "out" / "records.jsonl").read_text() == records
+
+
+def test_a_seed_changes_the_start_and_nothing_else_does(photo, tiny_model, tmp_path):
+    def attacked(name, *options):
+        run("attack", tiny_model, photo, "--attack", "pgd", "--steps", "1", "--out", tmp_path / name, *options)
+        return read_image(tmp_path / name / "photo.attacked.png")
+
+    assert torch.equal(attacked("a"), attacked("b"))
+    assert not torch.equal(attacked("a"), attacked("c", "--seed", "1"))
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "message"), [("0", "such as 4/255"), ("5", "such as 4/255"), ("four", "not 'four'"), ("4/0", "4/0")]
+)
+def test_a_wrong_budget_is_explained(epsilon, message, photo, tiny_model):
+    assert message in fails(5, "attack", tiny_model, photo, "--epsilon", epsilon)
+
+
+def test_unknown_names_list_the_known_ones(photo, tiny_model, tmp_path):
+    assert "edsr-s-entropy" in fails(4, "attack", "edsr-xl", photo)
+    assert "ifgsm" in fails(5, "attack", tiny_model, photo, "--attack", "deepfool")
+    assert "demo" in fails(5, "study", "no-such-study")
+    assert "edsr-s-entropy" in fails(5, "train", "no-such-recipe", "--data", tmp_path)
+    assert "objective" in fails(5, "attack", tiny_model, photo, "--objective", "loudness")
+    assert "precision" in fails(5, "attack", tiny_model, photo, "--precision", "int4")
+    assert "--device cpu" in fails(5, "attack", tiny_model, photo, "--device", "tpu")
+
+
+def test_bad_images_are_named(tiny_model, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no image" in fails(3, "attack", tiny_model, empty)
+    text = tmp_path / "text.png"
+    text.write_text("not an image")
+    assert "text.png" in fails(3, "attack", tiny_model, text)
+    whole = tmp_path / "whole.jpg"
+    Image.effect_noise((64, 64), 50).convert("RGB").save(whole)
+    torn = tmp_path / "torn.jpg"
+    torn.write_bytes(whole.read_bytes()[:-600])
+    assert "torn.jpg" in fails(3, "attack", tiny_model, torn)
+    assert "missing.png" in fails(3, "attack", tiny_model, tmp_path / "missing.png")
+    one = tmp_path / "one.png"
+    write_png(one, torch.zeros(3, 1, 1))
+    assert "too small for scale 4" in fails(3, "attack", tiny_model, one, "--ground-truth")
+
+
+def test_a_single_pixel_can_be_attacked(tiny_model, tmp_path):
+    write_png(tmp_path / "one.png", torch.full((3, 1, 1), 0.5))
+    out = tmp_path / "out"
+    assert run("attack", tiny_model, tmp_path / "one.png", "--steps", "2", "--out", out)[0] == 0
+    assert read_image(out / "one.sr-attacked.png").shape == (3, 4, 4)
+
+
+def test_bad_checkpoints_are_named(photo, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    hostile = tmp_path / "hostile.pth"
+    torch.save({"weight": Payload()}, hostile)
+    assert "could run code" in fails(4, "attack", hostile, photo)
+    assert not (tmp_path / "executed").exists()
+    (tmp_path / "torn.pt").write_bytes(b"PK\x03\x04")
+    assert "torn.pt" in fails(4, "models", tmp_path / "torn.pt")
+    torch.save({"surplus": torch.zeros(3)}, tmp_path / "other.pt")
+    assert "no known architecture" in fails(4, "models", tmp_path / "other.pt")
+
+
+def test_models_lists_and_describes(tiny_model):
+    code, stdout, _ = run("models")
+    assert code == 0
+    assert "edsr-s-entropy" in stdout
+    code, stdout, _ = run("models", tiny_model)
+    assert code == 0
+    assert "long_skip" in stdout
+    assert re.search(r"[0-9a-f]{64}", stdout)
+
+
+def test_report_of_a_folder_without_records(tmp_path):
+    assert "no records" in fails(5, "report", tmp_path)
+
+
+def test_report_as_page_and_as_markdown(photo, tiny_model, tmp_path):
+    out = tmp_path / "out"
+    run("attack", tiny_model, photo, "--steps", "2", "--out", out)
+    assert run("report", out)[0] == 0
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+    assert run("report", out, "--out", tmp_path / "table.md")[0] == 0
+    table = (tmp_path / "table.md").read_text()
+    assert "| tiny | I-FGSM | 4/255 | 1 |" in table
+    assert "How it was made" in table
+
+
+def test_an_unwritable_place_is_named(photo, tiny_model, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "choose another folder" in fails(7, "attack", tiny_model, photo, "--out", tmp_path / "file" / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["attack", "train", "study"])
+def test_a_full_disk_leaves_nothing_half_written(command, photo, tiny_model, tmp_path):
+    out = tmp_path / "out"
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f'name = "s"\nmodels = ["{tiny_model}"]\nepsilons = [4]\nimages = ["{photo}"]\n'
+        '[[attacks]]\nkind = "ifgsm"\nsteps = 2\n'
+    )
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'name = "r"\n[model]\nblocks = 1\nchannels = 4\nscale = 2\n[data]\npatch = 8\nvalidation = 0\n'
+        "[optimizer]\nsteps = 2\n"
+    )
+    arguments = {
+        "attack": ("attack", tiny_model, photo, "--steps", "2"),
+        "study": ("study", study),
+        "train": ("train", recipe, "--data", tmp_path),
+    }[command]
+    # No file may grow beyond 500 bytes: the nearest thing to a full disk that needs no mount.
+    process = start(
+        *arguments, "--out", out, "--device", "cpu",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)),
+    )  # fmt: skip
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 7, stderr
+    assert "Traceback" not in stderr
+    assert "cannot write" in stderr
+    assert not [file for file in out.rglob("*") if file.suffix in (".png", ".safetensors", ".pt") and file.is_file()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["demo", "attack", "study", "train"])
+def test_ctrl_c_keeps_what_is_done(command, tiny_model, tmp_path):
+    photos = tmp_path / "photos"
+    write_png(photos / "a.png", sample_image("coffee")[:, :96, :96])
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f'name = "s"\nmodels = ["{tiny_model}"]\nepsilons = [1, 2, 4]\nimages = ["{photos}"]\n'
+        '[[attacks]]\nkind = "ifgsm"\nsteps = 300\n'
+    )
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'name = "r"\ncheckpoint_every = 5\n[model]\nblocks = 1\nchannels = 4\nscale = 2\n'
+        "[data]\npatch = 8\nvalidation = 0\n[optimizer]\nsteps = 100000\n"
+    )
+    out = tmp_path / "out"
+    arguments, sign = {
+        "demo": (("demo",), "records.jsonl"),
+        "attack": (("attack", tiny_model, photos, "--steps", "100000"), "study.json"),
+        "study": (("study", study), "records.jsonl"),
+        "train": (("train", recipe, "--data", photos), "checkpoint.pt"),
+    }[command]
+    process = start(*arguments, "--out", out, "--device", "cpu", env=os.environ | {"COLUMNS": "200"})
+    deadline = time.monotonic() + 120
+    while not (out / sign).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "the same command goes on from there" in " ".join(stderr.split())
+    assert "Traceback" not in stderr
+    assert (out / sign).exists()
+    assert not [file for file in out.rglob(".*") if file.is_file()]

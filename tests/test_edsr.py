@@ -1,0 +1,161 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from resolute.models import EDSR, Bicubic
+from resolute.models.edsr import DIV2K_MEAN
+
+
+def official_layout(scale, blocks=16, channels=64):
+    """Names and shapes of the released checkpoints, written down from their description."""
+    shapes = {}
+
+    def conv(name, outputs, inputs, size=3):
+        shapes[f"{name}.weight"] = (outputs, inputs, size, size)
+        shapes[f"{name}.bias"] = (outputs,)
+
+    conv("sub_mean", 3, 3, 1)
+    conv("add_mean", 3, 3, 1)
+    conv("head.0", channels, 3)
+    for block in range(blocks):
+        conv(f"body.{block}.body.0", channels, channels)
+        conv(f"body.{block}.body.2", channels, channels)
+    conv(f"body.{blocks}", channels, channels)
+    if scale == 4:
+        conv("tail.0.0", 4 * channels, channels)
+        conv("tail.0.2", 4 * channels, channels)
+    else:
+        conv("tail.0.0", scale**2 * channels, channels)
+    conv("tail.1", 3, channels)
+    return shapes
+
+
+def random_state(shapes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def reference(state, x, scale, blocks):
+    """EDSR from its equations, one functional call after the other."""
+
+    def conv(name, value):
+        weight = state[f"{name}.weight"]
+        return functional.conv2d(value, weight, state[f"{name}.bias"], padding=weight.shape[-1] // 2)
+
+    h = shallow = conv("head.0", conv("sub_mean", 255 * x))
+    for block in range(blocks):
+        h = h + conv(f"body.{block}.body.2", conv(f"body.{block}.body.0", h).relu())
+    phi = h = conv(f"body.{blocks}", h) + shallow
+    for stage, factor in enumerate((2, 2) if scale == 4 else (scale,)):
+        h = functional.pixel_shuffle(conv(f"tail.0.{2 * stage}", h), factor)
+    return phi, conv("add_mean", conv("tail.1", h)) / 255
+
+
+def network(**sizes):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return EDSR(**sizes).eval()
+
+
+def images(*shape):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("scale", "parameters", "entries"), [(2, 1369883, 76), (3, 1554523, 76), (4, 1517595, 78)])
+def test_the_baseline_has_the_published_size_and_layout(scale, parameters, entries):
+    model = EDSR(scale)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    state = model.state_dict()
+    assert len(state) == entries
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == official_layout(scale)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_an_official_layout_computes_what_its_equations_say(scale):
+    state = random_state(official_layout(scale, blocks=3, channels=8))
+    model, x = EDSR.from_state_dict(state).eval(), images(2, 3, 7, 5)
+    phi, output = reference(state, x, scale, blocks=3)
+    torch.testing.assert_close(model.features(x), phi, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(model(x), output, rtol=1e-4, atol=1e-4)
+    assert output.shape == (2, 3, 7 * scale, 5 * scale)
+
+
+@pytest.mark.parametrize("upsampler", ["staged", "direct"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(("blocks", "channels"), [(1, 4), (3, 12)])
+def test_a_network_is_built_again_from_its_weights(upsampler, scale, blocks, channels):
+    model = network(scale=scale, blocks=blocks, channels=channels, upsampler=upsampler)
+    assert EDSR.detects(model.state_dict())
+    again = EDSR.from_state_dict(model.state_dict()).eval()
+    assert again.arguments() == model.arguments()
+    assert again.arguments() == {
+        "class": "EDSR",
+        "scale": scale,
+        "blocks": blocks,
+        "channels": channels,
+        "upsampler": upsampler,
+    }
+    x = images(1, 3, 6, 5)
+    assert torch.equal(again(x), model(x))
+    assert model(x).shape == (1, 3, 6 * scale, 5 * scale)
+
+
+@pytest.mark.parametrize("model", [network(scale=3, blocks=2, channels=6), Bicubic(scale=3)], ids=["EDSR", "Bicubic"])
+def test_the_two_halves_meet_at_the_feature_layer(model):
+    x, seen = images(2, 3, 6, 5), []
+    handle = model.get_submodule(model.feature_layer).register_forward_hook(lambda *call: seen.append(call[2]))
+    output = model(x)
+    handle.remove()
+    phi = model.features(x)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], phi)
+    assert torch.equal(model.reconstruct(phi), output)
+
+
+def test_the_feature_layer_comes_after_the_long_skip():
+    model, x = network(scale=2, blocks=2, channels=6), images(1, 3, 6, 5)
+    shallow = model.head(model.sub_mean(255 * x))
+    torch.testing.assert_close(model.features(x), shallow + model.body(shallow))
+    assert EDSR.feature_layer == "long_skip"
+    assert not any(name.startswith("long_skip") for name in model.state_dict())
+
+
+def test_a_network_without_weights_returns_the_mean_colour():
+    """Both ends are on the scale of [0, 1], and the mean leaves at the input and returns at the output."""
+    model = network(scale=2, blocks=1, channels=4)
+    with torch.no_grad():
+        for part in (model.head, model.body, model.tail):
+            for parameter in part.parameters():
+                parameter.zero_()
+        output = model(images(1, 3, 4, 4))
+        means = torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1)
+        torch.testing.assert_close(output, means.expand_as(output))
+        assert model.sub_mean(255 * means).abs().max() < 1e-4
+
+
+def test_the_output_is_not_clamped():
+    model = network(scale=2, blocks=1, channels=4)
+    with torch.no_grad():
+        model.tail[1].bias += torch.tensor([500.0, -500.0, 0.0])
+        output = model(images(1, 3, 4, 4))
+    assert output[:, 0].min() > 1
+    assert output[:, 1].max() < 0
+
+
+def test_mean_shifts_are_frozen_and_yet_loaded():
+    model = network(scale=2, blocks=1, channels=4)
+    assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == [
+        "sub_mean.weight",
+        "sub_mean.bias",
+        "add_mean.weight",
+        "add_mean.bias",
+    ]
+    state = model.state_dict()
+    state["sub_mean.bias"] = state["sub_mean.bias"] + 3
+    assert torch.equal(EDSR.from_state_dict(state).sub_mean.bias, state["sub_mean.bias"])
+
+
+@pytest.mark.parametrize("scale", [1, 5, 8])
+def test_other_scales_are_refused(scale):
+    with pytest.raises(ValueError, match=f"EDSR upscales by 2, 3 or 4, not {scale}"):
+        EDSR(scale)

@@ -1,0 +1,79 @@
+"""Rules of the house that no linter knows."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import resolute
+
+SOURCE = Path(resolute.__file__).parent
+ROOT = Path(__file__).parents[1]
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# Lower layers first; a module may import from its own layer and from those before it.
+LAYERS = (
+    {"errors", "randomness"},
+    {"files", "runtime", "provenance"},
+    {"images", "resize"},
+    {"models"},
+    {"attacks", "defences", "measure"},
+    {"training", "studies"},
+    {"report", "tables"},
+    {"cli", "__main__"},
+)
+
+
+def layer(module: str) -> int:
+    return next(rank for rank, names in enumerate(LAYERS) if module in names)
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("resolute."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "resolute":
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", [file for file in FILES if file.name != "__init__.py"], ids=lambda p: p.stem)
+def test_arrows_run_downwards(path):
+    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    upwards = {name for name in imports(path) if layer(name) > layer(own)}
+    assert not upwards, f"{own} imports {upwards}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_files_are_short_and_plain(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    assert not re.search(r"\bhasattr\(", text)
+    assert not re.search(r"import \*", text)
+
+
+def test_all_is_exactly_the_public_names():
+    modules = {file.stem for file in SOURCE.iterdir()}
+    public = {name for name in vars(resolute) if not name.startswith("_")} - modules
+    assert set(resolute.__all__) == public | {"__version__"}
+    assert list(resolute.__all__) == sorted(resolute.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in resolute.__all__ if name != "__version__"])
+def test_public_names_are_documented(name):
+    assert (getattr(resolute, name).__doc__ or "").strip()
+
+
+def test_version_matches_the_metadata_and_the_changelog():
+    metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f'version = "{resolute.__version__}"' in metadata
+    assert f"## {resolute.__version__}\n" in changelog
+    assert f"version: {resolute.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_core_does_not_import_torchvision():
+    for path in FILES:
+        assert "torchvision" not in path.read_text(encoding="utf-8")

@@ -1,0 +1,206 @@
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from test_report import tiny_model, tiny_study
+
+from resolute.report import write_report
+
+pytestmark = pytest.mark.browser
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    names = ("chromium", "chromium-headless-shell", "google-chrome")
+    program = next((found for name in names if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(f"no browser found; install one of {', '.join(names)}")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("browser")
+    tiny_study(folder).run(folder / "run")
+    return write_report([folder / "run"], folder / "report.html")
+
+
+class Watched:
+    """A page, and all that it said and asked for."""
+
+    def __init__(self, browser: Browser, path: Path, width: int = 1280, scheme: str = "light") -> None:
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if scheme == "dark" else "light",
+            offline=True,
+        )
+        self.page: Page = self.context.new_page()
+        self.trouble: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.trouble.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", self._on_request)
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("#budget-0 .legendtoggle", state="attached")
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.trouble.append(message.text)
+
+    def _on_request(self, request: Request) -> None:
+        if not request.url.startswith("data:"):
+            self.requests.append(request.url)
+
+    def clip(self) -> str:
+        return self.page.locator("#right").evaluate("element => getComputedStyle(element).clipPath")
+
+    def source(self, selector: str) -> str:
+        return str(self.page.locator(selector).get_attribute("src"))
+
+
+@pytest.fixture
+def watched(browser, report) -> Iterator[Watched]:
+    opened = Watched(browser, report)
+    yield opened
+    opened.context.close()
+
+
+def test_it_opens_from_disk_without_a_network_and_without_an_error(watched, report):
+    watched.page.wait_for_load_state("networkidle")
+    assert watched.trouble == []
+    assert watched.requests == [report.as_uri()]
+    for chart in ("#budget-0", "#budget-1", "#trade-off-0", "#trade-off-1", "#maps .chart"):
+        assert watched.page.locator(f"{chart} svg.main-svg").first.is_visible()
+    broken = "() => [...document.images].filter(image => !image.complete || !image.naturalWidth || !image.alt).length"
+    watched.page.wait_for_function("() => [...document.images].every(image => image.complete)")
+    assert watched.page.evaluate(broken) == 0
+
+
+def test_the_slider_moves_by_mouse(watched):
+    assert watched.clip() == "inset(0px 0px 0px 50%)"
+    watched.page.locator("#stage").scroll_into_view_if_needed()
+    box = watched.page.locator("#stage").bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    watched.page.mouse.move(box["x"] + box["width"] / 2, middle)
+    watched.page.mouse.down()
+    watched.page.mouse.move(box["x"] + box["width"] / 4, middle, steps=4)
+    watched.page.mouse.up()
+    assert watched.clip() == "inset(0px 0px 0px 25%)"
+    divide = watched.page.locator(".divide").bounding_box()
+    assert divide is not None
+    assert divide["x"] == pytest.approx(box["x"] + box["width"] / 4, abs=3)
+
+
+def test_the_slider_moves_by_keyboard(watched):
+    slider = watched.page.get_by_role("slider")
+    slider.focus()
+    slider.press("ArrowRight")
+    assert watched.clip() == "inset(0px 0px 0px 51%)"
+    slider.press("Home")
+    assert watched.clip() == "inset(0px 0px 0px 0%)"
+    slider.press("End")
+    assert watched.clip() == "inset(0px 0px 0px 100%)"
+
+
+def test_a_click_on_the_legend_hides_a_curve(watched):
+    curves = watched.page.locator("#budget-0 .scatterlayer .trace")
+    before = curves.count()
+    watched.page.locator("#budget-0 .legendtoggle").first.click()
+    watched.page.wait_for_function("() => document.getElementById('budget-0').data[0].visible === 'legendonly'")
+    assert curves.count() == before - 1
+    watched.page.locator("#budget-0 .legendtoggle").first.click()
+    watched.page.wait_for_function("() => document.getElementById('budget-0').data[0].visible === true")
+    assert curves.count() == before
+
+
+@pytest.mark.parametrize("box", ["pick-image", "pick-attack", "pick-budget"])
+def test_another_case_changes_pictures_and_features(watched, box):
+    seen = [
+        watched.source(selector) for selector in ("#left", "#right", "#strip .row:nth-child(2) figure:first-child img")
+    ]
+    maps = watched.source("#maps .row:first-child figure:nth-child(2) img")
+    facts = watched.page.locator("#facts").inner_text()
+    watched.page.locator(f"#{box}").select_option(index=1)
+    now = [
+        watched.source(selector) for selector in ("#left", "#right", "#strip .row:nth-child(2) figure:first-child img")
+    ]
+    assert all(before != after for before, after in zip(seen, now, strict=True))
+    assert watched.source("#maps .row:first-child figure:nth-child(2) img") != maps
+    assert watched.page.locator("#facts").inner_text() != facts
+    chosen = watched.page.locator(f"#{box} option:checked").inner_text()
+    assert chosen in watched.page.locator("#chosen").inner_text()
+    assert chosen in str(watched.page.locator("#left").get_attribute("alt"))
+    assert watched.trouble == []
+
+
+def test_both_sides_can_show_any_view(watched):
+    sides = watched.page.locator("#pick-left option").all_inner_texts()
+    assert len(sides) == 10
+    assert watched.page.locator("#tag-left").inner_text() == "tiny: attacked output"
+    assert watched.page.locator("#tag-right").inner_text() == "tiny-entropy: attacked output"
+    watched.page.locator("#pick-left").select_option(label="clean input")
+    assert watched.page.locator("#tag-left").inner_text() == "clean input"
+    rendering = "element => getComputedStyle(element).imageRendering"
+    assert watched.page.locator("#left").evaluate(rendering) == "pixelated"
+    assert watched.page.locator("#right").evaluate(rendering) == "auto"
+    watched.page.locator("#pick-image").select_option(index=1)
+    assert watched.page.locator("#tag-left").inner_text() == "clean input"
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_needs_no_sideways_scrolling(browser, report, width):
+    opened = Watched(browser, report, width=width)
+    assert opened.page.evaluate("() => document.documentElement.scrollWidth") <= width
+    table = opened.page.locator(".scroll").first
+    assert table.evaluate("element => element.scrollWidth > element.clientWidth")
+    opened.context.close()
+
+
+def test_charts_follow_the_page_into_the_dark(watched):
+    colour = "() => getComputedStyle(document.querySelector('#budget-0 .xtick text')).fill"
+    watched.page.wait_for_function("() => document.getElementById('budget-0').layout.font?.color")
+    light = watched.page.evaluate(colour)
+    watched.page.emulate_media(color_scheme="dark")
+    watched.page.wait_for_function(f"before => ({colour})() !== before", arg=light)
+    assert watched.page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 28)"
+    assert watched.trouble == []
+
+
+def test_hostile_names_do_nothing(browser, tmp_path):
+    bait = "<img src=x onerror=alert(1)>\"'"
+    name = f"{bait}</script><script>alert(2)</script>"
+    study = tiny_study(tmp_path)
+    for number, path in enumerate(study.models[:2]):
+        tiny_model(Path(path), f"{name}{'-entropy' * number}", number)
+    (tmp_path / "photos" / "coffee.png").rename(tmp_path / "photos" / f"{bait}.png")
+    attacks = tuple(dataclasses.replace(table, label=name + table.kind) for table in study.attacks)
+    dataclasses.replace(study, attacks=attacks, name=name).run(tmp_path / "run")
+    opened = Watched(browser, write_report([tmp_path / "run"], tmp_path / "report.html"))
+    opened.page.wait_for_load_state("networkidle")
+    assert opened.trouble == []
+    assert len(opened.requests) == 1
+    for box in ("pick-models", "pick-attack", "pick-left"):
+        assert name in opened.page.locator(f"#{box} option").all_inner_texts()[-1]
+    opened.page.locator("#pick-image").select_option(label=bait)
+    assert bait in str(opened.page.locator("#left").get_attribute("alt"))
+    assert name == opened.page.locator("#budget-0 .legendtext").first.text_content()
+    assert name == opened.page.locator("h1").inner_text()
+    opened.context.close()

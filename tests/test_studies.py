@@ -1,0 +1,252 @@
+import dataclasses
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from resolute import ConfigError, ImageError, Study, load, psnr_rgb, summarize
+from resolute.attacks.registry import AttackTable
+from resolute.errors import OutputError
+from resolute.images import read_image, sample_image, write_png
+from resolute.studies.store import PROTOCOL, Record, Store, cell_key
+from resolute.studies.summary import bicubic_line, compare, pairs, verdict, worst_case
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    for name in ("astronaut", "coffee"):
+        write_png(folder / f"{name}.png", sample_image(name)[:, 100:164, 150:199])
+    return folder
+
+
+@pytest.fixture
+def study(photos, tiny_model):
+    return Study(
+        name="small",
+        models=(str(tiny_model), "bicubic"),
+        attacks=(AttackTable(kind="ifgsm", steps=3), AttackTable(kind="pgd", steps=2, label="PGD-2")),
+        epsilons=(2, 8),
+        images=(str(photos),),
+    )
+
+
+def untimed(records):
+    return [dataclasses.replace(record, seconds=0.0) for record in records]
+
+
+def test_a_study_measures_every_cell_on_the_saved_file(study, tmp_path):
+    out = tmp_path / "out"
+    records = study.run(out)
+    assert len(records) == 2 * 2 * 2 * 2
+    assert len({record.key for record in records}) == len(records)
+    record = records[0]
+    assert (record.image, record.width, record.height) == ("astronaut", 12, 16)
+    model = load(study.models[0])
+    low = study.subjects()[0].low
+    saved = read_image(Store(out).image_path(record.key))[None]
+    with torch.no_grad():
+        assert record.sr_psnr == pytest.approx(psnr_rgb(model(low), model(saved)).item())
+    assert record.lr_psnr == pytest.approx(psnr_rgb(low, saved).item())
+    assert record.linf <= 2
+    facts = json.loads((out / "study.json").read_text())
+    assert facts["study"]["name"] == "small"
+    assert {"command", "date", "versions", "hardware"} <= facts["provenance"].keys()
+
+
+def test_a_rerun_computes_nothing_twice_and_gives_the_same_records(study, tmp_path):
+    first = study.run(tmp_path / "out")
+    lines = (tmp_path / "out" / "records.jsonl").read_text()
+    assert study.run(tmp_path / "out") == first
+    assert (tmp_path / "out" / "records.jsonl").read_text() == lines
+
+
+def test_an_interrupted_study_goes_on_and_ends_the_same(study, tmp_path):
+    whole = study.run(tmp_path / "whole")
+
+    def interrupt(done, _total, _title):
+        if done > 5.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.run(tmp_path / "broken", progress=interrupt)
+    kept = len(Store(tmp_path / "broken").read())
+    assert 0 < kept < len(whole)
+    assert untimed(study.run(tmp_path / "broken")) == untimed(whole)
+
+
+def test_a_torn_line_is_left_out_and_done_again(study, tmp_path):
+    whole = study.run(tmp_path)
+    path = tmp_path / "records.jsonl"
+    text = path.read_text()
+    path.write_text(text[: len(text) - 40])
+    assert len(Store(tmp_path).read()) == len(whole) - 1
+    assert untimed(study.run(tmp_path)) == untimed(whole)
+    assert len(Store(tmp_path).read()) == len(whole)
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_loses_at_most_the_cell_in_flight(photos, tiny_model, tmp_path):
+    table = tmp_path / "small.toml"
+    table.write_text(
+        f'name = "small"\nmodels = ["{tiny_model}"]\nepsilons = [1, 2, 4, 8]\nimages = ["{photos}"]\n'
+        '[[attacks]]\nkind = "ifgsm"\nsteps = 60\n'
+    )
+    whole = Study.read(table).run(tmp_path / "whole")
+    out = tmp_path / "broken"
+    rng = random.Random(0)
+    command = [sys.executable, "-m", "resolute", "study", str(table), "--out", str(out), "--precision", "float32"]
+    for _ in range(3):
+        process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = len(Store(out).read())
+        deadline = time.monotonic() + 60
+        while len(Store(out).read()) == before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    figures = {record.key: dataclasses.replace(record, seconds=0.0) for record in Study.read(table).run(out)}
+    expected = {record.key: dataclasses.replace(record, seconds=0.0) for record in whole}
+    assert figures.keys() == expected.keys()
+    for key, record in expected.items():
+        assert figures[key].sr_psnr == pytest.approx(record.sr_psnr, abs=0.02)
+
+
+def test_the_key_holds_all_that_determines_a_cell(study):
+    def keys(changed):
+        return {cell.key for cell in changed.cells()}
+
+    assert keys(study) == keys(study)
+    assert keys(study).isdisjoint(keys(dataclasses.replace(study, seed=1)))
+    assert keys(study).isdisjoint(keys(dataclasses.replace(study, epsilons=(3,))))
+    assert keys(study).isdisjoint(keys(dataclasses.replace(study, crop=40)))
+    longer = (AttackTable(kind="ifgsm", steps=4),)
+    assert keys(study).isdisjoint(keys(dataclasses.replace(study, attacks=longer)))
+    assert cell_key("a") != cell_key("b")
+    assert isinstance(PROTOCOL, int)
+
+
+def test_low_resolution_images_have_no_ground_truth(study, tmp_path):
+    records = dataclasses.replace(study, high_resolution=False, epsilons=(2,)).run(tmp_path)
+    assert {(record.width, record.height) for record in records} == {(49, 64)}
+    assert {record.clean_psnr_y for record in records} == {None}
+    assert all(record.sr_psnr is not None for record in records)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 5)])
+def test_tiny_inputs_lose_only_the_figures_that_need_a_window(size, study, tmp_path):
+    write_png(tmp_path / "one.png", sample_image("coffee")[:, : size[0], : size[1]])
+    small = dataclasses.replace(study, images=(str(tmp_path / "one.png"),), high_resolution=False)
+    for record in small.run(tmp_path / "out"):
+        assert record.lr_psnr is not None
+        assert record.sr_ssim is None or min(size) * 4 >= 19
+
+
+def test_an_image_smaller_than_the_scale_is_named(study, tmp_path):
+    write_png(tmp_path / "one.png", torch.zeros(3, 1, 1))
+    with pytest.raises(ImageError, match="one: an image of 1x1 pixels is too small for scale 4"):
+        dataclasses.replace(study, images=(str(tmp_path / "one.png"),)).run(tmp_path / "out")
+
+
+def test_files_of_one_name_in_two_folders_stay_apart(study, photos, tmp_path):
+    other = tmp_path / "other"
+    write_png(other / "coffee.png", sample_image("rocket")[:, :40, :40])
+    subjects = dataclasses.replace(study, images=(str(photos), str(other))).subjects()
+    assert [subject.name for subject in subjects] == ["astronaut", "coffee", "coffee-2"]
+
+
+def test_a_model_of_another_scale_is_refused(study):
+    from resolute import CheckpointError
+
+    with pytest.raises(CheckpointError, match="upscales by 4, not by 2"):
+        dataclasses.replace(study, scale=2).cells()
+
+
+def test_an_unwritable_record_says_that_the_rest_is_kept(study, tmp_path):
+    (tmp_path / "out" / "records.jsonl").mkdir(parents=True)
+    with pytest.raises((OutputError, IsADirectoryError)):
+        study.run(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "x"\nmodels = ["m"]\n', "attacks"),
+        ('name = "x"\nmodels = []\n[[attacks]]\nkind = "fda"\n', "models"),
+        ('name = "x"\nmodels = ["m"]\nepsilonz = [1]\n[[attacks]]\nkind = "fda"\n', "epsilonz"),
+        ('name = "x"\nmodels = ["m"]\n[[attacks]]\nkind = "fda"\nsteps = 0\n', "attacks.0.steps"),
+        ("name = [", "no valid TOML"),
+    ],
+)
+def test_a_wrong_study_names_the_key(tmp_path, text, message):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        Study.read(path)
+
+
+def record(model, image, sr_psnr, *, attack="ifgsm", level=4.0, clean=27.0, attacked=26.0):
+    return Record(
+        key=f"{model}{image}{attack}{level}", model=model, weights="", attack=attack, configuration="",
+        epsilon=level / 255, image=image, pixels="", width=8, height=8, seed=0, clean_psnr_y=clean,
+        clean_ssim_y=0.8, attacked_psnr_y=attacked, attacked_ssim_y=0.7, lr_psnr=37.0, sr_psnr=sr_psnr,
+        sr_psnr_unrounded=sr_psnr, sr_psnr_y=sr_psnr, sr_ssim=0.9, linf=level, gradients=50, seconds=1.0,
+    )  # fmt: skip
+
+
+PAIR = [
+    record("net", "a", 30.0), record("net", "b", 32.0),
+    record("net-entropy", "a", 33.0, clean=26.8, attacked=26.5), record("net-entropy", "b", 35.0, clean=26.8),
+]  # fmt: skip
+
+
+def test_summary_and_comparison_figures():
+    rows = {row.model: row for row in summarize(PAIR)}
+    assert rows["net"].sr_psnr == 31.0
+    assert pairs(PAIR) == [("net", "net-entropy")]
+    [found] = compare(PAIR, "net", "net-entropy")
+    assert found.sr.mean == pytest.approx(3.0)
+    assert found.clean.mean == pytest.approx(-0.2)
+    assert found.truth.mean == pytest.approx(0.25)
+    assert found.closed == pytest.approx(3.0 / (20 * math.log10(255 / 4) - 31.0))
+    assert bicubic_line(1) == pytest.approx(48.13, abs=0.01)
+
+
+def test_pairs_compare_only_images_that_both_models_went_through():
+    [found] = compare([*PAIR, record("net-entropy", "c", 99.0)], "net", "net-entropy")
+    assert found.sr.n == 2
+
+
+def test_infinite_figures_are_counted_not_averaged():
+    [row] = summarize([record("net", "a", None), record("net", "b", 30.0)])
+    assert (row.unmoved, row.sr_psnr, row.images) == (1, 30.0, 2)
+
+
+def test_the_worst_case_is_taken_image_by_image():
+    records = [
+        record("net", "a", 30.0), record("net", "b", 28.0),
+        record("net", "a", 29.0, attack="fda"), record("net", "b", None, attack="fda"),
+    ]  # fmt: skip
+    assert {r.image: r.sr_psnr for r in worst_case(records)} == {"a": 29.0, "b": 28.0}
+    [row] = summarize(worst_case(records))
+    assert (row.attack, row.sr_psnr) == ("worst case", 28.5)
+
+
+def test_the_verdict_says_where_the_gain_vanishes():
+    gained = verdict(PAIR, "net", "net-entropy")
+    assert "I-FGSM 31.0 dB without and 34.0 dB with the defence (+3.0 dB)" in gained
+    assert "0.20 dB of clean PSNR" in gained
+    nothing = [dataclasses.replace(r, attacked_psnr_y=26.0) for r in PAIR]
+    assert "gains nothing" in verdict(nothing, "net", "net-entropy")
+    assert "cannot be compared" in verdict(PAIR, "net", "net-entropy", level=2)
+    chance = [*PAIR[:2], record("net-entropy", "a", 33.0), record("net-entropy", "b", 31.0)]
+    assert "may be chance" in verdict(chance, "net", "net-entropy")
+
+

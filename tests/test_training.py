@@ -1,0 +1,268 @@
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from resolute import ConfigError, Recipe, TrainingError, load, train
+from resolute.errors import CheckpointError, ImageError
+from resolute.images import sample_image, write_png
+from resolute.resize import downscale
+from resolute.training.loop import learning_rate
+from resolute.training.patches import Patches
+from resolute.training.recipe import DataTable, DefenceTable, ModelTable, OptimizerTable, built_in_recipes
+
+TINY = Recipe(
+    name="tiny",
+    checkpoint_every=4,
+    validate_every=6,
+    model=ModelTable(blocks=1, channels=6, upsampler="direct", scale=2),
+    data=DataTable(patch=12, batch=4, validation=1),
+    optimizer=OptimizerTable(steps=18, rate=2e-3, schedule="cosine", ema=0.8, warmup=2),
+    defence=DefenceTable(),
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("astronaut", "coffee", "rocket"):
+        image = sample_image(name)
+        write_png(folder / f"{name}.png", image[:, 100:180, 150:250])
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load(folder / "tiny.safetensors").state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def unbroken(photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken")
+    train(TINY, [photos], out, device="cpu")
+    return out
+
+
+def test_a_run_leaves_weights_card_density_and_log(unbroken):
+    model = load(unbroken / "tiny.safetensors", scale=2)
+    assert model.card.training["steps"] == 18
+    assert model.card.training["recipe"]["seed"] == 0
+    card = (unbroken / "tiny.md").read_text()
+    for fact in (model.card.sha256, "18 of 4 patches", "entropy", "validation PSNR", "not stated", "seed"):
+        assert fact in card
+    steps = [json.loads(line)["step"] for line in (unbroken / "log.jsonl").read_text().splitlines()]
+    assert steps == [6, 12, 18]
+    density = torch.load(unbroken / "tiny.density.pt", weights_only=True)
+    assert density["matrices.0"].shape == (6, 3, 1)
+
+
+def test_training_learns(photos, tmp_path):
+    recipe = dataclasses.replace(
+        TINY, defence=None, optimizer=OptimizerTable(steps=150, rate=5e-3, schedule="cosine"), validate_every=150
+    )
+    losses = []
+    train(recipe, [photos], tmp_path, device="cpu", on_step=lambda _step, figures: losses.append(figures["l1"]))
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+
+
+def test_the_density_trains_with_the_model_and_bits_fall(photos, tmp_path):
+    recipe = dataclasses.replace(
+        TINY, optimizer=OptimizerTable(steps=150, rate=5e-3, schedule="cosine"), validate_every=150
+    )
+    bits = []
+    train(recipe, [photos], tmp_path, device="cpu", on_step=lambda _step, figures: bits.append(figures["bits"]))
+    assert np.mean(bits[-10:]) < np.mean(bits[:10]) - 0.5
+    before = TINY.build()
+    after = torch.load(tmp_path / "tiny.density.pt", weights_only=True)
+    assert not torch.equal(after["factors.0"], torch.zeros_like(after["factors.0"]))
+    assert not same(before.state_dict(), weights(tmp_path))
+
+
+@pytest.mark.parametrize("moment", [1, 4, 5, 11, 17])
+def test_an_interrupted_run_ends_with_the_weights_of_an_unbroken_one(moment, photos, unbroken, tmp_path):
+    def interrupt(step, _figures):
+        if step == moment:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, [photos], tmp_path, device="cpu", on_step=interrupt)
+    train(TINY, [photos], tmp_path, device="cpu")
+    assert same(weights(tmp_path), weights(unbroken))
+    assert (tmp_path / "log.jsonl").read_text() == (unbroken / "log.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_process_resumes_to_the_same_weights(photos, unbroken, tmp_path):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        'name = "tiny"\ncheckpoint_every = 4\nvalidate_every = 6\n'
+        '[model]\nblocks = 1\nchannels = 6\nupsampler = "direct"\nscale = 2\n'
+        "[data]\npatch = 12\nbatch = 4\nvalidation = 1\n"
+        '[optimizer]\nsteps = 18\nrate = 2e-3\nschedule = "cosine"\nema = 0.8\nwarmup = 2\n[defence]\n'
+    )
+    assert Recipe.read(recipe) == TINY
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "resolute", "train", str(recipe), "--data", str(photos), "--out", str(out)]
+    rng = random.Random(0)
+    for _ in range(2):
+        process = subprocess.Popen(
+            [*command, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+        )
+        deadline = time.monotonic() + 60
+        while not (out / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not list(out.glob("tiny.safetensors.*"))
+    subprocess.run([*command, "--device", "cpu"], check=True, capture_output=True)
+    assert same(weights(out), weights(unbroken))
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_weights(photos, tmp_path, monkeypatch):
+    good = Patches.batch
+
+    def poisoned(self, seed, step, size, rank=0, ranks=1):
+        low, high = good(self, seed, step, size, rank, ranks)
+        return (low * torch.nan, high) if step == 9 else (low, high)
+
+    monkeypatch.setattr(Patches, "batch", poisoned)
+    with pytest.raises(TrainingError, match=r"loss is not finite at step 10; the weights of step 8 are in .*lower"):
+        train(TINY, [photos], tmp_path, device="cpu")
+    kept = load(tmp_path / "tiny.safetensors")
+    assert kept.card.training["steps"] == 8
+    assert all(tensor.isfinite().all() for tensor in kept.state_dict().values())
+
+
+def test_a_rate_that_blows_up_is_noticed_before_it_reaches_a_checkpoint(photos, tmp_path):
+    recipe = dataclasses.replace(TINY, checkpoint_every=1, optimizer=OptimizerTable(steps=18, rate=1e30, ema=0))
+    with pytest.raises(TrainingError, match="not finite"):
+        train(recipe, [photos], tmp_path, device="cpu")
+
+
+def test_another_recipe_does_not_continue_a_run(unbroken, photos):
+    with pytest.raises(ConfigError, match="another recipe; choose another --out"):
+        train(dataclasses.replace(TINY, seed=1), [photos], unbroken, device="cpu")
+
+
+def test_a_damaged_checkpoint_is_refused(photos, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(CheckpointError, match="delete it to start afresh"):
+        train(TINY, [photos], tmp_path, device="cpu")
+
+
+def test_an_unknown_layer_is_named_before_training(photos, tmp_path):
+    recipe = dataclasses.replace(TINY, defence=DefenceTable(layer="no_such"))
+    with pytest.raises(ConfigError, match="no layer named 'no_such'"):
+        train(recipe, [photos], tmp_path, device="cpu")
+
+
+def test_the_defence_attaches_to_any_layer(photos, tmp_path):
+    recipe = dataclasses.replace(
+        TINY, defence=DefenceTable(layer="head"), optimizer=OptimizerTable(steps=2, rate=1e-3)
+    )
+    train(recipe, [photos], tmp_path, device="cpu")
+    assert torch.load(tmp_path / "tiny.density.pt", weights_only=True)["matrices.0"].shape[0] == 6
+
+
+def test_an_empty_folder_and_small_images_are_named(tmp_path):
+    with pytest.raises(ImageError, match="no image"):
+        train(TINY, [tmp_path], tmp_path / "out", device="cpu")
+    write_png(tmp_path / "small.png", torch.zeros(3, 8, 8))
+    with pytest.raises(ConfigError, match="none of the 1 images has 24 pixels on both sides"):
+        train(TINY, [tmp_path], tmp_path / "out", device="cpu")
+
+
+def test_patches_match_and_depend_on_seed_and_step_alone(photos):
+    patches = Patches([photos], scale=2, patch=12)
+    low, high = patches.batch(seed=0, step=3, size=8)
+    again = patches.batch(seed=0, step=3, size=8)
+    assert torch.equal(low, again[0])
+    assert torch.equal(high, again[1])
+    assert not torch.equal(low, patches.batch(seed=0, step=4, size=8)[0])
+    assert not torch.equal(low, patches.batch(seed=1, step=3, size=8)[0])
+    for small, large in zip(low, high, strict=True):
+        shrunk = downscale((large * 255).round().byte().permute(1, 2, 0).numpy(), 2)
+        inside = torch.from_numpy(shrunk).permute(2, 0, 1)[:, 3:-3, 3:-3] / 255.0
+        torch.testing.assert_close(small[:, 3:-3, 3:-3], inside, atol=1.1 / 255, rtol=0)
+
+
+def test_ranks_share_one_batch(photos):
+    patches = Patches([photos], scale=2, patch=12)
+    whole, _ = patches.batch(0, 0, 6)
+    shares = [patches.batch(0, 0, 6, rank, 3)[0] for rank in range(3)]
+    assert torch.equal(whole, torch.stack(shares, dim=1).flatten(0, 1))
+
+
+def test_validation_images_are_held_out(photos):
+    patches = Patches([photos], scale=2, patch=12, validation=1)
+    assert (len(patches.training), len(patches.validation)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "x"\n[model]\nblokcs = 3\n', "model.blokcs: unexpected keyword argument"),
+        ('name = "x"\n[model]\nscale = 5\n', "model.scale"),
+        ('name = "x"\n[optimizer]\nrate = -1\n', "optimizer.rate: input should be greater than 0"),
+        ("seed = 1\n", "name"),
+        ("name = ", "no valid TOML"),
+    ],
+)
+def test_a_wrong_recipe_names_the_key(tmp_path, text, message):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        Recipe.read(path)
+
+
+def test_an_unknown_recipe_lists_the_built_in_ones():
+    with pytest.raises(ConfigError, match=r"no recipe 'edsr-x'.*edsr-s-entropy"):
+        Recipe.read("edsr-x")
+
+
+def test_built_in_recipes_read_and_the_pair_differs_in_the_defence_alone():
+    recipes = {path.stem: Recipe.read(path) for path in built_in_recipes()}
+    for name in ("edsr-s", "edsr-baseline"):
+        plain, defended = recipes[name], recipes[f"{name}-entropy"]
+        assert plain.defence is None
+        assert dataclasses.replace(defended, name=plain.name, defence=None) == plain
+
+
+def test_schedules():
+    halving = dataclasses.replace(TINY, optimizer=OptimizerTable(steps=10, rate=1.0, halve_every=4))
+    assert [learning_rate(halving, step) for step in (0, 3, 4, 8)] == [1.0, 1.0, 0.5, 0.25]
+    warm = dataclasses.replace(TINY, optimizer=OptimizerTable(steps=10, rate=1.0, warmup=4))
+    assert [learning_rate(warm, step) for step in (0, 1, 3, 5)] == [0.25, 0.5, 1.0, 1.0]
+
+
+@pytest.mark.slow
+def test_two_processes_end_near_one(photos, tmp_path):
+    recipe = tmp_path / "two.toml"
+    recipe.write_text(
+        'name = "tiny"\nvalidate_every = 6\n[model]\nblocks = 1\nchannels = 6\nupsampler = "direct"\nscale = 2\n'
+        "[data]\npatch = 12\nbatch = 4\nvalidation = 1\n"
+        '[optimizer]\nsteps = 6\nrate = 2e-3\n'
+    )
+    for devices in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-m", "resolute", "train", str(recipe), "--data", str(photos),
+             "--out", str(tmp_path / devices), "--device", "cpu", "--devices", devices],
+            check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)
