@@ -3,7 +3,8 @@
     python benchmarks/attack_step.py [--model edsr-s] [--rounds 7]
 
 The floor is one forward pass and one backward pass to the input. The plain loop is the one that is written first: live
-parameters, float32, default memory format. All are timed in turns in one process, so that ratios survive a busy machine.
+parameters, float32, default memory format. All are timed in turns in one process, so that ratios survive a busy
+machine.
 """
 
 from __future__ import annotations

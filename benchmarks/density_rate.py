@@ -3,8 +3,8 @@
     python benchmarks/density_rate.py RUN_FOLDER IMAGES...
 
 Takes a finished training run (its weights and its density), freezes the network, and trains the density alone until it
-gains nothing more. What is left to gain tells how far the density lagged behind during training: with a rate too low the
-bits that the network was charged would be too many.
+gains nothing more. What is left to gain tells how far the density lagged behind during training: with a rate too low
+the bits that the network was charged would be too many.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     phi = phi[:, torch.randperm(phi.shape[1], generator=torch.Generator().manual_seed(0))[:20000]]
     noise = torch.rand(phi.shape, generator=torch.Generator().manual_seed(1)) - 0.5
     values = (phi + noise)[None, :, :, None]
-    print(f"{len(features)} images, {phi.shape[1]} positions, {phi.shape[0]} channels; std of the features {phi.std():.2f}")
+    print(f"{len(features)} images, {phi.shape[1]} positions, {phi.shape[0]} channels, std {phi.std():.2f}")
     with torch.no_grad():
         print(f"bits as trained        {density.bits(values).mean():.3f}")
     optimizer = torch.optim.Adam(density.parameters(), lr=1e-2)

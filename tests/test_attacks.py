@@ -565,6 +565,14 @@ def test_tables_are_checked_where_they_are_read(options):
         pydantic.TypeAdapter(AttackTable).validate_python({"kind": "pgd", **options})
 
 
+def test_options_that_a_person_typed_are_answered_in_one_line():
+    assert AttackTable.checked(kind="pgd", steps=7, layers=["a"]) == AttackTable(kind="pgd", steps=7, layers=("a",))
+    for options, message in (({"steps": 0}, "steps: .*greater than or equal to 1"), ({"step": 3}, "step: ")):
+        with pytest.raises(ConfigError, match=f"^{message}") as caught:
+            AttackTable.checked(kind="pgd", **options)
+        assert "\n" not in str(caught.value)
+
+
 def test_the_configuration_of_an_attack_is_its_repr():
     for attack in SHORT:
         assert eval(repr(attack)) == attack

@@ -43,6 +43,15 @@ def test_a_file_is_replaced_only_when_the_new_one_is_complete(tmp_path):
     assert target.read_text() == "new"
 
 
+def test_who_reads_the_old_file_keeps_it_whole(tmp_path):
+    target = tmp_path / "note.txt"
+    target.write_text("old")
+    with target.open() as reader:
+        write_text(target, "new")
+        assert reader.read() == "old"
+    assert target.read_text() == "new"
+
+
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), SystemExit(1)], ids=repr)
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
     target = tmp_path / "note.txt"

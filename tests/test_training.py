@@ -118,7 +118,9 @@ def test_a_killed_process_resumes_to_the_same_weights(photos, unbroken, tmp_path
     rng = random.Random(0)
     for _ in range(2):
         process = subprocess.Popen(
-            [*command, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [*command, "--device", "cpu"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
         )
         deadline = time.monotonic() + 60
@@ -171,9 +173,7 @@ def test_an_unknown_layer_is_named_before_training(photos, tmp_path):
 
 
 def test_the_defence_attaches_to_any_layer(photos, tmp_path):
-    recipe = dataclasses.replace(
-        TINY, defence=DefenceTable(layer="head"), optimizer=OptimizerTable(steps=2, rate=1e-3)
-    )
+    recipe = dataclasses.replace(TINY, defence=DefenceTable(layer="head"), optimizer=OptimizerTable(steps=2, rate=1e-3))
     train(recipe, [photos], tmp_path, device="cpu")
     assert torch.load(tmp_path / "tiny.density.pt", weights_only=True)["matrices.0"].shape[0] == 6
 
@@ -255,13 +255,28 @@ def test_two_processes_end_near_one(photos, tmp_path):
     recipe.write_text(
         'name = "tiny"\nvalidate_every = 6\n[model]\nblocks = 1\nchannels = 6\nupsampler = "direct"\nscale = 2\n'
         "[data]\npatch = 12\nbatch = 4\nvalidation = 1\n"
-        '[optimizer]\nsteps = 6\nrate = 2e-3\n'
+        "[optimizer]\nsteps = 6\nrate = 2e-3\n"
     )
     for devices in ("1", "2"):
         subprocess.run(
-            [sys.executable, "-m", "resolute", "train", str(recipe), "--data", str(photos),
-             "--out", str(tmp_path / devices), "--device", "cpu", "--devices", devices],
-            check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            [
+                sys.executable,
+                "-m",
+                "resolute",
+                "train",
+                str(recipe),
+                "--data",
+                str(photos),
+                "--out",
+                str(tmp_path / devices),
+                "--device",
+                "cpu",
+                "--devices",
+                devices,
+            ],
+            check=True,
+            capture_output=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
     one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
     for name in one:

@@ -13,20 +13,20 @@ Example:
 __version__ = "0.1.0"
 
 from resolute.attacks import (
+    FDA,
+    FGSM,
+    IFGSM,
+    L2,
+    PGD,
     Adversarial,
     Ascent,
     Attack,
     Ball,
-    FDA,
-    FGSM,
     FeatureDisruption,
     FeatureShift,
-    IFGSM,
-    L2,
     Linf,
     Objective,
     OutputShift,
-    PGD,
 )
 from resolute.defences import ChannelDensity, EntropyRegularizer
 from resolute.errors import (
@@ -47,7 +47,7 @@ from resolute.measure import (
     psnr_y,
     ssim_y,
 )
-from resolute.models import Bicubic, Card, EDSR, Restorer, load
+from resolute.models import EDSR, Bicubic, Card, Restorer, load
 from resolute.report import write_markdown, write_report
 from resolute.resize import downscale, mod_crop, upscale, upscale_tensor
 from resolute.studies import (
@@ -62,6 +62,12 @@ from resolute.studies import (
 from resolute.training import Recipe, Trained, train
 
 __all__ = [
+    "EDSR",
+    "FDA",
+    "FGSM",
+    "IFGSM",
+    "L2",
+    "PGD",
     "Adversarial",
     "Ascent",
     "Attack",
@@ -72,21 +78,15 @@ __all__ = [
     "CheckpointError",
     "Clever",
     "ConfigError",
-    "EDSR",
     "EntropyRegularizer",
-    "FDA",
-    "FGSM",
     "FeatureDisruption",
     "FeatureShift",
-    "IFGSM",
     "ImageError",
     "Interval",
-    "L2",
     "Linf",
     "Objective",
     "OutputError",
     "OutputShift",
-    "PGD",
     "Recipe",
     "Record",
     "ResoluteError",

@@ -8,7 +8,7 @@ import math
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-import resolute
 from resolute import runtime
 from resolute.attacks.registry import ATTACKS, OBJECTIVES, AttackTable
 from resolute.errors import ConfigError, ResoluteError
@@ -25,7 +24,6 @@ from resolute.models.registry import built_in_models, load
 from resolute.studies.export import write_outputs
 from resolute.studies.store import Record
 from resolute.studies.study import Study
-from resolute.studies.summary import pairs, verdict
 from resolute.tables import model_details, models_table, results_table
 from resolute.training.recipe import Recipe
 
@@ -44,17 +42,17 @@ errors = Console(stderr=True)
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.", rich_help_panel="Machine")]
 Precision = Annotated[
-    str, typer.Option(help="Of the search: float32, bfloat16, or auto, which takes the faster one.",
-                      rich_help_panel="Machine")
+    str,
+    typer.Option(
+        help="Of the search: float32, bfloat16, or auto, which takes the faster one.", rich_help_panel="Machine"
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; the same command goes on where it stopped.")]
 
 
 @app.command(epilog="Example:  [bold]resolute demo[/bold]")
-def demo(
-    out: Out = Path("runs/demo"), device: Device = "auto", precision: Precision = "auto", seed: Seed = 0
-) -> None:
+def demo(out: Out = Path("runs/demo"), device: Device = "auto", precision: Precision = "auto", seed: Seed = 0) -> None:
     """Attack the two built-in models on sample photographs; print a table and write a report.
 
     Takes up to three minutes on two cores, needs no network and no data.
@@ -112,9 +110,7 @@ def study(
     images: Annotated[
         list[Path] | None, typer.Option(help="Images or folders, instead of the study's; may be repeated.")
     ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Models, instead of the study's; may be repeated.")
-    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Models, instead of the study's; may be repeated.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/NAME if not given.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -166,8 +162,13 @@ def train(
 
             place = out or Path("runs") / planned.name
             trained = run_training(
-                planned, data, place, device=runtime.resolve_device(device), devices=devices,
-                on_step=on_step, on_read=on_read,
+                planned,
+                data,
+                place,
+                device=runtime.resolve_device(device),
+                devices=devices,
+                on_step=on_step,
+                on_read=on_read,
             )
         rank_zero_only(console.print)(f"weights and model card: [bold]{escape(str(trained.weights))}[/bold]")
 
@@ -203,11 +204,12 @@ def report(
 def run_study(study: Study, out: Path, device: str, precision: str) -> None:
     """Run a study, print what came out, and write its report."""
     from resolute.report import write_report
+    from resolute.report.tables import pairings
 
     records = run_cells(study, out, device, precision)
     console.print(results_table(records))
-    for plain, defended in pairs(records):
-        console.print(verdict(records, plain, defended), highlight=False)
+    for pairing in pairings(records):
+        console.print(pairing.verdict, highlight=False)
     page = write_report([out], out / "report.html")
     console.print(f"report: [bold]{escape(str(page))}[/bold]")
 
@@ -261,7 +263,7 @@ def parse_epsilon(text: str) -> float:
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
+def guarded() -> Generator[None]:
     """Turn errors that a user can mend into one line and an exit code."""
     try:
         yield

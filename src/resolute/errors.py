@@ -27,7 +27,7 @@ class CheckpointError(ResoluteError):
     exit_code: ClassVar[int] = 4
 
 
-class ConfigError(ResoluteError):
+class ConfigError(ResoluteError, ValueError):
     """A recipe, a study or an option is wrong."""
 
     exit_code: ClassVar[int] = 5

@@ -28,7 +28,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     except OSError as error:
-        raise OutputError(f"cannot write to {path.parent}: {error.strerror}; choose another folder with --out") from None
+        reason = error.strerror or error
+        raise OutputError(f"cannot write to {path.parent}: {reason}; choose another folder with --out") from None
     os.close(descriptor)
     temporary = Path(name)
     try:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 Border = Literal["mirror", "replicate"]
 
+
 def downscale(image: UInt8[np.ndarray, "h w c"], scale: int, border: Border = "mirror") -> UInt8[np.ndarray, "h1 w1 c"]:
     """Shrink an 8-bit image by an integer factor, byte for byte as ``imresize(image, 1/scale)``.
 

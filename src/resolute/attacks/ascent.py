@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Literal, final
 
 import torch
@@ -178,7 +178,7 @@ def _check(x: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Generator[None]:
     """Put a model in evaluation mode with frozen parameters, and give it back as it was.
 
     Frozen parameters halve the cost of the backward pass, and keep gradients of an attack out of a training run.

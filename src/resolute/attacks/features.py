@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resolute.errors import ConfigError
 from resolute.models.base import Restorer
 
 
@@ -14,17 +15,17 @@ def resolve_layers(model: nn.Module, layers: Sequence[str]) -> tuple[str, ...]:
     """Return ``layers``, or the model's own feature layer where none is named.
 
     Raises:
-        ValueError: a name is no submodule of the model, or none is given and the model declares no feature layer.
+        ConfigError: a name is no submodule of the model, or none is given and the model declares no feature layer.
     """
     known = dict(model.named_modules())
     unknown = [name for name in layers if name not in known]
     if unknown:
-        raise ValueError(f"no layer named {unknown[0]!r}; this model has {', '.join(name for name in known if name)}")
+        raise ConfigError(f"no layer named {unknown[0]!r}; this model has {', '.join(name for name in known if name)}")
     if layers:
         return tuple(layers)
     if isinstance(model, Restorer):
         return (model.feature_layer,)
-    raise ValueError("this model declares no feature layer: name one or more with layers=(...)")
+    raise ConfigError("this model declares no feature layer: name one or more with layers=(...)")
 
 
 def layer_outputs(

@@ -8,8 +8,9 @@ At test time the model runs as it always did: nothing is added, rounded or repla
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Literal
 
 import torch
@@ -55,7 +56,7 @@ class ChannelDensity(nn.Module):
         self.matrices = nn.ParameterList()
         self.biases = nn.ParameterList()
         self.factors = nn.ParameterList()
-        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        for inputs, outputs in itertools.pairwise(sizes):
             start = math.log(math.expm1(1 / (gain * outputs)))
             self.matrices.append(nn.Parameter(torch.full((channels, outputs, inputs), start)))
             self.biases.append(nn.Parameter(torch.rand(channels, outputs, 1, generator=generator) - 0.5))
@@ -173,7 +174,7 @@ class EntropyRegularizer(nn.Module):
         return noisy
 
     @contextlib.contextmanager
-    def attached(self, model: nn.Module, layer: str) -> Iterator[EntropyRegularizer]:
+    def attached(self, model: nn.Module, layer: str) -> Generator[EntropyRegularizer]:
         """Attach to the submodule of ``model`` named ``layer`` for the duration of the block.
 
         Raises:

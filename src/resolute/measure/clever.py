@@ -45,7 +45,7 @@ def clever(
         model: a differentiable module; it comes back as it was.
         image: one clean image in [0, 1].
         samples: N_s, 1024 in the paper.
-        radius: α_c, 1/255 in the paper.
+        radius: alpha_c, 1/255 in the paper.
         batch: draws evaluated together.
         seed: of the draws.
         progress: called with (draws done, draws in all).

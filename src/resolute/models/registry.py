@@ -85,7 +85,7 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
     elif card.scale != restorer.scale:
         raise CheckpointError(f"{path.name} does not match its card, which says x{card.scale}; copy the file again")
     restorer.card = dataclasses.replace(card, sha256=sha256)
-    return restorer.to(memory_format=torch.channels_last).eval()
+    return restorer.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue], a gap in torch's stubs
 
 
 def _build(state: dict[str, Tensor], name: str) -> EDSR:

@@ -2,6 +2,6 @@
 
 from resolute.studies.store import Record, Store
 from resolute.studies.study import Study
-from resolute.studies.summary import compare, pairs, summarize, verdict, worst_case
+from resolute.studies.summary import compare, summarize, verdict, worst_case
 
-__all__ = ["Record", "Store", "Study", "compare", "pairs", "summarize", "verdict", "worst_case"]
+__all__ = ["Record", "Store", "Study", "compare", "summarize", "verdict", "worst_case"]

@@ -117,9 +117,7 @@ class Study:
             pixels = mod_crop(pixels, self.scale)
         except ValueError as error:
             raise ImageError(f"{name}: {error}") from None
-        return Subject(
-            name, from_uint8(downscale(pixels, self.scale)).unsqueeze(0), from_uint8(pixels).unsqueeze(0)
-        )
+        return Subject(name, from_uint8(downscale(pixels, self.scale)).unsqueeze(0), from_uint8(pixels).unsqueeze(0))
 
     def cells(self, precision: Precision = "float32") -> list[Cell]:
         """Plan the study: load models and images and return its cells, image by image."""

@@ -108,15 +108,6 @@ def compare(records: Sequence[Record], plain: str, defended: str) -> list[Compar
     return sorted(found, key=lambda c: (c.attack, c.level))
 
 
-def pairs(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Return (plain, defended) names: a model is defended if its name is another's plus a suffix.
-
-    ``edsr-s-entropy`` is compared with ``edsr-s``.
-    """
-    names = list(dict.fromkeys(record.model for record in records))
-    return [(plain, other) for plain in names for other in names if other.startswith(f"{plain}-")]
-
-
 def worst_case(records: Sequence[Record]) -> list[Record]:
     """Return, for each model, budget and image, the record of the attack that moved the output most.
 
@@ -137,27 +128,28 @@ def verdict(records: Sequence[Record], plain: str, defended: str, level: float =
         return f"No attack at {level:g}/255 went through both {plain} and {defended}, so they cannot be compared."
     rows = {(row.model, row.attack): row for row in summarize(records) if row.level == level}
     parts = [
-        f"{attack_title(c.attack)} {rows[plain, c.attack].sr_psnr:.1f} dB without and "
-        f"{rows[defended, c.attack].sr_psnr:.1f} dB with the defence ({c.sr.mean:+.1f} dB{_doubt(c.sr)})"
+        f"{rows[plain, c.attack].sr_psnr:.1f} dB without and {rows[defended, c.attack].sr_psnr:.1f} dB with the defence "
+        f"under {attack_title(c.attack)} ({c.sr.mean:+.1f} dB{_doubt(c.sr)})"
         for c in comparisons
         if c.sr is not None
     ]
-    text = f"At {level:g}/255 the output keeps an SR-PSNR of " + "; ".join(parts)
-    clean, truths = comparisons[0].clean, [c.truth for c in comparisons if c.truth is not None]
-    if clean is not None:
-        text += f"; it costs {-clean.mean:.2f} dB of clean PSNR" if clean.mean < 0 else "; it costs no clean PSNR"
-    text += "."
-    if truths:
-        best = max(truths, key=lambda truth: truth.mean)
-        worst = min(truths, key=lambda truth: truth.mean)
-        if best.high <= 0 or best.mean < 0.1:
-            text += (
-                f" Against the ground truth the attacked output gains nothing ({worst.mean:+.2f} to {best.mean:+.2f} "
-                "dB): the defended model moves less, but it also starts lower."
-            )
-        else:
-            text += f" Against the ground truth the attacked output changes by {worst.mean:+.2f} to {best.mean:+.2f} dB."
-    return text
+    clean = comparisons[0].clean
+    cost = "" if clean is None else f"; clean PSNR changes by {clean.mean:+.2f} dB"
+    truths = [c.truth for c in comparisons if c.truth is not None]
+    return f"At {level:g}/255 the output keeps an SR-PSNR of {'; '.join(parts)}{cost}.{_against_truth(truths)}"
+
+
+def _against_truth(truths: Sequence[Interval]) -> str:
+    if not truths:
+        return ""
+    worst, best = (choose(truths, key=lambda truth: truth.mean) for choose in (min, max))
+    span = f"{worst.mean:+.2f} to {best.mean:+.2f} dB"
+    if best.mean < 0.1 or best.low <= 0:
+        return (
+            f" Against the ground truth the attacked output gains nothing ({span}): the defended model moves less, but "
+            "it also starts lower."
+        )
+    return f" Against the ground truth the attacked output changes by {span}."
 
 
 def bicubic_line(level: float) -> float:

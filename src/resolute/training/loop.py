@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -128,12 +128,11 @@ class _Run:
         layer = (recipe.defence.layer if recipe.defence else "") or model.feature_layer
         self.parts = _Step(model, defence, layer)
         self.average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        groups: list[dict[str, object]] = [{"params": [p for p in model.parameters() if p.requires_grad], "scale": 1.0}]
+        groups = [_group(model, 1.0)]
         if defence is not None and recipe.defence is not None:
-            groups.append({"params": [p for p in defence.parameters() if p.requires_grad], "scale": recipe.defence.rate})
+            groups.append(_group(defence, recipe.defence.rate))
         optimizer = torch.optim.Adam(groups, lr=recipe.optimizer.rate)
-        if fabric.device.type != "mps":
-            model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
         self.module, self.optimizer = fabric.setup(self.parts, optimizer)
         if defence is not None:
             defence.generator = torch.Generator(device=fabric.device)
@@ -274,7 +273,7 @@ class _Run:
         return Trained(weights, self.last)
 
     @contextlib.contextmanager
-    def _evaluated_model(self) -> Iterator[Restorer]:
+    def _evaluated_model(self) -> Generator[Restorer]:
         """Yield the model in evaluation mode, with averaged weights where the recipe asks for them."""
         model = self.parts.model
         live = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -302,6 +301,10 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     if table.schedule == "cosine":
         return table.rate * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / table.steps)))
     return table.rate * rise * 0.5 ** (step // table.halve_every)
+
+
+def _group(module: nn.Module, scale: float) -> dict[str, object]:
+    return {"params": [parameter for parameter in module.parameters() if parameter.requires_grad], "scale": scale}
 
 
 def _write_tensors(path: Path, content: object) -> None:
