@@ -7,6 +7,9 @@ import torch
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
 
+# Small tensors gain nothing from threads, and lose much where several test runs share a machine.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:

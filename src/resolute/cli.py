@@ -92,7 +92,7 @@ def attack(
             name="attack",
             models=(model,),
             attacks=(table,),
-            epsilons=(parse_epsilon(epsilon) * 255,),
+            epsilons=(round(parse_epsilon(epsilon) * 255, 6),),
             images=tuple(str(image) for image in images),
             high_resolution=ground_truth,
             scale=load(model).scale,
@@ -111,17 +111,27 @@ def study(
         list[Path] | None, typer.Option(help="Images or folders, instead of the study's; may be repeated.")
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Models, instead of the study's; may be repeated.")] = None,
+    every: Annotated[int | None, typer.Option(help="Take each n-th image only.", min=1)] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="Budgets, such as 4/255, instead of the study's; may be repeated.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/NAME if not given.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
-    """Run a grid of models, attacks, budgets and images; print a table and write a report."""
+    """Run a grid of models, attacks, budgets and images; print a table and write a report.
+
+    Runs into one folder add up: start with every tenth image, and go on with all of them.
+    """
     with guarded():
         planned = Study.read(source)
-        if images:
-            planned = dataclasses.replace(planned, images=tuple(str(path) for path in images))
-        if model:
-            planned = dataclasses.replace(planned, models=tuple(model))
+        changes: dict[str, object] = {
+            "images": tuple(str(path) for path in images or ()),
+            "models": tuple(model or ()),
+            "every": every,
+            "epsilons": tuple(round(parse_epsilon(text) * 255, 6) for text in budget or ()),
+        }
+        planned = dataclasses.replace(planned, **{key: value for key, value in changes.items() if value})
         run_study(planned, out or Path("runs") / planned.name, device, precision)
 
 

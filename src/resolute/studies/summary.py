@@ -128,8 +128,8 @@ def verdict(records: Sequence[Record], plain: str, defended: str, level: float =
         return f"No attack at {level:g}/255 went through both {plain} and {defended}, so they cannot be compared."
     rows = {(row.model, row.attack): row for row in summarize(records) if row.level == level}
     parts = [
-        f"{rows[plain, c.attack].sr_psnr:.1f} dB without and {rows[defended, c.attack].sr_psnr:.1f} dB with the defence "
-        f"under {attack_title(c.attack)} ({c.sr.mean:+.1f} dB{_doubt(c.sr)})"
+        f"{rows[plain, c.attack].sr_psnr:.1f} dB without and {rows[defended, c.attack].sr_psnr:.1f} dB with the "
+        f"defence under {attack_title(c.attack)} ({c.sr.mean:+.1f} dB{_doubt(c.sr)})"
         for c in comparisons
         if c.sr is not None
     ]
