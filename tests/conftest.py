@@ -7,7 +7,8 @@ import torch
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
 
-# Small tensors gain nothing from threads, and lose much where several test runs share a machine.
+# Small tensors gain nothing from threads, and lose much where several processes share a machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
