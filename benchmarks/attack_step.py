@@ -1,6 +1,6 @@
 """What one attack step costs, beside the cost that no step can go below and beside a plain loop.
 
-    python benchmarks/attack_step.py [--model edsr-s] [--rounds 7]
+    python benchmarks/attack_step.py [--model edsr-s] [--rounds 3]
 
 The floor is one forward pass and one backward pass to the input. The plain loop is the one that is written first: live
 parameters, float32, default memory format. All are timed in turns in one process, so that ratios survive a busy
@@ -21,13 +21,13 @@ from resolute.provenance import provenance
 from resolute.resize import downscale
 from resolute.runtime import fast_precision, tune_allocator
 
-STEPS = 10
+STEPS = 50
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="edsr-s")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     photo = (sample_image("coffee") * 255).round().byte().permute(1, 2, 0).numpy()[:320, :480]
     x = torch.from_numpy(downscale(photo, 4)).permute(2, 0, 1)[None] / 255.0

@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("images", type=Path, nargs="+")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--every", type=int, default=10)
     arguments = parser.parse_args()
     [weights] = arguments.run.glob("*.safetensors")
@@ -37,7 +37,7 @@ def main() -> None:
             low = downscale(mod_crop(to_uint8(read_image(path)), model.scale), model.scale)
             features.append(model.features(from_uint8(low)[None]).flatten(2)[0])
     phi = torch.cat(features, dim=1)
-    phi = phi[:, torch.randperm(phi.shape[1], generator=torch.Generator().manual_seed(0))[:20000]]
+    phi = phi[:, torch.randperm(phi.shape[1], generator=torch.Generator().manual_seed(0))[:4000]]
     noise = torch.rand(phi.shape, generator=torch.Generator().manual_seed(1)) - 0.5
     values = (phi + noise)[None, :, :, None]
     print(f"{len(features)} images, {phi.shape[1]} positions, {phi.shape[0]} channels, std {phi.std():.2f}")

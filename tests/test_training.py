@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import resolute
 from resolute import ConfigError, Recipe, TrainingError, load, train
 from resolute.errors import CheckpointError, ImageError
 from resolute.images import sample_image, write_png
@@ -240,6 +241,15 @@ def test_built_in_recipes_read_and_the_pair_differs_in_the_defence_alone():
         plain, defended = recipes[name], recipes[f"{name}-entropy"]
         assert plain.defence is None
         assert dataclasses.replace(defended, name=plain.name, defence=None) == plain
+
+
+@pytest.mark.parametrize("name", ["edsr-s", "edsr-s-entropy"])
+def test_the_committed_weights_come_from_the_committed_recipe(name):
+    card = load(name).card
+    recipe = json.loads(json.dumps(dataclasses.asdict(Recipe.read(name))))
+    assert card.training["recipe"] == recipe
+    assert card.training["steps"] == Recipe.read(name).optimizer.steps
+    assert card.sha256 in (Path(resolute.__file__).parent / "weights" / f"{name}.md").read_text()
 
 
 def test_schedules():

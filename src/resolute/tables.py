@@ -15,11 +15,15 @@ from resolute.studies.summary import attack_title, summarize
 
 def results_table(records: Sequence[Record]) -> Table:
     """Return the means by model, attack and budget."""
-    table = Table(caption="means over images; PSNR in dB; SR-PSNR is against the model's own clean output")
+    images = len({record.image for record in records})
+    table = Table(
+        caption=f"Means over {images} image{'s' if images > 1 else ''}. LR-PSNR, SR-PSNR and SSIM compare attacked with "
+        "clean, input and output; clean and attacked PSNR compare the outputs with the ground truth, on Y."
+    )
     for name in ("model", "attack"):
-        table.add_column(name)
-    for name in ("budget", "images", "clean PSNR", "LR-PSNR", "SR-PSNR", "SR-SSIM", "attacked PSNR"):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in ("budget", "clean\nPSNR", "LR-\nPSNR", "SR-\nPSNR", "SSIM", "attacked\nPSNR"):
+        table.add_column(name, justify="right", no_wrap=True)
     previous = ""
     for row in summarize(records):
         if row.model != previous and previous:
@@ -29,7 +33,6 @@ def results_table(records: Sequence[Record]) -> Table:
             escape(row.model),
             escape(attack_title(row.attack)),
             f"{row.level:g}/255",
-            str(row.images),
             *(_figure(value) for value in (row.clean_psnr_y, row.lr_psnr, row.sr_psnr)),
             _figure(row.sr_ssim, 3),
             _figure(row.attacked_psnr_y),

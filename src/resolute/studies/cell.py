@@ -17,6 +17,7 @@ from resolute.models.base import Restorer
 from resolute.studies.store import Record
 
 Image = Float[Tensor, "1 3 h w"]
+Large = Float[Tensor, "1 3 sh sw"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Subject:
 
     name: str
     low: Image
-    truth: Image | None
+    truth: Large | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Clean:
 
     model: Restorer
     subject: Subject
-    output: Image
+    output: Large
     psnr_y: float | None
     ssim_y: float | None
 
