@@ -17,8 +17,8 @@ def results_table(records: Sequence[Record]) -> Table:
     """Return the means by model, attack and budget."""
     images = len({record.image for record in records})
     table = Table(
-        caption=f"Means over {images} image{'s' if images > 1 else ''}. LR-PSNR, SR-PSNR and SSIM compare attacked with "
-        "clean, input and output; clean and attacked PSNR compare the outputs with the ground truth, on Y."
+        caption=f"Means over {images} image{'s' if images > 1 else ''}. LR-PSNR, SR-PSNR and SSIM compare attacked "
+        "with clean, input and output; clean and attacked PSNR compare the outputs with the ground truth, on Y."
     )
     for name in ("model", "attack"):
         table.add_column(name, no_wrap=True)
