@@ -1,6 +1,6 @@
 """Make the picture of the README from a demo run.
 
-    python docs/make_picture.py runs/demo --image chelsea --budget 8 --attack ifgsm
+    python docs/make_picture.py runs/demo --image motorcycle --budget 8 --attack ifgsm
 
 Left to right: the input and the attacked input, enlarged; then, for the plain and the defended model, the output for
 the clean and for the attacked input.
@@ -24,7 +24,7 @@ SIDE, GAP, CAPTION = 224, 8, 44
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--image", default="chelsea")
+    parser.add_argument("--image", default="motorcycle")
     parser.add_argument("--budget", type=float, default=8)
     parser.add_argument("--attack", default="ifgsm")
     parser.add_argument("--out", type=Path, default=Path("docs/images/demo.webp"))
