@@ -21,7 +21,7 @@ def results_table(records: Sequence[Record]) -> Table:
         "with clean, input and output; clean and attacked PSNR compare the outputs with the ground truth, on Y."
     )
     for name in ("model", "attack"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     for name in ("budget", "clean\nPSNR", "LR-\nPSNR", "SR-\nPSNR", "SSIM", "attacked\nPSNR"):
         table.add_column(name, justify="right", no_wrap=True)
     previous = ""
