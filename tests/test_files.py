@@ -117,10 +117,10 @@ def test_a_folder_without_permission(tmp_path):
 
 
 def test_a_folder_that_refuses(tmp_path, monkeypatch):
-    def refuse(**options):
+    def refuse(*arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(OutputError, match=f"cannot write to {tmp_path}: Permission denied; choose another folder"):
         write_text(tmp_path / "a.txt", "text")
 

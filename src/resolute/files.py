@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,20 +23,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         >>> target.read_text()
         'kept'
     """
+    # Named before it exists, so that an interrupt at any moment finds it in the clean-up below.
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(8)}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"cannot write to {path.parent}: {reason}; choose another folder with --out") from None
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; free some room and run again") from None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch(exist_ok=False)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(f"cannot write to {path.parent}: {reason}; choose another folder with --out") from None
+        try:
+            write(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}; free some room and run again") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
