@@ -15,7 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Lower layers first; a module may import from its own layer and from those before it.
 LAYERS = (
     {"errors", "randomness"},
-    {"files", "runtime", "provenance"},
+    {"files", "runtime", "provenance", "toml"},
     {"images", "resize"},
     {"models"},
     {"attacks", "defences", "measure"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from collections import Counter
 from collections.abc import Callable
 from importlib import resources
@@ -34,6 +33,7 @@ from resolute.provenance import provenance
 from resolute.resize import downscale, mod_crop
 from resolute.studies.cell import Cell, Clean, Subject, measure
 from resolute.studies.store import Record, Store, cell_key
+from resolute.toml import read_toml
 
 Progress = Callable[[float, int, str], None]
 
@@ -83,14 +83,7 @@ class Study:
         if not path.is_file():
             names = ", ".join(file.stem for file in sorted(built_in.parent.glob("*.toml")))
             raise ConfigError(f"no study {str(source)!r}; give a TOML file or one of {names}")
-        try:
-            return pydantic.TypeAdapter(Study).validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path.name} is no valid TOML: {error}") from None
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"{path.name}: {key}: {first['msg'].lower()}") from None
+        return read_toml(path, Study)
 
     def subjects(self) -> list[Subject]:
         """Read and prepare the images.

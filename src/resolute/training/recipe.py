@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from resolute.errors import ConfigError
 from resolute.models.edsr import EDSR, Upsampler
+from resolute.toml import read_toml
 
 STRICT = pydantic.ConfigDict(extra="forbid")
 
@@ -133,15 +133,7 @@ class Recipe:
         path = built_in.get(str(source), Path(source))
         if not path.is_file():
             raise ConfigError(f"no recipe {str(source)!r}; give a TOML file or one of {', '.join(sorted(built_in))}")
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-            return pydantic.TypeAdapter(Recipe).validate_python(table)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path.name} is no valid TOML: {error}") from None
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"{path.name}: {key}: {first['msg'].lower()}") from None
+        return read_toml(path, Recipe)
 
     def build(self) -> EDSR:
         """Return the untrained network; its weights are the caller's to seed."""
