@@ -1,6 +1,8 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -20,6 +22,14 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of research images at {folder}; name one with RESOLUTE_DATA")
     return folder
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Switch the import hook off, for tests of what a user without it gets to read."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -154,6 +154,7 @@ def test_a_broken_model_has_no_index():
         (image(), {"radius": 0.0}),
     ],
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_questions_without_an_answer_are_refused(x, options):
     with pytest.raises(ValueError, match=r"one image|at least 1"):
         clever(Bicubic(2), x, **options)

@@ -236,7 +236,7 @@ def test_other_widths():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"channels": 0}, {"channels": 2, "widths": (3, 0)}, {"channels": 2, "init_scale": 0}]
+    "arguments", [{"channels": 0}, {"channels": 2, "widths": (3, 0)}, {"channels": 2, "init_scale": 0.0}]
 )
 def test_densities_that_cannot_be_are_refused(arguments):
     with pytest.raises(ValueError, match="not"):

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,12 +236,39 @@ def test_an_unknown_recipe_lists_the_built_in_ones():
         Recipe.read("edsr-x")
 
 
+def test_a_recipe_starts_from_the_run_beside_it(unbroken, photos, tmp_path):
+    recipe = dataclasses.replace(TINY, name="next", start="tiny", optimizer=OptimizerTable(steps=1, rate=1e-12))
+    with pytest.raises(ConfigError, match=r"next starts from .*tiny/tiny.safetensors, which is not there: train that"):
+        train(recipe, [photos], tmp_path / "next", device="cpu")
+    shutil.copytree(unbroken, tmp_path / "tiny")
+    trained = train(recipe, [photos], tmp_path / "next", device="cpu")
+    started, ended = load(tmp_path / "tiny" / "tiny.safetensors"), load(trained.weights)
+    for name, tensor in ended.state_dict().items():
+        torch.testing.assert_close(tensor, started.state_dict()[name], atol=1e-9, rtol=0)
+    densities = [
+        torch.load(path, weights_only=True)
+        for path in (tmp_path / "tiny" / "tiny.density.pt", tmp_path / "next" / "next.density.pt")
+    ]
+    for name, tensor in densities[0].items():
+        torch.testing.assert_close(tensor, densities[1][name], atol=1e-9, rtol=0)
+    assert ended.card.training["started_from"] == started.card.sha256
+    assert f"tiny, sha256 `{started.card.sha256}`" in trained.weights.with_suffix(".md").read_text()
+
+
+def test_weights_of_another_shape_cannot_be_started_from(unbroken, photos, tmp_path):
+    start = str(unbroken / "tiny.safetensors")
+    recipe = dataclasses.replace(TINY, start=start, model=ModelTable(blocks=2, channels=6, upsampler="direct", scale=2))
+    with pytest.raises(ConfigError, match=r"tiny cannot start from .*tiny.safetensors"):
+        train(recipe, [photos], tmp_path, device="cpu")
+
+
 def test_built_in_recipes_read_and_the_pair_differs_in_the_defence_alone():
     recipes = {path.stem: Recipe.read(path) for path in built_in_recipes()}
-    for name in ("edsr-s", "edsr-baseline"):
-        plain, defended = recipes[name], recipes[f"{name}-entropy"]
+    for name, suffix in (("edsr-s", "-stage1"), ("edsr-s", ""), ("edsr-baseline", "")):
+        plain, defended = recipes[f"{name}{suffix}"], recipes[f"{name}-entropy{suffix}"]
         assert plain.defence is None
-        assert dataclasses.replace(defended, name=plain.name, defence=None) == plain
+        assert defended.start == plain.start.replace(name, f"{name}-entropy")
+        assert dataclasses.replace(defended, name=plain.name, start=plain.start, defence=None) == plain
 
 
 @pytest.mark.parametrize("name", ["edsr-s", "edsr-s-entropy"])

@@ -1,4 +1,4 @@
-"""What is judged: the base class of super-resolution models and its card of facts."""
+"""What is judged: the base classes of super-resolution models and of quality metrics, and their cards of facts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Card:
         architecture: name and arguments of its class, enough to build it again.
         scale: upscaling factor.
         licence: terms under which the weights may be used.
-        sha256: of the weights' tensors (see ``models.files.weights_sha256``), empty for untrained weights.
+        sha256: of the weights' tensors (see ``models.weights.weights_sha256``), empty for untrained weights.
         training: how the weights came about: recipe, data, steps, seed, code version; empty if unknown.
     """
 
@@ -65,3 +65,55 @@ class Restorer(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
         """Upscale ``x`` by ``scale``."""
         return self.reconstruct(self.features(x))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScorerCard:
+    """The facts about a quality metric that do not change while it is judged.
+
+    Attributes:
+        name: what the metric is called in tables and records.
+        architecture: name and arguments of its class, enough to build it again.
+        low, high: what the score provably cannot leave, whatever the image; None where nothing is proven.
+        lower_better: True where a lower score means better quality.
+        size_rule: what the metric does to the size of its input, in words: ``any``, or ``resized to 224 x 224``.
+        smallest: least side of an image that it can score, in pixels.
+        batch_invariant: whether the score of an image is the same alone and among others; None until probed.
+        differentiable: whether a finite gradient that is not zero reaches the image; None until probed.
+        licence: terms under which the weights may be used.
+        sha256: of the weights' tensors (see ``models.weights.weights_sha256``), empty for untrained weights.
+        training: how the weights came about; empty if unknown.
+    """
+
+    name: str
+    architecture: dict[str, object]
+    low: float | None = None
+    high: float | None = None
+    lower_better: bool = False
+    size_rule: str = "any"
+    smallest: int = 1
+    batch_invariant: bool | None = None
+    differentiable: bool | None = None
+    licence: str = "unknown"
+    sha256: str = ""
+    training: dict[str, object] = dataclasses.field(default_factory=dict[str, object])
+
+
+class Scorer(nn.Module, ABC):
+    """A no-reference quality metric: RGB float in [0, 1] in, one score an image out.
+
+    Attributes:
+        card: the facts about this metric, set by ``load_scorer``; None for a metric built by hand.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.card: ScorerCard | None = None
+
+    @abstractmethod
+    def arguments(self) -> dict[str, object]:
+        """Return the class name and the arguments that build this metric again."""
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        """Score every image of a batch by itself."""

@@ -19,6 +19,7 @@ def model_card(card: Card) -> str:
         "input, output": "RGB float in [0, 1]",
         "loss": "L1 on [0, 255]" + (f" + {defence['weight']:g} x bits of the feature layer" if defence else ""),
         "defence": ", ".join(f"{key} {value}" for key, value in defence.items()) if defence else "none",
+        "starts from": f"{recipe['start']}, sha256 `{training['started_from']}`" if recipe["start"] else "random weights",
         "data": f"{training['images']} images; {data['licence']}",
         "steps": f"{training['steps']} of {data['batch']} patches of {data['patch']} x {data['patch']}",
         "optimiser": f"Adam, {optimizer['rate']:g}, {optimizer['schedule']}",

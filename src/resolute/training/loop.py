@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import math
+import pickle
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from resolute.errors import CheckpointError, ConfigError, TrainingError
 from resolute.files import write_atomically, write_text
 from resolute.measure.fidelity import psnr_y
 from resolute.models.base import Card, Restorer
-from resolute.models.weights import save_model
+from resolute.models.weights import read_weights, save_model, weights_sha256
 from resolute.randomness import stream_seed
 from resolute.training.card import model_card
 from resolute.training.patches import Patches
@@ -79,7 +80,8 @@ def train(
     fabric.launch()
     patches = Patches(data, recipe.model.scale, recipe.data.patch, recipe.data.validation, on_read)
     run = _Run(recipe, patches, out, fabric)
-    run.resume()
+    if not run.resume():
+        run.begin()
     while run.step < recipe.optimizer.steps:
         figures = run.advance()
         if not math.isfinite(figures["loss"]):
@@ -121,6 +123,7 @@ class _Run:
         self.fabric = fabric
         self.step = 0
         self.last: Figures = {}
+        self.started_from = ""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(recipe.seed, "weights"))
             model = recipe.build()
@@ -136,6 +139,25 @@ class _Run:
         self.module, self.optimizer = fabric.setup(self.parts, optimizer)
         if defence is not None:
             defence.generator = torch.Generator(device=fabric.device)
+
+    def begin(self) -> None:
+        """Take the weights that the recipe starts from, if it names any."""
+        if not self.recipe.start:
+            return
+        beside = self.out.parent / self.recipe.start / f"{self.recipe.start}.safetensors"
+        path = Path(self.recipe.start) if self.recipe.start.endswith(".safetensors") else beside
+        if not path.is_file():
+            raise ConfigError(f"{self.recipe.name} starts from {path}, which is not there: train that first")
+        state, _ = read_weights(path)
+        density = path.with_suffix(".density.pt")
+        try:
+            self.parts.model.load_state_dict(state)
+            if self.parts.defence is not None and density.is_file():
+                self.parts.defence.density.load_state_dict(torch.load(density, map_location="cpu", weights_only=True))
+        except (RuntimeError, pickle.UnpicklingError) as error:
+            raise ConfigError(f"{self.recipe.name} cannot start from {path}: {' '.join(str(error).split())}") from None
+        self.average = {name: tensor.clone() for name, tensor in self.parts.model.state_dict().items()}
+        self.started_from = weights_sha256(state)
 
     @property
     def checkpoint(self) -> Path:
@@ -211,13 +233,14 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "figures": self.last,
+            "started_from": self.started_from,
         }
         _write_tensors(self.checkpoint, content)
 
-    def resume(self) -> None:
-        """Take up the checkpoint in ``out``, if there is one."""
+    def resume(self) -> bool:
+        """Take up the checkpoint in ``out``, and tell whether there is one."""
         if not self.checkpoint.exists():
-            return
+            return False
         try:
             content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             recipe = content["recipe"]
@@ -229,6 +252,8 @@ class _Run:
         self.optimizer.load_state_dict(content["optimizer"])
         self.average = content["average"]
         self.step, self.last = content["step"], content["figures"]
+        self.started_from = content["started_from"]
+        return True
 
     def abandon(self, figures: Figures) -> TrainingError:
         """Go back to the last good checkpoint, write it as the model, and return the error to raise."""
@@ -251,6 +276,7 @@ class _Run:
             with self._evaluated_model() as model:
                 training: dict[str, object] = {
                     "recipe": dataclasses.asdict(self.recipe),
+                    "started_from": self.started_from,
                     "steps": self.step,
                     "images": len(self.patches.training),
                     "validation": self.last,

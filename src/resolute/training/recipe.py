@@ -100,6 +100,8 @@ class Recipe:
 
     Attributes:
         name: of the model that comes out.
+        start: weights to start from instead of random ones: the name of a recipe whose run lies beside this one, or a
+            safetensors file. The density of a regularised run comes along.
         seed: of the initial weights, the patches and the noise.
         precision: ``bf16-mixed`` or ``32-true``.
         checkpoint_every: steps between checkpoints.
@@ -113,6 +115,7 @@ class Recipe:
     """
 
     name: str
+    start: str = ""
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     checkpoint_every: int = pydantic.Field(default=1000, ge=1)
