@@ -435,6 +435,7 @@ def test_a_broken_model_is_told_from_a_robust_one():
         (torch.zeros(0, 3, 4, 4), "not empty"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_images_of_the_wrong_kind_are_refused(x, message):
     with pytest.raises(ValueError, match=message):
         PGD(epsilon=EPSILON, steps=1)(network(), x)
