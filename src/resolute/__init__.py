@@ -47,7 +47,19 @@ from resolute.measure import (
     psnr_y,
     ssim_y,
 )
-from resolute.models import EDSR, Bicubic, Card, Restorer, load
+from resolute.models import (
+    EDSR,
+    Bicubic,
+    Card,
+    QualityNet,
+    Restorer,
+    Scorer,
+    ScorerCard,
+    as_scorer,
+    load,
+    load_scorer,
+)
+from resolute.models.denoisers import DnCNN, UNet
 from resolute.report import write_markdown, write_report
 from resolute.resize import downscale, mod_crop, upscale, upscale_tensor
 from resolute.studies import (
@@ -59,7 +71,7 @@ from resolute.studies import (
     verdict,
     worst_case,
 )
-from resolute.training import Recipe, Trained, train
+from resolute.training import DenoiseRecipe, Recipe, ScoreRecipe, Trained, read_recipe, train
 
 __all__ = [
     "EDSR",
@@ -78,6 +90,8 @@ __all__ = [
     "CheckpointError",
     "Clever",
     "ConfigError",
+    "DenoiseRecipe",
+    "DnCNN",
     "EntropyRegularizer",
     "FeatureDisruption",
     "FeatureShift",
@@ -87,24 +101,32 @@ __all__ = [
     "Objective",
     "OutputError",
     "OutputShift",
+    "QualityNet",
     "Recipe",
     "Record",
     "ResoluteError",
     "Restorer",
+    "ScoreRecipe",
+    "Scorer",
+    "ScorerCard",
     "Store",
     "Study",
     "Trained",
     "TrainingError",
+    "UNet",
     "__version__",
+    "as_scorer",
     "bootstrap_mean",
     "clever",
     "compare",
     "downscale",
     "load",
+    "load_scorer",
     "mod_crop",
     "psnr_rgb",
     "psnr_y",
     "read_image",
+    "read_recipe",
     "sample_image",
     "ssim_y",
     "summarize",

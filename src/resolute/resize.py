@@ -55,6 +55,18 @@ def upscale_tensor(x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "b 
     return rows @ x @ columns.T
 
 
+def downscale_tensor(x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "b c h1 w1"]:
+    """Shrink float images by an integer factor with the same weights, unrounded, linear and differentiable.
+
+    Example:
+        >>> downscale_tensor(torch.ones(1, 3, 8, 7), 2).shape
+        torch.Size([1, 3, 4, 4])
+    """
+    rows = torch.tensor(_weights(x.shape[-2], -scale, "mirror")).to(x)
+    columns = torch.tensor(_weights(x.shape[-1], -scale, "mirror")).to(x)
+    return rows @ x @ columns.T
+
+
 def mod_crop(image: UInt8[np.ndarray, "h w c"], scale: int) -> UInt8[np.ndarray, "h1 w1 c"]:
     """Crop bottom and right so that height and width are multiples of ``scale``.
 

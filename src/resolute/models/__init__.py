@@ -1,7 +1,31 @@
-"""What is judged: super-resolution models, built in or from a file."""
+"""What is judged: super-resolution models and quality metrics, built in, from a file, or of the user's own."""
 
-from resolute.models.base import Card, Restorer
+from resolute.models.base import Card, Restorer, Scorer, ScorerCard
+from resolute.models.brisque import BRISQUE
 from resolute.models.edsr import EDSR
+from resolute.models.function import as_scorer
+from resolute.models.mobilenet import MobileNetScorer
+from resolute.models.niqe import NIQE
+from resolute.models.probe import probe
+from resolute.models.quality import QualityNet
 from resolute.models.registry import Bicubic, built_in_models, load
+from resolute.models.scorers import built_in_scorers, load_scorer
 
-__all__ = ["EDSR", "Bicubic", "Card", "Restorer", "built_in_models", "load"]
+__all__ = [
+    "BRISQUE",
+    "EDSR",
+    "NIQE",
+    "Bicubic",
+    "Card",
+    "MobileNetScorer",
+    "QualityNet",
+    "Restorer",
+    "Scorer",
+    "ScorerCard",
+    "as_scorer",
+    "built_in_models",
+    "built_in_scorers",
+    "load",
+    "load_scorer",
+    "probe",
+]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from resolute.errors import ImageError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,11 +78,15 @@ class ScorerCard:
         name: what the metric is called in tables and records.
         architecture: name and arguments of its class, enough to build it again.
         low, high: what the score provably cannot leave, whatever the image; None where nothing is proven.
+        usual: the range that its authors say scores span, as (low, high); it proves nothing.
         lower_better: True where a lower score means better quality.
         size_rule: what the metric does to the size of its input, in words: ``any``, or ``resized to 224 x 224``.
         smallest: least side of an image that it can score, in pixels.
-        batch_invariant: whether the score of an image is the same alone and among others; None until probed.
-        differentiable: whether a finite gradient that is not zero reaches the image; None until probed.
+        batch_invariant: whether the score of an image is the same alone and among others, but for rounding; None
+            until probed, as the next three.
+        batch_gap: largest difference that the probe saw between the two; 0 where they agree to the bit.
+        deterministic: whether two calls give the same scores to the bit.
+        differentiable: whether a finite gradient that is not zero reaches the image.
         licence: terms under which the weights may be used.
         sha256: of the weights' tensors (see ``models.weights.weights_sha256``), empty for untrained weights.
         training: how the weights came about; empty if unknown.
@@ -89,10 +96,13 @@ class ScorerCard:
     architecture: dict[str, object]
     low: float | None = None
     high: float | None = None
+    usual: tuple[float, float] | None = None
     lower_better: bool = False
     size_rule: str = "any"
     smallest: int = 1
     batch_invariant: bool | None = None
+    batch_gap: float | None = None
+    deterministic: bool | None = None
     differentiable: bool | None = None
     licence: str = "unknown"
     sha256: str = ""
@@ -102,9 +112,19 @@ class ScorerCard:
 class Scorer(nn.Module, ABC):
     """A no-reference quality metric: RGB float in [0, 1] in, one score an image out.
 
+    A subclass declares its facts as attributes, of the class or of the instance.
+
     Attributes:
+        low, high, usual, lower_better, size_rule, smallest: as on the card (see ``ScorerCard``).
         card: the facts about this metric, set by ``load_scorer``; None for a metric built by hand.
     """
+
+    low: float | None = None
+    high: float | None = None
+    usual: tuple[float, float] | None = None
+    lower_better: bool = False
+    size_rule: str = "any"
+    smallest: int = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,4 +136,32 @@ class Scorer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """Score every image of a batch by itself."""
+        """Score every image of a batch by itself.
+
+        Raises:
+            ImageError: the images are smaller than ``smallest``.
+        """
+
+    def describe(
+        self, name: str, *, licence: str = "unknown", sha256: str = "", training: Mapping[str, object] | None = None
+    ) -> ScorerCard:
+        """Return a card of this metric's declared facts; what only a probe can tell stays None."""
+        return ScorerCard(
+            name=name,
+            architecture=self.arguments(),
+            low=self.low,
+            high=self.high,
+            usual=self.usual,
+            lower_better=self.lower_better,
+            size_rule=self.size_rule,
+            smallest=self.smallest,
+            licence=licence,
+            sha256=sha256,
+            training=dict(training or {}),
+        )
+
+    def require_size(self, x: Float[Tensor, "b 3 h w"]) -> None:
+        """Raise ImageError if the images have a side below ``smallest``."""
+        height, width = x.shape[-2:]
+        if min(height, width) < self.smallest:
+            raise ImageError(f"this metric needs {self.smallest} pixels a side; the image has {width} x {height}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -11,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.errors import CheckpointError
-from resolute.models.base import Card, Restorer
+from resolute.models.base import Card, Restorer, ScorerCard
+from resolute.models.denoisers import DnCNN, UNet
 from resolute.models.edsr import EDSR
-from resolute.models.weights import read_weights, weights_sha256
+from resolute.models.weights import built_in_weights, misfit, read_weights, weights_sha256
 from resolute.resize import upscale_tensor
 
-ARCHITECTURES: tuple[type[EDSR], ...] = (EDSR,)
+ARCHITECTURES: tuple[type[EDSR] | type[UNet] | type[DnCNN], ...] = (EDSR, UNet, DnCNN)
 
 
 class Bicubic(Restorer):
@@ -44,9 +44,8 @@ class Bicubic(Restorer):
 
 
 def built_in_models() -> dict[str, Path]:
-    """Return the names and files of the models trained by this project."""
-    folder = Path(str(resources.files("resolute") / "weights"))
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    """Return the names and files of the super-resolution models trained by this project."""
+    return built_in_weights(Card)
 
 
 def load(model: str | Path, scale: int | None = None) -> Restorer:
@@ -69,11 +68,13 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
         restorer: Restorer = Bicubic(scale or 4)
         restorer.card = Card(name="bicubic", architecture=restorer.arguments(), scale=restorer.scale, licence="MIT")
         return restorer.eval()
-    path = built_in_models().get(str(model), Path(model))
+    path = {**built_in_models(), **built_in_weights(ScorerCard)}.get(str(model), Path(model))
     if not path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth"):
         known = ", ".join([*built_in_models(), "bicubic"])
         raise CheckpointError(f"no model named {str(model)!r}; give a weights file or one of {known}")
     state, card = read_weights(path)
+    if isinstance(card, ScorerCard):
+        raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
     restorer = _build(state, path.name)
     if scale is not None and restorer.scale != scale:
         raise CheckpointError(f"{path.name} upscales by {restorer.scale}, not by {scale}; give the matching checkpoint")
@@ -88,16 +89,12 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
     return restorer.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue], a gap in torch's stubs
 
 
-def _build(state: dict[str, Tensor], name: str) -> EDSR:
+def _build(state: dict[str, Tensor], name: str) -> Restorer:
     for architecture in ARCHITECTURES:
         if architecture.detects(state):
             try:
                 return architecture.from_state_dict(state)
             except (RuntimeError, ValueError, LookupError, ArithmeticError) as error:
-                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-                what = lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__
-                raise CheckpointError(
-                    f"{name} looks like {architecture.__name__} but does not fit it: {what[:300]}"
-                ) from None
+                raise misfit(name, architecture.__name__, error) from None
     known = ", ".join(architecture.__name__ for architecture in ARCHITECTURES)
     raise CheckpointError(f"{name}: no known architecture has its {len(state)} keys; known are {known}")

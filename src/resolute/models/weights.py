@@ -8,18 +8,26 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from resolute.errors import CheckpointError
 from resolute.files import write_atomically
-from resolute.models.base import Card, Restorer
+from resolute.models.base import Card, ScorerCard
 
 State = dict[str, Tensor]
+AnyCard = TypeVar("AnyCard", Card, ScorerCard)
+
+# What a file says that it holds, and the class of its card. Files without a word on it hold a restorer.
+_KINDS: dict[str, type[Card] | type[ScorerCard]] = {"restorer": Card, "scorer": ScorerCard}
+
+_BUILT_IN = Path(str(resources.files("resolute") / "weights"))
 
 # Where training code commonly nests the weights in a checkpoint, most specific first.
 _NESTINGS = ("params_ema", "params", "state_dict", "model")
@@ -40,17 +48,25 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_model(model: Restorer, path: Path, card: Card) -> Card:
+def save_model(model: nn.Module, path: Path, card: AnyCard) -> AnyCard:
     """Write the weights and the card to one safetensors file; return the card with the weights' sha256."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     card = dataclasses.replace(card, sha256=weights_sha256(state))
     metadata = {"card": json.dumps(dataclasses.asdict(card), sort_keys=True)}
+    if not isinstance(card, Card):
+        metadata["kind"] = next(kind for kind, facts in _KINDS.items() if isinstance(card, facts))
     # Not save_file, whose errors on a full disk are no OSError.
     write_atomically(path, lambda temporary: temporary.write_bytes(save(state, metadata)))
     return card
 
 
-def read_weights(path: Path) -> tuple[State, Card | None]:
+def built_in_weights(card: type[Card] | type[ScorerCard]) -> dict[str, Path]:
+    """Return the names and files of this project's weights that carry a card of the given class."""
+    files = {path.stem: path for path in sorted(_BUILT_IN.glob("*.safetensors"))}
+    return {name: path for name, path in files.items() if _KINDS.get(_metadata(path).get("kind", "restorer")) is card}
+
+
+def read_weights(path: Path) -> tuple[State, Card | ScorerCard | None]:
     """Read a weights file, and its card where Resolute wrote it.
 
     Raises:
@@ -65,18 +81,33 @@ def read_weights(path: Path) -> tuple[State, Card | None]:
     return state, card
 
 
-def _read_safetensors(path: Path) -> tuple[State, Card | None]:
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
+def _read_safetensors(path: Path) -> tuple[State, Card | ScorerCard | None]:
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
-            metadata = file.metadata() or {}
+        metadata = _metadata(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path.name} is no readable safetensors file ({_first_line(error)})") from None
+    kind = metadata.get("kind", "restorer")
+    if "card" in metadata and kind not in _KINDS:
+        raise CheckpointError(f"{path.name} holds a {kind[:40]!r}, which this version does not know; update Resolute")
     try:
-        card = Card(**json.loads(metadata["card"])) if "card" in metadata else None
-    except (TypeError, ValueError):
+        card = _card(json.loads(metadata["card"]), _KINDS[kind]) if "card" in metadata else None
+    except (TypeError, ValueError, AttributeError):
         raise CheckpointError(f"{path.name} carries a damaged model card; copy the file again") from None
     return state, card
+
+
+def _card(facts: dict[str, Any], kind: type[Card] | type[ScorerCard]) -> Card | ScorerCard:
+    if facts.get("usual") is not None:
+        # JSON knows no tuples.
+        facts = {**facts, "usual": tuple(facts["usual"])}
+    return kind(**facts)
 
 
 def _read_checkpoint(path: Path) -> State:
@@ -104,3 +135,10 @@ def _read_checkpoint(path: Path) -> State:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+def misfit(file: str, architecture: str, error: Exception) -> CheckpointError:
+    """Return the error that says in one line why weights that look like an architecture do not load into it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    what = lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__
+    return CheckpointError(f"{file} looks like {architecture} but does not fit it: {what[:300]}")

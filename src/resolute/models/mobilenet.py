@@ -1,0 +1,198 @@
+"""A quality metric on the features of a MobileNetV2 (Sandler et al., CVPR 2018) trained to classify ImageNet.
+
+The layout is that of the Keras release with its batch norms folded in: 52 convolutions with bias, ReLU6, images on
+[-1, 1], and stride-2 convolutions padded on the right and at the bottom only where the size is even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resolute.errors import CheckpointError
+from resolute.models.base import Scorer
+from resolute.models.pooling import ScoreHead, mean_and_std
+from resolute.models.weights import read_weights
+
+# Expansion, channels, repeats and stride of the seven groups of blocks: table 2 of the paper, at width 1.0.
+_GROUPS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+_LAST = 1280
+
+# The blocks after which the image is halved next, and the end: one pooling for each size.
+_STAGES = (0, 2, 5, 12, 16)
+FEATURES = 2 * (16 + 24 + 32 + 96 + _LAST)
+
+
+class _Conv(nn.Module):
+    """A convolution with bias, padded as Keras does, and ReLU6 unless it is a linear bottleneck."""
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int = 1, stride: int = 1, groups: int = 1, relu: bool = True
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2 if stride == 1 else 0, groups=groups)
+        self.relu = relu
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        if self.conv.stride[0] == 2:
+            height, width = x.shape[-2:]
+            x = F.pad(x, (width % 2, 1, height % 2, 1))
+        x = self.conv(x)
+        return F.relu6(x) if self.relu else x
+
+
+class _Bottleneck(nn.Module):
+    """Expand, filter each channel, project; with a skip where input and output have one shape."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        width = inputs * expansion
+        expand = [_Conv(inputs, width)] if expansion > 1 else []
+        depthwise = _Conv(width, width, size=3, stride=stride, groups=width)
+        self.c = nn.Sequential(*expand, depthwise, _Conv(width, outputs, relu=False))
+        self.skip = stride == 1 and inputs == outputs
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        return x + self.c(x) if self.skip else self.c(x)
+
+
+class MobileNetFeatures(nn.Module):
+    """MobileNetV2 up to its last convolution; its parameter names are those of the int8 file that ``read`` expects.
+
+    Example:
+        >>> mean, std = MobileNetFeatures()(torch.rand(2, 3, 64, 50))
+        >>> mean.shape, std.shape
+        (torch.Size([2, 1448]), torch.Size([2, 1448]))
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _Conv(3, 32, size=3, stride=2)
+        blocks: list[nn.Module] = []
+        channels = 32
+        for expansion, outputs, repeats, stride in _GROUPS:
+            for i in range(repeats):
+                blocks.append(_Bottleneck(channels, outputs, expansion, stride if i == 0 else 1))
+                channels = outputs
+        self.blocks = nn.ModuleList(blocks)
+        self.head = _Conv(channels, _LAST)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
+        """Return means and standard deviations of the channels of five stages, of an image in [0, 1]."""
+        maps = self.stem(2 * x - 1)
+        pooled: list[tuple[Tensor, Tensor]] = []
+        for i, block in enumerate(self.blocks):
+            maps = block(maps)
+            if i in _STAGES[:-1]:
+                pooled.append(mean_and_std(maps))
+        pooled.append(mean_and_std(self.head(maps)))
+        means, stds = zip(*pooled, strict=True)
+        return torch.cat(means, dim=1), torch.cat(stds, dim=1)
+
+    def read(self, path: Path) -> None:
+        """Load weights kept as int8 with one scale an output channel: ``weight_int8 * weight_scale``.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or no backbone of this layout.
+        """
+        packed, _ = read_weights(path)
+        try:
+            state = {
+                name.removesuffix("_int8"): tensor.float() * packed[name.replace("_int8", "_scale")].view(-1, 1, 1, 1)
+                if name.endswith("_int8")
+                else tensor
+                for name, tensor in packed.items()
+                if not name.endswith("_scale")
+            }
+            self.load_state_dict(state, strict=True)
+        except (RuntimeError, LookupError):
+            raise CheckpointError(
+                f"{path.name} is no int8 backbone of MobileNetV2 1.0 in the Keras layout (52 convolutions)"
+            ) from None
+
+
+class MobileNetScorer(Scorer):
+    """A perceptron on means and deviations of MobileNetV2 features; its sigmoid ends on a proven range.
+
+    Only the perceptron learns, unless ``fine_tune``: then the backbone does too. A saved metric holds both. Built by
+    hand the backbone is random: ``from_backbone`` reads it from a file.
+
+    Args:
+        hidden: units of the perceptron; 0 for a linear one.
+        low, high: the range of the score.
+        fine_tune: let the backbone train.
+
+    Raises:
+        ImageError: images below 32 pixels a side, when called.
+
+    Example:
+        >>> metric = MobileNetScorer(hidden=16)
+        >>> sum(p.numel() for p in metric.parameters() if p.requires_grad)
+        52161
+        >>> metric(torch.rand(2, 3, 64, 50)).shape
+        torch.Size([2])
+    """
+
+    smallest = 32
+
+    def __init__(self, hidden: int = 64, low: float = 0.0, high: float = 100.0, fine_tune: bool = False) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+        self._arguments = {"hidden": hidden, "low": low, "high": high, "fine_tune": fine_tune}
+        self.backbone = MobileNetFeatures().requires_grad_(fine_tune)
+        self.head = ScoreHead(FEATURES, hidden, low, high)
+
+    @classmethod
+    def from_backbone(
+        cls, path: Path, hidden: int = 64, low: float = 0.0, high: float = 100.0, fine_tune: bool = False
+    ) -> MobileNetScorer:
+        """Build the metric with an untrained perceptron on the backbone in a file.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or no such backbone.
+        """
+        metric = cls(hidden, low, high, fine_tune)
+        metric.backbone.read(path)
+        return metric
+
+    @staticmethod
+    def detects(state: Mapping[str, Tensor]) -> bool:
+        """Tell whether ``state`` has the layout of this metric."""
+        return {"backbone.stem.conv.weight", "backbone.head.conv.weight", "head.range"} <= state.keys()
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> MobileNetScorer:
+        """Build the metric that ``state`` belongs to, its arguments read from names and shapes, and load it strictly.
+
+        Raises:
+            RuntimeError: missing or surplus keys, or shapes that do not fit together.
+        """
+        hidden = state["head.hidden.0.weight"].shape[0] if "head.hidden.0.weight" in state else 0
+        low, high = state["head.range"].tolist()
+        metric = cls(hidden, low, high)
+        metric.load_state_dict(dict(state), strict=True)
+        return metric
+
+    def arguments(self) -> dict[str, object]:
+        return {"class": "MobileNetScorer", **self._arguments}
+
+    def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
+        """Return the pooled features that the perceptron reads: means, then standard deviations."""
+        self.require_size(x)
+        return torch.cat(self.backbone(x), dim=1)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        return self.head(self.features(x))

@@ -1,0 +1,60 @@
+"""From feature maps to a score in a proven range: what the learned quality metrics share."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def mean_and_std(
+    maps: Float[Tensor, "b c h w"], floor: float = 1e-4
+) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
+    """Return the mean and the standard deviation of every channel of every image, in float32 at least.
+
+    ``floor`` is added to the variance, so that the root and its logarithm have a finite gradient on a flat image.
+
+    Example:
+        >>> mean, std = mean_and_std(torch.ones(2, 3, 4, 4))
+        >>> mean.shape, std.shape
+        (torch.Size([2, 3]), torch.Size([2, 3]))
+    """
+    values = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    # In two passes, which is several times as fast as torch.var_mean on maps in channels_last order.
+    mean = values.mean(dim=(2, 3), keepdim=True)
+    variance = (values - mean).square().mean(dim=(2, 3))
+    return mean.flatten(1), (variance + floor).sqrt()
+
+
+class ScoreHead(nn.Module):
+    """A perceptron from pooled features to a score that cannot leave [low, high]: ``low + (high - low) * sigmoid(z)``.
+
+    It runs in float32 whatever the autocast of the network before it: bfloat16 resolves a score of 70 to 0.5.
+
+    Args:
+        features: length of the input.
+        hidden: units between; 0 for a linear head.
+        low, high: the range, kept with the weights.
+
+    Example:
+        >>> ScoreHead(8, hidden=4)(torch.full((2, 8), 1e9)).shape
+        torch.Size([2])
+    """
+
+    range: Tensor
+
+    def __init__(self, features: int, hidden: int, low: float = 0.0, high: float = 100.0) -> None:
+        if not low < high:
+            raise ValueError(f"low is below high, not {low} and {high}")
+        super().__init__()
+        self.register_buffer("range", torch.tensor([low, high], dtype=torch.float32))
+        self.norm = nn.LayerNorm(features)
+        self.hidden = nn.Sequential(nn.Linear(features, hidden), nn.GELU()) if hidden else nn.Sequential()
+        self.score = nn.Linear(hidden or features, 1)
+
+    def forward(self, pooled: Float[Tensor, "b f"]) -> Float[Tensor, " b"]:
+        with torch.autocast(pooled.device.type, enabled=False):
+            share = torch.sigmoid(self.score(self.hidden(self.norm(pooled))).squeeze(1))
+            low, high = self.range.unbind()
+            # Clamped because the last rounding could step over the end.
+            return (low + (high - low) * share).clamp(low, high)

@@ -1,0 +1,91 @@
+"""From a name or a file to a quality metric: the built-in ones, the classical ones, and those of pyiqa."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from resolute.errors import CheckpointError
+from resolute.models.base import Card, Scorer, ScorerCard
+from resolute.models.brisque import BRISQUE
+from resolute.models.external import load_external
+from resolute.models.mobilenet import MobileNetScorer
+from resolute.models.naturalness import parameter_file
+from resolute.models.niqe import NIQE
+from resolute.models.probe import probe
+from resolute.models.quality import QualityNet
+from resolute.models.weights import built_in_weights, misfit, read_weights, weights_sha256
+
+SCORER_ARCHITECTURES: tuple[type[QualityNet] | type[MobileNetScorer], ...] = (QualityNet, MobileNetScorer)
+
+
+def built_in_scorers() -> dict[str, Path]:
+    """Return the names and files of the quality metrics trained by this project."""
+    return built_in_weights(ScorerCard)
+
+
+def load_scorer(scorer: str | Path, data: Path | None = None) -> Scorer:
+    """Load a quality metric by name or from a weights file, and probe it (see ``models.probe``).
+
+    The architecture of a file is recognised from its layout. The metric comes in evaluation mode, with its card.
+
+    Args:
+        scorer: a built-in name (``quality-s``); ``niqe`` or ``brisque``; ``pyiqa:`` and the name of one of pyiqa's
+            metrics (``pyiqa:dbcnn``); or the path of a ``.safetensors``, ``.pt`` or ``.pth`` file.
+        data: the folder of research data with the parameters of ``niqe`` and ``brisque`` below ``iqa/weights``; by
+            default the one that RESOLUTE_DATA names.
+
+    Raises:
+        CheckpointError: no such metric; a damaged, hostile or non-finite file; an unknown layout; a model that is no
+            quality metric; parameters that are not there; weights that pyiqa cannot download.
+        ConfigError: pyiqa is missing or has no such metric; the metric fails on sample images.
+    """
+    if str(scorer).startswith("pyiqa:"):
+        external = load_external(str(scorer).removeprefix("pyiqa:"))
+        # Some of these crop or tile their input and fail on small ones.
+        external.card = probe(external, side=384)
+        return external
+    if scorer in ("niqe", "brisque"):
+        return _classical(str(scorer), data)
+    path = {**built_in_scorers(), **built_in_weights(Card)}.get(str(scorer), Path(scorer))
+    if not path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth"):
+        known = ", ".join([*built_in_scorers(), "niqe", "brisque", "pyiqa:NAME"])
+        raise CheckpointError(f"no quality metric named {str(scorer)!r}; give a weights file or one of {known}")
+    state, card = read_weights(path)
+    if isinstance(card, Card):
+        raise CheckpointError(f"{path.name} holds a super-resolution model; load it with load")
+    metric = _build(state, path.name)
+    facts = metric.describe(path.stem, sha256=weights_sha256(state))
+    if card is None:
+        card = facts
+    elif card.sha256 != facts.sha256:
+        raise CheckpointError(f"{path.name} does not match the sha256 on its card; copy the file again")
+    elif (card.low, card.high, card.lower_better) != (facts.low, facts.high, facts.lower_better):
+        raise CheckpointError(f"{path.name} does not match the range on its card; copy the file again")
+    metric.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue], a gap in torch's stubs
+    metric.card = probe(metric, dataclasses.replace(card, smallest=facts.smallest, size_rule=facts.size_rule))
+    return metric
+
+
+def _classical(name: str, data: Path | None) -> Scorer:
+    if name == "niqe":
+        metric: Scorer = NIQE.read(parameter_file("niqe_pris_params.npz", data))
+    else:
+        metric = BRISQUE.read(parameter_file("brisque", data))
+    card = metric.eval().describe(name, licence="parameters: Apache-2.0", sha256=weights_sha256(metric.state_dict()))
+    metric.card = probe(metric, card)
+    return metric
+
+
+def _build(state: dict[str, Tensor], name: str) -> Scorer:
+    for architecture in SCORER_ARCHITECTURES:
+        if architecture.detects(state):
+            try:
+                return architecture.from_state_dict(state)
+            except (RuntimeError, ValueError, LookupError, ArithmeticError, TypeError) as error:
+                raise misfit(name, architecture.__name__, error) from None
+    known = ", ".join(architecture.__name__ for architecture in SCORER_ARCHITECTURES)
+    raise CheckpointError(f"{name}: no known quality metric has its {len(state)} keys; known are {known}")
