@@ -4,7 +4,7 @@ from resolute.attacks.ascent import Adversarial, Ascent, Attack
 from resolute.attacks.ball import L2, Ball, Linf
 from resolute.attacks.feature import FDA
 from resolute.attacks.gradient import FGSM, IFGSM, PGD
-from resolute.attacks.objective import FeatureDisruption, FeatureShift, Objective, OutputShift
+from resolute.attacks.objective import FeatureDisruption, FeatureShift, Objective, OutputShift, ScoreGain
 
 __all__ = [
     "FDA",
@@ -21,4 +21,5 @@ __all__ = [
     "Linf",
     "Objective",
     "OutputShift",
+    "ScoreGain",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import final
+from typing import Literal, final
 
 from resolute.attacks.ascent import Ascent, Attack, Start
-from resolute.attacks.ball import Linf
+from resolute.attacks.ball import L2, Linf
 from resolute.attacks.objective import Objective, OutputShift
 
 
@@ -76,6 +76,7 @@ class PGD(Attack):
         steps: gradient steps a restart.
         relative_step: step as a share of ``epsilon``.
         restarts: independent random starts; the best is kept for every image.
+        norm: of ``epsilon``, the l-infinity norm or the l2 norm over all pixels and channels.
 
     Example:
         >>> round(PGD(epsilon=4 / 255).ascent().step_size * 255, 3)
@@ -87,11 +88,12 @@ class PGD(Attack):
     restarts: int = 1
     objective: Objective = OutputShift()
     start: Start = "uniform"
+    norm: Literal["linf", "l2"] = "linf"
 
     def ascent(self) -> Ascent:
         return Ascent(
             objective=self.objective,
-            ball=Linf(self.epsilon),
+            ball=Linf(self.epsilon) if self.norm == "linf" else L2(self.epsilon),
             steps=self.steps,
             step_size=self.relative_step * self.epsilon,
             start=self.start,

@@ -49,6 +49,21 @@ class OutputShift:
 
 @final
 @dataclasses.dataclass(frozen=True)
+class ScoreGain:
+    """The score of a quality metric, or what it lacks: which way an attacker drives it.
+
+    Args:
+        sign: 1 to raise the score, -1 to lower it.
+    """
+
+    sign: Literal[1, -1] = 1
+
+    def bind(self, model: nn.Module, clean: Images) -> Bound:
+        return lambda x: self.sign * model(x).float()
+
+
+@final
+@dataclasses.dataclass(frozen=True)
 class FeatureShift:
     """Squared distance of the features from their clean values, a mean over elements, summed over layers.
 

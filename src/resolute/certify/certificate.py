@@ -1,0 +1,266 @@
+"""The certificate: a proven interval of a smoothed score, and all that is needed to check it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resolute.certify.noise import Kind, alias_table
+from resolute.certify.order_statistics import Ranks, fixed_ranks, level, median_rank, median_slack, sequential_ranks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Smoothing:
+    """How a score was smoothed and sampled: everything but the samples that determines a certificate.
+
+    Attributes:
+        sigma: standard deviation of the noise, on the scale of [0, 1].
+        n: samples drawn, or allowed at most in sequential mode.
+        alpha: chance that the guarantee fails, all sides together.
+        seed: of the noise.
+        noise: ``gaussian`` in float32, or ``grid``, exact on the 8-bit grid.
+        deployed: samples behind the deployed score that the guarantee is to cover too (end to end); 0 for the true
+            median alone.
+        sequential: whether sampling could stop early.
+    """
+
+    sigma: float = 0.12
+    n: int = 1000
+    alpha: float = 0.001
+    seed: int = 0
+    noise: Kind = "gaussian"
+    deployed: int = 0
+    sequential: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0 < self.sigma <= 10 and self.n >= 1 and 0 < self.alpha < 1 and self.deployed >= 0):
+            raise ValueError(
+                "smoothing needs sigma in (0, 10], n of at least 1, alpha in (0, 1) and deployed of at least 0, "
+                f"not {self}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """An interval for one radius.
+
+    Attributes:
+        epsilon: l2 radius over all pixels and channels, on the scale of [0, 1].
+        lower, upper: the interval; the metric's proven range, or infinite, on a side that the samples cannot bound.
+        ranks: the order statistics used, counted from 1.
+    """
+
+    epsilon: float
+    lower: float
+    upper: float
+    ranks: Ranks
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether a side says no more than the metric's range does."""
+        return self.ranks.low is None or self.ranks.high is None
+
+    @property
+    def width(self) -> float:
+        """The paper's delta read as a width: no two images of the ball differ by more."""
+        return self.upper - self.lower
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Certificate:
+    """What was proven about one image.
+
+    Attributes:
+        score: the sampled median, the defended score; NaN where the metric abstained.
+        bounds: the interval at the radius asked for.
+        smoothing: how it was sampled.
+        samples: scores drawn, at most ``smoothing.n``.
+        non_finite: samples that were NaN or infinite; any makes the certificate abstain.
+        size: (height, width) at which the noise was added and the ball is measured.
+        resized: whether the image was resized to that size first.
+        image_sha256: of the image at that size.
+        scorer: the metric's card, as a mapping.
+        low, high: the metric's proven range; infinite where it has none.
+        scores: ``(samples,)`` in the order drawn.
+    """
+
+    score: float
+    bounds: Bounds
+    smoothing: Smoothing
+    samples: int
+    non_finite: int
+    size: tuple[int, int]
+    resized: bool
+    image_sha256: str
+    scorer: dict[str, object]
+    low: float
+    high: float
+    scores: NDArray[np.float64] = dataclasses.field(repr=False)
+
+    @property
+    def abstained(self) -> bool:
+        """Whether nothing is claimed beyond the metric's range."""
+        return self.non_finite > 0
+
+    @property
+    def lower(self) -> float:
+        """Lower end of the interval."""
+        return self.bounds.lower
+
+    @property
+    def upper(self) -> float:
+        """Upper end of the interval."""
+        return self.bounds.upper
+
+    @property
+    def delta(self) -> float:
+        """The paper's delta: the larger distance from the score to an end of the interval."""
+        return max(self.upper - self.score, self.score - self.lower)
+
+    @property
+    def samples_saved(self) -> int:
+        """Samples that stopping early saved."""
+        return self.smoothing.n - self.samples
+
+    def at(self, epsilon: float) -> Bounds:
+        """Return the interval at another radius, from the same samples.
+
+        Each radius holds with the certificate's confidence by itself.
+        """
+        return bounds_of(self._sorted, epsilon, self.smoothing, self.low, self.high, abstain=self.abstained)
+
+    def curve(self, epsilons: Sequence[float]) -> list[Bounds]:
+        """Return the intervals at many radii, from the same samples; see ``at``."""
+        return [self.at(epsilon) for epsilon in epsilons]
+
+    def shift(self, epsilon: float) -> float:
+        """Return a bound on ``|G(x + u) - G(x)|`` with G the true median, for every u of norm up to epsilon (eq. 1).
+
+        Four one-sided bounds share alpha: both ends at epsilon, and both ends of the unperturbed median.
+        """
+        halved = dataclasses.replace(self.smoothing, alpha=self.smoothing.alpha / 2, deployed=0)
+        near, far = (
+            bounds_of(self._sorted, radius, halved, self.low, self.high, abstain=self.abstained)
+            for radius in (0.0, epsilon)
+        )
+        return max(far.upper - near.lower, near.upper - far.lower)
+
+    def largest_epsilon(self, delta: float) -> float:
+        """Return the largest radius at which the true median provably moves by at most ``delta``; 0 if there is none.
+
+        The true shift grows with the radius and so does its bound; hence choosing the radius by the samples does not
+        cost confidence: to err, the bound must fail at the one radius where the true shift passes ``delta``.
+        """
+        if not self.shift(0.0) <= delta:
+            return 0.0
+        inside, outside = 0.0, 8 * self.smoothing.sigma
+        if self.shift(outside) <= delta:
+            return outside
+        for _ in range(40):
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if self.shift(middle) <= delta else (inside, middle)
+        return inside
+
+    @property
+    def error(self) -> float:
+        """Chance that the guarantee fails: alpha, and in grid mode what the drawing of the noise may add."""
+        if self.smoothing.noise == "gaussian":
+            return self.smoothing.alpha
+        draws = self.samples * 3 * self.size[0] * self.size[1]
+        return self.smoothing.alpha + draws * alias_table(self.smoothing.sigma).total_variation
+
+    def words(self) -> str:
+        """Return in words what is guaranteed, under which assumptions, and what is not."""
+        made, name = self.smoothing, self.scorer["name"]
+        if self.abstained:
+            return (
+                f"{name} returned {self.non_finite} scores that are not finite on noisy copies of this image, so "
+                "nothing is certified."
+            )
+        deployed = (
+            f"and the deployed score, a median of {made.deployed} fresh samples whose noise the attacker cannot "
+            "foresee, "
+            if made.deployed
+            else ""
+        )
+        where = "after resizing it to that size" if self.resized else "its size as given"
+        sound = (
+            "The noise was drawn exactly on the 8-bit grid, so the proof also holds in the computer's arithmetic for "
+            "perturbed images on that grid."
+            if made.noise == "grid"
+            else "The noise is float32: the proof is for real numbers, and rounding is not accounted for."
+        )
+        vacuous = (
+            " A side that the samples cannot bound is given as the metric's proven range, or as infinite: it says "
+            "nothing."
+            if self.bounds.vacuous
+            else ""
+        )
+        reach = "" if made.deployed else " A deployed score is a sampled median and may stray from the true one."
+        return (
+            f"With confidence {100 * (1 - self.error):.6g} %, the median of {name} under noise of sigma {made.sigma:g} "
+            f"{deployed}stays in [{self.lower:.6g}, {self.upper:.6g}] for every perturbation of l2 norm up to "
+            f"{self.bounds.epsilon:g} (over all pixels and channels in [0, 1], at {self.size[1]} x {self.size[0]}, "
+            f"{where}), whoever chose it and whatever they know of the metric.{vacuous} {sound}{reach} Nothing is "
+            "said about larger perturbations, about whether the score is a good one, or about the metric without noise."
+        )
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the certificate without its samples as plain data, for JSON; infinities become None."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "scores"}
+        record = {
+            key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+            for key, value in fields.items()
+        }
+        record |= {"delta": self.delta, "vacuous": self.bounds.vacuous, "error": self.error, "words": self.words()}
+        return json.loads(json.dumps(_finite(record)))
+
+    @functools.cached_property
+    def _sorted(self) -> NDArray[np.float64]:
+        return np.sort(self.scores)
+
+
+def bounds_of(
+    ordered: NDArray[np.float64], epsilon: float, made: Smoothing, low: float, high: float, *, abstain: bool = False
+) -> Bounds:
+    """Return the interval at ``epsilon`` from scores in ascending order.
+
+    A guarantee that covers a deployed median too gives half of alpha to the deployed sampling.
+    """
+    alpha, slack = made.alpha, 0.0
+    if made.deployed:
+        alpha, slack = made.alpha / 2, median_slack(made.deployed, made.alpha / 2)
+    p_low = level(epsilon, made.sigma, slack)
+    n = len(ordered)
+    if abstain:
+        ranks = Ranks(None, None)
+    elif made.sequential:
+        ranks = sequential_ranks(n, p_low, alpha, horizon=made.n)
+    else:
+        ranks = fixed_ranks(n, p_low, alpha)
+    return Bounds(
+        epsilon=epsilon,
+        lower=float(ordered[ranks.low - 1]) if ranks.low else low,
+        upper=float(ordered[ranks.high - 1]) if ranks.high else high,
+        ranks=ranks,
+    )
+
+
+def sampled_median(ordered: NDArray[np.float64]) -> float:
+    """Return the median of scores in ascending order, the lower of the two middle ones where n is even."""
+    return float(ordered[median_rank(len(ordered)) - 1])
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

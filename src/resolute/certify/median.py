@@ -1,0 +1,276 @@
+"""Median smoothing: draw scores of noisy copies of an image and certify their median (MS, DMS and DMS-IQA)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resolute.attacks.ascent import frozen
+from resolute.certify.certificate import Bounds, Certificate, Smoothing, bounds_of, sampled_median
+from resolute.certify.noise import Kind, Noise, noise_for, values_sha256
+from resolute.models.base import Scorer
+from resolute.randomness import generator_for
+
+Progress = Callable[[int, int], None]
+Stop = Callable[[Bounds], bool]
+
+# Samples between two looks at the stop rule, and the batch of a GPU. Fixed, so that no option can change a number.
+BLOCK = 32
+
+
+@final
+class DenoisedScorer(Scorer):
+    """A metric behind a denoiser, ``M(clip(D(x)))``: with median smoothing, DMS and DMS-IQA.
+
+    The identity as denoiser gives the metric itself, bit for bit.
+
+    Args:
+        scorer: the metric M.
+        denoiser: D, ``(b, 3, h, w)`` to the same shape.
+    """
+
+    def __init__(self, scorer: Scorer, denoiser: nn.Module) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.denoiser = denoiser
+        self.low, self.high, self.usual = scorer.low, scorer.high, scorer.usual
+        self.lower_better, self.size_rule, self.smallest = scorer.lower_better, scorer.size_rule, scorer.smallest
+        inner = getattr(denoiser, "card", None)
+        if scorer.card is not None:
+            name = inner.name if inner is not None else type(denoiser).__name__
+            self.card = dataclasses.replace(
+                scorer.card, name=f"{scorer.card.name} behind {name}", architecture=self.arguments()
+            )
+
+    def arguments(self) -> dict[str, object]:
+        inner = getattr(self.denoiser, "card", None)
+        denoiser = dataclasses.asdict(inner) if inner is not None else {"class": type(self.denoiser).__name__}
+        return {"class": "DenoisedScorer", "scorer": self.scorer.arguments(), "denoiser": denoiser}
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        return self.scorer(self.denoiser(x).clamp(0, 1))
+
+
+def certify(
+    scorer: Scorer,
+    image: Float[Tensor, "3 h w"],
+    sigma: float = 0.12,
+    epsilon: float = 0.05,
+    n: int = 1000,
+    alpha: float = 0.001,
+    *,
+    seed: int = 0,
+    noise: Kind = "gaussian",
+    deployed: int = 0,
+    size: tuple[int, int] | None = None,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+) -> Certificate:
+    """Certify the median score of an image under Gaussian noise (Theorem 1).
+
+    The noisy copies are clipped to [0, 1] before they are scored. The noise of copy i depends on (seed, image, i)
+    alone, so threads, batches and resuming change nothing; memory does not grow with n but for the scores themselves.
+
+    Args:
+        scorer: the metric; with a denoiser in front, a ``DenoisedScorer``.
+        image: RGB float in [0, 1].
+        sigma: standard deviation of the noise.
+        epsilon: l2 radius of the perturbations, over all pixels and channels.
+        n: samples; at most so many where ``stop`` is given.
+        alpha: chance that the guarantee fails, both sides together.
+        seed: of the noise.
+        noise: ``gaussian`` in float32, or ``grid``, exact on the 8-bit grid.
+        deployed: end to end: let the guarantee cover a deployed median of so many fresh samples as well.
+        size: (height, width) to resize the image to first; the ball is then measured there.
+        stop: sequential mode: sampling ends as soon as it returns True, as ``width_below`` and ``decided_at`` do. The
+            bounds come from a confidence sequence, which is valid at every time, and are somewhat wider for it.
+        progress: called with (samples done, samples in all).
+
+    Raises:
+        ValueError: the image is no RGB image in [0, 1], a parameter is out of range, or a score is outside the range
+            that the metric's card calls proven.
+
+    Example:
+        >>> from resolute.models import as_scorer
+        >>> brightness = as_scorer(lambda x: x.mean(dim=(1, 2, 3)), name="brightness", low=0.0, high=1.0)
+        >>> certificate = certify(brightness, torch.full((3, 16, 16), 0.5), epsilon=0.05, n=200)
+        >>> certificate.lower <= certificate.score <= certificate.upper
+        True
+    """
+    made = Smoothing(
+        sigma=sigma, n=n, alpha=alpha, seed=seed, noise=noise, deployed=deployed, sequential=stop is not None
+    )
+    image = _prepared(image, size)
+    card = scorer.card or scorer.describe(type(scorer).__name__)
+    low = -math.inf if card.low is None else card.low
+    high = math.inf if card.high is None else card.high
+    bounds_of(np.zeros(1), epsilon, made, low, high)  # so that impossible parameters are refused before any sampling
+    scores = _draw(scorer, image, made, epsilon, (low, high), stop, progress)
+    ordered = np.sort(scores)
+    non_finite = int((~np.isfinite(scores)).sum())
+    finite = ordered[np.isfinite(ordered)]
+    if finite.size and (finite[0] < low or finite[-1] > high):
+        raise ValueError(
+            f"{card.name} scored {finite[0]:g} to {finite[-1]:g}, outside the range [{low:g}, {high:g}] that its card "
+            "calls proven: mend the card"
+        )
+    return Certificate(
+        score=math.nan if non_finite else sampled_median(ordered),
+        bounds=bounds_of(ordered, epsilon, made, low, high, abstain=non_finite > 0),
+        smoothing=made,
+        samples=len(scores),
+        non_finite=non_finite,
+        size=(image.shape[1], image.shape[2]),
+        resized=size is not None,
+        image_sha256=values_sha256(image),
+        scorer=dataclasses.asdict(card),
+        low=low,
+        high=high,
+        scores=scores,
+    )
+
+
+def width_below(width: float) -> Stop:
+    """Return the rule that stops once the interval is no wider than ``width``."""
+    return lambda bounds: bounds.width <= width
+
+
+def decided_at(threshold: float) -> Stop:
+    """Return the rule that stops once the interval lies on one side of ``threshold``."""
+    return lambda bounds: bounds.lower > threshold or bounds.upper < threshold
+
+
+def _draw(
+    scorer: Scorer,
+    image: Float[Tensor, "3 h w"],
+    made: Smoothing,
+    epsilon: float,
+    limits: tuple[float, float],
+    stop: Stop | None,
+    progress: Progress | None,
+) -> NDArray[np.float64]:
+    noise = noise_for(made.noise, image, made.sigma, made.seed)
+    scores = np.empty(made.n)
+    done = 0
+    with frozen(scorer), _scoring(scorer, noise, image) as score:
+        while done < made.n:
+            last = min(done + BLOCK, made.n)
+            scores[done:last] = score(done)[: last - done]
+            done = last
+            if progress is not None:
+                progress(done, made.n)
+            if stop is not None:
+                ordered = np.sort(scores[:done])
+                if stop(bounds_of(ordered, epsilon, made, *limits, abstain=not np.isfinite(ordered).all())):
+                    break
+    return scores[:done].copy()
+
+
+@contextlib.contextmanager
+def _scoring(
+    scorer: Scorer, noise: Noise, image: Float[Tensor, "3 h w"]
+) -> Generator[Callable[[int], NDArray[np.float64]]]:
+    """Yield the function that scores one block of noisy copies, the same way however many threads there are.
+
+    On a CPU every copy is scored alone and by one thread, several copies side by side: kernels add up in another order
+    at other batch sizes and thread counts, and one image a thread is also the fastest use of a small cache. Elsewhere a
+    block is one batch, always of the same size.
+    """
+    if image.device.type != "cpu":
+        copies = _copies(BLOCK, image)
+
+        def batched(first: int) -> NDArray[np.float64]:
+            noise.fill(copies, first)
+            with torch.no_grad():
+                return scorer(copies).double().cpu().numpy()
+
+        yield batched
+        return
+
+    threads = torch.get_num_threads()
+    local = threading.local()
+
+    def prepare() -> None:
+        torch.set_num_threads(1)
+        local.copy = _copies(1, image)
+
+    def alone(indices: range) -> list[float]:
+        scores: list[float] = []
+        with torch.no_grad():
+            for index in indices:
+                noise.fill(local.copy, index)
+                scores.append(float(scorer(local.copy)))
+        return scores
+
+    def threaded(first: int) -> NDArray[np.float64]:
+        shares = [range(first + thread, first + BLOCK, threads) for thread in range(threads)]
+        scores = np.empty(BLOCK)
+        for share, found in zip(shares, pool.map(alone, shares), strict=True):
+            scores[share.start - first :: threads] = found
+        return scores
+
+    try:
+        with ThreadPoolExecutor(threads, initializer=prepare) as pool:
+            yield threaded
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _copies(count: int, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    shape = (count, *image.shape)
+    return torch.empty(shape, device=image.device).contiguous(memory_format=torch.channels_last)
+
+
+def _prepared(image: Float[Tensor, "3 h w"], size: tuple[int, int] | None) -> Float[Tensor, "3 new_h new_w"]:
+    if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0 or not image.is_floating_point():
+        raise ValueError(f"an image is a float tensor (3, height, width), not {tuple(image.shape)} {image.dtype}")
+    image = image.detach().float()
+    if not bool(torch.isfinite(image).all()) or float(image.min()) < 0 or float(image.max()) > 1:
+        raise ValueError("an image is finite and in [0, 1]; divide 8-bit values by 255")
+    if size is not None:
+        resized = F.interpolate(image[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+        # Back on the grid of a file, so that the exact noise remains possible.
+        image = (resized * 255).round() / 255
+    return image
+
+
+@final
+class ExpectedScore(Scorer):
+    """The mean score of a few noisy copies, with gradients: what an attacker who knows of the smoothing climbs (EOT).
+
+    Args:
+        scorer: the metric inside the smoothing.
+        sigma: standard deviation of the noise.
+        draws: noisy copies of each image, the same ones at every call.
+        seed: of the noise, which the defender does not share.
+    """
+
+    def __init__(self, scorer: Scorer, sigma: float, draws: int = 8, seed: int = 1) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.sigma = sigma
+        self.draws = draws
+        self.seed = seed
+        self.low, self.high, self.lower_better = scorer.low, scorer.high, scorer.lower_better
+
+    def arguments(self) -> dict[str, object]:
+        inner = self.scorer.arguments()
+        return {"class": "ExpectedScore", "scorer": inner, "sigma": self.sigma, "draws": self.draws, "seed": self.seed}
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        generator = generator_for(self.seed, "expectation")
+        noise = torch.randn((self.draws, *x.shape[1:]), generator=generator).to(x)
+        copies = (x.unsqueeze(1) + self.sigma * noise).clamp(0, 1)
+        return self.scorer(copies.flatten(0, 1)).view(len(x), self.draws).mean(dim=1)

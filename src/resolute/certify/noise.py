@@ -1,0 +1,168 @@
+"""The noise of smoothing: streams keyed by (seed, image, sample index), Gaussian or exact on the 8-bit grid."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import math
+from typing import Literal, Protocol, final, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+Kind = Literal["gaussian", "grid"]
+
+_WORD = 2**64
+
+
+@runtime_checkable
+class Noise(Protocol):
+    """Noisy copies of one image; copy i depends on (seed, image, i) alone."""
+
+    def fill(self, out: Float[Tensor, "b 3 h w"], first: int) -> None:
+        """Write the noisy copies ``first``, ``first + 1``, ... clipped to [0, 1], into ``out``."""
+        ...
+
+
+def noise_for(kind: Kind, image: Float[Tensor, "3 h w"], sigma: float, seed: int) -> Noise:
+    """Return the noise of the given kind around an image in [0, 1], on the image's device.
+
+    Raises:
+        ValueError: ``grid`` noise for an image that is not on the 8-bit grid.
+    """
+    return GridNoise(image, sigma, seed) if kind == "grid" else GaussianNoise(image, sigma, seed)
+
+
+@final
+class GaussianNoise:
+    """``clip(x + sigma * N(0, I))`` in float32.
+
+    Counter-based generators (Philox) throughout: on a CPU one stream an image whose counter holds the sample index, on
+    another device that device's own Philox.
+    """
+
+    def __init__(self, image: Float[Tensor, "3 h w"], sigma: float, seed: int) -> None:
+        self.image = image.contiguous(memory_format=torch.preserve_format)
+        self.sigma = sigma
+        self.key = stream_key(image, seed)
+        # Noise is drawn in (h, w, 3) order, so that a batch is in channels_last layout without a copy.
+        self.pixels = image.permute(1, 2, 0).contiguous()
+
+    def fill(self, out: Float[Tensor, "b 3 h w"], first: int) -> None:
+        rows = out.permute(0, 2, 3, 1)
+        for i in range(len(out)):
+            row = rows[i]
+            if row.device.type == "cpu" and row.is_contiguous():
+                generator(self.key, first + i).standard_normal(dtype=np.float32, out=row.numpy())
+            elif row.device.type == "cpu":
+                row.copy_(torch.from_numpy(generator(self.key, first + i).standard_normal(row.shape, dtype=np.float32)))
+            else:
+                source = torch.Generator(row.device).manual_seed((self.key + first + i) % 2**63)
+                row.copy_(torch.randn(row.shape, generator=source, device=row.device))
+            row.mul_(self.sigma).add_(self.pixels).clamp_(0, 1)
+
+
+@final
+class GridNoise:
+    """Gaussian noise rounded to the 8-bit grid, drawn exactly: no floating-point number enters the noisy image.
+
+    In floating point the sum ``x + noise`` carries traces of x, which breaks the theorem (Voráček & Hein, ICLR 2023).
+    For an image on the grid ``{0, ..., 255}/255``, rounding ``x + N(0, sigma^2)`` to that grid is adding an integer J
+    with ``P[J = j] = Phi((j + 1/2)/s) - Phi((j - 1/2)/s)``, ``s = 255 sigma``, the same law for every image. Rounding
+    and clipping belong to the scorer, so the theorem holds for the Gaussian noise beneath. J is drawn from an alias
+    table of 64-bit integers; ``total_variation`` bounds what their rounding can add to the error probability.
+    """
+
+    def __init__(self, image: Float[Tensor, "3 h w"], sigma: float, seed: int) -> None:
+        levels = (image * 255).round()
+        if not torch.equal(levels / 255, image):
+            raise ValueError("grid noise needs an image on the 8-bit grid, as a file of 8 bits a channel holds it")
+        self.levels = levels.permute(1, 2, 0).to(torch.int32).cpu().numpy()
+        self.key = stream_key(image, seed)
+        self.table = alias_table(sigma)
+
+    def fill(self, out: Float[Tensor, "b 3 h w"], first: int) -> None:
+        rows = out.permute(0, 2, 3, 1)
+        for i in range(len(out)):
+            words = generator(self.key, first + i).bit_generator.random_raw(self.levels.size)
+            steps = self.table.draw(np.asarray(words)).reshape(self.levels.shape)
+            noisy = np.clip(self.levels + steps, 0, 255).astype(np.float32)
+            rows[i].copy_(torch.from_numpy(noisy).to(out.device) / 255)
+
+
+@final
+class AliasTable:
+    """Walker's alias method in integers: one 64-bit word gives one draw, each with a probability of k/2^64.
+
+    Attributes:
+        total_variation: at most this far is the law of a draw from the rounded Gaussian.
+    """
+
+    def __init__(self, thresholds: NDArray[np.uint64], alias: NDArray[np.int32], bits: int, tail: float) -> None:
+        self.thresholds, self.alias, self.bits = thresholds, alias, bits
+        self.total_variation = tail
+        self.offset = len(alias) // 2
+
+    def draw(self, words: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Return one J for each word of 64 random bits."""
+        column = (words & np.uint64(len(self.alias) - 1)).astype(np.intp)
+        own = (words >> np.uint64(self.bits)) < self.thresholds[column]
+        return np.where(own, column, self.alias[column]).astype(np.int32) - self.offset
+
+
+@functools.cache
+def alias_table(sigma: float) -> AliasTable:
+    """Return the table of J for noise of standard deviation ``sigma`` on the scale of [0, 1].
+
+    Raises:
+        ValueError: sigma is not in (0, 10].
+    """
+    import mpmath
+
+    if not 0 < sigma <= 10:
+        raise ValueError(f"sigma is in (0, 10], not {sigma}")
+    scale = mpmath.mpf(sigma) * 255
+    bits = max(4, math.ceil(math.log2(2 * 10 * 255 * sigma + 3)))
+    columns = 2**bits
+    share = _WORD // columns  # what one column can hold
+    with mpmath.workdps(50):
+        exact = [mpmath.ncdf((j + mpmath.mpf(1) / 2) / scale) for j in range(-columns // 2 - 1, columns // 2)]
+        masses = [(b - a) * _WORD for a, b in itertools.pairwise(exact)]
+        weights = [int(mpmath.nint(mass)) for mass in masses]
+        weights[columns // 2] += _WORD - sum(weights)
+        outside = 2 * exact[0]
+        error = sum(abs(weight - mass) for weight, mass in zip(weights, masses, strict=True)) / _WORD + outside
+        total_variation = float(error) / 2 + 1e-30
+    thresholds, alias = np.zeros(columns, np.uint64), np.arange(columns, dtype=np.int32)
+    small = [column for column, weight in enumerate(weights) if weight < share]
+    large = [column for column, weight in enumerate(weights) if weight >= share]
+    while small and large:
+        poor, rich = small.pop(), large[-1]
+        thresholds[poor], alias[poor] = weights[poor], rich
+        weights[rich] -= share - weights[poor]
+        if weights[rich] < share:
+            small.append(large.pop())
+    for column in [*small, *large]:
+        thresholds[column] = share
+    return AliasTable(thresholds, alias, bits, total_variation)
+
+
+def stream_key(image: Float[Tensor, "3 h w"], seed: int) -> int:
+    """Return the 127-bit key of an image's noise."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{values_sha256(image)}".encode()).digest()[:16], "big") >> 1
+
+
+def generator(key: int, index: int) -> np.random.Generator:
+    """Return the generator of sample ``index``: the same key, 2^192 counters away from its neighbours."""
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, index]))
+
+
+def values_sha256(image: Float[Tensor, "3 h w"]) -> str:
+    """Return the sha256 of an image's shape and float32 values."""
+    digest = hashlib.sha256(str(tuple(image.shape)).encode())
+    digest.update(image.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
