@@ -20,7 +20,14 @@ from resolute.images import sample_image, write_png
 from resolute.resize import downscale
 from resolute.training.loop import learning_rate
 from resolute.training.patches import Patches
-from resolute.training.recipe import DataTable, DefenceTable, ModelTable, OptimizerTable, built_in_recipes
+from resolute.training.recipe import (
+    DataTable,
+    DefenceTable,
+    ModelTable,
+    OptimizerTable,
+    built_in_recipes,
+    read_recipe,
+)
 
 TINY = Recipe(
     name="tiny",
@@ -263,7 +270,7 @@ def test_weights_of_another_shape_cannot_be_started_from(unbroken, photos, tmp_p
 
 
 def test_built_in_recipes_read_and_the_pair_differs_in_the_defence_alone():
-    recipes = {path.stem: Recipe.read(path) for path in built_in_recipes()}
+    recipes = {path.stem: read_recipe(path) for path in built_in_recipes()}
     for name, suffix in (("edsr-s", "-stage1"), ("edsr-s", ""), ("edsr-baseline", "")):
         plain, defended = recipes[f"{name}{suffix}"], recipes[f"{name}-entropy{suffix}"]
         assert plain.defence is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,10 +20,29 @@ def read_toml(path: Path, kind: type[T]) -> T:
     Raises:
         ConfigError: no valid TOML, or a key that does not exist or is out of range.
     """
+    return check_table(path, read_table(path), kind)
+
+
+def read_table(path: Path) -> dict[str, object]:
+    """Return what a TOML file says, unchecked.
+
+    Raises:
+        ConfigError: no valid TOML.
+    """
     try:
-        return pydantic.TypeAdapter(kind).validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} is no valid TOML: {error}") from None
+
+
+def check_table(path: Path, content: Mapping[str, object], kind: type[T]) -> T:
+    """Return the dataclass ``kind`` that the content of the file at ``path`` describes.
+
+    Raises:
+        ConfigError: a key that does not exist or is out of range.
+    """
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(dict(content))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

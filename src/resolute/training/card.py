@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
-from resolute.models.base import Card
+from resolute.models.base import Card, ScorerCard
 
 
-def model_card(card: Card) -> str:
-    """Return the card of a trained model as Markdown."""
+def model_card(
+    card: Card | ScorerCard, facts: Mapping[str, object], steps: str, results: Mapping[str, tuple[str, str]]
+) -> str:
+    """Return the card of a trained model as Markdown.
+
+    Args:
+        card: with the record of the training.
+        facts: what only this kind of model has, by title.
+        steps: what a step consists of, such as ``16 patches of 48 x 48``.
+        results: the key of a validation figure, by title, with the format of its value.
+    """
     training = cast("dict[str, Any]", card.training)
-    recipe = cast("dict[str, Any]", training["recipe"])
-    optimizer, data, defence = recipe["optimizer"], recipe["data"], recipe["defence"]
-    validation = training["validation"].get("psnr_y")
+    recipe, validation = training["recipe"], training["validation"]
+    optimizer = recipe["optimizer"]
+    start = f"{recipe['start']}, sha256 `{training['started_from']}`" if recipe["start"] else "random weights"
     rows = {
         "architecture": ", ".join(f"{key} {value}" for key, value in card.architecture.items()),
-        "scale": f"x{card.scale}",
-        "input, output": "RGB float in [0, 1]",
-        "loss": "L1 on [0, 255]" + (f" + {defence['weight']:g} x bits of the feature layer" if defence else ""),
-        "defence": ", ".join(f"{key} {value}" for key, value in defence.items()) if defence else "none",
-        "starts from": f"{recipe['start']}, sha256 `{training['started_from']}`" if recipe["start"] else "random weights",
-        "data": f"{training['images']} images; {data['licence']}",
-        "steps": f"{training['steps']} of {data['batch']} patches of {data['patch']} x {data['patch']}",
+        **facts,
+        "starts from": start,
+        "data": f"{training['images']} images; {recipe['data']['licence']}",
+        "steps": f"{training['steps']} of {steps}",
         "optimiser": f"Adam, {optimizer['rate']:g}, {optimizer['schedule']}",
         "seed": recipe["seed"],
-        "validation PSNR (Y, border shaved)": f"{validation:.2f} dB" if validation is not None else "not measured",
+        **{
+            title: form.format(validation[key]) if key in validation else "not measured"
+            for title, (key, form) in results.items()
+        },
         "code": f"resolute {training['resolute']}, torch {training['torch']}, {recipe['precision']}",
         "licence": card.licence,
         "sha256 of the weights": f"`{card.sha256}`",

@@ -1,4 +1,8 @@
-"""The training loop: one command for CPU, one GPU or several, resumable to the bit, plain or with a defence."""
+"""The training loop: one command for CPU, one GPU or several, resumable to the bit, whatever is trained.
+
+It knows a ``Task``, which says what a step computes, and adds all that trainings share: optimiser and schedule,
+processes, the weight average, checkpoints, the log, and what to do when a number is no longer finite.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +17,13 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from lightning_fabric import Fabric
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 import resolute
-from resolute.defences.entropy import EntropyRegularizer
 from resolute.errors import CheckpointError, ConfigError, TrainingError
 from resolute.files import write_atomically, write_text
-from resolute.measure.fidelity import psnr_y
-from resolute.models.base import Card, Restorer
-from resolute.models.weights import read_weights, save_model, weights_sha256
-from resolute.randomness import stream_seed
-from resolute.training.card import model_card
-from resolute.training.patches import Patches
-from resolute.training.recipe import Recipe
-
-Figures = dict[str, float]
+from resolute.training.recipe import AnyRecipe, Recipe
+from resolute.training.task import Figures, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +40,7 @@ class Trained:
 
 
 def train(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     data: Sequence[Path],
     out: Path,
     *,
@@ -63,7 +56,7 @@ def train(
 
     Args:
         recipe: what to train and how.
-        data: folders of high-resolution images.
+        data: folders of high-resolution images, or for a quality metric of rated ones (see ``rated.read_ratings``).
         out: folder for checkpoint, log, weights and model card.
         device: ``auto``, ``cpu`` or ``cuda``.
         devices: processes to train on together; the batch of the recipe is shared among them.
@@ -78,8 +71,7 @@ def train(
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=device, devices=devices, precision=recipe.precision)
     fabric.launch()
-    patches = Patches(data, recipe.model.scale, recipe.data.patch, recipe.data.validation, on_read)
-    run = _Run(recipe, patches, out, fabric)
+    run = _Run(recipe, task_of(recipe, data, out, on_read), out, fabric)
     if not run.resume():
         run.begin()
     while run.step < recipe.optimizer.steps:
@@ -98,66 +90,64 @@ def train(
     return run.finish()
 
 
-class _Step(nn.Module):
-    """Model and defence as one module, so that data-parallel training sees every parameter."""
+def task_of(
+    recipe: AnyRecipe, data: Sequence[Path], out: Path, progress: Callable[[int, int], None] | None = None
+) -> Task:
+    """Return what the recipe trains, its images read.
 
-    def __init__(self, model: Restorer, defence: EntropyRegularizer | None, layer: str) -> None:
-        super().__init__()
-        self.model = model
-        self.defence = defence
-        self.layer = layer
+    Raises:
+        ConfigError: the data does not fit the recipe, or something that the recipe names is not there.
+    """
+    from resolute.training.denoise import DenoiseTask
+    from resolute.training.restore import RestoreTask
+    from resolute.training.score import ScoreTask
+    from resolute.training.score_recipe import ScoreRecipe
 
-    def forward(self, low: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 3 sh sw"], Float[Tensor, ""]]:
-        if self.defence is None:
-            return self.model(low), torch.zeros((), device=low.device)
-        with self.defence.attached(self.model, self.layer):
-            output = self.model(low)
-            return output, self.defence.bits()
+    if isinstance(recipe, Recipe):
+        return RestoreTask(recipe, data, progress)
+    if isinstance(recipe, ScoreRecipe):
+        return ScoreTask(recipe, data, progress)
+    return DenoiseTask(recipe, data, beside(out, recipe.metric), progress)
+
+
+def beside(out: Path, name: str) -> Path | None:
+    """Return the weights of the run called ``name`` in the folder that ``out`` is in, or None if there are none."""
+    path = out.parent / name / f"{name}.safetensors"
+    return path if name and path.is_file() else None
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, patches: Patches, out: Path, fabric: Fabric) -> None:
+    def __init__(self, recipe: AnyRecipe, task: Task, out: Path, fabric: Fabric) -> None:
         self.recipe = recipe
-        self.patches = patches
+        self.task = task
         self.out = out
         self.fabric = fabric
         self.step = 0
         self.last: Figures = {}
         self.started_from = ""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(recipe.seed, "weights"))
-            model = recipe.build()
-        defence = _build_defence(recipe, model)
-        layer = (recipe.defence.layer if recipe.defence else "") or model.feature_layer
-        self.parts = _Step(model, defence, layer)
-        self.average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        groups = [_group(model, 1.0)]
-        if defence is not None and recipe.defence is not None:
-            groups.append(_group(defence, recipe.defence.rate))
+        self.average = self._state()
+        groups = [
+            {"params": [parameter for parameter in module.parameters() if parameter.requires_grad], "scale": scale}
+            for module, scale in task.groups()
+        ]
         optimizer = torch.optim.Adam(groups, lr=recipe.optimizer.rate)
-        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
-        self.module, self.optimizer = fabric.setup(self.parts, optimizer)
-        if defence is not None:
-            defence.generator = torch.Generator(device=fabric.device)
+        task.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
+        self.module, self.optimizer = fabric.setup(task.parts, optimizer)
+        task.move(fabric.device)
 
     def begin(self) -> None:
         """Take the weights that the recipe starts from, if it names any."""
-        if not self.recipe.start:
+        start = self.recipe.start
+        if not start:
             return
-        beside = self.out.parent / self.recipe.start / f"{self.recipe.start}.safetensors"
-        path = Path(self.recipe.start) if self.recipe.start.endswith(".safetensors") else beside
+        path = Path(start) if start.endswith(".safetensors") else self.out.parent / start / f"{start}.safetensors"
         if not path.is_file():
             raise ConfigError(f"{self.recipe.name} starts from {path}, which is not there: train that first")
-        state, _ = read_weights(path)
-        density = path.with_suffix(".density.pt")
         try:
-            self.parts.model.load_state_dict(state)
-            if self.parts.defence is not None and density.is_file():
-                self.parts.defence.density.load_state_dict(torch.load(density, map_location="cpu", weights_only=True))
+            self.started_from = self.task.start(path)
         except (RuntimeError, pickle.UnpicklingError) as error:
             raise ConfigError(f"{self.recipe.name} cannot start from {path}: {' '.join(str(error).split())}") from None
-        self.average = {name: tensor.clone() for name, tensor in self.parts.model.state_dict().items()}
-        self.started_from = weights_sha256(state)
+        self.average = self._state()
 
     @property
     def checkpoint(self) -> Path:
@@ -167,20 +157,13 @@ class _Run:
         """Take one optimiser step and return its figures."""
         table = self.recipe.optimizer
         rank, ranks = self.fabric.global_rank, self.fabric.world_size
-        low, high = self.patches.batch(self.recipe.seed, self.step, self.recipe.data.batch, rank, ranks)
-        low = low.to(self.fabric.device, memory_format=torch.channels_last)
-        high = high.to(self.fabric.device)
-        if self.parts.defence is not None and self.parts.defence.generator is not None:
-            self.parts.defence.generator.manual_seed(stream_seed(self.recipe.seed, "noise", self.step, rank))
+        batch = self.task.batch(self.step, rank, ranks)
         rate = learning_rate(self.recipe, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         self.module.train()
-        output, bits = self.module(low)
-        reconstruction = F.l1_loss(output.float() * 255.0, high * 255.0)
-        weight = self.parts.defence.weight if self.parts.defence is not None else 0.0
-        loss = reconstruction + weight * bits
-        figures = {"loss": loss.item(), "l1": reconstruction.item(), "bits": bits.item(), "rate": rate}
+        loss, parts = self.task.loss(self.module, batch, self.step, rank)
+        figures = {"loss": loss.item(), **parts, "rate": rate}
         if not math.isfinite(figures["loss"]):
             return figures
         self.optimizer.zero_grad(set_to_none=True)
@@ -192,25 +175,18 @@ class _Run:
         if table.ema > 0:
             # The usual correction: early averages would otherwise remember the initial weights.
             decay = min(table.ema, (1 + self.step) / (10 + self.step))
-            for name, tensor in self.parts.model.state_dict().items():
+            for name, tensor in self.task.model.state_dict().items():
                 self.average[name].lerp_(tensor.to(self.average[name]), 1 - decay)
         return figures
 
     def is_finite(self) -> bool:
         """Tell whether all weights are finite: a finite loss can still have had a gradient that was not."""
-        return all(bool(parameter.isfinite().all()) for parameter in self.parts.parameters())
+        return all(bool(parameter.isfinite().all()) for parameter in self.task.parts.parameters())
 
     def validate(self) -> Figures:
-        """Return the mean PSNR on Y of the held-out images."""
-        if not self.patches.validation:
-            return {}
-        scores: list[float] = []
-        with self._evaluated_model() as model:
-            for low, high in self.patches.validation:
-                x = torch.from_numpy(low).permute(2, 0, 1).unsqueeze(0).to(self.fabric.device) / 255.0
-                y = torch.from_numpy(high).permute(2, 0, 1).unsqueeze(0) / 255.0
-                scores.append(psnr_y(model(x).cpu(), y, border=self.recipe.model.scale).item())
-        return {"psnr_y": sum(scores) / len(scores)}
+        """Return the task's figures on what was held out."""
+        with self._evaluated():
+            return self.task.validate()
 
     def log(self, figures: Figures) -> None:
         """Append the figures of this step, dropping what a broken run had logged beyond it."""
@@ -229,13 +205,16 @@ class _Run:
         content = {
             "recipe": json.dumps(dataclasses.asdict(self.recipe), sort_keys=True),
             "step": self.step,
-            "parts": self.parts.state_dict(),
+            "parts": self.task.parts.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "figures": self.last,
             "started_from": self.started_from,
         }
-        _write_tensors(self.checkpoint, content)
+        # Through memory, since the errors of torch.save on a full disk are no OSError.
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomically(self.checkpoint, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
     def resume(self) -> bool:
         """Take up the checkpoint in ``out``, and tell whether there is one."""
@@ -248,7 +227,7 @@ class _Run:
             raise CheckpointError(f"{self.checkpoint} is damaged ({error}); delete it to start afresh") from None
         if recipe != json.dumps(dataclasses.asdict(self.recipe), sort_keys=True):
             raise ConfigError(f"{self.out} holds a run of another recipe; choose another --out, or delete it")
-        self.parts.load_state_dict(content["parts"])
+        self.task.parts.load_state_dict(content["parts"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.average = content["average"]
         self.step, self.last = content["step"], content["figures"]
@@ -270,51 +249,42 @@ class _Run:
         )
 
     def finish(self) -> Trained:
-        """Write weights, density and model card."""
+        """Write the weights and all that belongs to them."""
         weights = self.out / f"{self.recipe.name}.safetensors"
         if self.fabric.is_global_zero:
-            with self._evaluated_model() as model:
-                training: dict[str, object] = {
-                    "recipe": dataclasses.asdict(self.recipe),
-                    "started_from": self.started_from,
-                    "steps": self.step,
-                    "images": len(self.patches.training),
-                    "validation": self.last,
-                    "resolute": resolute.__version__,
-                    "torch": torch.__version__,
-                }
-                card = Card(
-                    name=self.recipe.name,
-                    architecture=model.arguments(),
-                    scale=model.scale,
-                    licence=f"weights: MIT; trained on images under: {self.recipe.data.licence}",
-                    training=training,
-                )
-                card = save_model(model, weights, card)
-            write_text(weights.with_suffix(".md"), model_card(card))
-            if self.parts.defence is not None:
-                density = self.parts.defence.density.state_dict()
-                _write_tensors(self.out / f"{self.recipe.name}.density.pt", density)
+            training: dict[str, object] = {
+                "recipe": dataclasses.asdict(self.recipe),
+                "started_from": self.started_from,
+                "steps": self.step,
+                "images": self.task.images,
+                "validation": self.last,
+                "resolute": resolute.__version__,
+                "torch": torch.__version__,
+            }
+            with self._evaluated():
+                self.task.save(weights, training)
         self.fabric.barrier()
         return Trained(weights, self.last)
 
+    def _state(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.clone() for name, tensor in self.task.model.state_dict().items()}
+
     @contextlib.contextmanager
-    def _evaluated_model(self) -> Generator[Restorer]:
-        """Yield the model in evaluation mode, with averaged weights where the recipe asks for them."""
-        model = self.parts.model
-        live = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    def _evaluated(self) -> Generator[None]:
+        """Put the task's model in evaluation mode, with averaged weights where the recipe asks for them."""
+        live = self._state()
         if self.recipe.optimizer.ema > 0:
-            model.load_state_dict(self.average)
-        self.parts.eval()
+            self.task.model.load_state_dict(self.average)
+        self.task.parts.eval()
         try:
             with torch.no_grad():
-                yield model
+                yield
         finally:
-            model.load_state_dict(live)
-            self.parts.train()
+            self.task.model.load_state_dict(live)
+            self.task.parts.train()
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: AnyRecipe, step: int) -> float:
     """Return the learning rate of the given step, counted from zero.
 
     Example:
@@ -327,42 +297,3 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     if table.schedule == "cosine":
         return table.rate * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / table.steps)))
     return table.rate * rise * 0.5 ** (step // table.halve_every)
-
-
-def _group(module: nn.Module, scale: float) -> dict[str, object]:
-    return {"params": [parameter for parameter in module.parameters() if parameter.requires_grad], "scale": scale}
-
-
-def _write_tensors(path: Path, content: object) -> None:
-    # Through memory, since the errors of torch.save on a full disk are no OSError.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
-
-
-def _build_defence(recipe: Recipe, model: Restorer) -> EntropyRegularizer | None:
-    table = recipe.defence
-    if table is None:
-        return None
-    layer = table.layer or model.feature_layer
-    channels = _channels_of(model, layer)
-    return EntropyRegularizer(
-        channels,
-        weight=table.weight,
-        delta=table.delta,
-        noise=table.noise,
-        bits_at=table.bits_at,
-        widths=table.widths,
-        init_scale=table.init_scale,
-        seed=stream_seed(recipe.seed, "density"),
-    )
-
-
-def _channels_of(model: Restorer, layer: str) -> int:
-    from resolute.attacks.features import layer_outputs, resolve_layers
-
-    try:
-        with torch.no_grad():
-            return layer_outputs(model, torch.zeros(1, 3, 8, 8), resolve_layers(model, (layer,)))[0].shape[1]
-    except ValueError as error:
-        raise ConfigError(f"defence.layer: {error}") from None

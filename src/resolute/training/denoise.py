@@ -1,0 +1,219 @@
+"""Training of a denoiser, on pixels alone or with a quality metric in the loop (DMS-IQA)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resolute.defences.dms_iqa import LossBalance, dms_iqa_losses, scaled_scores, score_range
+from resolute.errors import ConfigError
+from resolute.files import write_text
+from resolute.measure.fidelity import psnr_rgb
+from resolute.models.base import Card, Scorer
+from resolute.models.scorers import load_scorer
+from resolute.models.weights import read_weights, save_model, weights_sha256
+from resolute.randomness import generator_for, stream_seed
+from resolute.training.card import model_card
+from resolute.training.denoise_recipe import DenoiseRecipe
+from resolute.training.photos import Photos
+from resolute.training.rated import to_images
+from resolute.training.score import agreement
+from resolute.training.task import Figures, Task
+
+# Draws of the noise with which the spread of the score is measured.
+_DRAWS = 4
+
+
+@final
+class DenoiseTask(Task):
+    """Noise of one level on clean crops, clipped to [0, 1] before the denoiser and after it.
+
+    Args:
+        recipe: what to train.
+        data: folders of clean images.
+        metric: weights of the metric in the loop, where they are not what ``recipe.metric`` names.
+        progress: called with (images read, images in all).
+
+    Raises:
+        ConfigError: the data does not fit; a term of the loss needs a metric or opinions that are not there.
+        CheckpointError: the metric cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        recipe: DenoiseRecipe,
+        data: Sequence[Path],
+        metric: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        loss = recipe.loss
+        if not recipe.metric and (loss.target > 0 or loss.rank > 0):
+            raise ConfigError(f"{recipe.name}: loss.target and loss.rank need a metric; name one with `metric`")
+        self.metric: Scorer | None = load_scorer(metric or recipe.metric) if recipe.metric else None
+        if self.metric is not None:
+            self.metric.requires_grad_(False)
+            if loss.target > 0 or loss.rank > 0:
+                score_range(self.metric)
+        self.photos = Photos(data, recipe.data.crop, recipe.data.validation, progress)
+        if loss.rank > 0 and loss.order == "opinion" and not self.photos.rated:
+            raise ConfigError(
+                f"{recipe.name} ranks by human scores, which not all of these images have: give folders with mos.csv, "
+                'or set loss.order = "metric"'
+            )
+        self.images = len(self.photos.training)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(recipe.seed, "weights"))
+            self.denoiser = recipe.build()
+        self.balance = LossBalance((loss.mse, loss.target, loss.rank), loss.momentum)
+        self.model = self.denoiser
+        self.parts = _Parts(self.denoiser, self.balance, self._metric_sha256())
+        self.device = torch.device("cpu")
+
+    def groups(self) -> list[tuple[nn.Module, float]]:
+        return [(self.denoiser, 1.0)]
+
+    def move(self, device: torch.device) -> None:
+        self.device = device
+        if self.metric is not None:
+            self.metric.to(device)
+
+    def start(self, path: Path) -> str:
+        state, _ = read_weights(path)
+        self.denoiser.load_state_dict(state)
+        return weights_sha256(state)
+
+    def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
+        seed, table = self.recipe.seed, self.recipe.data
+        clean, opinions = self.photos.batch(seed, step, table.batch, rank, ranks)
+        # Drawn for the whole batch, so that the number of processes does not change it.
+        noise = torch.randn((table.batch, *clean.shape[1:]), generator=generator_for(seed, "noise", step))
+        return clean, opinions, noise[rank::ranks]
+
+    def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
+        clean, opinions, noise = (part.to(self.device) for part in batch)
+        clean = clean.contiguous(memory_format=torch.channels_last)
+        denoised = module((clean + self.recipe.sigma * noise).clamp(0, 1)).float().clamp(0, 1)
+        table = self.recipe.loss
+        if self.metric is None or not (table.target > 0 or table.rank > 0) or step < table.after:
+            error = F.mse_loss(denoised, clean)
+            return error, {"psnr": _decibel(error)}
+        order = opinions if table.order == "opinion" else None
+        losses = dms_iqa_losses(self.metric, denoised, clean, order)
+        figures = {"psnr": _decibel(losses.mse), "target": losses.target.item(), "rank": losses.rank.item()}
+        return self.balance(losses), figures
+
+    def validate(self) -> Figures:
+        held_out = self.photos.validation
+        if not held_out:
+            return {}
+        places = np.unique(np.linspace(0, len(held_out) - 1, self.recipe.data.validated).round().astype(int))
+        chosen = [held_out[int(place)] for place in places]
+        psnrs: list[float] = []
+        clean_scores: list[float] = []
+        draws: list[list[float]] = []
+        for index, (image, _) in enumerate(chosen):
+            clean = to_images([image])
+            scores: list[float] = []
+            for draw in range(_DRAWS if self.metric is not None else 1):
+                denoised = self._denoise(clean, generator_for(self.recipe.seed, "held out", index, draw))
+                if draw == 0:
+                    psnrs.append(psnr_rgb(denoised.cpu(), clean).item())
+                if self.metric is not None:
+                    scores.append(scaled_scores(self.metric, denoised).item())
+            draws.append(scores)
+            if self.metric is not None:
+                clean_scores.append(scaled_scores(self.metric, clean.to(self.device)).item())
+        figures = {"psnr_rgb": sum(psnrs) / len(psnrs)}
+        if self.metric is not None:
+            first = [scores[0] for scores in draws]
+            figures |= {
+                "srocc_clean": agreement(first, clean_scores)["srocc"],
+                "shift": float(np.mean(np.abs(np.array(first) - np.array(clean_scores)))),
+                "std": float(np.mean(np.std(np.array(draws), axis=1, ddof=1))),
+            }
+            opinions = [mos for _, mos in chosen]
+            if not any(math.isnan(mos) for mos in opinions):
+                figures["srocc_mos"] = agreement(first, opinions)["srocc"]
+        return figures
+
+    def save(self, weights: Path, training: dict[str, object]) -> None:
+        if self.metric is not None and self.metric.card is not None:
+            name, sha256 = self.metric.card.name, self._metric_sha256()
+            # The recipe may name a path, which is a matter of this machine.
+            recipe = dataclasses.asdict(dataclasses.replace(self.recipe, metric=name))
+            training = {**training, "recipe": recipe, "metric": {"name": name, "sha256": sha256}}
+        card = Card(
+            name=self.recipe.name,
+            architecture=self.denoiser.arguments(),
+            scale=1,
+            licence=f"weights: MIT; trained on images under: {self.recipe.data.licence}",
+            training=training,
+        )
+        card = save_model(self.denoiser, weights, card)
+        write_text(weights.with_suffix(".md"), self._page(card))
+
+    def _metric_sha256(self) -> str:
+        return self.metric.card.sha256 if self.metric is not None and self.metric.card is not None else ""
+
+    def _denoise(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(clean.shape, generator=generator)
+        noisy = (clean + self.recipe.sigma * noise).clamp(0, 1)
+        return self.denoiser(noisy.to(self.device, memory_format=torch.channels_last)).clamp(0, 1)
+
+    def _page(self, card: Card) -> str:
+        data, loss = self.recipe.data, self.recipe.loss
+        terms = {"MSE": loss.mse, "target": loss.target, f"rank by {loss.order}": loss.rank}
+        used = [f"{size:g} x {name}" for name, size in terms.items() if size > 0]
+        balance = f", each balanced to the size of the MSE, which is alone for {loss.after} steps"
+        metric = "none"
+        if self.metric is not None and self.metric.card is not None:
+            metric = f"{self.metric.card.name}, sha256 `{self.metric.card.sha256}`"
+        facts = {
+            "input, output": "RGB float in [0, 1] with noise, clipped; the same without noise",
+            "noise": f"Gaussian, standard deviation {self.recipe.sigma:g} on [0, 1]",
+            "loss": " + ".join(used) + (balance if len(used) > 1 else ""),
+            "metric in the loop": metric,
+        }
+        results = {"validation PSNR (RGB)": ("psnr_rgb", "{:.2f} dB")}
+        if self.metric is not None:
+            results |= {
+                "validation SROCC, denoised with clean score": ("srocc_clean", "{:.3f}"),
+                "validation shift of the score, share of the range": ("shift", "{:.4f}"),
+                "validation spread of the score over noise, share of the range": ("std", "{:.4f}"),
+                "validation SROCC with human scores": ("srocc_mos", "{:.3f}"),
+            }
+        return model_card(card, facts, f"{data.batch} crops of {data.crop} x {data.crop}", results)
+
+
+class _Parts(nn.Module):
+    """The denoiser, and what else belongs into a checkpoint: the balance of the loss, and which metric it is for."""
+
+    def __init__(self, model: nn.Module, balance: LossBalance, metric: str) -> None:
+        super().__init__()
+        self.model = model
+        self.balance = balance
+        self.metric = metric
+
+    def get_extra_state(self) -> str:
+        return self.metric
+
+    def set_extra_state(self, state: str) -> None:
+        if state != self.metric:
+            raise ConfigError("this run began with other weights of its metric; choose another --out, or delete it")
+
+    def forward(self, noisy: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return self.model(noisy)
+
+
+def _decibel(error: Tensor) -> float:
+    return -10 * math.log10(max(error.item(), 1e-10)) if math.isfinite(error.item()) else math.nan

@@ -1,0 +1,101 @@
+"""The recipe of a denoiser."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import pydantic
+from pydantic.dataclasses import dataclass
+
+from resolute.models.denoisers import DnCNN, UNet
+from resolute.training.tables import STRICT, OptimizerTable, Precision
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DenoiseModelTable:
+    """Which denoiser to train.
+
+    Attributes:
+        architecture: ``unet`` or ``dncnn``.
+        widths: of a ``UNet``, see there.
+        depth, channels: of a ``DnCNN``, see there.
+    """
+
+    architecture: Literal["unet", "dncnn"] = "unet"
+    widths: tuple[int, ...] = (32, 64, 96, 128)
+    depth: int = pydantic.Field(default=17, ge=2)
+    channels: int = pydantic.Field(default=64, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DenoiseDataTable:
+    """How batches are cut from folders of clean images; a folder with ``mos.csv`` brings its own split and scores.
+
+    Attributes:
+        crop: side of the random crops, at the images' own resolution.
+        batch: crops a step, over all devices together.
+        validation: images held out of the folders without ``mos.csv``.
+        validated: most images that a validation looks at, spread evenly over those held out.
+        licence: terms of the images, written into the model card.
+    """
+
+    crop: int = pydantic.Field(default=128, ge=8)
+    batch: int = pydantic.Field(default=8, ge=1)
+    validation: int = pydantic.Field(default=10, ge=0)
+    validated: int = pydantic.Field(default=32, ge=1)
+    licence: str = "not stated"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DenoiseLossTable:
+    """The weights of ``L_MSE + lam_t L_target + lam_r L_rank`` (see ``defences.dms_iqa``); 0 switches a term off.
+
+    Attributes:
+        mse, target, rank: size of each term, relative to the others (see ``LossBalance``).
+        order: what the rank term ranks by: ``metric``, its score of the clean image, or ``opinion``, human scores.
+        momentum: of the averages that balance the terms.
+        after: steps of the MSE alone, before the other terms come in.
+    """
+
+    mse: float = pydantic.Field(default=1.0, gt=0)
+    target: float = pydantic.Field(default=0.0, ge=0)
+    rank: float = pydantic.Field(default=0.0, ge=0)
+    order: Literal["metric", "opinion"] = "metric"
+    momentum: float = pydantic.Field(default=0.99, ge=0, lt=1)
+    after: int = pydantic.Field(default=0, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DenoiseRecipe:
+    """The training of a denoiser for one noise level; what is not said here is as in ``Recipe``.
+
+    Attributes:
+        metric: the quality metric in the loop: a weights file, the name of a recipe whose run lies beside this one, or
+            that of a built-in metric. Empty for none; then only the MSE term can be on.
+        sigma: standard deviation of the noise, on the scale of [0, 1].
+
+    Example:
+        >>> from resolute.training import read_recipe
+        >>> read_recipe("denoiser-iqa-012").metric
+        'quality-s'
+    """
+
+    task: Literal["denoise"] = "denoise"
+    name: str
+    start: str = ""
+    metric: str = ""
+    sigma: float = pydantic.Field(gt=0, le=1)
+    seed: int = 0
+    precision: Precision = "32-true"
+    checkpoint_every: int = pydantic.Field(default=1000, ge=1)
+    validate_every: int = pydantic.Field(default=1000, ge=1)
+    model: DenoiseModelTable = dataclasses.field(default_factory=DenoiseModelTable)
+    data: DenoiseDataTable = dataclasses.field(default_factory=DenoiseDataTable)
+    loss: DenoiseLossTable = dataclasses.field(default_factory=DenoiseLossTable)
+    optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
+
+    def build(self) -> UNet | DnCNN:
+        """Return the untrained denoiser; its weights are the caller's to seed."""
+        table = self.model
+        return UNet(table.widths) if table.architecture == "unet" else DnCNN(table.depth, table.channels)

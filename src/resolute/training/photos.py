@@ -1,0 +1,92 @@
+"""Clean images to learn from, with human scores where they come with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resolute.errors import ConfigError
+from resolute.images import find_images, read_image, to_uint8
+from resolute.randomness import stream_seed
+from resolute.training.rated import TABLE, random_crop, read_ratings, shuffled, to_images
+
+# A validation takes longer than a thousand steps if it denoises large images whole.
+_VALIDATED = 384
+
+
+class Photos:
+    """Folders of images, in memory as bytes; a folder with ``mos.csv`` brings its own split and the scores.
+
+    Args:
+        folders: with the images, not searched recursively but for what ``mos.csv`` names.
+        crop: side of the crops.
+        validation: images held out of the folders without ``mos.csv``, spread evenly over their sorted files.
+        progress: called with (images read, images in all).
+
+    Attributes:
+        training, validation: images, and the human score of each or NaN; of large ones for validation the middle.
+        rated: whether every image for training has a human score.
+
+    Raises:
+        ConfigError: too few images are large enough for one crop, or a ``mos.csv`` is wrong.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        crop: int,
+        validation: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.crop = crop
+        self.training: list[tuple[NDArray[np.uint8], float]] = []
+        self.validation: list[tuple[NDArray[np.uint8], float]] = []
+        rated = [folder for folder in folders if (folder / TABLE).is_file()]
+        plain = [folder for folder in folders if folder not in rated]
+        found = [(rating.path, rating.mos, rating.split) for folder in rated for rating in read_ratings(folder)]
+        files = find_images(plain) if plain or not rated else []
+        held_out = set(np.linspace(0, len(files) - 1, validation).round().astype(int).tolist()) if validation else set()
+        found += [(file, math.nan, "val" if i in held_out else "train") for i, file in enumerate(files)]
+        found = [item for item in found if item[2] != "test"]
+        for done, (path, mos, split) in enumerate(found, start=1):
+            image = to_uint8(read_image(path))
+            if split == "val":
+                self.validation.append((_middle(image), mos))
+            elif min(image.shape[:2]) >= crop:
+                self.training.append((image, mos))
+            if progress is not None:
+                progress(done, len(found))
+        if not self.training:
+            raise ConfigError(
+                f"none of the {len(found)} images is both for training and of {crop} pixels on both sides; "
+                "give larger or more images with --data, or a smaller data.crop in the recipe"
+            )
+        self.rated = not any(math.isnan(mos) for _, mos in self.training)
+
+    def batch(
+        self, seed: int, step: int, size: int, rank: int = 0, ranks: int = 1
+    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, " b"]]:
+        """Return this rank's share of the batch of ``step``: crops, half of them mirrored, and scores or NaN."""
+        rng = np.random.default_rng(stream_seed(seed, "photos", step))
+        places = rng.random((size, 2))
+        mirrored = rng.random(size) < 0.5
+        crops: list[NDArray[np.uint8]] = []
+        scores: list[float] = []
+        for index in range(rank, size, ranks):
+            image, mos = self.training[shuffled(seed, step * size + index, len(self.training))]
+            part = random_crop(image, self.crop, places[index])
+            crops.append(part[:, ::-1] if mirrored[index] else part)
+            scores.append(mos)
+        return to_images(crops), torch.tensor(scores)
+
+
+def _middle(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    top, left = (max(0, (side - _VALIDATED) // 2) for side in image.shape[:2])
+    return image[top : top + _VALIDATED, left : left + _VALIDATED]

@@ -1,0 +1,159 @@
+"""Images with mean opinion scores: a folder with ``mos.csv``, and batches of crops from it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resolute.errors import ConfigError
+from resolute.images import read_image, to_uint8
+from resolute.randomness import stream_seed
+
+TABLE = "mos.csv"
+_COLUMNS = ("path", "mos", "split")
+_SPLITS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rating:
+    """What people say of one image.
+
+    Attributes:
+        path: of the image.
+        mos: mean opinion score.
+        split: ``train``, ``val`` or ``test``.
+    """
+
+    path: Path
+    mos: float
+    split: str
+
+
+def read_ratings(folder: Path) -> list[Rating]:
+    """Read ``mos.csv`` of a folder: columns ``path`` (from the folder on), ``mos`` and ``split``, others as you like.
+
+    Raises:
+        ConfigError: no such table; a column, an image or all images of a split for training or validation are missing;
+            a score that is no number; an unknown split.
+    """
+    table = folder / TABLE
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(
+            f"cannot read {table} ({error}); a metric learns from a folder with {TABLE}: {', '.join(_COLUMNS)}"
+        ) from None
+    if missing:
+        raise ConfigError(f"{table} lacks the column {missing[0]!r}; its first line must name {', '.join(_COLUMNS)}")
+    ratings = [_rating(folder, number, row) for number, row in enumerate(rows, start=2)]
+    for split in ("train", "val"):
+        if not any(rating.split == split for rating in ratings):
+            raise ConfigError(f"{table} has no image in the split {split!r}; write {split} in that column of some rows")
+    return ratings
+
+
+class RatedImages:
+    """The training and validation images of a folder with ``mos.csv``, in memory as bytes.
+
+    Args:
+        folder: with ``mos.csv``.
+        crop: side of the crops; 0 for whole images.
+        progress: called with (images read, images in all).
+
+    Raises:
+        ConfigError: see ``read_ratings``; an image is smaller than a crop, or whole images are of different sizes.
+        ImageError: an image cannot be read.
+    """
+
+    def __init__(self, folder: Path, crop: int, progress: Callable[[int, int], None] | None = None) -> None:
+        self.crop = crop
+        self.training: list[tuple[NDArray[np.uint8], float]] = []
+        self.validation: list[tuple[NDArray[np.uint8], float]] = []
+        ratings = [rating for rating in read_ratings(folder) if rating.split != "test"]
+        for done, rating in enumerate(ratings, start=1):
+            image = to_uint8(read_image(rating.path))
+            if rating.split == "train":
+                self._check_size(image, rating.path)
+                self.training.append((image, rating.mos))
+            else:
+                self.validation.append((image, rating.mos))
+            if progress is not None:
+                progress(done, len(ratings))
+
+    def batch(
+        self, seed: int, step: int, size: int, rank: int = 0, ranks: int = 1
+    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, " b"]]:
+        """Return this rank's share of the batch of ``step``: crops, half of them mirrored, and the images' scores.
+
+        Every image comes once before any comes again.
+        """
+        rng = np.random.default_rng(stream_seed(seed, "rated", step))
+        places = rng.random((size, 2))
+        mirrored = rng.random(size) < 0.5
+        crops: list[NDArray[np.uint8]] = []
+        scores: list[float] = []
+        for index in range(rank, size, ranks):
+            image, mos = self.training[shuffled(seed, step * size + index, len(self.training))]
+            part = random_crop(image, self.crop, places[index])
+            crops.append(part[:, ::-1] if mirrored[index] else part)
+            scores.append(mos)
+        return to_images(crops), torch.tensor(scores)
+
+    def _check_size(self, image: NDArray[np.uint8], path: Path) -> None:
+        size = image.shape[:2]
+        if min(size) < self.crop:
+            raise ConfigError(f"{path} is smaller than a crop of {self.crop}; set a smaller data.crop in the recipe")
+        if self.crop == 0 and self.training and size != self.training[0][0].shape[:2]:
+            raise ConfigError(f"{path} is of another size than the first image; set data.crop in the recipe")
+
+
+def shuffled(seed: int, position: int, count: int) -> int:
+    """Return the item at a position of an endless sequence in which every pass over ``count`` items is shuffled anew.
+
+    Example:
+        >>> sorted(shuffled(0, position, 4) for position in range(4, 8))
+        [0, 1, 2, 3]
+    """
+    epoch, place = divmod(position, count)
+    return int(np.random.default_rng(stream_seed(seed, "order", epoch)).permutation(count)[place])
+
+
+def random_crop(image: NDArray[np.uint8], side: int, place: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Cut a square of ``side`` pixels at a place given as two shares in [0, 1); the whole image where ``side`` is 0."""
+    if side == 0:
+        return image
+    top, left = (int(share * (length - side + 1)) for share, length in zip(place, image.shape[:2], strict=True))
+    return image[top : top + side, left : left + side]
+
+
+def to_images(images: list[NDArray[np.uint8]]) -> Float[Tensor, "b 3 h w"]:
+    """Stack 8-bit images of one size to a batch in [0, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255.0
+
+
+def _rating(folder: Path, number: int, row: dict[str, str]) -> Rating:
+    place = f"{folder / TABLE}, line {number}"
+    path = folder / (row["path"] or "")
+    if not row["path"] or not path.is_file():
+        raise ConfigError(f"{place}: there is no image {path}; put it there or remove the line")
+    try:
+        mos = float(row["mos"] or "")
+    except ValueError:
+        mos = math.nan
+    if not math.isfinite(mos):
+        raise ConfigError(f"{place}: {row['mos']!r} is no opinion score; write a number or remove the line")
+    if row["split"] not in _SPLITS:
+        raise ConfigError(f"{place}: the split is one of {', '.join(_SPLITS)}, not {row['split']!r}")
+    return Rating(path, mos, row["split"])

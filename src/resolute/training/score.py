@@ -1,0 +1,154 @@
+"""Training of a quality metric, on human opinions or on synthetic distortions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resolute.defences.dms_iqa import rank_loss
+from resolute.errors import ConfigError
+from resolute.files import write_text
+from resolute.models.weights import read_weights, save_model, weights_sha256
+from resolute.randomness import stream_seed
+from resolute.training.card import model_card
+from resolute.training.distortions import WORST, DistortedImages
+from resolute.training.rated import RatedImages, to_images
+from resolute.training.score_recipe import ScoreRecipe
+from resolute.training.task import Figures, Task
+
+
+@final
+class ScoreTask(Task):
+    """Regression on scores, plus correlation and order within the batch; all on scores divided by their range.
+
+    Raises:
+        ConfigError: the data does not fit, or scores lie outside the range.
+    """
+
+    def __init__(
+        self, recipe: ScoreRecipe, data: Sequence[Path], progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.recipe = recipe
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(recipe.seed, "weights"))
+            self.metric = recipe.build()
+        self.model = self.parts = self.metric
+        table, (low, high) = recipe.data, (recipe.model.low, recipe.model.high)
+        if table.kind == "rated":
+            if len(data) != 1:
+                raise ConfigError(f"{recipe.name} trains on one folder with mos.csv, not {len(data)}; give one --data")
+            self.source: RatedImages | DistortedImages = RatedImages(data[0], table.crop, progress)
+            self.offset, self.range = low, high - low
+            outside = [mos for _, mos in self.source.training if not low <= mos <= high]
+            if outside:
+                raise ConfigError(
+                    f"the opinion score {outside[0]:g} is outside [{low:g}, {high:g}]; set model.low and model.high "
+                    "in the recipe to the range of the scores"
+                )
+        else:
+            self.source = DistortedImages(data, table.crop, table.validation, recipe.seed, progress)
+            # Distances come in [0, 1] already.
+            self.offset, self.range = 0.0, 1.0
+        self.images = len(self.source.training)
+        self.device = torch.device("cpu")
+
+    def groups(self) -> list[tuple[nn.Module, float]]:
+        return [(self.metric, 1.0)]
+
+    def move(self, device: torch.device) -> None:
+        self.device = device
+
+    def start(self, path: Path) -> str:
+        state, _ = read_weights(path)
+        self.metric.load_state_dict(state)
+        return weights_sha256(state)
+
+    def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
+        return self.source.batch(self.recipe.seed, step, self.recipe.data.batch, rank, ranks)
+
+    def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
+        table, model = self.recipe.loss, self.recipe.model
+        images = batch[0].to(self.device, memory_format=torch.channels_last)
+        targets = (batch[1].to(self.device) - self.offset) / self.range
+        scores = (module(images).float() - model.low) / (model.high - model.low)
+        if table.regression == "mse":
+            regression = F.mse_loss(scores, targets)
+        else:
+            regression = F.huber_loss(scores, targets, delta=table.corner)
+        loss, figures = regression, {"rmse": math.sqrt(F.mse_loss(scores, targets).item()) * (model.high - model.low)}
+        if table.correlation > 0:
+            correlation = plcc(scores, targets)
+            loss = loss + table.correlation * (1 - correlation)
+            figures["batch_plcc"] = correlation.item()
+        if table.rank > 0:
+            loss = loss + table.rank * rank_loss(scores, targets)
+        return loss, figures
+
+    def validate(self) -> Figures:
+        scores = [self.metric(to_images([image]).to(self.device)).item() for image, _ in self.source.validation]
+        return agreement(scores, [score for _, score in self.source.validation])
+
+    def save(self, weights: Path, training: dict[str, object]) -> None:
+        if self.recipe.model.backbone:
+            # The path is a matter of this machine; the weights of the backbone are part of the file.
+            recipe = dataclasses.asdict(self.recipe)
+            recipe["model"]["backbone"] = Path(self.recipe.model.backbone).name
+            training = {**training, "recipe": recipe}
+        licence = f"weights: MIT; trained on images under: {self.recipe.data.licence}"
+        card = self.metric.describe(self.recipe.name, licence=licence, training=training)
+        card = save_model(self.metric, weights, card)
+        data, loss = self.recipe.data, self.recipe.loss
+        terms = [
+            f"{loss.regression} on the score divided by its range",
+            f"{loss.correlation:g} x (1 - PLCC of the batch)" if loss.correlation else "",
+            f"{loss.rank:g} x rank loss" if loss.rank else "",
+        ]
+        synthetic = f"1 - GMSD / {WORST:g} of distorted images, no opinions"
+        facts = {
+            "input": "RGB float in [0, 1]",
+            "output": f"a score in [{self.metric.low:g}, {self.metric.high:g}], higher is better",
+            "learned": "mean opinion scores" if data.kind == "rated" else synthetic,
+            "loss": " + ".join(term for term in terms if term),
+        }
+        size = f"crops of {data.crop} x {data.crop}" if data.crop else "whole images"
+        results = {f"validation {name}": (name.lower(), "{:.3f}") for name in ("SROCC", "PLCC")}
+        write_text(weights.with_suffix(".md"), model_card(card, facts, f"{data.batch} {size}", results))
+
+
+def plcc(a: Float[Tensor, " b"], b: Float[Tensor, " b"], floor: float = 1e-6) -> Float[Tensor, ""]:
+    """Return Pearson's correlation; where either is constant, zero, with a gradient.
+
+    Example:
+        >>> round(plcc(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 4.0, 8.0])).item(), 4)
+        1.0
+    """
+    a, b = a - a.mean(), b - b.mean()
+    return (a * b).mean() / ((a.square().mean() + floor) * (b.square().mean() + floor)).sqrt()
+
+
+def agreement(scores: Sequence[float], truth: Sequence[float]) -> Figures:
+    """Return SROCC and PLCC of two lists of scores; zero where one of them is constant.
+
+    Example:
+        >>> agreement([1.0, 2.0, 3.0], [1.0, 2.0, 9.0])["srocc"]
+        1.0
+    """
+    from scipy.stats import rankdata
+
+    a, b = np.asarray(scores, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    return {"srocc": _pearson(rankdata(a), rankdata(b)), "plcc": _pearson(a, b)}
+
+
+def _pearson(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = math.sqrt(float(a @ a) * float(b @ b))
+    return round(float(a @ b) / norm, 12) if norm > 0 else 0.0

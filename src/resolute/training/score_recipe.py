@@ -1,0 +1,109 @@
+"""The recipe of a quality metric."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+from pydantic.dataclasses import dataclass
+
+from resolute.errors import ConfigError
+from resolute.models.mobilenet import MobileNetScorer
+from resolute.models.quality import QualityNet
+from resolute.training.tables import STRICT, OptimizerTable, Precision
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScoreModelTable:
+    """Which metric to train.
+
+    Attributes:
+        architecture: ``quality``, a ``QualityNet``; or ``mobilenet``, a head on frozen features.
+        widths, blocks, hidden: see ``QualityNet``; ``mobilenet`` takes ``hidden`` alone.
+        backbone: file of the frozen features, for ``mobilenet``.
+        low, high: range of the score.
+    """
+
+    architecture: Literal["quality", "mobilenet"] = "quality"
+    widths: tuple[int, ...] = (32, 48, 64, 96)
+    blocks: int = pydantic.Field(default=1, ge=0)
+    hidden: int = pydantic.Field(default=64, ge=0)
+    backbone: str = ""
+    low: float = 0.0
+    high: float = 100.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScoreDataTable:
+    """What the metric learns from.
+
+    Attributes:
+        kind: ``rated``, a folder of images with mean opinion scores in ``mos.csv``; or ``synthetic``, folders of good
+            images that are distorted on the way, scored by how far they are from the original.
+        crop: side of the random crops, at the images' own resolution; 0 for whole images, which then are of one size.
+        batch: crops a step, over all devices together.
+        validation: images held out of a ``synthetic`` training; ``mos.csv`` has a split of its own.
+        licence: terms of the images, written into the model card.
+    """
+
+    kind: Literal["rated", "synthetic"] = "rated"
+    crop: int = pydantic.Field(default=256, ge=0)
+    batch: int = pydantic.Field(default=8, ge=2)
+    validation: int = pydantic.Field(default=10, ge=1)
+    licence: str = "not stated"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScoreLossTable:
+    """The loss, on scores divided by their range: regression + ``correlation`` x (1 - PLCC) + ``rank`` x rank loss.
+
+    Attributes:
+        regression: ``mse``, or ``huber`` with its corner at ``corner``.
+        corner: see ``regression``.
+        correlation: weight of one minus the linear correlation over the batch.
+        rank: weight of the pairwise rank loss over the batch (see ``rank_loss``).
+    """
+
+    regression: Literal["mse", "huber"] = "mse"
+    corner: float = pydantic.Field(default=0.1, gt=0)
+    correlation: float = pydantic.Field(default=0.0, ge=0)
+    rank: float = pydantic.Field(default=0.0, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScoreRecipe:
+    """The training of a quality metric; what is not said here is as in ``Recipe``.
+
+    Example:
+        >>> from resolute.training import read_recipe
+        >>> read_recipe("quality-s").start
+        'quality-s-pretrain'
+    """
+
+    task: Literal["score"] = "score"
+    name: str
+    start: str = ""
+    seed: int = 0
+    precision: Precision = "32-true"
+    checkpoint_every: int = pydantic.Field(default=1000, ge=1)
+    validate_every: int = pydantic.Field(default=1000, ge=1)
+    model: ScoreModelTable = dataclasses.field(default_factory=ScoreModelTable)
+    data: ScoreDataTable = dataclasses.field(default_factory=ScoreDataTable)
+    loss: ScoreLossTable = dataclasses.field(default_factory=ScoreLossTable)
+    optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
+
+    def build(self) -> QualityNet | MobileNetScorer:
+        """Return the untrained metric; its weights are the caller's to seed.
+
+        Raises:
+            ConfigError: it rests on a backbone, and none is named.
+            CheckpointError: the backbone cannot be read.
+        """
+        table = self.model
+        if table.architecture == "quality":
+            return QualityNet(table.widths, table.blocks, table.hidden, table.low, table.high)
+        if not table.backbone:
+            raise ConfigError(f"{self.name} rests on a trained backbone; name its file with --backbone")
+        return MobileNetScorer.from_backbone(Path(table.backbone), table.hidden, table.low, table.high)

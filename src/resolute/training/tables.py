@@ -1,0 +1,35 @@
+"""What recipes of every kind share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+from pydantic.dataclasses import dataclass
+
+STRICT = pydantic.ConfigDict(extra="forbid")
+
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OptimizerTable:
+    """Adam and its schedule.
+
+    Attributes:
+        steps: optimiser steps.
+        rate: peak learning rate.
+        warmup: steps of linear rise.
+        schedule: ``cosine`` to zero at the last step, or ``halve`` every ``halve_every`` steps as in EDSR's recipe.
+        halve_every: see ``schedule``.
+        clip: largest gradient norm; 0 for no limit.
+        ema: decay of the weight average that is validated and saved; 0 for none.
+    """
+
+    steps: int = pydantic.Field(default=300_000, ge=1)
+    rate: float = pydantic.Field(default=1e-4, gt=0)
+    warmup: int = pydantic.Field(default=0, ge=0)
+    schedule: Literal["cosine", "halve"] = "halve"
+    halve_every: int = pydantic.Field(default=200_000, ge=1)
+    clip: float = pydantic.Field(default=0.0, ge=0)
+    ema: float = pydantic.Field(default=0.0, ge=0, lt=1)

@@ -1,0 +1,100 @@
+"""What the training loop asks of each kind of training, and all that it knows of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+Figures = dict[str, float]
+
+# How figures are shown, in this order: those of a step, and those of a validation.
+_OF_A_STEP = {
+    "l1": "L1 {:.2f}",
+    "bits": "bits {:.2f}",
+    "rmse": "RMSE {:.2f}",
+    "batch_plcc": "PLCC {:.3f}",
+    "psnr": "PSNR {:.2f} dB",
+    "target": "target {:.4f}",
+    "rank": "rank {:.5f}",
+}
+_OF_A_VALIDATION = {
+    "psnr_y": "{:.2f} dB",
+    "psnr_rgb": "{:.2f} dB",
+    "srocc": "SROCC {:.3f}",
+    "plcc": "PLCC {:.3f}",
+    "srocc_clean": "SROCC with clean {:.3f}",
+    "srocc_mos": "with opinions {:.3f}",
+    "shift": "shift {:.4f}",
+    "std": "std {:.4f}",
+}
+
+
+def describe_step(figures: Figures) -> str:
+    """Return the figures of a step in one line.
+
+    Example:
+        >>> describe_step({"loss": 4.0, "l1": 3.0, "bits": 1.0, "psnr_y": 30.0})
+        'L1 3.00  bits 1.00'
+    """
+    return "  ".join(form.format(figures[key]) for key, form in _OF_A_STEP.items() if key in figures)
+
+
+def describe_validation(figures: Figures) -> str:
+    """Return the figures of a validation in one line, empty where there was none.
+
+    Example:
+        >>> describe_validation({"loss": 4.0, "l1": 3.0, "bits": 1.0, "psnr_y": 30.0})
+        '30.00 dB'
+    """
+    return "  ".join(form.format(figures[key]) for key, form in _OF_A_VALIDATION.items() if key in figures)
+
+
+class Task(ABC):
+    """One kind of training: its network, batches, loss and validation.
+
+    Attributes:
+        model: what is averaged, validated and saved.
+        parts: all that trains, as one module that contains ``model`` and is called once a step, so that data-parallel
+            training sees every parameter.
+        images: how many there are to train on.
+    """
+
+    model: nn.Module
+    parts: nn.Module
+    images: int
+
+    @abstractmethod
+    def groups(self) -> list[tuple[nn.Module, float]]:
+        """Return the modules that train, each with its learning rate as a multiple of the recipe's."""
+
+    @abstractmethod
+    def move(self, device: torch.device) -> None:
+        """Take to the device what is not in ``parts``."""
+
+    @abstractmethod
+    def start(self, path: Path) -> str:
+        """Take the weights of another run from ``path``; return their sha256.
+
+        Raises:
+            CheckpointError: the file cannot be read.
+            RuntimeError, pickle.UnpicklingError: they do not fit.
+        """
+
+    @abstractmethod
+    def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
+        """Return this rank's share of the batch of ``step``, a pure function of (seed, step)."""
+
+    @abstractmethod
+    def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
+        """Return the loss of a batch, and the figures that go to the log; ``module`` is ``parts``, wrapped."""
+
+    @abstractmethod
+    def validate(self) -> Figures:
+        """Return how good ``model``, in evaluation mode, is on what was held out; empty if nothing was."""
+
+    @abstractmethod
+    def save(self, weights: Path, training: dict[str, object]) -> None:
+        """Write ``model`` with its card, the page for people beside it, and whatever else belongs to the run."""
