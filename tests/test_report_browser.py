@@ -44,7 +44,14 @@ def report(tmp_path_factory) -> Path:
 class Watched:
     """A page, and all that it said and asked for."""
 
-    def __init__(self, browser: Browser, path: Path, width: int = 1280, scheme: str = "light") -> None:
+    def __init__(
+        self,
+        browser: Browser,
+        path: Path,
+        width: int = 1280,
+        scheme: str = "light",
+        ready: str = "#budget-0 .legendtoggle",
+    ) -> None:
         self.context = browser.new_context(
             viewport={"width": width, "height": 900},
             color_scheme="dark" if scheme == "dark" else "light",
@@ -58,7 +65,7 @@ class Watched:
         self.page.on("dialog", lambda dialog: (self.trouble.append(dialog.message), dialog.dismiss()))
         self.page.on("request", self._on_request)
         self.page.goto(path.as_uri())
-        self.page.wait_for_selector("#budget-0 .legendtoggle", state="attached")
+        self.page.wait_for_selector(ready, state="attached")
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):

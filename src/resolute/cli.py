@@ -24,8 +24,8 @@ from resolute.models.registry import built_in_models, load
 from resolute.studies.export import write_outputs
 from resolute.studies.store import Record
 from resolute.studies.study import Study
-from resolute.tables import model_details, models_table, results_table
-from resolute.training.recipe import Recipe
+from resolute.tables import certificates_table, model_details, models_table, results_table
+from resolute.training.recipe import adjusted, read_recipe
 
 INTERRUPTED = 130
 
@@ -135,16 +135,68 @@ def study(
         run_study(planned, out or Path("runs") / planned.name, device, precision)
 
 
+@app.command(epilog="Example:  [bold]resolute certify photo.jpg[/bold]")
+def certify(
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    metric: Annotated[str, typer.Option(help="Quality metric, a name or a weights file.")] = "quality-s",
+    denoiser: Annotated[str, typer.Option(help="Denoiser in front of it, a name or a weights file.")] = "",
+    epsilon: Annotated[str, typer.Option(help="l2 radius over all pixels and channels in [0, 1].")] = "0.05",
+    sigma: Annotated[float, typer.Option(help="Standard deviation of the noise.", min=0.001, max=10)] = 0.12,
+    samples: Annotated[int, typer.Option(help="Noisy copies, at most so many with --width.", min=1)] = 1000,
+    alpha: Annotated[float, typer.Option(help="Chance that the guarantee fails.", min=1e-12, max=0.5)] = 0.001,
+    width: Annotated[float, typer.Option(help="Stop once the interval is this narrow; 0 to draw all.", min=0)] = 0.0,
+    fit: Annotated[int, typer.Option(help="Shrink larger images to this many pixels a side; 0: never.", min=0)] = 512,
+    exact: Annotated[bool, typer.Option(help="Noise on the 8-bit grid: sound in the computer's arithmetic.")] = False,
+    deployed: Annotated[int, typer.Option(help="Cover a deployed median of so many fresh samples as well.", min=0)] = 0,
+    out: Out = Path("runs/certify"),
+    device: Device = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Certify quality scores: an interval that no small perturbation can move the smoothed score out of.
+
+    Writes certificates.jsonl, certificates.csv and report.html. Images that are there already are not done again.
+    """
+    from resolute.report.certificates import write_certificates
+    from resolute.studies.certified import Certification
+
+    with guarded():
+        plan = Certification(
+            metric=metric, denoiser=denoiser, sigma=sigma, epsilon=parse_radius(epsilon), samples=samples, alpha=alpha,
+            width=width, fit=fit, noise="grid" if exact else "gaussian", deployed=deployed, seed=seed,
+        )  # fmt: skip
+        with progress_bar() as bar:
+            task = bar.add_task("reading", total=None)
+
+            def show_progress(done: float, total: int, title: str) -> None:
+                bar.update(task, completed=done, total=total, description=escape(title))
+
+            rows = plan.run(images, out, device=runtime.resolve_device(device), progress=show_progress)
+        console.print(certificates_table(rows))
+        if len(rows) == 1:
+            console.print(escape(rows[0]["words"]), highlight=False)
+        page = write_certificates(out, rows)
+        console.print(f"report: [bold]{escape(str(page))}[/bold]")
+
+
 @app.command(epilog="Example:  [bold]resolute train edsr-s-entropy --data photos/ --out runs/mine[/bold]")
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe in TOML, or the name of a built-in one.")],
-    data: Annotated[list[Path], typer.Option(help="Folder of high-resolution images; may be repeated.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Folder of images, for a quality metric with scores in mos.csv; may be repeated."),
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/NAME if not given.")] = None,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Processes to train on together.", min=1)] = 1,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Quality metric in the loop of a denoiser, a name or a file, not the recipe's.")
+    ] = None,
+    backbone: Annotated[
+        Path | None, typer.Option(help="File of the frozen features of a metric that rests on some.")
+    ] = None,
 ) -> None:
-    """Train a model from a recipe; a killed run goes on where it stopped.
+    """Train a model, a quality metric or a denoiser from a recipe; a killed run goes on where it stopped.
 
     Writes NAME.safetensors, its model card NAME.md, log.jsonl and checkpoint.pt.
     """
@@ -152,10 +204,9 @@ def train(
         from lightning_fabric.utilities import rank_zero_only
 
         from resolute.training.loop import train as run_training
+        from resolute.training.task import describe_step, describe_validation
 
-        planned = Recipe.read(recipe)
-        if seed is not None:
-            planned = dataclasses.replace(planned, seed=seed)
+        planned = adjusted(read_recipe(recipe), seed=seed, metric=metric, backbone=backbone)
         with progress_bar() as bar:
             reading = bar.add_task("reading images", total=None)
             training = bar.add_task("training", total=planned.optimizer.steps, visible=False)
@@ -165,10 +216,10 @@ def train(
 
             def on_step(done: int, figures: dict[str, float]) -> None:
                 bar.update(reading, visible=False)
-                line = f"L1 {figures['l1']:.2f}  bits {figures['bits']:.2f}"
+                line, held_out = describe_step(figures), describe_validation(figures)
                 bar.update(training, completed=done, description=line, visible=True)
-                if "psnr_y" in figures:
-                    bar.console.print(f"step {done}: {line}  validation {figures['psnr_y']:.2f} dB", highlight=False)
+                if held_out:
+                    bar.console.print(f"step {done}: {line}  validation {held_out}", highlight=False)
 
             place = out or Path("runs") / planned.name
             trained = run_training(
@@ -262,14 +313,34 @@ def parse_epsilon(text: str) -> float:
         >>> round(parse_epsilon("4/255"), 4)
         0.0157
     """
-    match = re.fullmatch(r"\s*([0-9.]+)\s*(?:/\s*([0-9.]+))?\s*", text)
-    try:
-        value = float(match[1]) / float(match[2] or 1) if match else math.nan
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
+    value = _fraction(text)
     if not 0 < value <= 1:
         raise ConfigError(f"--epsilon is a radius in (0, 1], such as 4/255 or 0.0157, not {text!r}")
     return value
+
+
+def parse_radius(text: str) -> float:
+    """Return an l2 radius, which may be larger than 1.
+
+    Raises:
+        ConfigError: no number, or a negative one.
+
+    Example:
+        >>> parse_radius("0.05"), round(parse_radius("510/255"), 3)
+        (0.05, 2.0)
+    """
+    value = _fraction(text)
+    if not 0 <= value < math.inf:
+        raise ConfigError(f"--epsilon is an l2 radius of at least 0, such as 0.05, not {text!r}")
+    return value
+
+
+def _fraction(text: str) -> float:
+    match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(?:/\s*([0-9.]+))?\s*", text)
+    try:
+        return float(match[1]) / float(match[2] or 1) if match else math.nan
+    except (ValueError, ZeroDivisionError):
+        return math.nan
 
 
 @contextlib.contextmanager

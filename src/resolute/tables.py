@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -36,6 +37,29 @@ def results_table(records: Sequence[Record]) -> Table:
             *(_figure(value) for value in (row.clean_psnr_y, row.lr_psnr, row.sr_psnr)),
             _figure(row.sr_ssim, 3),
             _figure(row.attacked_psnr_y),
+        )
+    return table
+
+
+def certificates_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return certificates, one image a row; the columns that are the same for all are in the caption."""
+    made, metric = rows[0]["smoothing"], rows[0]["scorer"]
+    better = "lower" if metric["lower_better"] else "higher"
+    table = Table(
+        caption=f"{escape(metric['name'])}, {better} is better. Score: median under noise of sigma {made['sigma']:g}. "
+        f"With confidence {100 * (1 - rows[0]['error']):g} % each, no perturbation of l2 norm up to "
+        f"{rows[0]['epsilon']:g} moves it out of its interval. Safe: the radius up to which it moves by at most 1 % "
+        "and 5 % of the metric's range."
+    )
+    table.add_column("image", overflow="fold")
+    for name in ("without\nnoise", "score", "from", "to", "safe\n1 %", "safe\n5 %", "samples"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            escape(row["image"]),
+            *(_figure(row[name]) for name in ("undefended", "score", "lower", "upper")),
+            *(_figure(row[name], 4) for name in ("safe_1", "safe_5")),
+            "abstained" if row["non_finite"] else str(row["samples"]),
         )
     return table
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,13 +89,11 @@ class Store:
 
     def read(self) -> list[Record]:
         """Return all whole records; a line torn by a killed run is left out, and is computed again by the next."""
-        if not self.path.exists():
-            return []
         records: dict[str, Record] = {}
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_lines(self.path):
             try:
-                record = Record(**cast("dict[str, Any]", json.loads(line)))
-            except (ValueError, TypeError):
+                record = Record(**line)
+            except TypeError:
                 continue
             records[record.key] = record
         return list(records.values())
@@ -105,19 +104,43 @@ class Store:
         Raises:
             OutputError: the record cannot be written.
         """
-        line = json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n"
+        append_line(self.path, dataclasses.asdict(record))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a file of JSON lines; torn ones are left out, and a missing file has none."""
+    if not path.exists():
+        return []
+    found: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab+") as file:
-                file.seek(0, os.SEEK_END)
-                if file.tell() > 0:
-                    file.seek(-1, os.SEEK_END)
-                    line = line if file.read(1) == b"\n" else "\n" + line
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.path}: {error.strerror}; what was computed so far is kept, free some room and "
-                "run the same command again"
-            ) from None
+            content: object = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(content, dict):
+            found.append(cast("dict[str, Any]", content))
+    return found
+
+
+def append_line(path: Path, content: Mapping[str, object]) -> None:
+    """Append one JSON line, on a line of its own even after a torn one, and see it to the disk.
+
+    Raises:
+        OutputError: the line cannot be written.
+    """
+    line = json.dumps(content, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.seek(0, os.SEEK_END)
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; what was computed so far is kept, free some room and "
+            "run the same command again"
+        ) from None
