@@ -1,7 +1,29 @@
 """Measures: fidelity, sensitivity, and how sure a mean is."""
 
+from resolute.measure.agreement import (
+    Agreement,
+    agreement_difference,
+    agreement_of,
+    plcc,
+    plcc_logistic,
+    srocc,
+)
 from resolute.measure.clever import Clever, clever
 from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
 from resolute.measure.intervals import Interval, bootstrap_mean
 
-__all__ = ["Clever", "Interval", "bootstrap_mean", "clever", "psnr_rgb", "psnr_y", "ssim_y"]
+__all__ = [
+    "Agreement",
+    "Clever",
+    "Interval",
+    "agreement_difference",
+    "agreement_of",
+    "bootstrap_mean",
+    "clever",
+    "plcc",
+    "plcc_logistic",
+    "psnr_rgb",
+    "psnr_y",
+    "srocc",
+    "ssim_y",
+]

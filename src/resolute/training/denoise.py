@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from resolute.defences.dms_iqa import LossBalance, dms_iqa_losses, scaled_scores, score_range
 from resolute.errors import ConfigError
 from resolute.files import write_text
+from resolute.measure.agreement import srocc
 from resolute.measure.fidelity import psnr_rgb
 from resolute.models.base import Card, Scorer
 from resolute.models.scorers import load_scorer
@@ -26,7 +27,6 @@ from resolute.training.card import model_card
 from resolute.training.denoise_recipe import DenoiseRecipe
 from resolute.training.photos import Photos
 from resolute.training.rated import to_images
-from resolute.training.score import agreement
 from resolute.training.task import Figures, Task
 
 # Draws of the noise with which the spread of the score is measured.
@@ -137,13 +137,13 @@ class DenoiseTask(Task):
         if self.metric is not None:
             first = [scores[0] for scores in draws]
             figures |= {
-                "srocc_clean": agreement(first, clean_scores)["srocc"],
+                "srocc_clean": srocc(first, clean_scores),
                 "shift": float(np.mean(np.abs(np.array(first) - np.array(clean_scores)))),
                 "std": float(np.mean(np.std(np.array(draws), axis=1, ddof=1))),
             }
             opinions = [mos for _, mos in chosen]
             if not any(math.isnan(mos) for mos in opinions):
-                figures["srocc_mos"] = agreement(first, opinions)["srocc"]
+                figures["srocc_mos"] = srocc(first, opinions)
         return figures
 
     def save(self, weights: Path, training: dict[str, object]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import final
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 from resolute.defences.dms_iqa import rank_loss
 from resolute.errors import ConfigError
 from resolute.files import write_text
+from resolute.measure.agreement import plcc, srocc
 from resolute.models.weights import read_weights, save_model, weights_sha256
 from resolute.randomness import stream_seed
 from resolute.training.card import model_card
@@ -86,7 +86,7 @@ class ScoreTask(Task):
             regression = F.huber_loss(scores, targets, delta=table.corner)
         loss, figures = regression, {"rmse": math.sqrt(F.mse_loss(scores, targets).item()) * (model.high - model.low)}
         if table.correlation > 0:
-            correlation = plcc(scores, targets)
+            correlation = batch_plcc(scores, targets)
             loss = loss + table.correlation * (1 - correlation)
             figures["batch_plcc"] = correlation.item()
         if table.rank > 0:
@@ -95,7 +95,8 @@ class ScoreTask(Task):
 
     def validate(self) -> Figures:
         scores = [self.metric(to_images([image]).to(self.device)).item() for image, _ in self.source.validation]
-        return agreement(scores, [score for _, score in self.source.validation])
+        opinions = [score for _, score in self.source.validation]
+        return {"srocc": srocc(scores, opinions), "plcc": plcc(scores, opinions)}
 
     def save(self, weights: Path, training: dict[str, object]) -> None:
         if self.recipe.model.backbone:
@@ -124,31 +125,12 @@ class ScoreTask(Task):
         write_text(weights.with_suffix(".md"), model_card(card, facts, f"{data.batch} {size}", results))
 
 
-def plcc(a: Float[Tensor, " b"], b: Float[Tensor, " b"], floor: float = 1e-6) -> Float[Tensor, ""]:
+def batch_plcc(a: Float[Tensor, " b"], b: Float[Tensor, " b"], floor: float = 1e-6) -> Float[Tensor, ""]:
     """Return Pearson's correlation; where either is constant, zero, with a gradient.
 
     Example:
-        >>> round(plcc(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 4.0, 8.0])).item(), 4)
+        >>> round(batch_plcc(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 4.0, 8.0])).item(), 4)
         1.0
     """
     a, b = a - a.mean(), b - b.mean()
     return (a * b).mean() / ((a.square().mean() + floor) * (b.square().mean() + floor)).sqrt()
-
-
-def agreement(scores: Sequence[float], truth: Sequence[float]) -> Figures:
-    """Return SROCC and PLCC of two lists of scores; zero where one of them is constant.
-
-    Example:
-        >>> agreement([1.0, 2.0, 3.0], [1.0, 2.0, 9.0])["srocc"]
-        1.0
-    """
-    from scipy.stats import rankdata
-
-    a, b = np.asarray(scores, dtype=np.float64), np.asarray(truth, dtype=np.float64)
-    return {"srocc": _pearson(rankdata(a), rankdata(b)), "plcc": _pearson(a, b)}
-
-
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return round(float(a @ b) / norm, 12) if norm > 0 else 0.0

@@ -1,0 +1,180 @@
+"""How well scores agree with opinions: SROCC, and PLCC as it is and after a logistic curve, with intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resolute.measure.intervals import Interval
+
+Values = NDArray[np.float64]
+Scores = Sequence[float] | Values
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """Agreement of scores with opinions over a set of images, with bootstrap intervals over the images.
+
+    Attributes:
+        srocc: Spearman's rank correlation.
+        plcc: Pearson's correlation of the scores as they are.
+        plcc_logistic: Pearson's correlation after a 4-parameter logistic curve was fitted to the opinions.
+    """
+
+    srocc: Interval
+    plcc: Interval
+    plcc_logistic: Interval
+
+
+def srocc(scores: Scores, opinions: Scores) -> float:
+    """Return Spearman's rank correlation; 0 where one side is constant.
+
+    Example:
+        >>> srocc([1.0, 2.0, 3.0], [1.0, 2.0, 9.0])
+        1.0
+    """
+    from scipy.stats import rankdata  # slow to import, and seldom needed
+
+    scores, opinions = _checked(scores, opinions)
+    return _pearson(rankdata(scores), rankdata(opinions))
+
+
+def plcc(scores: Scores, opinions: Scores) -> float:
+    """Return Pearson's correlation; 0 where one side is constant.
+
+    Example:
+        >>> round(plcc([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]), 6)
+        1.0
+    """
+    return _pearson(*_checked(scores, opinions))
+
+
+def plcc_logistic(scores: Scores, opinions: Scores) -> float:
+    """Return Pearson's correlation after the logistic curve of VQEG has been fitted (see ``fit_logistic``).
+
+    Example:
+        >>> x = np.linspace(-3, 3, 30)
+        >>> round(plcc_logistic(x, 1 / (1 + np.exp(-4 * x))), 6)
+        1.0
+    """
+    scores, opinions = _checked(scores, opinions)
+    return _pearson(fit_logistic(scores, opinions)(scores), opinions)
+
+
+def fit_logistic(scores: Scores, opinions: Scores) -> Callable[[Values], Values]:
+    """Return the least-squares curve ``b2 + (b1 - b2) / (1 + exp(-(x - b3) / b4))`` from scores to opinions.
+
+    Where the fit does not converge, or fits worse than a line, the best line is returned.
+
+    Raises:
+        ValueError: scores and opinions differ in number, are none or not finite.
+    """
+    from scipy.optimize import OptimizeWarning, curve_fit
+    from scipy.special import expit
+
+    scores, opinions = _checked(scores, opinions)
+    spread = float(scores.std())
+    if spread == 0:
+        return lambda x: np.full_like(x, opinions.mean())
+    slope, offset = np.polyfit(scores, opinions, 1)
+
+    def line(x: Values) -> Values:
+        return slope * x + offset
+
+    def curve(x: Values, top: float, bottom: float, middle: float, width: float) -> Values:
+        return bottom + (top - bottom) * expit((x - middle) / width)
+
+    ends = (opinions.max(), opinions.min()) if slope >= 0 else (opinions.min(), opinions.max())
+    start = (*ends, float(scores.mean()), spread)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OptimizeWarning)
+            found, _ = curve_fit(curve, scores, opinions, start, maxfev=5000)
+    except RuntimeError:
+        return line
+    errors = [float(np.square(f - opinions).sum()) for f in (curve(scores, *found), line(scores))]
+    return (lambda x: curve(x, *found)) if np.isfinite(errors[0]) and errors[0] < errors[1] else line
+
+
+def agreement_of(
+    scores: Scores,
+    opinions: Scores,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Agreement:
+    """Return the agreement of ``scores`` with ``opinions``, with percentile bootstrap intervals over the images.
+
+    The logistic curve is fitted anew in every resample.
+
+    Raises:
+        ValueError: scores and opinions differ in number, are none or not finite.
+
+    Example:
+        >>> found = agreement_of([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 3.0, 5.0], resamples=50)
+        >>> found.srocc.low <= found.srocc.mean <= found.srocc.high
+        True
+    """
+    scores, opinions = _checked(scores, opinions)
+    intervals = [
+        _interval(measure, (scores, opinions), confidence, resamples, seed) for measure in (srocc, plcc, plcc_logistic)
+    ]
+    return Agreement(*intervals)
+
+
+def agreement_difference(
+    first: Scores,
+    second: Scores,
+    opinions: Scores,
+    measure: Callable[[Scores, Scores], float] = srocc,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Return by how much ``first`` agrees better than ``second``, with a paired bootstrap interval over the images.
+
+    Raises:
+        ValueError: the three differ in number, are none or not finite.
+
+    Example:
+        >>> opinions = np.arange(10.0)
+        >>> agreement_difference(opinions, -opinions, opinions, resamples=50).mean
+        2.0
+    """
+    first, opinions = _checked(first, opinions)
+    second, _ = _checked(second, opinions)
+
+    def difference(a: Values, b: Values, truth: Values) -> float:
+        return measure(a, truth) - measure(b, truth)
+
+    return _interval(difference, (first, second, opinions), confidence, resamples, seed)
+
+
+def _interval(
+    measure: Callable[..., float], data: tuple[Values, ...], confidence: float, resamples: int, seed: int
+) -> Interval:
+    rng = np.random.default_rng(seed)
+    n = len(data[0])
+    values = [measure(*(column[chosen] for column in data)) for chosen in rng.integers(0, n, (resamples, n))]
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(measure(*data), float(low), float(high), n)
+
+
+def _checked(scores: Scores, opinions: Scores) -> tuple[Values, Values]:
+    a, b = np.asarray(scores, dtype=np.float64), np.asarray(opinions, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape or a.size < 1 or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("agreement needs as many scores as opinions, at least one, all of them finite")
+    return a, b
+
+
+def _pearson(a: Values, b: Values) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a @ a) * (b @ b)))
+    # Rounded so that perfect agreement reads 1, not 1 and a few units of the last place.
+    return round(float(a @ b) / norm, 12) if norm > 0 else 0.0

@@ -1,0 +1,73 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+
+from resolute.measure import agreement_difference, agreement_of, plcc, plcc_logistic, srocc
+from resolute.measure.agreement import fit_logistic
+
+
+def pairs(n=60, noise=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=n)
+    return scores, np.tanh(2 * scores) + noise * rng.normal(size=n)
+
+
+def test_correlations_are_scipys():
+    a, b = pairs()
+    b = b.round(1)  # with ties
+    assert srocc(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    assert plcc(a, b) == pytest.approx(pearsonr(a, b).statistic)
+
+
+def test_the_logistic_mends_a_bent_scale_and_leaves_ranks_alone():
+    a, b = pairs(noise=0.02)
+    assert plcc_logistic(a, b) > plcc(a, b) + 0.02
+    assert plcc_logistic(a, b) > 0.99
+    bent = fit_logistic(a, b)(np.sort(a))
+    assert (np.diff(bent) >= 0).all()
+    # A lower-is-better metric agrees after the curve as well as before it disagreed.
+    assert plcc_logistic(-a, b) == pytest.approx(plcc_logistic(a, b), abs=1e-4)
+
+
+def test_where_a_curve_fits_no_better_the_line_does():
+    a = np.arange(10.0)
+    assert plcc_logistic(a, 3 * a + 1) == pytest.approx(1.0, abs=1e-3)
+    assert fit_logistic(a, 0 * a + 2.0)(a) == pytest.approx(np.full(10, 2.0), abs=1e-6)
+
+
+def test_constant_scores_agree_with_nothing():
+    assert srocc([1.0, 1.0, 1.0], [0.0, 2.0, 1.0]) == plcc([1.0, 1.0, 1.0], [0.0, 2.0, 1.0]) == 0.0
+    assert plcc_logistic([1.0, 1.0, 1.0], [0.0, 2.0, 1.0]) == 0.0
+
+
+def test_intervals_cover_what_they_should():
+    truth = srocc(*pairs(n=20_000, noise=1.0, seed=99))
+    inside = 0
+    for seed in range(60):
+        found = agreement_of(*pairs(n=80, noise=1.0, seed=seed), resamples=200).srocc
+        assert found.low <= found.mean <= found.high
+        inside += found.low <= truth <= found.high
+    assert inside >= 60 * 0.95 - 3 * math.sqrt(60 * 0.95 * 0.05)
+
+
+def test_pairing_finds_small_differences():
+    a, b = pairs(n=125)
+    worse = a + 0.3 * np.random.default_rng(5).normal(size=len(a))
+    gain = agreement_difference(a, worse, b)
+    assert gain.low > 0
+    assert gain.mean == pytest.approx(srocc(a, b) - srocc(worse, b))
+    apart = agreement_of(a, b).srocc, agreement_of(worse, b).srocc
+    assert apart[1].high > apart[0].low
+    same = agreement_difference(a, a, b)
+    assert (same.low, same.mean, same.high) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "opinions"), [([], []), ([1.0, 2.0], [1.0, 2.0, 3.0]), ([1.0, math.nan], [1.0, 2.0])]
+)
+def test_what_cannot_be_compared_is_refused(scores, opinions):
+    for measure in (srocc, plcc, plcc_logistic, agreement_of):
+        with pytest.raises(ValueError, match="as many scores as opinions"):
+            measure(scores, opinions)
