@@ -479,3 +479,12 @@ def test_halves_of_a_two_sided_bound_are_each_a_bound():
     ordered = np.arange(1.0, 1001.0)
     bounds = bounds_of(ordered, 0.05, Smoothing(alpha=0.002), -math.inf, math.inf)
     assert (bounds.lower, bounds.upper) == (293.0, 708.0)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "grid"])
+def test_a_crop_is_an_image_like_any_other(noise):
+    whole = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(1)).mul(255).round() / 255
+    crop = whole[:, 3:11, 5:15]
+    assert not crop.is_contiguous()
+    scores = [certify(Curved(), x, n=40, noise=noise).scores for x in (crop, crop.contiguous())]
+    assert np.array_equal(*scores)

@@ -21,17 +21,19 @@ from resolute import runtime
 from resolute.attacks.registry import ATTACKS, OBJECTIVES, AttackTable
 from resolute.errors import ConfigError, ResoluteError
 from resolute.models.registry import built_in_models, load
+from resolute.models.scorers import built_in_scorers, load_scorer
 from resolute.studies.export import write_outputs
 from resolute.studies.store import Record
 from resolute.studies.study import Study
-from resolute.tables import certificates_table, model_details, models_table, results_table
+from resolute.tables import certificates_table, model_details, models_table, results_table, scorers_table
 from resolute.training.recipe import adjusted, read_recipe
 
 INTERRUPTED = 130
 
 app = typer.Typer(
     name="resolute",
-    help="Measure and harden super-resolution models against adversarial perturbations.",
+    help="Measure and harden super-resolution models, and certify image-quality metrics, against adversarial "
+    "perturbations.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -242,6 +244,8 @@ def models(
     with guarded():
         if model is None:
             console.print(models_table([load(name) for name in [*built_in_models(), "bicubic"]]))
+            if built_in_scorers():
+                console.print(scorers_table([load_scorer(name) for name in built_in_scorers()]))
         else:
             console.print(model_details(load(model)))
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from resolute.models.base import Restorer
+from resolute.models.base import Restorer, Scorer
 from resolute.studies.store import Record
 from resolute.studies.summary import attack_title, summarize
 
@@ -83,6 +83,28 @@ def models_table(models: Sequence[Restorer]) -> Table:
             f"x{card.scale}",
             f"{sum(p.numel() for p in model.parameters()):,}",
             _figure(psnr if isinstance(psnr, float) else None),
+            escape(card.licence),
+        )
+    return table
+
+
+def scorers_table(scorers: Sequence[Scorer]) -> Table:
+    """Return the built-in quality metrics, one a row."""
+    table = Table()
+    for name in ("quality metric", "architecture", "range", "better", "weights", "validation SROCC", "licence"):
+        table.add_column(name)
+    for scorer in scorers:
+        card = scorer.card
+        assert card is not None
+        validation = card.training.get("validation")
+        srocc = validation.get("srocc") if isinstance(validation, dict) else None
+        table.add_row(
+            escape(card.name),
+            str(card.architecture["class"]),
+            f"{_figure(card.low, 0)} to {_figure(card.high, 0)}",
+            "lower" if card.lower_better else "higher",
+            f"{sum(p.numel() for p in scorer.parameters()):,}",
+            _figure(srocc if isinstance(srocc, float) else None, 3),
             escape(card.licence),
         )
     return table

@@ -46,7 +46,6 @@ class GaussianNoise:
     """
 
     def __init__(self, image: Float[Tensor, "3 h w"], sigma: float, seed: int) -> None:
-        self.image = image.contiguous(memory_format=torch.preserve_format)
         self.sigma = sigma
         self.key = stream_key(image, seed)
         # Noise is drawn in (h, w, 3) order, so that a batch is in channels_last layout without a copy.
