@@ -137,10 +137,10 @@ def study(
         run_study(planned, out or Path("runs") / planned.name, device, precision)
 
 
-@app.command(epilog="Example:  [bold]resolute certify photo.jpg[/bold]")
+@app.command(epilog="Example:  [bold]resolute certify photo.jpg --metric my_metric.safetensors[/bold]")
 def certify(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
-    metric: Annotated[str, typer.Option(help="Quality metric, a name or a weights file.")] = "quality-s",
+    metric: Annotated[str, typer.Option(help="Quality metric: a weights file, niqe, brisque or pyiqa:NAME.")],
     denoiser: Annotated[str, typer.Option(help="Denoiser in front of it, a name or a weights file.")] = "",
     epsilon: Annotated[str, typer.Option(help="l2 radius over all pixels and channels in [0, 1].")] = "0.05",
     sigma: Annotated[float, typer.Option(help="Standard deviation of the noise.", min=0.001, max=10)] = 0.12,
