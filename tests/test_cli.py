@@ -46,7 +46,11 @@ def fails(code, *arguments):
 def start(*arguments, **options):
     """Start a process of its own, as a shell would."""
     command = [sys.executable, "-m", "resolute", *(str(argument) for argument in arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    # What runs in the background of a script inherits a Ctrl-C that is ignored.
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **{**listening, **options}
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
