@@ -295,6 +295,7 @@ def test_built_in_denoisers_differ_in_what_their_names_say():
         assert plain.sigma == judged.sigma == sigma
         assert dataclasses.replace(judged, name=plain.name, metric="", loss=plain.loss) == plain
         assert (plain.loss.target, plain.loss.rank) == (0, 0)
+        assert plain.start == "denoiser-pretrain"
     on = {
         name: (recipes[f"denoiser-{name}-012"].loss.target > 0, recipes[f"denoiser-{name}-012"].loss.rank > 0)
         for name in ("mse", "target", "rank", "iqa")

@@ -21,7 +21,7 @@ from resolute.models import MobileNetScorer
 from resolute.training.distortions import DISTORTIONS, DistortedImages, distort
 from resolute.training.rated import RatedImages, read_ratings
 from resolute.training.recipe import adjusted
-from resolute.training.score import batch_plcc
+from resolute.training.score import ScoreTask, batch_plcc
 from resolute.training.score_recipe import ScoreDataTable, ScoreLossTable, ScoreModelTable
 from resolute.training.tables import OptimizerTable
 
@@ -230,6 +230,19 @@ def test_a_batch_depends_on_seed_and_step_alone_and_ranks_share_it(kind, rated, 
     shares = [source.batch(0, 3, 6, rank, 3) for rank in range(3)]
     assert torch.equal(images, torch.stack([share[0] for share in shares], dim=1).flatten(0, 1))
     torch.testing.assert_close(scores, torch.stack([share[1] for share in shares], dim=1).flatten())
+
+
+def test_noise_is_keyed_by_the_step_shared_by_the_ranks_and_clipped(rated):
+    quiet = ScoreTask(TINY, [rated])
+    loud = ScoreTask(dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, sigma=0.3)), [rated])
+    clean, (images, scores) = quiet.batch(3, 0, 1)[0], loud.batch(3, 0, 1)
+    assert torch.equal(images, loud.batch(3, 0, 1)[0])
+    assert torch.equal(images[1::2], loud.batch(3, 1, 2)[0])
+    assert torch.equal(scores, quiet.batch(3, 0, 1)[1])
+    inside = (clean > 0.4) & (clean < 0.6)
+    assert (images - clean)[inside].std() == pytest.approx(0.3, rel=0.15)
+    assert 0 == images.min() and images.max() == 1
+    assert loud.validate() == loud.validate() != quiet.validate()
 
 
 def test_a_metric_starts_from_synthetic_distortions(rated, photos, tmp_path):

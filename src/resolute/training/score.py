@@ -18,7 +18,7 @@ from resolute.errors import ConfigError
 from resolute.files import write_text
 from resolute.measure.agreement import plcc, srocc
 from resolute.models.weights import read_weights, save_model, weights_sha256
-from resolute.randomness import stream_seed
+from resolute.randomness import generator_for, stream_seed
 from resolute.training.card import model_card
 from resolute.training.distortions import WORST, DistortedImages
 from resolute.training.rated import RatedImages, to_images
@@ -73,7 +73,13 @@ class ScoreTask(Task):
         return weights_sha256(state)
 
     def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
-        return self.source.batch(self.recipe.seed, step, self.recipe.data.batch, rank, ranks)
+        seed, table = self.recipe.seed, self.recipe.data
+        images, scores = self.source.batch(seed, step, table.batch, rank, ranks)
+        if table.sigma > 0:
+            # Drawn for the whole batch, so that the number of processes does not change it.
+            noise = torch.randn((table.batch, *images.shape[1:]), generator=generator_for(seed, "noise", step))
+            images = noisy(images, noise[rank::ranks], table.sigma)
+        return images, scores
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
         table, model = self.recipe.loss, self.recipe.model
@@ -94,7 +100,13 @@ class ScoreTask(Task):
         return loss, figures
 
     def validate(self) -> Figures:
-        scores = [self.metric(to_images([image]).to(self.device)).item() for image, _ in self.source.validation]
+        scores: list[float] = []
+        for index, (image, _) in enumerate(self.source.validation):
+            x = to_images([image])
+            if self.recipe.data.sigma > 0:
+                generator = generator_for(self.recipe.seed, "held out", index)
+                x = noisy(x, torch.randn(x.shape, generator=generator), self.recipe.data.sigma)
+            scores.append(self.metric(x.to(self.device)).item())
         opinions = [score for _, score in self.source.validation]
         return {"srocc": srocc(scores, opinions), "plcc": plcc(scores, opinions)}
 
@@ -120,9 +132,18 @@ class ScoreTask(Task):
             "learned": "mean opinion scores" if data.kind == "rated" else synthetic,
             "loss": " + ".join(term for term in terms if term),
         }
+        if data.sigma > 0:
+            facts["noise"] = f"Gaussian, standard deviation {data.sigma:g} on [0, 1], in training and validation"
         size = f"crops of {data.crop} x {data.crop}" if data.crop else "whole images"
         results = {f"validation {name}": (name.lower(), "{:.3f}") for name in ("SROCC", "PLCC")}
         write_text(weights.with_suffix(".md"), model_card(card, facts, f"{data.batch} {size}", results))
+
+
+def noisy(
+    images: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b 3 h w"], sigma: float
+) -> Float[Tensor, "b 3 h w"]:
+    """Return ``clip(images + sigma * noise)``, what a smoothed metric sees."""
+    return (images + sigma * noise).clamp(0, 1)
 
 
 def batch_plcc(a: Float[Tensor, " b"], b: Float[Tensor, " b"], floor: float = 1e-6) -> Float[Tensor, ""]:

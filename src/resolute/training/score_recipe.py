@@ -45,6 +45,8 @@ class ScoreDataTable:
         crop: side of the random crops, at the images' own resolution; 0 for whole images, which then are of one size.
         batch: crops a step, over all devices together.
         validation: images held out of a ``synthetic`` training; ``mos.csv`` has a split of its own.
+        sigma: standard deviation of Gaussian noise on every image, in training and validation, which is then clipped to
+            [0, 1]: a metric for median smoothing that needs no denoiser in front of it. 0 for none.
         licence: terms of the images, written into the model card.
     """
 
@@ -52,6 +54,7 @@ class ScoreDataTable:
     crop: int = pydantic.Field(default=256, ge=0)
     batch: int = pydantic.Field(default=8, ge=2)
     validation: int = pydantic.Field(default=10, ge=1)
+    sigma: float = pydantic.Field(default=0.0, ge=0, le=1)
     licence: str = "not stated"
 
 
