@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from resolute.models.base import Restorer, Scorer
+from resolute.studies.gaming import verdict
 from resolute.studies.store import Record
 from resolute.studies.summary import attack_title, summarize
 
@@ -64,8 +65,35 @@ def certificates_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def attacks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return attacks on certified images, one a row: what the metric alone says, and what the smoothed one says."""
+    radius = rows[0]["epsilon"]
+    table = Table(
+        caption="Attacked images, as saved in 8 bits. Adaptive: through the noise, and the denoiser if there is one. "
+        f"The interval is proven for changes of l2 norm up to {radius:g}; beyond, staying inside is an observation and "
+        "no guarantee."
+    )
+    for name in ("image", "attack"):
+        table.add_column(name, overflow="fold")
+    for name in ("without noise", "defended", "interval", "l2 norm", "defended score is"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        for attack in row["attacks"]:
+            kind = "adaptive" if attack["attack"]["adaptive"] else "on the metric"
+            table.add_row(
+                escape(row["image"]),
+                f"{kind}, {255 * attack['attack']['epsilon']:.3g}/255",
+                f"{_figure(attack['clean'])} \u2192 {_figure(attack['attacked'])}",
+                f"{_figure(row['score'])} \u2192 {_figure(attack['defended'])}",
+                f"[{_figure(row['lower'])}, {_figure(row['upper'])}]",
+                _figure(attack["l2"]),
+                verdict(row, attack),
+            )
+    return table
+
+
 def models_table(models: Sequence[Restorer]) -> Table:
-    """Return the built-in models, one a row."""
+    """Return the built-in models, one a row; a denoiser does not scale."""
     table = Table()
     for name in ("name", "architecture", "scale", "weights", "validation PSNR", "licence"):
         table.add_column(name)
@@ -76,11 +104,11 @@ def models_table(models: Sequence[Restorer]) -> Table:
         kind = str(architecture.pop("class"))
         details = ", ".join(f"{key} {value}" for key, value in architecture.items() if key != "scale")
         validation = card.training.get("validation")
-        psnr = validation.get("psnr_y") if isinstance(validation, dict) else None
+        psnr = validation.get("psnr_y", validation.get("psnr_rgb")) if isinstance(validation, dict) else None
         table.add_row(
             escape(card.name),
             f"{kind} ({details})" if details else kind,
-            f"x{card.scale}",
+            f"x{card.scale}" if card.scale > 1 else "denoiser",
             f"{sum(p.numel() for p in model.parameters()):,}",
             _figure(psnr if isinstance(psnr, float) else None),
             escape(card.licence),
