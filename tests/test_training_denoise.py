@@ -260,14 +260,14 @@ def test_nan_stops_the_run_and_keeps_the_last_good_weights(photos, tmp_path, mon
 def test_a_run_does_not_go_on_with_another_metric(photos, unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "run")
     write_judge(tmp_path, seed=1)
-    with pytest.raises(ConfigError, match="other weights of its metric; choose another --out"):
+    with pytest.raises(ConfigError, match=r"other weights of its metric.*choose another --out"):
         train(TINY, [photos], tmp_path / "run", device="cpu")
 
 
 def test_a_metric_that_is_missing_or_needless_is_named(photos, tmp_path):
     with pytest.raises(CheckpointError, match="no quality metric named 'judge'"):
         train(TINY, [photos], tmp_path / "run", device="cpu")
-    with pytest.raises(ConfigError, match=r"loss.target and loss.rank need a metric; name one"):
+    with pytest.raises(ConfigError, match=r"loss.target and loss.rank need a metric.*name one"):
         train(dataclasses.replace(TINY, metric=""), [photos], tmp_path / "run", device="cpu")
     with pytest.raises(ConfigError, match="has no quality metric in its loop"):
         adjusted(PLAIN, metric="judge")

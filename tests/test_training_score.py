@@ -241,7 +241,7 @@ def test_noise_is_keyed_by_the_step_shared_by_the_ranks_and_clipped(rated):
     assert torch.equal(scores, quiet.batch(3, 0, 1)[1])
     inside = (clean > 0.4) & (clean < 0.6)
     assert (images - clean)[inside].std() == pytest.approx(0.3, rel=0.15)
-    assert 0 == images.min() and images.max() == 1
+    assert (images.min(), images.max()) == (0, 1)
     assert loud.validate() == loud.validate() != quiet.validate()
 
 

@@ -46,3 +46,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def beside(out: Path, name: str) -> Path | None:
+    """Return the weights of the run called ``name`` in the folder that ``out`` is in, or None if there are none."""
+    path = out.parent / name / f"{name}.safetensors"
+    return path if name and path.is_file() else None

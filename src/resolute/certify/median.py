@@ -112,7 +112,7 @@ def certify(
     made = Smoothing(
         sigma=sigma, n=n, alpha=alpha, seed=seed, noise=noise, deployed=deployed, sequential=stop is not None
     )
-    image = _prepared(image, size)
+    image = prepared(image, size)
     card = scorer.card or scorer.describe(type(scorer).__name__)
     low = -math.inf if card.low is None else card.low
     high = math.inf if card.high is None else card.high
@@ -233,7 +233,12 @@ def _copies(count: int, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "b 3 h w
     return torch.empty(shape, device=image.device).contiguous(memory_format=torch.channels_last)
 
 
-def _prepared(image: Float[Tensor, "3 h w"], size: tuple[int, int] | None) -> Float[Tensor, "3 new_h new_w"]:
+def prepared(image: Float[Tensor, "3 h w"], size: tuple[int, int] | None) -> Float[Tensor, "3 new_h new_w"]:
+    """Return the image that is certified: checked, and resized to (height, width) where a size is given.
+
+    Raises:
+        ValueError: it is no RGB image in [0, 1].
+    """
     if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0 or not image.is_floating_point():
         raise ValueError(f"an image is a float tensor (3, height, width), not {tuple(image.shape)} {image.dtype}")
     image = image.detach().float()
@@ -248,7 +253,7 @@ def _prepared(image: Float[Tensor, "3 h w"], size: tuple[int, int] | None) -> Fl
 
 @final
 class ExpectedScore(Scorer):
-    """The mean score of a few noisy copies, with gradients: what an attacker who knows of the smoothing climbs (EOT).
+    """The mean score of a few noisy copies, with gradients: how an attack or a training climbs a smoothed metric.
 
     Args:
         scorer: the metric inside the smoothing.
@@ -263,7 +268,8 @@ class ExpectedScore(Scorer):
         self.sigma = sigma
         self.draws = draws
         self.seed = seed
-        self.low, self.high, self.lower_better = scorer.low, scorer.high, scorer.lower_better
+        self.low, self.high, self.usual = scorer.low, scorer.high, scorer.usual
+        self.lower_better, self.size_rule, self.smallest = scorer.lower_better, scorer.size_rule, scorer.smallest
 
     def arguments(self) -> dict[str, object]:
         inner = self.scorer.arguments()
@@ -271,6 +277,18 @@ class ExpectedScore(Scorer):
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         generator = generator_for(self.seed, "expectation")
-        noise = torch.randn((self.draws, *x.shape[1:]), generator=generator).to(x)
+        noise = torch.randn((1, self.draws, *x.shape[1:]), generator=generator)
+        return self.under(x, noise.expand(len(x), -1, -1, -1, -1).to(x))
+
+    def under(self, x: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b n 3 h w"]) -> Float[Tensor, " b"]:
+        """Return the mean score under noise of the caller's own, of standard deviation 1 and as many draws as it has.
+
+        Example:
+            >>> from resolute.models import as_scorer
+            >>> brightness = as_scorer(lambda x: x.mean(dim=(1, 2, 3)), name="brightness", low=0.0, high=1.0)
+            >>> expected = ExpectedScore(brightness, sigma=0.25)
+            >>> expected.under(torch.full((1, 3, 4, 4), 0.5), torch.ones(1, 2, 3, 4, 4)).item()
+            0.75
+        """
         copies = (x.unsqueeze(1) + self.sigma * noise).clamp(0, 1)
-        return self.scorer(copies.flatten(0, 1)).view(len(x), self.draws).mean(dim=1)
+        return self.scorer(copies.flatten(0, 1)).view(noise.shape[:2]).mean(dim=1)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from scipy import special, stats
+from scipy import special
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +61,15 @@ def fixed_ranks(n: int, p_low: float, alpha: float) -> Ranks:
         Ranks(low=None, high=None)
     """
     _check(n, p_low, alpha)
-    # P[Bin >= k] >= 1 - alpha/2 is cdf(k - 1) <= alpha/2, which keeps its precision where alpha is small.
-    low = int(stats.binom.ppf(alpha / 2, n, p_low))
-    while low > 0 and stats.binom.cdf(low - 1, n, p_low) > alpha / 2:
-        low -= 1
+    # P[Bin >= k] >= 1 - alpha/2 is P[Bin < k] <= alpha/2, which keeps its precision where alpha is small. The
+    # incomplete beta function is that chance, and spares the half second that scipy.stats takes to import.
+    low, above = 0, n + 1
+    while above - low > 1:
+        rank = (low + above) // 2
+        if special.betaincc(rank, n - rank + 1, p_low) <= alpha / 2:
+            low = rank
+        else:
+            above = rank
     return _symmetric(n, low)
 
 

@@ -134,8 +134,17 @@ def scaled_scores(metric: Scorer, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, 
     Raises:
         ConfigError: the metric has neither a proven nor a usual range.
     """
+    return scaled(metric(x), metric)
+
+
+def scaled(scores: Float[Tensor, " b"], metric: Scorer) -> Float[Tensor, " b"]:
+    """Return scores that a metric gave on the scale of [0, 1], higher for better whatever the metric says.
+
+    Raises:
+        ConfigError: the metric has neither a proven nor a usual range.
+    """
     low, high = score_range(metric)
-    shares = (metric(x) - low) / (high - low)
+    shares = (scores - low) / (high - low)
     return 1 - shares if metric.lower_better else shares
 
 

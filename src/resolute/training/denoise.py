@@ -19,7 +19,7 @@ from resolute.errors import ConfigError
 from resolute.files import write_text
 from resolute.measure.agreement import srocc
 from resolute.measure.fidelity import psnr_rgb
-from resolute.models.base import Card, Scorer
+from resolute.models.base import Card, Restorer, Scorer
 from resolute.models.scorers import load_scorer
 from resolute.models.weights import read_weights, save_model, weights_sha256
 from resolute.randomness import generator_for, stream_seed
@@ -27,6 +27,7 @@ from resolute.training.card import model_card
 from resolute.training.denoise_recipe import DenoiseRecipe
 from resolute.training.photos import Photos
 from resolute.training.rated import to_images
+from resolute.training.reward import Reward
 from resolute.training.task import Figures, Task
 
 # Draws of the noise with which the spread of the score is measured.
@@ -42,10 +43,11 @@ class DenoiseTask(Task):
         data: folders of clean images.
         metric: weights of the metric in the loop, where they are not what ``recipe.metric`` names.
         progress: called with (images read, images in all).
+        denoiser: weights of the one before a rewarded metric, where they are not what ``recipe.reward`` names.
 
     Raises:
         ConfigError: the data does not fit; a term of the loss needs a metric or opinions that are not there.
-        CheckpointError: the metric cannot be loaded.
+        CheckpointError: the metric or the denoiser before it cannot be loaded.
     """
 
     def __init__(
@@ -54,16 +56,22 @@ class DenoiseTask(Task):
         data: Sequence[Path],
         metric: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        denoiser: Path | None = None,
     ) -> None:
         self.recipe = recipe
         loss = recipe.loss
-        if not recipe.metric and (loss.target > 0 or loss.rank > 0):
-            raise ConfigError(f"{recipe.name}: loss.target and loss.rank need a metric; name one with `metric`")
+        if not recipe.metric and (loss.target > 0 or loss.rank > 0 or recipe.reward.weight > 0):
+            raise ConfigError(
+                f"{recipe.name}: loss.target and loss.rank need a metric, and so does a reward; name one with `metric`"
+            )
         self.metric: Scorer | None = load_scorer(metric or recipe.metric) if recipe.metric else None
         if self.metric is not None:
             self.metric.requires_grad_(False)
             if loss.target > 0 or loss.rank > 0:
                 score_range(self.metric)
+        rewards = self.metric is not None and recipe.reward.weight > 0
+        self.reward = Reward(recipe.reward, self.metric, denoiser) if self.metric is not None and rewards else None
         self.photos = Photos(data, recipe.data.crop, recipe.data.validation, progress)
         if loss.rank > 0 and loss.order == "opinion" and not self.photos.rated:
             raise ConfigError(
@@ -76,7 +84,7 @@ class DenoiseTask(Task):
             self.denoiser = recipe.build()
         self.balance = LossBalance((loss.mse, loss.target, loss.rank), loss.momentum)
         self.model = self.denoiser
-        self.parts = _Parts(self.denoiser, self.balance, self._metric_sha256())
+        self.parts = _Parts(self.denoiser, self.balance, "/".join(filter(None, self._judged_by())))
         self.device = torch.device("cpu")
 
     def groups(self) -> list[tuple[nn.Module, float]]:
@@ -86,6 +94,8 @@ class DenoiseTask(Task):
         self.device = device
         if self.metric is not None:
             self.metric.to(device)
+        if self.reward is not None:
+            self.reward.scorer.to(device)
 
     def start(self, path: Path) -> str:
         state, _ = read_weights(path)
@@ -97,20 +107,28 @@ class DenoiseTask(Task):
         clean, opinions = self.photos.batch(seed, step, table.batch, rank, ranks)
         # Drawn for the whole batch, so that the number of processes does not change it.
         noise = torch.randn((table.batch, *clean.shape[1:]), generator=generator_for(seed, "noise", step))
-        return clean, opinions, noise[rank::ranks]
+        if self.reward is None or not self.recipe.reward.defended:
+            return clean, opinions, noise[rank::ranks]
+        return clean, opinions, noise[rank::ranks], self.reward.noise(tuple(noise.shape), seed, step)[rank::ranks]
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
-        clean, opinions, noise = (part.to(self.device) for part in batch)
+        clean, opinions, noise, *draws = (part.to(self.device) for part in batch)
         clean = clean.contiguous(memory_format=torch.channels_last)
         denoised = module((clean + self.recipe.sigma * noise).clamp(0, 1)).float().clamp(0, 1)
         table = self.recipe.loss
         if self.metric is None or not (table.target > 0 or table.rank > 0) or step < table.after:
-            error = F.mse_loss(denoised, clean)
-            return error, {"psnr": _decibel(error)}
-        order = opinions if table.order == "opinion" else None
-        losses = dms_iqa_losses(self.metric, denoised, clean, order)
-        figures = {"psnr": _decibel(losses.mse), "target": losses.target.item(), "rank": losses.rank.item()}
-        return self.balance(losses), figures
+            total = F.mse_loss(denoised, clean)
+            figures = {"psnr": _decibel(total)}
+        else:
+            order = opinions if table.order == "opinion" else None
+            losses = dms_iqa_losses(self.metric, denoised, clean, order)
+            figures = {"psnr": _decibel(losses.mse), "target": losses.target.item(), "rank": losses.rank.item()}
+            total = self.balance(losses)
+        if self.reward is not None and step >= table.after:
+            missed = self.reward.loss(denoised, *draws)
+            figures["rewarded"] = 1 - missed.item()
+            total = total + self.recipe.reward.weight * missed
+        return total, figures
 
     def validate(self) -> Figures:
         held_out = self.photos.validation
@@ -148,10 +166,13 @@ class DenoiseTask(Task):
 
     def save(self, weights: Path, training: dict[str, object]) -> None:
         if self.metric is not None and self.metric.card is not None:
-            name, sha256 = self.metric.card.name, self._metric_sha256()
-            # The recipe may name a path, which is a matter of this machine.
-            recipe = dataclasses.asdict(dataclasses.replace(self.recipe, metric=name))
-            training = {**training, "recipe": recipe, "metric": {"name": name, "sha256": sha256}}
+            name, (metric, denoiser) = self.metric.card.name, self._judged_by()
+            # The recipe may name paths, which are a matter of this machine.
+            reward = dataclasses.replace(self.recipe.reward, denoiser=self._denoiser_name())
+            recipe = dataclasses.asdict(dataclasses.replace(self.recipe, metric=name, reward=reward))
+            training = {**training, "recipe": recipe, "metric": {"name": name, "sha256": metric}}
+            if denoiser:
+                training["reward_denoiser"] = {"name": reward.denoiser, "sha256": denoiser}
         card = Card(
             name=self.recipe.name,
             architecture=self.denoiser.arguments(),
@@ -162,8 +183,18 @@ class DenoiseTask(Task):
         card = save_model(self.denoiser, weights, card)
         write_text(weights.with_suffix(".md"), self._page(card))
 
-    def _metric_sha256(self) -> str:
-        return self.metric.card.sha256 if self.metric is not None and self.metric.card is not None else ""
+    def _judged_by(self) -> tuple[str, str]:
+        """Return the sha256 of the metric and of the denoiser before it, empty where there is none."""
+        cards = [judge.card if judge is not None else None for judge in (self.metric, self._before())]
+        metric, denoiser = (card.sha256 if card is not None else "" for card in cards)
+        return metric, denoiser
+
+    def _before(self) -> Restorer | None:
+        return self.reward.denoiser if self.reward is not None else None
+
+    def _denoiser_name(self) -> str:
+        denoiser = self._before()
+        return denoiser.card.name if denoiser is not None and denoiser.card is not None else ""
 
     def _denoise(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(clean.shape, generator=generator)
@@ -181,7 +212,7 @@ class DenoiseTask(Task):
         facts = {
             "input, output": "RGB float in [0, 1] with noise, clipped; the same without noise",
             "noise": f"Gaussian, standard deviation {self.recipe.sigma:g} on [0, 1]",
-            "loss": " + ".join(used) + (balance if len(used) > 1 else ""),
+            "loss": " + ".join(used) + (balance if len(used) > 1 else "") + self._rewarded(),
             "metric in the loop": metric,
         }
         results = {"validation PSNR (RGB)": ("psnr_rgb", "{:.2f} dB")}
@@ -193,6 +224,14 @@ class DenoiseTask(Task):
                 "validation SROCC with human scores": ("srocc_mos", "{:.3f}"),
             }
         return model_card(card, facts, f"{data.batch} crops of {data.crop} x {data.crop}", results)
+
+    def _rewarded(self) -> str:
+        reward = self.recipe.reward
+        if self.reward is None:
+            return ""
+        defence = f", mean of {reward.draws} draws of noise of {reward.sigma:g}" if reward.defended else ""
+        defence += f" through {self._denoiser_name()}" if reward.denoiser else ""
+        return f" + {reward.weight:g} x (1 - score as a share of the range{defence})"
 
 
 class _Parts(nn.Module):
@@ -209,7 +248,10 @@ class _Parts(nn.Module):
 
     def set_extra_state(self, state: str) -> None:
         if state != self.metric:
-            raise ConfigError("this run began with other weights of its metric; choose another --out, or delete it")
+            raise ConfigError(
+                "this run began with other weights of its metric, or of the denoiser before it; choose another --out, "
+                "or delete it"
+            )
 
     def forward(self, noisy: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         return self.model(noisy)

@@ -67,6 +67,36 @@ class DenoiseLossTable:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class RewardTable:
+    """The metric as a training loss: ``weight * (1 - m(D(x)))``, the score m scaled to [0, 1], higher for better.
+
+    The weight is fixed, and on top of the other terms: a balanced term would be as large as the MSE whatever the metric
+    thinks, and runs that reward other forms of a metric could not be compared.
+
+    Attributes:
+        weight: of the term; 0 switches it off. It is worth the squared error, on the scale of [0, 1], that a gain of
+            the metric's whole range may cost.
+        sigma: standard deviation of the noise that the metric stands behind, on the scale of [0, 1]; 0 for none.
+        draws: noisy copies of each image and step, whose mean score is rewarded.
+        denoiser: what stands between noise and metric, frozen: named as ``metric`` is; empty for nothing.
+
+    Example:
+        >>> RewardTable(weight=0.01, sigma=0.12).defended
+        True
+    """
+
+    weight: float = pydantic.Field(default=0.0, ge=0)
+    sigma: float = pydantic.Field(default=0.0, ge=0, le=1)
+    draws: int = pydantic.Field(default=4, ge=1)
+    denoiser: str = ""
+
+    @property
+    def defended(self) -> bool:
+        """Whether the metric stands behind noise."""
+        return self.sigma > 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DenoiseRecipe:
     """The training of a denoiser for one noise level; what is not said here is as in ``Recipe``.
 
@@ -74,6 +104,7 @@ class DenoiseRecipe:
         metric: the quality metric in the loop: a weights file, the name of a recipe whose run lies beside this one, or
             that of a built-in metric. Empty for none; then only the MSE term can be on.
         sigma: standard deviation of the noise, on the scale of [0, 1].
+        reward: the score itself as a term of the loss, which may be gamed (see ``RewardTable``).
 
     Example:
         >>> from resolute.training import read_recipe
@@ -94,6 +125,7 @@ class DenoiseRecipe:
     data: DenoiseDataTable = dataclasses.field(default_factory=DenoiseDataTable)
     loss: DenoiseLossTable = dataclasses.field(default_factory=DenoiseLossTable)
     optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
+    reward: RewardTable = dataclasses.field(default_factory=RewardTable)
 
     def build(self) -> UNet | DnCNN:
         """Return the untrained denoiser; its weights are the caller's to seed."""

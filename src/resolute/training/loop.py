@@ -13,17 +13,22 @@ import json
 import logging
 import math
 import pickle
+import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pydantic
 import torch
-from lightning_fabric import Fabric
 
 import resolute
 from resolute.errors import CheckpointError, ConfigError, TrainingError
-from resolute.files import write_atomically, write_text
+from resolute.files import beside, write_atomically, write_text
 from resolute.training.recipe import AnyRecipe, Recipe
 from resolute.training.task import Figures, Task
+
+if TYPE_CHECKING:
+    import lightning_fabric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +73,8 @@ def train(
         TrainingError: the loss is not finite; the last good checkpoint is kept and written as the model.
         OutputError: a file cannot be written.
     """
+    from lightning_fabric import Fabric  # as slow to import as torch
+
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=device, devices=devices, precision=recipe.precision)
     fabric.launch()
@@ -107,17 +114,12 @@ def task_of(
         return RestoreTask(recipe, data, progress)
     if isinstance(recipe, ScoreRecipe):
         return ScoreTask(recipe, data, progress)
-    return DenoiseTask(recipe, data, beside(out, recipe.metric), progress)
-
-
-def beside(out: Path, name: str) -> Path | None:
-    """Return the weights of the run called ``name`` in the folder that ``out`` is in, or None if there are none."""
-    path = out.parent / name / f"{name}.safetensors"
-    return path if name and path.is_file() else None
+    metric, denoiser = beside(out, recipe.metric), beside(out, recipe.reward.denoiser)
+    return DenoiseTask(recipe, data, metric, progress, denoiser=denoiser)
 
 
 class _Run:
-    def __init__(self, recipe: AnyRecipe, task: Task, out: Path, fabric: Fabric) -> None:
+    def __init__(self, recipe: AnyRecipe, task: Task, out: Path, fabric: lightning_fabric.Fabric) -> None:
         self.recipe = recipe
         self.task = task
         self.out = out
@@ -125,6 +127,7 @@ class _Run:
         self.step = 0
         self.last: Figures = {}
         self.started_from = ""
+        self.seconds = 0.0
         self.average = self._state()
         groups = [
             {"params": [parameter for parameter in module.parameters() if parameter.requires_grad], "scale": scale}
@@ -155,6 +158,7 @@ class _Run:
 
     def advance(self) -> Figures:
         """Take one optimiser step and return its figures."""
+        began = time.perf_counter()
         table = self.recipe.optimizer
         rank, ranks = self.fabric.global_rank, self.fabric.world_size
         batch = self.task.batch(self.step, rank, ranks)
@@ -177,6 +181,7 @@ class _Run:
             decay = min(table.ema, (1 + self.step) / (10 + self.step))
             for name, tensor in self.task.model.state_dict().items():
                 self.average[name].lerp_(tensor.to(self.average[name]), 1 - decay)
+        self.seconds += time.perf_counter() - began
         return figures
 
     def is_finite(self) -> bool:
@@ -210,6 +215,7 @@ class _Run:
             "average": self.average,
             "figures": self.last,
             "started_from": self.started_from,
+            "seconds": self.seconds,
         }
         # Through memory, since the errors of torch.save on a full disk are no OSError.
         buffer = io.BytesIO()
@@ -225,14 +231,21 @@ class _Run:
             recipe = content["recipe"]
         except Exception as error:
             raise CheckpointError(f"{self.checkpoint} is damaged ({error}); delete it to start afresh") from None
-        if recipe != json.dumps(dataclasses.asdict(self.recipe), sort_keys=True):
+        if not self._same(recipe):
             raise ConfigError(f"{self.out} holds a run of another recipe; choose another --out, or delete it")
         self.task.parts.load_state_dict(content["parts"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.average = content["average"]
         self.step, self.last = content["step"], content["figures"]
-        self.started_from = content["started_from"]
+        self.started_from, self.seconds = content["started_from"], content.get("seconds", 0.0)
         return True
+
+    def _same(self, recipe: str) -> bool:
+        # Read as a recipe, so that a key which has come to the package since then stands at its default.
+        try:
+            return pydantic.TypeAdapter(type(self.recipe)).validate_python(json.loads(recipe)) == self.recipe
+        except pydantic.ValidationError:
+            return False
 
     def abandon(self, figures: Figures) -> TrainingError:
         """Go back to the last good checkpoint, write it as the model, and return the error to raise."""
@@ -256,6 +269,7 @@ class _Run:
                 "recipe": dataclasses.asdict(self.recipe),
                 "started_from": self.started_from,
                 "steps": self.step,
+                "seconds_per_step": round(self.seconds / max(self.step, 1), 5),
                 "images": self.task.images,
                 "validation": self.last,
                 "resolute": resolute.__version__,

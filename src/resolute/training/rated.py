@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +38,12 @@ class Rating:
     split: str
 
 
-def read_ratings(folder: Path) -> list[Rating]:
+def read_ratings(folder: Path, needed: Sequence[str] = ("train", "val")) -> list[Rating]:
     """Read ``mos.csv`` of a folder: columns ``path`` (from the folder on), ``mos`` and ``split``, others as you like.
 
     Raises:
-        ConfigError: no such table; a column, an image or all images of a split for training or validation are missing;
-            a score that is no number; an unknown split.
+        ConfigError: no such table; a column, an image or all images of a split in ``needed`` are missing; a score that
+            is no number; an unknown split.
     """
     table = folder / TABLE
     try:
@@ -58,7 +58,7 @@ def read_ratings(folder: Path) -> list[Rating]:
     if missing:
         raise ConfigError(f"{table} lacks the column {missing[0]!r}; its first line must name {', '.join(_COLUMNS)}")
     ratings = [_rating(folder, number, row) for number, row in enumerate(rows, start=2)]
-    for split in ("train", "val"):
+    for split in needed:
         if not any(rating.split == split for rating in ratings):
             raise ConfigError(f"{table} has no image in the split {split!r}; write {split} in that column of some rows")
     return ratings

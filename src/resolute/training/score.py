@@ -139,9 +139,7 @@ class ScoreTask(Task):
         write_text(weights.with_suffix(".md"), model_card(card, facts, f"{data.batch} {size}", results))
 
 
-def noisy(
-    images: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b 3 h w"], sigma: float
-) -> Float[Tensor, "b 3 h w"]:
+def noisy(images: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b 3 h w"], sigma: float) -> Float[Tensor, "b 3 h w"]:
     """Return ``clip(images + sigma * noise)``, what a smoothed metric sees."""
     return (images + sigma * noise).clamp(0, 1)
 

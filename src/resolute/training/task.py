@@ -19,6 +19,7 @@ _OF_A_STEP = {
     "psnr": "PSNR {:.2f} dB",
     "target": "target {:.4f}",
     "rank": "rank {:.5f}",
+    "rewarded": "rewarded {:.4f}",
 }
 _OF_A_VALIDATION = {
     "psnr_y": "{:.2f} dB",

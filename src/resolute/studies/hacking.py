@@ -1,0 +1,170 @@
+"""Who was hacked: what a reward changed against a control, and the verdict in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from resolute.measure.intervals import Interval, bootstrap_mean
+
+Role = Literal["truth", "rewarded", "defended", "judge"]
+Outcome = Literal["hacked", "improved", "mixed", "no difference"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One figure of a restored image.
+
+    Attributes:
+        name: as in the records and tables.
+        role: ``truth``, nearness to the clean image; ``rewarded``, the metric that was trained on, ``defended``, the
+            same behind its defence; ``judge``, a metric that was not trained on.
+        lower_better: whether less is better.
+        unit: in tables and sentences.
+        digits: after the point.
+    """
+
+    name: str
+    role: Role
+    lower_better: bool = False
+    unit: str = ""
+    digits: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What one measure gained or lost against the control, the mean over images of paired differences.
+
+    Example:
+        >>> change = Change(Measure("niqe", "judge", lower_better=True), Interval(mean=-1.0, low=-2.0, high=-0.5, n=9))
+        >>> change.better, str(change)
+        (True, 'niqe -1.00 [-2.00, -0.50]')
+    """
+
+    measure: Measure
+    interval: Interval
+
+    @property
+    def better(self) -> bool | None:
+        """True and False where the interval lies on one side of zero, None where it holds zero."""
+        if self.interval.low <= 0 <= self.interval.high:
+            return None
+        return (self.interval.mean > 0) != self.measure.lower_better
+
+    @property
+    def figures(self) -> str:
+        """Mean and interval, signed."""
+        places = self.measure.digits
+        mean, low, high = (
+            f"{value:+.{places}f}" for value in (self.interval.mean, self.interval.low, self.interval.high)
+        )
+        return f"{mean}{self.measure.unit and f' {self.measure.unit}'} [{low}, {high}]"
+
+    def __str__(self) -> str:
+        return f"{self.measure.name} {self.figures}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What became of one restorer.
+
+    Attributes:
+        restorer: its label.
+        outcome: ``hacked``: the score that was rewarded rises, bare or defended, while PSNR or SSIM falls or the judges
+            do not follow, that is none rises or one falls; ``improved``: it rises, and they do not object; ``no
+            difference``: all intervals hold zero; ``mixed``: anything else.
+        sentence: the same in words, with figures.
+        changes: measure by measure.
+    """
+
+    restorer: str
+    outcome: Outcome
+    sentence: str
+    changes: list[Change]
+
+
+def changes(
+    rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], restorer: str, control: str
+) -> list[Change]:
+    """Return the paired differences over the images that both have, with 95 % bootstrap intervals.
+
+    A measure without one image that both have a value of is left out.
+
+    Args:
+        rows: records with ``restorer``, ``image`` and ``values``.
+        measures: in the order of the answer.
+        restorer: label of the one.
+        control: label of the other.
+    """
+    values = {(row["restorer"], row["image"]): row["values"] for row in rows}
+    images = [image for label, image in values if label == restorer and (control, image) in values]
+    found: list[Change] = []
+    for measure in measures:
+        pairs = [(values[restorer, image][measure.name], values[control, image][measure.name]) for image in images]
+        differences = [own - other for own, other in pairs if own is not None and other is not None]
+        if differences:
+            found.append(Change(measure, bootstrap_mean(differences)))
+    return found
+
+
+def verdicts(rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], control: str) -> list[Verdict]:
+    """Return the verdict on every restorer but the control, in order of appearance."""
+    trained = {row["restorer"]: row["training"] for row in rows if row["training"]}
+    return [
+        judge(label, control, changes(rows, measures, label, control), rewarded=_rewarded(training))
+        for label, training in trained.items()
+        if label != control
+    ]
+
+
+def judge(restorer: str, control: str, found: Sequence[Change], *, rewarded: bool = True) -> Verdict:
+    """Return the verdict on one restorer; one that was not rewarded cannot have hacked anything.
+
+    Example:
+        >>> score = Change(Measure("score", "rewarded"), Interval(mean=9.0, low=8.0, high=9.5, n=9))
+        >>> psnr = Change(Measure("PSNR", "truth", unit="dB"), Interval(mean=-1.0, low=-1.5, high=-0.5, n=9))
+        >>> judge("b", "a", [psnr, score]).sentence
+        'b is hacked: against a, score +9.00 [+8.00, +9.50] rises while PSNR -1.00 dB [-1.50, -0.50] falls.'
+    """
+    rises = [change for change in found if change.measure.role in ("rewarded", "defended") and change.better]
+    falls = [change for change in found if change.measure.role == "truth" and change.better is False]
+    judges = [change for change in found if change.measure.role == "judge"]
+    objecting = [change for change in judges if change.better is False] or (
+        judges if not any(change.better for change in judges) else []
+    )
+    outcome: Outcome = "mixed"
+    words = ""
+    if all(change.better is None for change in found):
+        outcome = "no difference"
+        words = f"{restorer}: no difference from {control}; every interval holds 0."
+    elif rewarded and rises and (falls or objecting):
+        outcome = "hacked"
+        against = [f"{_list(falls)} {_verb(falls, 'falls', 'fall')}"] if falls else []
+        against += [f"{_list(objecting)} {_verb(objecting, 'does', 'do')} not follow"] if objecting else []
+        words = f"{restorer} is hacked: against {control}, {_list(rises)} {_verb(rises, 'rises', 'rise')} while "
+        words += f"{' and '.join(against)}."
+    elif rewarded and rises:
+        outcome = "improved"
+        agreeing = [change for change in found if change.better and change not in rises]
+        words = f"{restorer} is improved: against {control}, {_list(rises)} {_verb(rises, 'rises', 'rise')}"
+        words += f", and so it is with {_list(agreeing)}." if agreeing else ", and nothing falls."
+    if outcome == "mixed":
+        moved = [change for change in found if change.better is not None]
+        why = "what was rewarded does not rise" if rewarded else "no reward"
+        words = f"{restorer}: {why}; what changes against {control} is {_list(moved)}."
+    return Verdict(restorer, outcome, words, list(found))
+
+
+def _rewarded(training: Mapping[str, Any]) -> bool:
+    # A file that does not say is given no benefit of the doubt.
+    reward = training.get("reward")
+    return reward is None or float(reward["weight"]) > 0
+
+
+def _list(found: Sequence[Change]) -> str:
+    return ", ".join(map(str, found))
+
+
+def _verb(found: Sequence[Change], one: str, many: str) -> str:
+    return one if len(found) == 1 else many
