@@ -10,7 +10,7 @@ OUT ?= runs/demo
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
 
-demo: $(VENV)/.installed ## attack the two built-in models on sample images; table and report in runs/demo
+demo: $(VENV)/.installed ## attack models, certify and game scores on sample images; reports in runs/demo and runs/demo/quality
 	$(BIN)/resolute demo --out $(OUT)
 
 test: $(VENV)/.installed-dev browser ## run the full test suite, with doctests and coverage

@@ -1,6 +1,7 @@
 """Certificates of a folder: what is computed, what is kept, the command line and the page."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,11 +11,14 @@ import torch
 from test_cli import fails, run
 from test_report_browser import Watched, browser  # noqa: F401, a fixture
 
-from resolute import ImageError, QualityNet
-from resolute.images import sample_image, write_png
+from resolute import ConfigError, ImageError, QualityNet, Study, as_scorer
+from resolute.attacks.registry import AttackTable
+from resolute.images import read_image, sample_image, write_png
 from resolute.models.weights import save_model
 from resolute.report import write_certificates
 from resolute.studies.certified import COLUMNS, SHARES, Certification
+from resolute.studies.demonstration import certification
+from resolute.studies.gaming import Gaming, verdict, words
 from resolute.studies.store import read_lines
 
 NAMES = ("coffee", "chelsea", "rocket")
@@ -196,3 +200,193 @@ def test_the_page_shows_what_is_missing_and_escapes_names(page):
     assert "<img src=x" not in text
     assert "&lt;img src=x onerror" in text
     assert json.loads((page.parent / "certification.json").read_text())["certification"]["sigma"] == 0.1
+
+
+# --- gamed images
+
+
+def attacks_of(rows):
+    return [attack for row in rows for attack in row["attacks"]]
+
+
+def test_attacks_are_records_of_their_own(metric, folder, tmp_path):
+    out = tmp_path / "out"
+    plain = plan(metric).run([folder], out)
+    certificates = (out / "certificates.jsonl").read_text()
+    kinds = (Gaming(epsilon=4 / 255, steps=2), Gaming(epsilon=4 / 255, steps=2, adaptive=True, draws=2))
+    seen = []
+    rows = plan(metric, attacks=kinds).run([folder], out, progress=lambda done, total, _title: seen.append(done))
+    # An attack leaves the certificates as they were, and both attacks of each image are there.
+    assert (out / "certificates.jsonl").read_text() == certificates
+    assert [{key: row[key] for key in row if key != "attacks"} for row in rows] == plain
+    assert seen == sorted(seen)
+    assert len(attacks_of(rows)) == 6
+    lines = (out / "attacks.jsonl").read_text()
+    assert plan(metric, attacks=kinds).run([folder], out) == rows
+    assert (out / "attacks.jsonl").read_text() == lines
+    plan(metric, attacks=(Gaming(epsilon=5 / 255, steps=2),)).run([folder / "coffee.png"], out)
+    assert len(read_lines(out / "attacks.jsonl")) == 7
+    for row in rows:
+        on_metric, adaptive = row["attacks"]
+        assert on_metric["attacked"] > on_metric["clean"]
+        assert on_metric["attacked"] > adaptive["clean"]
+        change = read_image(on_metric["path"]) - read_image(row["path"])
+        assert on_metric["linf"] == pytest.approx(change.abs().max().item())
+        assert 0 < on_metric["linf"] <= 4.001 / 255
+        assert on_metric["l2"] == pytest.approx(change.norm().item(), rel=1e-4)
+        assert 0 <= on_metric["defended"] <= 100
+
+
+def test_a_lost_picture_and_a_torn_line_are_made_again(metric, folder, tmp_path):
+    attacked = plan(metric, attacks=(Gaming(epsilon=4 / 255, steps=1),))
+    (row,) = attacked.run([folder / "coffee.png"], tmp_path / "out")
+    picture = Path(row["attacks"][0]["path"])
+    pixels = read_image(picture)
+    picture.unlink()
+    attacked.run([folder / "coffee.png"], tmp_path / "out")
+    assert torch.equal(read_image(picture), pixels)
+    path = tmp_path / "out" / "attacks.jsonl"
+    path.write_text(path.read_text()[:-30])
+    (again,) = attacked.run([folder / "coffee.png"], tmp_path / "out")
+    assert again["attacks"][0]["defended"] == row["attacks"][0]["defended"]
+
+
+def test_a_resized_image_is_attacked_as_it_was_certified(metric, folder, tmp_path):
+    attack = Gaming(epsilon=2 / 255, norm="l2", steps=2)
+    (row,) = plan(metric, fit=44, attacks=(attack,)).run([folder / "rocket.png"], tmp_path / "out")
+    (attacked,) = row["attacks"]
+    assert list(read_image(attacked["path"]).shape[1:]) == row["size"] == [33, 44]
+    assert row["undefended"] == pytest.approx(attacked["clean"])
+    # Four samples by one level each are all that the radius of two levels holds, and no more than was proven for.
+    assert attacked["l2"] == pytest.approx(2 / 255, rel=1e-4)
+    assert attacked["linf"] == pytest.approx(1 / 255, rel=1e-4)
+    assert verdict(row, attacked) == "inside, as proven"
+
+
+def test_a_metric_where_lower_is_better_is_driven_down():
+    contrast = as_scorer(lambda x: x.std(dim=(1, 2, 3)), "contrast", low=0.0, high=1.0, lower_better=True)
+    image = sample_image("coffee")[:, 100:140, 100:140]
+    for attack in (
+        Gaming(epsilon=4 / 255, steps=3),
+        Gaming(epsilon=0.2, norm="l2"),
+        Gaming(epsilon=0.05, adaptive=True),
+    ):
+        found = attack(contrast, image, 0.1, lambda done, total: None)
+        assert contrast(found[None]) < contrast(image[None])
+    steps = as_scorer(lambda x: x.mean(dim=(1, 2, 3)).round(decimals=1), "steps")
+    with pytest.raises(ConfigError, match="has no gradient"):
+        Gaming(epsilon=4 / 255)(steps, image, 0.1, lambda done, total: None)
+    with pytest.raises(ConfigError, match="1/255 at least"):
+        Gaming(epsilon=0.001)
+
+
+ROW = {
+    "score": 52.1, "lower": 51.0, "upper": 53.0, "epsilon": 0.05, "vacuous": False, "scorer": {"lower_better": False},
+}  # fmt: skip
+ATTACK = {
+    "clean": 41.0, "attacked": 78.0, "defended": 52.6, "l2": 2.1, "linf": 2 / 255, "attack": {"adaptive": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "attack", "found", "told"),
+    [
+        ({}, {}, "inside, as observed", "an observation, not a guarantee"),
+        ({}, {"defended": 54.0}, "outside", "outside its interval [51, 53]. The change has l2 norm 2.1, larger than"),
+        ({}, {"l2": 0.05}, "inside, as proven", "l2 norm 0.05, within the radius 0.05 for which the interval is"),
+        ({}, {"l2": 0.01, "defended": 50.0}, "outside by sampling", "this sampled one strayed"),
+        ({"vacuous": True, "lower": None, "upper": None}, {}, "vacuous", "says nothing"),
+        ({"score": None}, {}, "abstained", "nothing is certified"),
+        ({}, {"defended": None}, "abstained", "nothing is certified"),
+        ({}, {"linf": 8 / 255}, "inside, as observed", "by a change of at most 8/255"),
+        ({}, {"attack": {"adaptive": True}}, "inside, as observed", "of the defence, the defended score rose"),
+        (
+            {"scorer": {"lower_better": True}}, {"attacked": 20.0, "defended": 52.1}, "inside, as observed",
+            "score (lower is better) fell from 41 to 20 by a change that nobody sees, of at most 2/255; the defended "
+            "score stayed at 52.1",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_proven_and_what_is_observed_are_told_apart(row, attack, found, told):
+    assert verdict(ROW | row, ATTACK | attack) == found
+    text = words(ROW | row, ATTACK | attack)
+    assert told in text
+    assert ("guarantee" in text) == (found == "inside, as observed")
+
+
+def test_attacks_on_the_command_line(metric, folder, tmp_path):
+    out = tmp_path / "out"
+    code, stdout, _ = run(
+        "certify", folder / "coffee.png", "--metric", metric, "--samples", 40, "--attack", "4/255", "--adaptive",
+        "--out", out,
+    )  # fmt: skip
+    assert code == 0
+    assert "The undefended score rose from" in stdout
+    assert "Against an attacker who knows of the defence, the defended score" in stdout
+    assert 'id="gamed"' in (out / "report.html").read_text()
+    with (out / "attacks.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["adaptive"] for line in lines] == ["False", "True"]
+    assert {line["budget"] for line in lines} == {str(4 / 255)}
+    assert {line["epsilon"] for line in lines} == {"0.05"}
+    few = ("certify", folder, "--metric", metric, "--samples", 40, "--attack", 0.02, "--norm", "l2", "--out", out)
+    assert "l2 0.02" in run(*few)[1]
+    one = ("certify", folder, "--metric", metric, "--out", out)
+    assert "--adaptive is about an attack" in fails(5, *one, "--adaptive")
+    assert "--attack is a radius in (0, 1]" in fails(5, *one, "--attack", "much")
+    assert "--attack is an l2 radius" in fails(5, *one, "--attack", "much", "--norm", "l2")
+    assert "--norm is linf or l2" in fails(5, *one, "--attack", "2/255", "--norm", "l1")
+
+
+def test_the_demonstration_ends_with_certificates(metric, tmp_path, monkeypatch):
+    small = Study(
+        name="demo", models=("bicubic",), attacks=(AttackTable(kind="fgsm"),), epsilons=(4,), crop=32, every=5
+    )
+    quick = dataclasses.replace(certification(), metric=str(metric), samples=40)
+    monkeypatch.setattr(Study, "read", lambda _: small)
+    monkeypatch.setattr("resolute.cli.certification", lambda seed: quick)
+    code, stdout, _ = run("demo", "--out", tmp_path)
+    assert code == 0
+    assert "The undefended score" in stdout or "the undefended score" in stdout
+    for page in (tmp_path / "report.html", tmp_path / "quality" / "report.html"):
+        assert page.is_file()
+        assert stdout.replace(" ", "").count(str(page)) == 2
+    written = [(tmp_path / "quality" / name).read_text() for name in ("certificates.jsonl", "attacks.jsonl")]
+    assert run("demo", "--out", tmp_path)[0] == 0
+    assert [(tmp_path / "quality" / name).read_text() for name in ("certificates.jsonl", "attacks.jsonl")] == written
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_gamed_images_stand_side_by_side(width, scheme, metric, folder, tmp_path, browser):  # noqa: F811
+    kinds = (Gaming(epsilon=4 / 255, steps=2), Gaming(epsilon=0.02, norm="l2", adaptive=True, draws=2))
+    rows = plan(metric, attacks=kinds).run([folder], tmp_path / "out")
+    Path(rows[0]["attacks"][0]["path"]).unlink()
+    page = write_certificates(tmp_path / "out", rows)
+    watched = Watched(browser, page, width, scheme, ready="#gamed .example")
+    try:
+        shown = watched.page.locator("#gamed .example")
+        assert shown.count() == 3
+        assert watched.page.locator("#gamed .example[open]").count() == 1
+        shown.nth(1).locator("summary").focus()
+        watched.page.keyboard.press("Enter")
+        shown.nth(2).locator("summary").focus()
+        watched.page.keyboard.press("Enter")
+        assert watched.page.locator("#gamed .triple").count() == 5
+        assert watched.page.get_by_text("The pictures are not to be had any more.").count() == 1
+        for triple in watched.page.locator("#gamed .triple").all():
+            boxes = [image.bounding_box() for image in triple.locator("img").all()]
+            assert len({(round(box["width"]), round(box["height"])) for box in boxes}) == 1
+            assert boxes[0]["width"] > 50
+        broken = "() => [...document.images].filter(image => !image.naturalWidth || !image.alt).length"
+        watched.page.wait_for_function(f"() => ({broken})() === 0")
+        row = next(row for row in rows if row["image"] == shown.nth(0).locator("summary").text_content())
+        assert words(row, row["attacks"][0]) in (shown.nth(0).text_content() or "")
+        track = watched.page.locator("#gamed .track:has(.span)").first
+        dot, band = track.locator(".hollow").bounding_box(), track.locator(".span").bounding_box()
+        assert band["x"] - 8 <= dot["x"] + dot["width"] / 2 <= band["x"] + band["width"] + 8
+        assert watched.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+        assert watched.trouble == []
+        assert watched.requests == [page.as_uri()]
+    finally:
+        watched.context.close()

@@ -22,7 +22,7 @@ LAYERS = (
     {"attacks", "defences", "measure"},
     {"certify"},
     {"training", "studies"},
-    {"report", "tables"},
+    {"report", "tables", "terminal"},
     {"cli", "__main__"},
 )
 

@@ -1,4 +1,7 @@
-"""Resolute measures and hardens super-resolution models against adversarial perturbations.
+"""Resolute measures, hardens and certifies image models against adversarial perturbations.
+
+Super-resolution models are attacked and hardened; the scores of image-quality metrics get proven intervals
+(``resolute.certify``).
 
 Images are RGB float in [0, 1], ``(batch, 3, height, width)``, everywhere.
 
@@ -28,6 +31,7 @@ from resolute.attacks import (
     Objective,
     OutputShift,
 )
+from resolute.certify import Certificate, DenoisedScorer
 from resolute.defences import ChannelDensity, EntropyRegularizer
 from resolute.errors import (
     CheckpointError,
@@ -86,11 +90,13 @@ __all__ = [
     "Ball",
     "Bicubic",
     "Card",
+    "Certificate",
     "ChannelDensity",
     "CheckpointError",
     "Clever",
     "ConfigError",
     "DenoiseRecipe",
+    "DenoisedScorer",
     "DnCNN",
     "EntropyRegularizer",
     "FeatureDisruption",

@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from resolute import runtime
 from resolute.attacks.registry import ATTACKS, OBJECTIVES, AttackTable
 from resolute.errors import ConfigError, ResoluteError
 from resolute.models.registry import built_in_models, load
 from resolute.models.scorers import built_in_scorers, load_scorer
+from resolute.studies.certified import DENOISER, METRIC, Certification
+from resolute.studies.demonstration import certification, write_photographs
 from resolute.studies.export import write_outputs
+from resolute.studies.gaming import Gaming
+from resolute.studies.kinds import read_study, with_options
+from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.store import Record
 from resolute.studies.study import Study
-from resolute.tables import certificates_table, model_details, models_table, results_table, scorers_table
+from resolute.tables import model_details, models_table, results_table, scorers_table
+from resolute.terminal import certify_images, console, errors, progress_bar, run_kind
 from resolute.training.recipe import adjusted, read_recipe
 
 INTERRUPTED = 130
@@ -39,8 +43,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-console = Console()
-errors = Console(stderr=True)
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.", rich_help_panel="Machine")]
 Precision = Annotated[
@@ -55,12 +57,15 @@ Out = Annotated[Path, typer.Option(help="Folder for the results; the same comman
 
 @app.command(epilog="Example:  [bold]resolute demo[/bold]")
 def demo(out: Out = Path("runs/demo"), device: Device = "auto", precision: Precision = "auto", seed: Seed = 0) -> None:
-    """Attack the two built-in models on sample photographs; print a table and write a report.
+    """Attack the two built-in models on sample photographs, then certify and game the quality scores of the same ones.
 
-    Takes up to three minutes on two cores, needs no network and no data.
+    Prints tables and writes two reports. Takes up to three minutes on two cores, needs no network and no data.
     """
     with guarded():
-        run_study(dataclasses.replace(Study.read("demo"), seed=seed), out, device, precision)
+        pages = [run_study(dataclasses.replace(Study.read("demo"), seed=seed), out, device, precision)]
+        quality = out / "quality"
+        pages.append(certify_images(certification(seed), [write_photographs(quality / "photos")], quality, device))
+        console.print(f"both reports: {' '.join(f'[bold]{escape(str(page))}[/bold]' for page in pages)}")
 
 
 @app.command(epilog="Example:  [bold]resolute attack edsr-s photo.png --attack ifgsm --epsilon 4/255[/bold]")
@@ -117,6 +122,7 @@ def study(
     budget: Annotated[
         list[str] | None, typer.Option(help="Budgets, such as 4/255, instead of the study's; may be repeated.")
     ] = None,
+    samples: Annotated[int | None, typer.Option(help="Noisy copies behind a smoothed score.", min=1)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/NAME if not given.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -126,58 +132,87 @@ def study(
     Runs into one folder add up: start with every tenth image, and go on with all of them.
     """
     with guarded():
-        planned = Study.read(source)
-        changes: dict[str, object] = {
-            "images": tuple(str(path) for path in images or ()),
-            "models": tuple(model or ()),
-            "every": every,
-            "epsilons": tuple(round(parse_epsilon(text) * 255, 6) for text in budget or ()),
+        planned = read_study(source)
+        budgets = tuple(round(parse_epsilon(text) * 255, 6) for text in budget or ())
+        options: dict[str, tuple[str, object]] = {
+            "--images": ("images", tuple(str(path) for path in images or ())),
+            "--model": ("restorers" if isinstance(planned, MetricAsLoss) else "models", tuple(model or ())),
+            "--every": ("every", every),
+            "--budget": ("epsilons", budgets),
+            "--samples": ("samples", samples),
         }
-        planned = dataclasses.replace(planned, **{key: value for key, value in changes.items() if value})
-        run_study(planned, out or Path("runs") / planned.name, device, precision)
+        planned = with_options(planned, options)
+        place = out or Path("runs") / planned.name
+        if isinstance(planned, Study):
+            run_study(planned, place, device, precision)
+        else:
+            run_kind(planned, place, device)
 
 
-@app.command(epilog="Example:  [bold]resolute certify photo.jpg --metric my_metric.safetensors[/bold]")
+@app.command(epilog="Example:  [bold]resolute certify photo.jpg[/bold]")
 def certify(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
-    metric: Annotated[str, typer.Option(help="Quality metric: a weights file, niqe, brisque or pyiqa:NAME.")],
-    denoiser: Annotated[str, typer.Option(help="Denoiser in front of it, a name or a weights file.")] = "",
+    metric: Annotated[
+        str, typer.Option(help="Quality metric: a built-in name, a weights file, niqe, brisque or pyiqa:NAME.")
+    ] = METRIC,
+    denoiser: Annotated[
+        str,
+        typer.Option(
+            help=f"Denoiser in front of it, a name such as {DENOISER} or a file; none by default (median smoothing), "
+            "with one it takes several times as long.",
+            show_default=False,
+        ),
+    ] = "",
     epsilon: Annotated[str, typer.Option(help="l2 radius over all pixels and channels in [0, 1].")] = "0.05",
     sigma: Annotated[float, typer.Option(help="Standard deviation of the noise.", min=0.001, max=10)] = 0.12,
-    samples: Annotated[int, typer.Option(help="Noisy copies, at most so many with --width.", min=1)] = 1000,
+    samples: Annotated[
+        int,
+        typer.Option(
+            help="Noisy copies, at most so many with --width; 1000 take 2.5 times as long for intervals a seventh "
+            "narrower.",
+            min=1,
+        ),
+    ] = 400,
     alpha: Annotated[float, typer.Option(help="Chance that the guarantee fails.", min=1e-12, max=0.5)] = 0.001,
     width: Annotated[float, typer.Option(help="Stop once the interval is this narrow; 0 to draw all.", min=0)] = 0.0,
-    fit: Annotated[int, typer.Option(help="Shrink larger images to this many pixels a side; 0: never.", min=0)] = 512,
+    fit: Annotated[
+        int,
+        typer.Option(
+            help="Shrink larger images to this many pixels a side, where score and radius are then measured; 512 takes "
+            "twice as long. 0: never.",
+            min=0,
+        ),
+    ] = 384,
     exact: Annotated[bool, typer.Option(help="Noise on the 8-bit grid: sound in the computer's arithmetic.")] = False,
     deployed: Annotated[int, typer.Option(help="Cover a deployed median of so many fresh samples as well.", min=0)] = 0,
+    attack: Annotated[
+        str | None,
+        typer.Option(help="Game the metric too: raise its score by changing no sample by more than this, as 2/255."),
+    ] = None,
+    norm: Annotated[str, typer.Option(help="Of --attack: linf, or l2 over all pixels and channels.")] = "linf",
+    adaptive: Annotated[bool, typer.Option(help="With --attack: also climb through the noise and denoiser.")] = False,
     out: Out = Path("runs/certify"),
     device: Device = "auto",
     seed: Seed = 0,
 ) -> None:
     """Certify quality scores: an interval that no small perturbation can move the smoothed score out of.
 
-    Writes certificates.jsonl, certificates.csv and report.html. Images that are there already are not done again.
+    Writes certificates.jsonl, certificates.csv and report.html, with --attack also attacks.jsonl, attacks.csv and the
+    attacked images. Images that are there already are not done again.
     """
-    from resolute.report.certificates import write_certificates
-    from resolute.studies.certified import Certification
-
     with guarded():
+        if adaptive and attack is None:
+            raise ConfigError("--adaptive is about an attack: give its budget too, as --attack 2/255")
+        if norm not in ("linf", "l2"):
+            raise ConfigError(f"--norm is linf or l2, not {norm!r}")
+        budget = 0.0 if attack is None else (parse_epsilon if norm == "linf" else parse_radius)(attack, "--attack")
+        kinds = () if attack is None else (False, True) if adaptive else (False,)
         plan = Certification(
             metric=metric, denoiser=denoiser, sigma=sigma, epsilon=parse_radius(epsilon), samples=samples, alpha=alpha,
             width=width, fit=fit, noise="grid" if exact else "gaussian", deployed=deployed, seed=seed,
+            attacks=tuple(Gaming(epsilon=budget, norm=norm, adaptive=kind) for kind in kinds),
         )  # fmt: skip
-        with progress_bar() as bar:
-            task = bar.add_task("reading", total=None)
-
-            def show_progress(done: float, total: int, title: str) -> None:
-                bar.update(task, completed=done, total=total, description=escape(title))
-
-            rows = plan.run(images, out, device=runtime.resolve_device(device), progress=show_progress)
-        console.print(certificates_table(rows))
-        if len(rows) == 1:
-            console.print(escape(rows[0]["words"]), highlight=False)
-        page = write_certificates(out, rows)
-        console.print(f"report: [bold]{escape(str(page))}[/bold]")
+        certify_images(plan, images, out, device)
 
 
 @app.command(epilog="Example:  [bold]resolute train edsr-s-entropy --data photos/ --out runs/mine[/bold]")
@@ -258,16 +293,15 @@ def report(
     ] = None,
 ) -> None:
     """Make one self-contained page, or Markdown tables, from the results of one or more studies."""
-    from resolute.report import write_markdown, write_report
+    from resolute.report.kinds import write_any
 
     with guarded():
-        write = write_markdown if out is not None and out.suffix == ".md" else write_report
-        page = write(folders, out or folders[0] / "report.html")
+        page = write_any(folders, out or folders[0] / "report.html")
         console.print(f"report: [bold]{escape(str(page))}[/bold]")
 
 
-def run_study(study: Study, out: Path, device: str, precision: str) -> None:
-    """Run a study, print what came out, and write its report."""
+def run_study(study: Study, out: Path, device: str, precision: str) -> Path:
+    """Run a study, print what came out, write its report and return its path."""
     from resolute.report import write_report
     from resolute.report.tables import pairings
 
@@ -277,6 +311,7 @@ def run_study(study: Study, out: Path, device: str, precision: str) -> None:
         console.print(pairing.verdict, highlight=False)
     page = write_report([out], out / "report.html")
     console.print(f"report: [bold]{escape(str(page))}[/bold]")
+    return page
 
 
 def run_cells(study: Study, out: Path, device: str, precision: str) -> list[Record]:
@@ -294,20 +329,7 @@ def run_cells(study: Study, out: Path, device: str, precision: str) -> list[Reco
         return study.run(out, device=place, precision=chosen, progress=show_progress)  # pyright: ignore[reportArgumentType]
 
 
-def progress_bar() -> Progress:
-    """Return a progress bar with an estimate of the time that is left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-    )
-
-
-def parse_epsilon(text: str) -> float:
+def parse_epsilon(text: str, option: str = "--epsilon") -> float:
     """Return a budget on the scale of [0, 1] from ``4/255`` or ``0.0157``.
 
     Raises:
@@ -319,11 +341,11 @@ def parse_epsilon(text: str) -> float:
     """
     value = _fraction(text)
     if not 0 < value <= 1:
-        raise ConfigError(f"--epsilon is a radius in (0, 1], such as 4/255 or 0.0157, not {text!r}")
+        raise ConfigError(f"{option} is a radius in (0, 1], such as 4/255 or 0.0157, not {text!r}")
     return value
 
 
-def parse_radius(text: str) -> float:
+def parse_radius(text: str, option: str = "--epsilon") -> float:
     """Return an l2 radius, which may be larger than 1.
 
     Raises:
@@ -335,7 +357,7 @@ def parse_radius(text: str) -> float:
     """
     value = _fraction(text)
     if not 0 <= value < math.inf:
-        raise ConfigError(f"--epsilon is an l2 radius of at least 0, such as 0.05, not {text!r}")
+        raise ConfigError(f"{option} is an l2 radius of at least 0, such as 0.05, not {text!r}")
     return value
 
 

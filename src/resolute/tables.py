@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from resolute.models.base import Restorer, Scorer
-from resolute.studies.gaming import verdict
+from resolute.studies.gaming import Gaming, verdict
 from resolute.studies.store import Record
 from resolute.studies.summary import attack_title, summarize
 
@@ -79,10 +79,9 @@ def attacks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name, justify="right")
     for row in rows:
         for attack in row["attacks"]:
-            kind = "adaptive" if attack["attack"]["adaptive"] else "on the metric"
             table.add_row(
                 escape(row["image"]),
-                f"{kind}, {255 * attack['attack']['epsilon']:.3g}/255",
+                Gaming(**attack["attack"]).title,
                 f"{_figure(attack['clean'])} \u2192 {_figure(attack['attacked'])}",
                 f"{_figure(row['score'])} \u2192 {_figure(attack['defended'])}",
                 f"[{_figure(row['lower'])}, {_figure(row['upper'])}]",

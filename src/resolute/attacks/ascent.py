@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ball import Ball
+from resolute.attacks.ball import L2, Ball
 from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift
 from resolute.randomness import generator_for
 
@@ -90,7 +90,8 @@ class Attack(ABC):
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if not 0 < self.epsilon <= 1:
+        # An l2 norm over all pixels and channels may well exceed the range of one.
+        if not self.epsilon > 0 or (self.epsilon > 1 and not isinstance(self.ascent().ball, L2)):
             raise ValueError(f"epsilon is a radius in (0, 1], such as 4/255, not {self.epsilon}")
         self.ascent()  # so that a plan that cannot work is refused before a model is loaded for it
 

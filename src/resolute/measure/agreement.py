@@ -68,7 +68,8 @@ def plcc_logistic(scores: Scores, opinions: Scores) -> float:
 def fit_logistic(scores: Scores, opinions: Scores) -> Callable[[Values], Values]:
     """Return the least-squares curve ``b2 + (b1 - b2) / (1 + exp(-(x - b3) / b4))`` from scores to opinions.
 
-    Where the fit does not converge, or fits worse than a line, the best line is returned.
+    Where there are fewer than four points, the fit does not converge, or fits worse than a line, the best line is
+    returned.
 
     Raises:
         ValueError: scores and opinions differ in number, are none or not finite.
@@ -87,6 +88,9 @@ def fit_logistic(scores: Scores, opinions: Scores) -> Callable[[Values], Values]
 
     def curve(x: Values, top: float, bottom: float, middle: float, width: float) -> Values:
         return bottom + (top - bottom) * expit((x - middle) / width)
+
+    if len(scores) < 4:
+        return line  # fewer points than the curve has parameters
 
     ends = (opinions.max(), opinions.min()) if slope >= 0 else (opinions.min(), opinions.max())
     start = (*ends, float(scores.mean()), spread)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import scipy.io
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -77,9 +76,11 @@ class BRISQUE(Scorer):
         Raises:
             CheckpointError: a file is missing, damaged or something else.
         """
+        from scipy.io import loadmat  # slow to import, and seldom needed
+
         try:
-            model = scipy.io.loadmat(folder / "piq_svm_model.mat")
-            ranges = np.asarray(scipy.io.loadmat(folder / "piq_scale.mat")["scale"], dtype=np.float64)
+            model = loadmat(folder / "piq_svm_model.mat")
+            ranges = np.asarray(loadmat(folder / "piq_scale.mat")["scale"], dtype=np.float64)
             vectors = cast("scipy.sparse.spmatrix | np.ndarray", model["SVs"])
             dense = np.asarray(vectors if isinstance(vectors, np.ndarray) else vectors.toarray(), dtype=np.float64)
             metric = cls(

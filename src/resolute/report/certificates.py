@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from resolute.errors import ImageError
 from resolute.files import write_text
 from resolute.images import read_image, to_uint8
+from resolute.report import gamed
 from resolute.report.encode import Album
 from resolute.report.text import figure
 
@@ -53,7 +54,7 @@ def write_certificates(out: Path, rows: Sequence[Row]) -> Path:
 
     Args:
         out: folder of the run, for its ``certification.json``.
-        rows: records as ``Certification.run`` returns them.
+        rows: records as ``Certification.run`` returns them; images that were attacked are shown side by side.
 
     Raises:
         OutputError: the file cannot be written.
@@ -85,11 +86,21 @@ def _render(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
         vacuous=sum(row["vacuous"] and not row["non_finite"] for row in rows),
         abstained=sum(row["non_finite"] > 0 for row in rows),
         moved=sum(_outside(row) for row in rows),
+        gamed=_gamed(environment, rows),
         provenance=facts["provenance"],
-        settings=facts["certification"],
+        settings={name: value for name, value in facts["certification"].items() if name != "attacks"},
         style=Markup(_asset("page.css") + _asset("certificates.css")),
         script=Markup(_asset("certificates.js")),
     )
+
+
+def _gamed(environment: jinja2.Environment, rows: Sequence[Row]) -> Markup:
+    examples, more = gamed.examples(rows)
+    if not examples:
+        return Markup()
+    template = environment.from_string(_asset("gamed.html.j2"))
+    told = {"summary": gamed.summary(rows), "metric": rows[0]["scorer"], "epsilon": rows[0]["epsilon"]}
+    return Markup(template.render(examples=examples, more=more, **told))
 
 
 def _shown(row: Row, album: Album, low: float, high: float) -> Shown:

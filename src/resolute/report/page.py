@@ -66,7 +66,7 @@ def _render(evidence: Evidence, material: Material) -> str:
         "cases": [dataclasses.asdict(case) for case in shown.cases],
         "pictures": shown.album.uris,
     }
-    return environment.from_string(_asset("template.html.j2")).render(
+    return environment.from_string(asset("template.html.j2")).render(
         title=", ".join(dict.fromkeys(source.name for source in evidence.sources)),
         version=metadata.version("resolute"),
         sources=evidence.sources,
@@ -91,17 +91,18 @@ def _render(evidence: Evidence, material: Material) -> str:
         trade_off_charts=trade_offs,
         gallery=shown,
         colour_bar=COLOUR_BAR,
-        style=Markup(_asset("page.css")),
-        script=Markup(_asset("page.js")),
+        style=Markup(asset("page.css")),
+        script=Markup(asset("page.js")),
         plotly=Markup(get_plotlyjs()),
-        data=_embed(data),
+        data=embed(data),
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return a template, style or script of the pages."""
     return (resources.files("resolute.report") / name).read_text(encoding="utf-8")
 
 
-def _embed(data: object) -> Markup:
+def embed(data: object) -> Markup:
     """Return JSON that cannot end the script element which holds it."""
     return Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))

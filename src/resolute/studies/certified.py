@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import time
@@ -11,23 +12,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from resolute.certify.certificate import Certificate
-from resolute.certify.median import DenoisedScorer, Stop, certify, width_below
+from resolute.certify.median import DenoisedScorer, Stop, certify, prepared, width_below
 from resolute.certify.noise import Kind
-from resolute.errors import ImageError
+from resolute.defences.dms_iqa import score_range
+from resolute.errors import ConfigError, ImageError
 from resolute.files import write_text
-from resolute.images import find_images, image_sha256, read_image
+from resolute.images import find_images, image_sha256, read_image, write_png
 from resolute.models.base import Scorer
 from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
 from resolute.provenance import provenance
+from resolute.studies import gaming
+from resolute.studies.gaming import Gaming
 from resolute.studies.store import append_line, cell_key, read_lines
 
 Row = dict[str, Any]
 Progress = Callable[[float, int, str], None]
+
+# The built-in metric that is certified where none is named, and the denoiser trained to stand before it.
+METRIC = "quality-s"
+DENOISER = "denoiser-iqa-012"
 
 # Shares of the metric's range for which the largest safe radius is reported.
 SHARES = (0.01, 0.05)
@@ -49,6 +58,7 @@ class Certification:
         sigma, epsilon, samples, alpha, seed, noise, deployed: see ``certify``; samples is its n.
         fit: shrink larger images until their longer side has so many pixels, and measure the ball there; 0 for never.
         width: stop sampling once the interval is no wider than this; 0 to draw all samples.
+        attacks: to make on each image as well, as records of their own; a certificate does not depend on them.
 
     Example:
         >>> Certification(metric="quality-s").epsilon
@@ -66,6 +76,7 @@ class Certification:
     deployed: int = 0
     fit: int = 0
     width: float = 0.0
+    attacks: tuple[Gaming, ...] = ()
 
     def scorer(self) -> Scorer:
         """Load the metric, behind its denoiser where there is one.
@@ -92,35 +103,47 @@ class Certification:
         """Certify the images that ``out`` does not hold yet; return the records of all, in the order of the images.
 
         Writes ``certificates.jsonl``, one record an image with all that is needed to check it again, and
-        ``certificates.csv``.
+        ``certificates.csv``. With ``attacks``, also ``attacks.jsonl``, ``attacks.csv`` and the attacked images as PNG;
+        the records come back under ``attacks`` of the image's own.
 
         Raises:
             CheckpointError, ImageError: a metric, a denoiser or an image cannot be read.
+            ConfigError: the metric cannot be attacked.
             ValueError: a parameter is out of range.
             OutputError: a record cannot be written; those before it are kept.
         """
         scorer = self.scorer().to(device)
         assert scorer.card is not None
-        path = out / "certificates.jsonl"
-        done = {row["key"]: row for row in read_lines(path) if "key" in row}
+        path, attacked = out / "certificates.jsonl", out / "attacks.jsonl"
+        done = {row["key"]: row for file in (path, attacked) for row in read_lines(file) if "key" in row}
         files = find_images(images)
         facts = {"certification": dataclasses.asdict(self), "provenance": dataclasses.asdict(provenance())}
         write_text(out / "certification.json", json.dumps(facts, indent=1) + "\n")
         rows: list[Row] = []
+        parts = 1 + 2 * len(self.attacks)
         for index, file in enumerate(files):
 
-            def step(drawn: int, total: int, index: int = index, file: Path = file) -> None:
+            def step(taken: int, total: int, part: int = 0, index: int = index, file: Path = file) -> None:
                 if progress is not None:
-                    progress(index + drawn / total, len(files), file.name)
+                    progress(index + (part + taken / total) / parts, len(files), file.name)
 
             image = read_image(file)
-            options = dataclasses.asdict(self) | {"metric": scorer.card.name, "denoiser": ""}
-            key = cell_key(scorer.card.sha256, scorer.card.architecture, options, image_sha256(image))
+            key = self.key_of(scorer, image)
             if key not in done:
-                done[key] = self._certified(scorer, image.to(device), file, key, step)
+                done[key] = self.record(scorer, image.to(device), file.name, key, step)
                 append_line(path, done[key])
-            rows.append(done[key] | {"image": file.name, "path": str(file)})
+            row: Row = done[key] | {"image": file.name, "path": str(file)}
+            for number, attack in enumerate(self.attacks):
+                key = cell_key(row["key"], dataclasses.asdict(attack))
+                if key not in done or not (out / done[key]["png"]).is_file():
+                    steps = functools.partial(step, part=1 + 2 * number), functools.partial(step, part=2 + 2 * number)
+                    done[key] = self._attacked(scorer, image.to(device), row, attack, key, out, steps)
+                    append_line(attacked, done[key])
+                row.setdefault("attacks", []).append(done[key] | {"path": str(out / done[key]["png"])})
+            rows.append(row)
         write_text(out / "certificates.csv", to_csv(rows))
+        if self.attacks:
+            write_text(out / "attacks.csv", gaming.to_csv(rows))
         if progress is not None:
             progress(len(files), len(files), "done")
         return rows
@@ -132,33 +155,99 @@ class Certification:
         shrink = self.fit / max(height, width)
         return max(1, round(height * shrink)), max(1, round(width * shrink))
 
-    def _certified(
-        self, scorer: Scorer, image: Float[Tensor, "3 h w"], file: Path, key: str, step: Callable[[int, int], None]
+    def key_of(self, scorer: Scorer, image: Float[Tensor, "3 h w"]) -> str:
+        """Return the key of an image's record."""
+        assert scorer.card is not None
+        options = dataclasses.asdict(self) | {"metric": scorer.card.name, "denoiser": ""}
+        del options["attacks"]
+        # Of a resized image the size stands in the key too: earlier records have its undefended score at full size.
+        size = self._size(image) or ()
+        return cell_key(scorer.card.sha256, scorer.card.architecture, options, image_sha256(image), *size)
+
+    def record(
+        self,
+        scorer: Scorer,
+        image: Float[Tensor, "3 h w"],
+        name: str,
+        key: str,
+        step: Callable[[int, int], None],
+        radii: Sequence[float] = (),
     ) -> Row:
+        """Certify one image and return its record.
+
+        Args:
+            scorer: as ``scorer`` returns it, on the image's device.
+            image: RGB float in [0, 1].
+            name: of the image.
+            key: of the record.
+            step: called with (samples done, samples in all).
+            radii: to be in the curve, besides its own ones and epsilon.
+
+        Raises:
+            ImageError: the image is too small for the metric.
+        """
         assert scorer.card is not None
         if min(self._size(image) or image.shape[1:]) < scorer.card.smallest:
-            raise ImageError(f"{file.name} is too small: {scorer.card.name} needs {scorer.card.smallest} pixels a side")
+            raise ImageError(f"{name} is too small: {scorer.card.name} needs {scorer.card.smallest} pixels a side")
         began = time.perf_counter()
         certificate = self.certify(scorer, image, step)
         seconds = time.perf_counter() - began
-        bare = scorer.scorer if isinstance(scorer, DenoisedScorer) else scorer
-        span = _span(certificate, bare)
+        bare = gaming.metric_alone(scorer)
+        span = score_span(bare)
         safe = [certificate.largest_epsilon(share * span) if span else None for share in SHARES]
         record = certificate.as_record()
+        steps = [self.sigma * step / 20 for step in range(61)]
+        curve = certificate.curve(sorted({*steps, self.epsilon, *radii}))
         return record | {
             "key": key,
-            "image": file.name,
+            "image": name,
             "lower": record["bounds"]["lower"],
             "upper": record["bounds"]["upper"],
             "epsilon": self.epsilon,
-            "undefended": float(bare(image[None]).item()),
+            "undefended": _score(bare, prepared(image, self._size(image))),
             "safe_1": safe[0],
             "safe_5": safe[1],
-            "curve": [
-                [bounds.epsilon, _number(bounds.lower), _number(bounds.upper)]
-                for bounds in certificate.curve([self.sigma * step / 20 for step in range(61)])
-            ],
+            "curve": [[bounds.epsilon, _number(bounds.lower), _number(bounds.upper)] for bounds in curve],
+            "reach": max((bounds.epsilon for bounds in curve if not bounds.vacuous), default=None),
             "seconds": round(seconds, 3),
+        }
+
+    def _attacked(
+        self,
+        scorer: Scorer,
+        image: Float[Tensor, "3 h w"],
+        row: Row,
+        attack: Gaming,
+        key: str,
+        out: Path,
+        steps: tuple[Callable[[int, int], None], Callable[[int, int], None]],
+    ) -> Row:
+        """Attack an image as it was certified; all figures belong to the attacked image as saved in 8 bits."""
+        began = time.perf_counter()
+        clean = prepared(image, self._size(image))
+        found = attack(scorer, clean, self.sigma, steps[0])
+        png = Path("attacked") / f"{key}.png"
+        write_png(out / png, found)
+        attacked = read_image(out / png).to(clean)
+        # The defender's noise is fresh: neither the one that the clean image was scored with nor the attacker's.
+        smoothed = certify(
+            scorer, attacked, self.sigma, self.epsilon, row["samples"], self.alpha, seed=self.seed + 1,
+            noise=self.noise, progress=steps[1],
+        )  # fmt: skip
+        alone = gaming.metric_alone(scorer)
+        linf, l2 = gaming.norms(attacked - clean)
+        return {
+            "key": key,
+            "certificate": row["key"],
+            "image": row["image"],
+            "attack": dataclasses.asdict(attack),
+            "clean": _score(alone, clean),
+            "attacked": _score(alone, attacked),
+            "defended": _number(smoothed.score),
+            "linf": linf,
+            "l2": l2,
+            "png": png.as_posix(),
+            "seconds": round(time.perf_counter() - began, 3),
         }
 
 
@@ -171,11 +260,18 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _span(certificate: Certificate, scorer: Scorer) -> float | None:
-    """Return the length of the metric's range: the proven one, else the one that its authors give."""
-    if certificate.high - certificate.low < float("inf"):
-        return certificate.high - certificate.low
-    return abs(scorer.usual[1] - scorer.usual[0]) if scorer.usual else None
+def score_span(scorer: Scorer) -> float | None:
+    """Return the length of the metric's range: the proven one, else the one that its authors give, else None."""
+    try:
+        low, high = score_range(scorer)
+    except ConfigError:
+        return None
+    return abs(high - low)
+
+
+def _score(scorer: Scorer, image: Float[Tensor, "3 h w"]) -> float:
+    with torch.no_grad():
+        return float(scorer(image[None]).item())
 
 
 def _number(value: float) -> float | None:

@@ -1,0 +1,37 @@
+"""Which page belongs to which kind of study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from resolute.errors import ConfigError
+from resolute.report.certified_iqa import iqa_markdown, iqa_page
+from resolute.report.markdown import write_markdown
+from resolute.report.metric_as_loss import restorers_markdown, restorers_page
+from resolute.report.page import write_report
+from resolute.studies.kinds import DEFAULT, kind_of
+
+Writer = Callable[[Sequence[Path], Path], Path]
+
+# Of each kind the writer of the page and that of the Markdown.
+WRITERS: dict[str, tuple[Writer, Writer]] = {
+    DEFAULT: (write_report, write_markdown),
+    "certified-iqa": (iqa_page, iqa_markdown),
+    "metric-as-loss": (restorers_page, restorers_markdown),
+}
+
+
+def write_any(folders: Sequence[Path], out: Path) -> Path:
+    """Write the page, or Markdown where ``out`` ends in .md, of studies of one kind; return the path.
+
+    Raises:
+        ConfigError: studies of several kinds, or of one that this version does not know; no results.
+        OutputError: the file cannot be written.
+    """
+    kinds = list(dict.fromkeys(map(kind_of, folders)))
+    if len(kinds) > 1:
+        raise ConfigError(f"these are studies of several kinds, {' and '.join(kinds)}; report on each kind by itself")
+    if kinds[0] not in WRITERS:
+        raise ConfigError(f"{folders[0]} holds a study of the kind {kinds[0]!r}; known are {', '.join(WRITERS)}")
+    return WRITERS[kinds[0]][out.suffix == ".md"](folders, out)
