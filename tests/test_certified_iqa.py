@@ -217,6 +217,10 @@ def test_as_typed(place, tmp_path):
     code, _, stderr = run("report", out, "--out", tmp_path / "tables.md")
     assert code == 0, stderr
     assert "has nothing for --model to set" in fails(5, "study", tmp_path / "s.toml", "--model", "edsr-s")
+    assert "nothing for --precision" in fails(5, "study", tmp_path / "s.toml", "--precision", "bfloat16")
+    twice = (tmp_path / "s.toml").read_text().replace('"DMS"', '"MS"')
+    (tmp_path / "twice.toml").write_text(twice)
+    assert "twice.toml: contenders: two are called 'MS'" in fails(5, "study", tmp_path / "twice.toml")
     assert "cannot read" in fails(5, "study", tmp_path / "s.toml", "--images", tmp_path, "--out", tmp_path / "o")
 
 

@@ -29,7 +29,7 @@ from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.store import Record
 from resolute.studies.study import Study
 from resolute.tables import model_details, models_table, results_table, scorers_table
-from resolute.terminal import certify_images, console, errors, progress_bar, run_kind
+from resolute.terminal import certify_images, console, errors, progress_bar, run_kind, shown_progress
 from resolute.training.recipe import adjusted, read_recipe
 
 INTERRUPTED = 130
@@ -145,6 +145,8 @@ def study(
         place = out or Path("runs") / planned.name
         if isinstance(planned, Study):
             run_study(planned, place, device, precision)
+        elif precision != "auto":
+            raise ConfigError(f"the study {planned.name} has nothing for --precision to set; leave it out")
         else:
             run_kind(planned, place, device)
 
@@ -320,13 +322,8 @@ def run_cells(study: Study, out: Path, device: str, precision: str) -> list[Reco
     if precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"--precision is auto, float32 or bfloat16, not {precision!r}")
     chosen = runtime.fast_precision(place) if precision == "auto" else precision
-    with progress_bar() as bar:
-        task = bar.add_task("reading", total=None)
-
-        def show_progress(done: float, total: int, title: str) -> None:
-            bar.update(task, completed=done, total=total, description=escape(title))
-
-        return study.run(out, device=place, precision=chosen, progress=show_progress)  # pyright: ignore[reportArgumentType]
+    with shown_progress() as show:
+        return study.run(out, device=place, precision=chosen, progress=show)  # pyright: ignore[reportArgumentType]
 
 
 def parse_epsilon(text: str, option: str = "--epsilon") -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -37,18 +38,25 @@ def progress_bar() -> Progress:
     )
 
 
+@contextlib.contextmanager
+def shown_progress() -> Generator[Callable[[float, int, str], None]]:
+    """Yield a function (done, in all, title) that moves a progress bar."""
+    with progress_bar() as bar:
+        task = bar.add_task("reading", total=None)
+
+        def show(done: float, total: int, title: str) -> None:
+            bar.update(task, completed=done, total=total, description=escape(title))
+
+        yield show
+
+
 def certify_images(plan: Certification, images: Sequence[Path], out: Path, device: str) -> Path:
     """Certify images under a progress bar, print tables and sentences, and write the page; return its path.
 
     One image is told in sentences; of several, the attack that raised the undefended score most.
     """
-    with progress_bar() as bar:
-        task = bar.add_task("reading", total=None)
-
-        def show_progress(done: float, total: int, title: str) -> None:
-            bar.update(task, completed=done, total=total, description=escape(title))
-
-        rows = plan.run(images, out, device=runtime.resolve_device(device), progress=show_progress)
+    with shown_progress() as show:
+        rows = plan.run(images, out, device=runtime.resolve_device(device), progress=show)
     console.print(certificates_table(rows))
     if len(rows) == 1:
         console.print(escape(rows[0]["words"]), highlight=False)
@@ -72,13 +80,8 @@ def run_kind(plan: CertifiedIqa | MetricAsLoss, out: Path, device: str) -> Path:
 
 def compare_defences(plan: CertifiedIqa, out: Path, device: str) -> Path:
     """Judge defences under a progress bar, print tables and sentences, and write the page; return its path."""
-    with progress_bar() as bar:
-        task = bar.add_task("reading", total=None)
-
-        def show_progress(done: float, total: int, title: str) -> None:
-            bar.update(task, completed=done, total=total, description=escape(title))
-
-        plan.run(out, device=runtime.resolve_device(device), progress=show_progress)
+    with shown_progress() as show:
+        plan.run(out, device=runtime.resolve_device(device), progress=show)
     results = Results.read(out)
     for table in iqa_tables(results):
         console.print(table)
@@ -91,13 +94,8 @@ def compare_defences(plan: CertifiedIqa, out: Path, device: str) -> Path:
 
 def compare_restorers(plan: MetricAsLoss, out: Path, device: str) -> Path:
     """Judge restorers under a progress bar, print a table and the verdicts, and write the page; return its path."""
-    with progress_bar() as bar:
-        task = bar.add_task("reading", total=None)
-
-        def show_progress(done: float, total: int, title: str) -> None:
-            bar.update(task, completed=done, total=total, description=escape(title))
-
-        plan.run(out, device=runtime.resolve_device(device), progress=show_progress)
+    with shown_progress() as show:
+        plan.run(out, device=runtime.resolve_device(device), progress=show)
     finding = Finding.read(out)
     console.print(restorers_table(finding))
     for found in finding.verdicts:

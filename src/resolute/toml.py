@@ -45,5 +45,8 @@ def check_table(path: Path, content: Mapping[str, object], kind: type[T]) -> T:
         return pydantic.TypeAdapter(kind).validate_python(dict(content))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path.name}: {key}: {first['msg'].lower()}") from None
+        key = "".join(f"{part}." for part in first["loc"])[:-1]
+        # What the table as a whole gets wrong is said by the class itself, which names the key.
+        own = first.get("ctx", {}).get("error")
+        message = str(own) if isinstance(own, ConfigError) else first["msg"].lower()
+        raise ConfigError(f"{path.name}: {key and f'{key}: '}{message}") from None
