@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import mpmath
 import numpy as np
@@ -13,8 +14,9 @@ from torch import nn
 from resolute.attacks import PGD, ScoreGain
 from resolute.certify import DenoisedScorer, ExpectedScore, certify, decided_at, width_below
 from resolute.certify.certificate import Smoothing, bounds_of
-from resolute.certify.noise import GaussianNoise, GridNoise, alias_table, noise_for
+from resolute.certify.noise import GaussianNoise, GridNoise, alias_table, noise_for, normals
 from resolute.certify.order_statistics import fixed_ranks, level, median_rank, median_slack, sequential_ranks
+from resolute.models import QualityNet
 from resolute.models.base import Scorer
 
 SIZE = (8, 10)
@@ -217,6 +219,46 @@ def test_gaussian_noise_is_gaussian():
     GaussianNoise(grey(), 0.05, 0).fill(out, 0)
     values = ((out - 0.5) / 0.05).flatten().numpy()
     assert stats.kstest(values, "norm").pvalue > 1e-3
+
+
+def test_normals_have_the_law_out_to_the_tails_and_their_halves_are_independent():
+    drawn = normals(np.random.Generator(np.random.Philox(key=3)), 6_000_001).double().numpy()
+    assert stats.kstest(drawn[:500_000], "norm").pvalue > 1e-3
+    for edge in (1.0, 2.0, 3.0, 4.0):
+        expected = len(drawn) * stats.norm.sf(edge)
+        for seen in ((drawn > edge).sum(), (drawn < -edge).sum()):
+            assert abs(seen - expected) < 4.5 * math.sqrt(expected)
+    half = (len(drawn) + 1) // 2
+    pairs = drawn[: half - 1], drawn[half:]
+    for a, b in (pairs, (np.abs(pairs[0]), np.abs(pairs[1])), (drawn[:-1], drawn[1:])):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 4.5 / math.sqrt(len(a))
+    assert np.isfinite(drawn).all()
+
+
+def test_the_ends_of_the_words_give_finite_normals(unchecked_shapes):
+    class Ends:
+        def random_raw(self, count):
+            assert count == 5
+            words = [0, 2**31 - 1, 2**31, 2**32 - 1, 1, 2**30, 0, 2**31 - 1, 2**31, 2**32 - 1]
+            return np.array(words, dtype=np.uint32).view(np.uint64)
+
+    drawn = normals(SimpleNamespace(bit_generator=Ends()), 10)
+    assert torch.isfinite(drawn).all()
+    assert 6.5 < float(drawn.abs().max()) < 6.7
+
+
+def test_bfloat16_is_another_metric_with_a_certificate_of_its_own():
+    metric = QualityNet((8, 12), hidden=4).eval()
+    metric.card = metric.describe("small")
+    image = torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(1))
+    exact, fast = (certify(metric, image, n=64, precision=name) for name in ("float32", "bfloat16"))
+    assert not np.array_equal(exact.scores, fast.scores)
+    assert np.allclose(exact.scores, fast.scores, atol=1.0)
+    assert "computed in bfloat16" in fast.words()
+    assert "bfloat16" not in exact.words()
+    torch.set_num_threads(2)
+    assert np.array_equal(certify(metric, image, n=64, precision="bfloat16").scores, fast.scores)
+    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("sigma", [0.004, 0.06, 0.12, 0.5])

@@ -187,6 +187,10 @@ def certify(
     ] = 384,
     exact: Annotated[bool, typer.Option(help="Noise on the 8-bit grid: sound in the computer's arithmetic.")] = False,
     deployed: Annotated[int, typer.Option(help="Cover a deployed median of so many fresh samples as well.", min=0)] = 0,
+    precision: Annotated[
+        str,
+        typer.Option(help="Of the metric: float32, or bfloat16, which is faster.", rich_help_panel="Machine"),
+    ] = "float32",
     attack: Annotated[
         str | None,
         typer.Option(help="Game the metric too: raise its score by changing no sample by more than this, as 2/255."),
@@ -207,11 +211,14 @@ def certify(
             raise ConfigError("--adaptive is about an attack: give its budget too, as --attack 2/255")
         if norm not in ("linf", "l2"):
             raise ConfigError(f"--norm is linf or l2, not {norm!r}")
+        if precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"--precision is float32 or bfloat16, not {precision!r}")
         budget = 0.0 if attack is None else (parse_epsilon if norm == "linf" else parse_radius)(attack, "--attack")
         kinds = () if attack is None else (False, True) if adaptive else (False,)
         plan = Certification(
             metric=metric, denoiser=denoiser, sigma=sigma, epsilon=parse_radius(epsilon), samples=samples, alpha=alpha,
             width=width, fit=fit, noise="grid" if exact else "gaussian", deployed=deployed, seed=seed,
+            precision=precision,
             attacks=tuple(Gaming(epsilon=budget, norm=norm, adaptive=kind) for kind in kinds),
         )  # fmt: skip
         certify_images(plan, images, out, device)

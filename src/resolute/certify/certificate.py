@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resolute.attacks.ascent import Precision
 from resolute.certify.noise import Kind, alias_table
 from resolute.certify.order_statistics import Ranks, fixed_ranks, level, median_rank, median_slack, sequential_ranks
 
@@ -29,6 +30,7 @@ class Smoothing:
         deployed: samples behind the deployed score that the guarantee is to cover too (end to end); 0 for the true
             median alone.
         sequential: whether sampling could stop early.
+        precision: of the metric and its denoiser; in ``bfloat16`` the certificate is of the metric so computed.
     """
 
     sigma: float = 0.12
@@ -38,6 +40,7 @@ class Smoothing:
     noise: Kind = "gaussian"
     deployed: int = 0
     sequential: bool = False
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if not (0 < self.sigma <= 10 and self.n >= 1 and 0 < self.alpha < 1 and self.deployed >= 0):
@@ -197,6 +200,8 @@ class Certificate:
             if made.noise == "grid"
             else "The noise is float32: the proof is for real numbers, and rounding is not accounted for."
         )
+        if made.precision == "bfloat16":
+            sound += " The metric is the one computed in bfloat16."
         vacuous = (
             " A side that the samples cannot bound is given as the metric's proven range, or as infinite: it says "
             "nothing."

@@ -41,8 +41,8 @@ def noise_for(kind: Kind, image: Float[Tensor, "3 h w"], sigma: float, seed: int
 class GaussianNoise:
     """``clip(x + sigma * N(0, I))`` in float32.
 
-    Counter-based generators (Philox) throughout: on a CPU one stream an image whose counter holds the sample index, on
-    another device that device's own Philox.
+    Counter-based generators (Philox) throughout: on a CPU one stream an image whose counter holds the sample index, and
+    Box-Muller on its words, several times as fast as NumPy's normals; on another device that device's own Philox.
     """
 
     def __init__(self, image: Float[Tensor, "3 h w"], sigma: float, seed: int) -> None:
@@ -55,14 +55,35 @@ class GaussianNoise:
         rows = out.permute(0, 2, 3, 1)
         for i in range(len(out)):
             row = rows[i]
-            if row.device.type == "cpu" and row.is_contiguous():
-                generator(self.key, first + i).standard_normal(dtype=np.float32, out=row.numpy())
-            elif row.device.type == "cpu":
-                row.copy_(torch.from_numpy(generator(self.key, first + i).standard_normal(row.shape, dtype=np.float32)))
+            if row.device.type == "cpu":
+                noise = normals(generator(self.key, first + i), row.numel(), self.sigma)
+                torch.add(self.pixels, noise.view(row.shape), out=row).clamp_(0, 1)
             else:
                 source = torch.Generator(row.device).manual_seed((self.key + first + i) % 2**63)
                 row.copy_(torch.randn(row.shape, generator=source, device=row.device))
-            row.mul_(self.sigma).add_(self.pixels).clamp_(0, 1)
+                row.mul_(self.sigma).add_(self.pixels).clamp_(0, 1)
+
+
+def normals(source: np.random.Generator, count: int, scale: float = 1.0) -> Float[Tensor, " count"]:
+    """Return normal numbers of standard deviation ``scale`` in float32, by Box and Muller's transform.
+
+    Of each 64-bit word 31 bits make the radius and 32 the angle. So the law is that of a normal number up to 6.6
+    standard deviations, where its mass ends, and to float32 precision in between.
+
+    Example:
+        >>> drawn = normals(np.random.Generator(np.random.Philox(key=1)), 100_001)
+        >>> len(drawn), round(abs(float(drawn.mean())), 2), round(float(drawn.std()), 2)
+        (100001, 0.0, 1.0)
+    """
+    half = (count + 1) // 2
+    words = torch.from_numpy(source.bit_generator.random_raw(half).view(np.int32))
+    # Masked, not halved: a float32 resolves small integers exactly, and it is the small ones that make the tails.
+    radius = words[:half].bitwise_and(2**31 - 1).float().add_(0.5).mul_(2.0**-31).log_().mul_(-2 * scale**2).sqrt_()
+    angle = words[half:].float().mul_(2.0**-31 * math.pi)
+    drawn = torch.empty(2 * half)
+    torch.mul(angle.cos(), radius, out=drawn[:half])
+    torch.mul(angle.sin_(), radius, out=drawn[half:])
+    return drawn[:count]
 
 
 @final

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from resolute.attacks.ascent import Precision
 from resolute.certify.certificate import Certificate
 from resolute.certify.median import DenoisedScorer, Stop, certify, prepared, width_below
 from resolute.certify.noise import Kind
@@ -55,7 +56,7 @@ class Certification:
     Attributes:
         metric: name or file of the quality metric.
         denoiser: name or file of the denoiser in front of it; empty for none.
-        sigma, epsilon, samples, alpha, seed, noise, deployed: see ``certify``; samples is its n.
+        sigma, epsilon, samples, alpha, seed, noise, deployed, precision: see ``certify``; samples is its n.
         fit: shrink larger images until their longer side has so many pixels, and measure the ball there; 0 for never.
         width: stop sampling once the interval is no wider than this; 0 to draw all samples.
         attacks: to make on each image as well, as records of their own; a certificate does not depend on them.
@@ -76,6 +77,7 @@ class Certification:
     deployed: int = 0
     fit: int = 0
     width: float = 0.0
+    precision: Precision = "float32"
     attacks: tuple[Gaming, ...] = ()
 
     def scorer(self) -> Scorer:
@@ -94,7 +96,8 @@ class Certification:
         stop: Stop | None = width_below(self.width) if self.width > 0 else None
         return certify(
             scorer, image, self.sigma, self.epsilon, self.samples, self.alpha, seed=self.seed, noise=self.noise,
-            deployed=self.deployed, size=self._size(image), stop=stop, progress=progress,
+            deployed=self.deployed, size=self._size(image), stop=stop, precision=self.precision,
+            progress=progress,
         )  # fmt: skip
 
     def run(
@@ -232,7 +235,7 @@ class Certification:
         # The defender's noise is fresh: neither the one that the clean image was scored with nor the attacker's.
         smoothed = certify(
             scorer, attacked, self.sigma, self.epsilon, row["samples"], self.alpha, seed=self.seed + 1,
-            noise=self.noise, progress=steps[1],
+            noise=self.noise, precision=self.precision, progress=steps[1],
         )  # fmt: skip
         alone = gaming.metric_alone(scorer)
         linf, l2 = gaming.norms(attacked - clean)
