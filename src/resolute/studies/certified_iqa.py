@@ -17,6 +17,7 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from resolute.attacks.ascent import Precision
 from resolute.certify.median import DenoisedScorer, prepared
 from resolute.defences.purify import purifier
 from resolute.errors import ConfigError, ImageError
@@ -109,6 +110,7 @@ class CertifiedIqa:
         split: of that table.
         sigma, epsilon, samples, alpha, seed: of the certificates; see ``Certification``.
         fit: shrink larger images until their longer side has so many pixels, for all contenders; 0 for never.
+        precision: of the smoothed scores; see ``certify``.
         every: take each n-th image only.
         order: defences in the order in which agreement should rise.
         attacks: what some images are attacked with.
@@ -130,6 +132,7 @@ class CertifiedIqa:
     alpha: float = pydantic.Field(default=0.001, gt=0, lt=1)
     seed: int = 0
     fit: int = pydantic.Field(default=0, ge=0)
+    precision: Precision = "float32"
     every: int = pydantic.Field(default=1, ge=1)
     order: tuple[str, ...] = ()
     attacks: Attacks = dataclasses.field(default_factory=Attacks)
@@ -321,7 +324,11 @@ class _Run:
     def _key(self, entrant: Entrant, photo: Photo) -> str:
         card, study = entrant.scorer.card, self.study
         assert card is not None
-        how = (study.sigma, study.epsilon, study.samples, study.alpha, study.seed) if entrant.contender.smoothed else ()
+        how: tuple[object, ...] = ()
+        if entrant.contender.smoothed:
+            how = (study.sigma, study.epsilon, study.samples, study.alpha, study.seed)
+            # The default stays out, so that keys of records made before there was a choice hold.
+            how += (study.precision,) if study.precision != "float32" else ()
         return cell_key("certified-iqa", card.sha256, card.architecture, how, photo.sha256)
 
     def _attack_key(self, photo: Photo, source: Entrant | Scorer, budget: Budget, target: Entrant) -> str:
@@ -374,7 +381,7 @@ class _Run:
             scorer = DenoisedScorer(bare, front).eval().to(self.device) if front is not None else bare
             certification = Certification(
                 metric=name, denoiser=contender.denoiser, sigma=study.sigma, epsilon=study.epsilon,
-                samples=study.samples, alpha=study.alpha, seed=study.seed,
+                samples=study.samples, alpha=study.alpha, seed=study.seed, precision=study.precision,
             )  # fmt: skip
             cost = (DENOISING if contender.denoiser else 2) * (study.samples if contender.smoothed else 1)
             found.append(Entrant(dataclasses.replace(contender, metric=name), bare, scorer, certification, cost))
