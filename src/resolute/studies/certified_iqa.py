@@ -7,7 +7,6 @@ import functools
 import json
 import time
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +29,7 @@ from resolute.provenance import provenance
 from resolute.studies.certified import Certification, Row, score_span
 from resolute.studies.score_attacks import Budget, Found, apply, search
 from resolute.studies.store import append_line, cell_key, read_lines
+from resolute.studies.study import find_study
 from resolute.toml import read_toml
 from resolute.training.rated import Rating, read_ratings
 
@@ -156,11 +156,7 @@ class CertifiedIqa:
         Raises:
             ConfigError: no such study, no valid TOML, or a key that does not exist or is out of range.
         """
-        built_in = Path(str(resources.files("resolute") / "studies")) / f"{source}.toml"
-        path = built_in if built_in.is_file() else Path(source)
-        if not path.is_file():
-            raise ConfigError(f"no study {str(source)!r}; give a TOML file or certified-iqa")
-        return read_toml(path, CertifiedIqa)
+        return read_toml(find_study(source), CertifiedIqa)
 
     def ratings(self) -> list[Rating]:
         """Return the images of the split with their opinion scores.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import cast
 
 from resolute.errors import ConfigError
 from resolute.studies.certified_iqa import CertifiedIqa
 from resolute.studies.metric_as_loss import MetricAsLoss
-from resolute.studies.study import Study
+from resolute.studies.study import Study, find_study
 from resolute.toml import check_table, read_table
 
 AnyStudy = Study | CertifiedIqa | MetricAsLoss
@@ -35,11 +34,7 @@ def read_study(source: str | Path) -> AnyStudy:
         >>> read_study("certified-iqa").epsilon, read_study("demo").name
         (0.05, 'demo')
     """
-    built_in = Path(str(resources.files("resolute") / "studies")) / f"{source}.toml"
-    path = built_in if built_in.is_file() else Path(source)
-    if not path.is_file():
-        names = ", ".join(file.stem for file in sorted(built_in.parent.glob("*.toml")))
-        raise ConfigError(f"no study {str(source)!r}; give a TOML file or one of {names}")
+    path = find_study(source)
     content = read_table(path)
     kind = content.pop("kind", DEFAULT)
     if kind not in KINDS:

@@ -7,7 +7,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +37,7 @@ from resolute.provenance import provenance
 from resolute.randomness import generator_for
 from resolute.studies.hacking import Measure
 from resolute.studies.store import append_line, cell_key, read_lines
+from resolute.studies.study import find_study
 from resolute.toml import read_toml
 
 Row = dict[str, Any]
@@ -97,11 +97,7 @@ class MetricAsLoss:
         Raises:
             ConfigError: no such study, no valid TOML, or a key that does not exist or is out of range.
         """
-        built_in = Path(str(resources.files("resolute") / "studies")) / f"{source}.toml"
-        path = built_in if built_in.is_file() else Path(source)
-        if not path.is_file():
-            raise ConfigError(f"no study {str(source)!r}; give a TOML file or metric-as-loss")
-        return read_toml(path, MetricAsLoss)
+        return read_toml(find_study(source), MetricAsLoss)
 
     def run(self, out: Path, *, device: str = "cpu", progress: Progress | None = None) -> list[Row]:
         """Compute the records that ``out`` does not hold yet; return all of this study, image by image.

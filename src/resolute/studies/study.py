@@ -78,12 +78,7 @@ class Study:
         Raises:
             ConfigError: no such study, no valid TOML, or a key that does not exist or is out of range.
         """
-        built_in = Path(str(resources.files("resolute") / "studies")) / f"{source}.toml"
-        path = built_in if built_in.is_file() else Path(source)
-        if not path.is_file():
-            names = ", ".join(file.stem for file in sorted(built_in.parent.glob("*.toml")))
-            raise ConfigError(f"no study {str(source)!r}; give a TOML file or one of {names}")
-        return read_toml(path, Study)
+        return read_toml(find_study(source), Study)
 
     def subjects(self) -> list[Subject]:
         """Read and prepare the images.
@@ -172,6 +167,24 @@ class Study:
         if progress is not None:
             progress(len(cells), len(cells), "done")
         return [done[cell.key] for cell in cells]
+
+
+def find_study(source: str | Path) -> Path:
+    """Return the TOML file of a study of any kind, given by path or by the name of a built-in one.
+
+    Raises:
+        ConfigError: there is none.
+
+    Example:
+        >>> find_study("demo").name
+        'demo.toml'
+    """
+    built_in = Path(str(resources.files("resolute") / "studies")) / f"{source}.toml"
+    path = built_in if built_in.is_file() else Path(source)
+    if not path.is_file():
+        names = ", ".join(file.stem for file in sorted(built_in.parent.glob("*.toml")))
+        raise ConfigError(f"no study {str(source)!r}; give a TOML file or one of {names}")
+    return path
 
 
 def _unique(names: list[str]) -> list[str]:
