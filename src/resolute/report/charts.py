@@ -14,9 +14,9 @@ from resolute.studies.summary import Row, bicubic_line
 Figure = dict[str, object]
 
 # Of middling lightness, so that they are readable on white as well as on black.
-PALETTE = ("#d9622b", "#2f86d0", "#2c9c69", "#ae5fc4", "#b78a00", "#d64f84", "#5a9ea8", "#8f6b4a")
+PALETTE = ("#d9622b", "#2f86d0", "#2c9c69", "#ae5fc4", "#b78a00", "#d64f84", "#5a9ea8", "#8f6b4a", "#5560a8")
 GREY = "#8b8f96"
-MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "pentagon")
 
 
 @dataclasses.dataclass(frozen=True)
