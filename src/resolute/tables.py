@@ -94,7 +94,8 @@ def attacks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def models_table(models: Sequence[Restorer]) -> Table:
     """Return the built-in models, one a row; a denoiser does not scale."""
     table = Table()
-    for name in ("name", "architecture", "scale", "weights", "validation PSNR", "licence"):
+    table.add_column("name", min_width=max((len(model.card.name) for model in models if model.card), default=0))
+    for name in ("architecture", "scale", "weights", "validation PSNR", "licence"):
         table.add_column(name)
     for model in models:
         card = model.card
@@ -118,7 +119,8 @@ def models_table(models: Sequence[Restorer]) -> Table:
 def scorers_table(scorers: Sequence[Scorer]) -> Table:
     """Return the built-in quality metrics, one a row."""
     table = Table()
-    for name in ("quality metric", "architecture", "range", "better", "weights", "validation SROCC", "licence"):
+    table.add_column("quality metric", min_width=max((len(s.card.name) for s in scorers if s.card), default=0))
+    for name in ("architecture", "range", "better", "weights", "validation SROCC", "licence"):
         table.add_column(name)
     for scorer in scorers:
         card = scorer.card
