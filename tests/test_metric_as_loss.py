@@ -17,8 +17,8 @@ from resolute.models.denoisers import UNet
 from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
 from resolute.report.metric_as_loss import Finding, restorers_markdown, restorers_page
-from resolute.studies.hacking import Change, Measure, changes, judge, verdicts
 from resolute.studies.metric_as_loss import MetricAsLoss
+from resolute.studies.metric_as_loss_summary import Change, Measure, changes, judge, verdicts
 from resolute.studies.store import read_lines
 
 MEASURES = [

@@ -23,8 +23,8 @@ from resolute.images import read_image, to_uint8
 from resolute.report.encode import Album
 from resolute.report.page import asset
 from resolute.report.text import DASH, MINUS, figure
-from resolute.studies.hacking import Measure, Verdict, verdicts
 from resolute.studies.metric_as_loss import training_of
+from resolute.studies.metric_as_loss_summary import Measure, Verdict, verdicts
 from resolute.studies.store import read_lines
 
 Row = Mapping[str, Any]

@@ -35,7 +35,7 @@ from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
 from resolute.provenance import provenance
 from resolute.randomness import generator_for
-from resolute.studies.hacking import Measure
+from resolute.studies.metric_as_loss_summary import Measure
 from resolute.studies.store import append_line, cell_key, read_lines
 from resolute.studies.study import find_study
 from resolute.toml import read_toml

@@ -15,7 +15,7 @@ from resolute.attacks.objective import Objective, ScoreGain
 from resolute.errors import ConfigError
 from resolute.models.base import Scorer
 from resolute.studies.certified import Certification, Row
-from resolute.studies.gaming import SmoothedGain
+from resolute.studies.gaming import SmoothedGain, norms
 
 Step = Callable[[int, int], None]
 Image = Float[Tensor, "3 h w"]
@@ -113,8 +113,7 @@ def apply(found: Found, clean: Image, scorer: Scorer, row: Row, certification: C
         row: the contender's record of the clean image.
         certification: how it is smoothed; None where it is not.
     """
-    change = (found.image.double() - clean.double()).flatten()
-    l2 = float(torch.linalg.vector_norm(change))
+    linf, l2 = norms(found.image.double() - clean.double())
     interval = certified_at(row, l2) if certification is not None else None
     left = strayed = None
     if certification is None:
@@ -134,7 +133,7 @@ def apply(found: Found, clean: Image, scorer: Scorer, row: Row, certification: C
         "rounded": found.rounded,
         "configuration": found.configuration,
         "l2": l2,
-        "linf": float(change.abs().max()) * 255,
+        "linf": linf * 255,
         "clean": row["score"],
         "attacked": attacked,
         "gain": gain,
