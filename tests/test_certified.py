@@ -344,7 +344,7 @@ def test_the_demonstration_ends_with_certificates(metric, tmp_path, monkeypatch)
     )
     quick = dataclasses.replace(certification(), metric=str(metric), samples=40)
     monkeypatch.setattr(Study, "read", lambda _: small)
-    monkeypatch.setattr("resolute.cli.certification", lambda seed: quick)
+    monkeypatch.setattr("resolute.cli.attacking.certification", lambda seed: quick)
     code, stdout, _ = run("demo", "--out", tmp_path)
     assert code == 0
     assert "The undefended score" in stdout or "the undefended score" in stdout

@@ -1,0 +1,91 @@
+"""The application, and what its commands share: options, budgets as people type them, and errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Generator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from resolute.errors import ConfigError, ResoluteError
+from resolute.terminal import errors
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="resolute",
+    help="Measure and harden super-resolution models, and certify image-quality metrics, against adversarial "
+    "perturbations.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.", rich_help_panel="Machine")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Of the search: float32, bfloat16, or auto, which takes the faster one.", rich_help_panel="Machine"
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Out = Annotated[Path, typer.Option(help="Folder for the results; the same command goes on where it stopped.")]
+
+
+def parse_epsilon(text: str, option: str = "--epsilon") -> float:
+    """Return a budget on the scale of [0, 1] from ``4/255`` or ``0.0157``.
+
+    Raises:
+        ConfigError: neither, or not in (0, 1].
+
+    Example:
+        >>> round(parse_epsilon("4/255"), 4)
+        0.0157
+    """
+    value = _fraction(text)
+    if not 0 < value <= 1:
+        raise ConfigError(f"{option} is a radius in (0, 1], such as 4/255 or 0.0157, not {text!r}")
+    return value
+
+
+def parse_radius(text: str, option: str = "--epsilon") -> float:
+    """Return an l2 radius, which may be larger than 1.
+
+    Raises:
+        ConfigError: no number, or a negative one.
+
+    Example:
+        >>> parse_radius("0.05"), round(parse_radius("510/255"), 3)
+        (0.05, 2.0)
+    """
+    value = _fraction(text)
+    if not 0 <= value < math.inf:
+        raise ConfigError(f"{option} is an l2 radius of at least 0, such as 0.05, not {text!r}")
+    return value
+
+
+def _fraction(text: str) -> float:
+    match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(?:/\s*([0-9.]+))?\s*", text)
+    try:
+        return float(match[1]) / float(match[2] or 1) if match else math.nan
+    except (ValueError, ZeroDivisionError):
+        return math.nan
+
+
+@contextlib.contextmanager
+def guarded() -> Generator[None]:
+    """Turn errors that a user can mend into one line and an exit code."""
+    try:
+        yield
+    except ResoluteError as error:
+        errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        errors.print("interrupted: what was finished is kept; the same command goes on from there")
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,0 +1,87 @@
+"""The command about quality metrics: certify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resolute.cli.app import Device, Out, Seed, app, guarded, parse_epsilon, parse_radius
+from resolute.errors import ConfigError
+from resolute.studies.certified import DENOISER, METRIC, Certification
+from resolute.studies.gaming import Gaming
+from resolute.terminal import certify_images
+
+
+@app.command(epilog="Example:  [bold]resolute certify photo.jpg[/bold]")
+def certify(
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    metric: Annotated[
+        str, typer.Option(help="Quality metric: a built-in name, a weights file, niqe, brisque or pyiqa:NAME.")
+    ] = METRIC,
+    denoiser: Annotated[
+        str,
+        typer.Option(
+            help=f"Denoiser in front of it, a name such as {DENOISER} or a file; none by default (median smoothing), "
+            "with one it takes several times as long.",
+            show_default=False,
+        ),
+    ] = "",
+    epsilon: Annotated[str, typer.Option(help="l2 radius over all pixels and channels in [0, 1].")] = "0.05",
+    sigma: Annotated[float, typer.Option(help="Standard deviation of the noise.", min=0.001, max=10)] = 0.12,
+    samples: Annotated[
+        int,
+        typer.Option(
+            help="Noisy copies, at most so many with --width; 1000 take five times as long for intervals a quarter "
+            "narrower.",
+            min=1,
+        ),
+    ] = 200,
+    alpha: Annotated[float, typer.Option(help="Chance that the guarantee fails.", min=1e-12, max=0.5)] = 0.001,
+    width: Annotated[float, typer.Option(help="Stop once the interval is this narrow; 0 to draw all.", min=0)] = 0.0,
+    fit: Annotated[
+        int,
+        typer.Option(
+            help="Shrink larger images to this many pixels a side, where score and radius are then measured; 512 takes "
+            "twice as long. 0: never.",
+            min=0,
+        ),
+    ] = 384,
+    exact: Annotated[bool, typer.Option(help="Noise on the 8-bit grid: sound in the computer's arithmetic.")] = False,
+    deployed: Annotated[int, typer.Option(help="Cover a deployed median of so many fresh samples as well.", min=0)] = 0,
+    precision: Annotated[
+        str,
+        typer.Option(help="Of the metric: float32, or bfloat16, which is faster.", rich_help_panel="Machine"),
+    ] = "float32",
+    attack: Annotated[
+        str | None,
+        typer.Option(help="Game the metric too: raise its score by changing no sample by more than this, as 2/255."),
+    ] = None,
+    norm: Annotated[str, typer.Option(help="Of --attack: linf, or l2 over all pixels and channels.")] = "linf",
+    adaptive: Annotated[bool, typer.Option(help="With --attack: also climb through the noise and denoiser.")] = False,
+    out: Out = Path("runs/certify"),
+    device: Device = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Certify quality scores: an interval that no small perturbation can move the smoothed score out of.
+
+    Writes certificates.jsonl, certificates.csv and report.html, with --attack also attacks.jsonl, attacks.csv and the
+    attacked images. Images that are there already are not done again.
+    """
+    with guarded():
+        if adaptive and attack is None:
+            raise ConfigError("--adaptive is about an attack: give its budget too, as --attack 2/255")
+        if norm not in ("linf", "l2"):
+            raise ConfigError(f"--norm is linf or l2, not {norm!r}")
+        if precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"--precision is float32 or bfloat16, not {precision!r}")
+        budget = 0.0 if attack is None else (parse_epsilon if norm == "linf" else parse_radius)(attack, "--attack")
+        kinds = () if attack is None else (False, True) if adaptive else (False,)
+        plan = Certification(
+            metric=metric, denoiser=denoiser, sigma=sigma, epsilon=parse_radius(epsilon), samples=samples, alpha=alpha,
+            width=width, fit=fit, noise="grid" if exact else "gaussian", deployed=deployed, seed=seed,
+            precision=precision,
+            attacks=tuple(Gaming(epsilon=budget, norm=norm, adaptive=kind) for kind in kinds),
+        )  # fmt: skip
+        certify_images(plan, images, out, device)

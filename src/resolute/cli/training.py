@@ -1,0 +1,70 @@
+"""The command that trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from resolute import runtime
+from resolute.cli.app import Device, app, guarded
+from resolute.terminal import console, progress_bar
+from resolute.training.recipe import adjusted, read_recipe
+
+
+@app.command(epilog="Example:  [bold]resolute train edsr-s-entropy --data photos/ --out runs/mine[/bold]")
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe in TOML, or the name of a built-in one.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Folder of images, for a quality metric with scores in mos.csv; may be repeated."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/NAME if not given.")] = None,
+    device: Device = "auto",
+    devices: Annotated[int, typer.Option(help="Processes to train on together.", min=1)] = 1,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Quality metric in the loop of a denoiser, a name or a file, not the recipe's.")
+    ] = None,
+    backbone: Annotated[
+        Path | None, typer.Option(help="File of the frozen features of a metric that rests on some.")
+    ] = None,
+) -> None:
+    """Train a model, a quality metric or a denoiser from a recipe; a killed run goes on where it stopped.
+
+    Writes NAME.safetensors, its model card NAME.md, log.jsonl and checkpoint.pt.
+    """
+    with guarded():
+        from lightning_fabric.utilities import rank_zero_only
+
+        from resolute.training.loop import train as run_training
+        from resolute.training.task import describe_step, describe_validation
+
+        planned = adjusted(read_recipe(recipe), seed=seed, metric=metric, backbone=backbone)
+        with progress_bar() as bar:
+            reading = bar.add_task("reading images", total=None)
+            training = bar.add_task("training", total=planned.optimizer.steps, visible=False)
+
+            def on_read(done: int, total: int) -> None:
+                bar.update(reading, completed=done, total=total)
+
+            def on_step(done: int, figures: dict[str, float]) -> None:
+                bar.update(reading, visible=False)
+                line, held_out = describe_step(figures), describe_validation(figures)
+                bar.update(training, completed=done, description=line, visible=True)
+                if held_out:
+                    bar.console.print(f"step {done}: {line}  validation {held_out}", highlight=False)
+
+            place = out or Path("runs") / planned.name
+            trained = run_training(
+                planned,
+                data,
+                place,
+                device=runtime.resolve_device(device),
+                devices=devices,
+                on_step=on_step,
+                on_read=on_read,
+            )
+        rank_zero_only(console.print)(f"weights and model card: [bold]{escape(str(trained.weights))}[/bold]")
