@@ -21,21 +21,17 @@ from resolute.images import sample_image, write_png
 from resolute.models import built_in_models, built_in_scorers
 from resolute.resize import downscale
 from resolute.training.loop import learning_rate
+from resolute.training.networks import EDSRTable
 from resolute.training.patches import Patches
-from resolute.training.recipe import (
-    DataTable,
-    DefenceTable,
-    ModelTable,
-    OptimizerTable,
-    built_in_recipes,
-    read_recipe,
-)
+from resolute.training.recipe import built_in_recipes, read_recipe
+from resolute.training.restore_recipe import DataTable, DefenceTable
+from resolute.training.tables import OptimizerTable
 
 TINY = Recipe(
     name="tiny",
     checkpoint_every=4,
     validate_every=6,
-    model=ModelTable(blocks=1, channels=6, upsampler="direct", scale=2),
+    model=EDSRTable(blocks=1, channels=6, upsampler="direct", scale=2),
     data=DataTable(patch=12, batch=4, validation=1),
     optimizer=OptimizerTable(steps=18, rate=2e-3, schedule="cosine", ema=0.8, warmup=2),
     defence=DefenceTable(),
@@ -95,7 +91,7 @@ def test_the_density_trains_with_the_model_and_bits_fall(photos, tmp_path):
     bits = []
     train(recipe, [photos], tmp_path, device="cpu", on_step=lambda _step, figures: bits.append(figures["bits"]))
     assert np.mean(bits[-10:]) < np.mean(bits[:10]) - 0.5
-    before = TINY.build()
+    before = TINY.model.build()
     after = torch.load(tmp_path / "tiny.density.pt", weights_only=True)
     assert not torch.equal(after["factors.0"], torch.zeros_like(after["factors.0"]))
     assert not same(before.state_dict(), weights(tmp_path))
@@ -266,15 +262,15 @@ def test_a_recipe_starts_from_the_run_beside_it(unbroken, photos, tmp_path):
 
 def test_weights_of_another_shape_cannot_be_started_from(unbroken, photos, tmp_path):
     start = str(unbroken / "tiny.safetensors")
-    recipe = dataclasses.replace(TINY, start=start, model=ModelTable(blocks=2, channels=6, upsampler="direct", scale=2))
+    recipe = dataclasses.replace(TINY, start=start, model=EDSRTable(blocks=2, channels=6, upsampler="direct", scale=2))
     with pytest.raises(ConfigError, match=r"tiny cannot start from .*tiny.safetensors"):
         train(recipe, [photos], tmp_path, device="cpu")
 
 
 def test_built_in_recipes_read_and_the_pair_differs_in_the_defence_alone():
-    recipes = {path.stem: read_recipe(path) for path in built_in_recipes()}
+    recipes = {name: read_recipe(name) for name in built_in_recipes()}
     for name, suffix in (("edsr-s", "-stage1"), ("edsr-s", ""), ("edsr-baseline", "")):
-        plain, defended = recipes[f"{name}{suffix}"], recipes[f"{name}-entropy{suffix}"]
+        plain, defended = read_recipe(f"{name}{suffix}"), read_recipe(f"{name}-entropy{suffix}")
         assert plain.defence is None
         assert defended.start == plain.start.replace(name, f"{name}-entropy")
         assert dataclasses.replace(defended, name=plain.name, start=plain.start, defence=None) == plain

@@ -289,7 +289,7 @@ def test_validation_images_are_held_out_and_large_ones_cut_to_the_middle(tmp_pat
 
 
 def test_built_in_denoisers_differ_in_what_their_names_say():
-    recipes = {path.stem: read_recipe(path) for path in built_in_recipes()}
+    recipes = {name: read_recipe(name) for name in built_in_recipes()}
     for name, sigma in (("006", 0.06), ("012", 0.12), ("024", 0.24)):
         plain, judged = recipes[f"denoiser-mse-{name}"], recipes[f"denoiser-iqa-{name}"]
         assert plain.sigma == judged.sigma == sigma

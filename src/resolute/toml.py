@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pydantic
 
@@ -45,8 +45,20 @@ def check_table(path: Path, content: Mapping[str, object], kind: type[T]) -> T:
         return pydantic.TypeAdapter(kind).validate_python(dict(content))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        key = "".join(f"{part}." for part in first["loc"])[:-1]
+        key = _key(content, first["loc"])
         # What the table as a whole gets wrong is said by the class itself, which names the key.
         own = first.get("ctx", {}).get("error")
         message = str(own) if isinstance(own, ConfigError) else first["msg"].lower()
         raise ConfigError(f"{path.name}: {key and f'{key}: '}{message}") from None
+
+
+def _key(content: object, location: tuple[int | str, ...]) -> str:
+    """Return the key in the file: pydantic's location without the names of alternatives."""
+    key: list[str] = []
+    for index, part in enumerate(location):
+        below = cast("dict[object, object]", content).get(part) if isinstance(content, dict) else None
+        if below is None and isinstance(content, dict) and index < len(location) - 1:
+            continue
+        key.append(str(part))
+        content = below
+    return ".".join(key)

@@ -16,7 +16,9 @@ from resolute.training.recipe import adjusted, read_recipe
 
 @app.command(epilog="Example:  [bold]resolute train edsr-s-entropy --data photos/ --out runs/mine[/bold]")
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe in TOML, or the name of a built-in one.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe in TOML, or the name of a built-in one, such as rcan or rcan-entropy.")
+    ],
     data: Annotated[
         list[Path],
         typer.Option(help="Folder of images, for a quality metric with scores in mos.csv; may be repeated."),
@@ -29,7 +31,11 @@ def train(
         str | None, typer.Option(help="Quality metric in the loop of a denoiser, a name or a file, not the recipe's.")
     ] = None,
     backbone: Annotated[
-        Path | None, typer.Option(help="File of the frozen features of a metric that rests on some.")
+        Path | None,
+        typer.Option(help="File of the frozen features that a quality metric or SRGAN rests on."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Weights to go on from, a file or the run of a recipe beside this one.")
     ] = None,
 ) -> None:
     """Train a model, a quality metric or a denoiser from a recipe; a killed run goes on where it stopped.
@@ -42,7 +48,7 @@ def train(
         from resolute.training.loop import train as run_training
         from resolute.training.task import describe_step, describe_validation
 
-        planned = adjusted(read_recipe(recipe), seed=seed, metric=metric, backbone=backbone)
+        planned = adjusted(read_recipe(recipe), seed=seed, metric=metric, backbone=backbone, start=start)
         with progress_bar() as bar:
             reading = bar.add_task("reading images", total=None)
             training = bar.add_task("training", total=planned.optimizer.steps, visible=False)

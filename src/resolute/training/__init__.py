@@ -2,7 +2,8 @@
 
 from resolute.training.denoise_recipe import DenoiseRecipe
 from resolute.training.loop import Trained, train
-from resolute.training.recipe import Recipe, read_recipe
+from resolute.training.recipe import read_recipe
+from resolute.training.restore_recipe import Recipe
 from resolute.training.score_recipe import ScoreRecipe
 
 __all__ = ["DenoiseRecipe", "Recipe", "ScoreRecipe", "Trained", "read_recipe", "train"]

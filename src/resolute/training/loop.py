@@ -24,7 +24,8 @@ import torch
 import resolute
 from resolute.errors import CheckpointError, ConfigError, TrainingError
 from resolute.files import beside, write_atomically, write_text
-from resolute.training.recipe import AnyRecipe, Recipe
+from resolute.training.recipe import AnyRecipe
+from resolute.training.restore_recipe import Recipe
 from resolute.training.task import Figures, Task
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ class _Run:
         start = self.recipe.start
         if not start:
             return
-        path = Path(start) if start.endswith(".safetensors") else self.out.parent / start / f"{start}.safetensors"
+        is_file = start.endswith((".safetensors", ".pth", ".pt"))
+        path = Path(start) if is_file else self.out.parent / start / f"{start}.safetensors"
         if not path.is_file():
             raise ConfigError(f"{self.recipe.name} starts from {path}, which is not there: train that first")
         try:
@@ -310,4 +312,4 @@ def learning_rate(recipe: AnyRecipe, step: int) -> float:
     rise = min(1.0, (step + 1) / table.warmup) if table.warmup else 1.0
     if table.schedule == "cosine":
         return table.rate * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / table.steps)))
-    return table.rate * rise * 0.5 ** (step // table.halve_every)
+    return table.rate * rise * table.factor ** (step // table.halve_every)

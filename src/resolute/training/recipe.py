@@ -1,6 +1,6 @@
 """Recipes: everything that determines a training run, read from TOML and checked before anything starts.
 
-The recipe of a super-resolution model is here; those of a quality metric and of a denoiser have files of their own.
+Each kind of training has the tables of its recipe in a file of its own; here they are found, put together and read.
 """
 
 from __future__ import annotations
@@ -8,121 +8,14 @@ from __future__ import annotations
 import dataclasses
 from importlib import resources
 from pathlib import Path
-from typing import Literal
-
-import pydantic
-from pydantic.dataclasses import dataclass
 
 from resolute.errors import ConfigError
-from resolute.models.edsr import EDSR, Upsampler
 from resolute.toml import check_table, read_table
 from resolute.training.denoise_recipe import DenoiseRecipe
+from resolute.training.restore_recipe import Recipe
 from resolute.training.score_recipe import ScoreRecipe
-from resolute.training.tables import STRICT, OptimizerTable, Precision
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ModelTable:
-    """Which network to train.
-
-    Attributes:
-        architecture: ``edsr``.
-        scale: 2, 3 or 4.
-        blocks, channels, upsampler: see ``EDSR``.
-    """
-
-    architecture: Literal["edsr"] = "edsr"
-    scale: Literal[2, 3, 4] = 4
-    blocks: int = 16
-    channels: int = 64
-    upsampler: Upsampler = "staged"
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class DataTable:
-    """How batches are cut from a folder of images.
-
-    Attributes:
-        patch: side of a low-resolution patch, in pixels.
-        batch: patches a step, over all devices together.
-        validation: images held out of training, spread evenly over the sorted folder, for the validation PSNR.
-        licence: terms of the images, written into the model card.
-    """
-
-    patch: int = pydantic.Field(default=48, ge=8)
-    batch: int = pydantic.Field(default=16, ge=1)
-    validation: int = pydantic.Field(default=10, ge=0)
-    licence: str = "not stated"
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class DefenceTable:
-    """The entropy regulariser; see ``EntropyRegularizer`` for all but the two attributes below.
-
-    Attributes:
-        layer: name of the layer it attaches to; empty for the model's own feature layer.
-        rate: learning rate of the density, as a multiple of the model's.
-    """
-
-    kind: Literal["entropy"] = "entropy"
-    layer: str = ""
-    weight: float = pydantic.Field(default=1.0, ge=0)
-    delta: float = pydantic.Field(default=1.0, gt=0)
-    noise: bool = True
-    bits_at: Literal["noisy", "clean"] = "noisy"
-    widths: tuple[int, ...] = (3, 3, 3)
-    init_scale: float = pydantic.Field(default=10.0, gt=0)
-    rate: float = pydantic.Field(default=1.0, gt=0)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Recipe:
-    """The training of a super-resolution model. The loss is L1 on the scale of [0, 255], as in the paper.
-
-    Attributes:
-        name: of the model that comes out.
-        start: weights to start from instead of random ones: the name of a recipe whose run lies beside this one, or a
-            safetensors file. The density of a regularised run comes along.
-        seed: of the initial weights, the patches and the noise.
-        precision: ``bf16-mixed`` or ``32-true``.
-        checkpoint_every: steps between checkpoints.
-        validate_every: steps between validations.
-        defence: the regulariser, or None for plain training.
-
-    Example:
-        >>> recipe = Recipe.read("edsr-s-entropy")
-        >>> recipe.model.scale, recipe.defence is not None
-        (4, True)
-    """
-
-    name: str
-    start: str = ""
-    seed: int = 0
-    precision: Precision = "32-true"
-    checkpoint_every: int = pydantic.Field(default=1000, ge=1)
-    validate_every: int = pydantic.Field(default=1000, ge=1)
-    model: ModelTable = dataclasses.field(default_factory=ModelTable)
-    data: DataTable = dataclasses.field(default_factory=DataTable)
-    optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
-    defence: DefenceTable | None = None
-
-    @staticmethod
-    def read(source: str | Path) -> Recipe:
-        """Read the recipe of a super-resolution model; see ``read_recipe``, which reads those of all kinds.
-
-        Raises:
-            ConfigError: no such recipe, a wrong one, or one of another kind.
-        """
-        recipe = read_recipe(source)
-        if not isinstance(recipe, Recipe):
-            raise ConfigError(f"{recipe.name} trains no super-resolution model; read it with read_recipe")
-        return recipe
-
-    def build(self) -> EDSR:
-        """Return the untrained network; its weights are the caller's to seed."""
-        table = self.model
-        return EDSR(table.scale, table.blocks, table.channels, table.upsampler)
-
+_FOLDER = Path(str(resources.files("resolute") / "training" / "recipes"))
 
 AnyRecipe = Recipe | ScoreRecipe | DenoiseRecipe
 
@@ -138,7 +31,8 @@ def read_recipe(source: str | Path) -> AnyRecipe:
 
     The key ``task`` says what it trains: ``restore``, the default, a super-resolution model; ``score`` a quality
     metric; ``denoise`` a denoiser. With ``base = "NAME"`` it takes all that it does not say itself from another
-    recipe, built in or beside it.
+    recipe, built in or beside it. The name of a recipe of a super-resolution model may end in that of one of its
+    ``variants``.
 
     Raises:
         ConfigError: no such recipe, no valid TOML, or a key that does not exist or is out of range.
@@ -147,8 +41,7 @@ def read_recipe(source: str | Path) -> AnyRecipe:
         >>> read_recipe("denoiser-mse-006").sigma, read_recipe("denoiser-mse-012").sigma
         (0.06, 0.12)
     """
-    path = _find(str(source))
-    content = _inherit(path, seen=())
+    path, content = _content(str(source))
     task = content.get("task", "restore")
     if task not in _TASKS:
         raise ConfigError(f"{path.name}: task is one of {', '.join(map(str, _TASKS))}, not {task!r}")
@@ -158,7 +51,12 @@ def read_recipe(source: str | Path) -> AnyRecipe:
 
 
 def adjusted(
-    recipe: AnyRecipe, *, seed: int | None = None, metric: str | None = None, backbone: Path | None = None
+    recipe: AnyRecipe,
+    *,
+    seed: int | None = None,
+    metric: str | None = None,
+    backbone: Path | None = None,
+    start: str | None = None,
 ) -> AnyRecipe:
     """Return the recipe with what a user said otherwise.
 
@@ -175,6 +73,10 @@ def adjusted(
         if not isinstance(recipe, DenoiseRecipe) or not recipe.metric:
             raise ConfigError(f"{recipe.name} has no quality metric in its loop; leave out --metric")
         recipe = dataclasses.replace(recipe, metric=metric)
+    if start is not None:
+        recipe = dataclasses.replace(recipe, start=start)
+    if backbone is not None and isinstance(recipe, Recipe) and recipe.gan is not None:
+        return dataclasses.replace(recipe, gan=dataclasses.replace(recipe.gan, backbone=str(backbone)))
     if backbone is not None:
         if not isinstance(recipe, ScoreRecipe) or recipe.model.architecture != "mobilenet":
             raise ConfigError(f"{recipe.name} has no backbone; leave out --backbone")
@@ -182,31 +84,55 @@ def adjusted(
     return recipe
 
 
-def built_in_recipes() -> list[Path]:
-    """Return the recipes that come with the package."""
-    folder = Path(str(resources.files("resolute") / "training" / "recipes"))
-    return sorted(folder.glob("*.toml"))
+def built_in_recipes() -> dict[str, Path]:
+    """Return the names and files of the recipes that come with the package, without their variants."""
+    return {path.name.removesuffix(".toml"): path for path in sorted(_FOLDER.glob("*.toml"))}
 
 
-def _find(source: str, beside: Path | None = None) -> Path:
-    built_in = {path.name.removesuffix(".toml"): path for path in built_in_recipes()}
+def variants() -> dict[str, Path]:
+    """Return what can follow the name of any recipe of a super-resolution model, as in ``rcan-lambda-10``.
+
+    A recipe that starts from another one's weights starts from those of the same variant.
+
+    Example:
+        >>> "lambda-10" in variants(), read_recipe("rcan-lambda-10").defence.weight
+        (True, 10.0)
+    """
+    return {path.name.removesuffix(".toml"): path for path in sorted((_FOLDER / "variants").glob("*.toml"))}
+
+
+def _content(source: str, beside: Path | None = None, seen: tuple[str, ...] = ()) -> tuple[Path, dict[str, object]]:
+    """Return the file that ``source`` names and what it says, with what it takes from other recipes."""
+    built_in = built_in_recipes()
     candidates = [built_in.get(source, Path(source))]
     if beside is not None:
         candidates += [beside / source, beside / f"{source}.toml"]
     for path in candidates:
         if path.is_file():
-            return path
-    raise ConfigError(f"no recipe {source!r}; give a TOML file or one of {', '.join(sorted(built_in))}")
+            content = read_table(path)
+            if "base" not in content:
+                return path, content
+            base = str(content.pop("base"))
+            if base in (*seen, source):
+                raise ConfigError(f"{path.name}: base: {base} is based on this recipe")
+            return path, _merge(_content(base, path.parent, (*seen, source))[1], content)
+    return _varied(source, beside, seen)
 
 
-def _inherit(path: Path, seen: tuple[Path, ...]) -> dict[str, object]:
-    content = read_table(path)
-    if "base" not in content:
-        return content
-    base = _find(str(content.pop("base")), beside=path.parent)
-    if base in (*seen, path):
-        raise ConfigError(f"{path.name}: base: {base.name} is based on this recipe")
-    return _merge(_inherit(base, (*seen, path)), content)
+def _varied(source: str, beside: Path | None, seen: tuple[str, ...]) -> tuple[Path, dict[str, object]]:
+    # The longest suffix first, so that "adv-entropy" is not taken for the "entropy" of a recipe called "...-adv".
+    for variant, path in sorted(variants().items(), key=lambda item: -len(item[0])):
+        stem = source.removesuffix(f"-{variant}")
+        if stem != source and stem in built_in_recipes():
+            _, content = _content(stem, beside, seen)
+            changes: dict[str, object] = {"name": source}
+            if content.get("start") in built_in_recipes():
+                changes["start"] = f"{content['start']}-{variant}"
+            return path, _merge(content, read_table(path)) | changes
+    raise ConfigError(
+        f"no recipe {source!r}; give a TOML file or one of {', '.join(built_in_recipes())}; those of super-resolution "
+        f"models also with one of {', '.join(f'-{name}' for name in variants())} at the end"
+    )
 
 
 def _merge(base: dict[str, object], changes: dict[str, object]) -> dict[str, object]:

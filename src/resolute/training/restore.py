@@ -1,4 +1,4 @@
-"""Training of a super-resolution model, plain or with the entropy regulariser."""
+"""Training of a super-resolution model: plain, with the entropy regulariser, hardened otherwise, or as SRGAN."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from resolute.defences.entropy import EntropyRegularizer
+from resolute.defences.jacobian import jacobian_penalty
 from resolute.errors import ConfigError
 from resolute.files import write_atomically, write_text
 from resolute.measure.fidelity import psnr_y
 from resolute.models.base import Card, Restorer
-from resolute.models.weights import read_weights, save_model, weights_sha256
+from resolute.models.registry import load
+from resolute.models.weights import save_model, weights_sha256
 from resolute.randomness import stream_seed
 from resolute.training.card import model_card
+from resolute.training.gan import GanLoss
+from resolute.training.hardening import harden, reconstruction_loss
+from resolute.training.networks import FIRST_LAYERS
 from resolute.training.patches import Patches
-from resolute.training.recipe import Recipe
+from resolute.training.restore_recipe import Recipe
 from resolute.training.task import Figures, Task
 
 
 @final
 class RestoreTask(Task):
-    """L1 between the output and the original, plus the bits of a feature layer where the recipe has a defence.
+    """The distance of the output from the original, plus what the recipe adds to it.
 
     Raises:
-        ConfigError: the data does not fit, or the defence names a layer that does not exist.
+        ConfigError: the data does not fit, the defence names a layer that does not exist, or a network that the recipe
+            needs is not there.
     """
 
     def __init__(
@@ -42,26 +47,32 @@ class RestoreTask(Task):
         self.images = len(self.patches.training)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(recipe.seed, "weights"))
-            self.restorer = recipe.build()
-        self.defence = _build_defence(recipe, self.restorer)
-        layer = (recipe.defence.layer if recipe.defence else "") or self.restorer.feature_layer
+            self.restorer = recipe.model.build()
+            self.gan = GanLoss(recipe.gan, side=recipe.data.patch * recipe.model.scale) if recipe.gan else None
+        layer = _layer_of(recipe, self.restorer)
+        self.defence = _build_defence(recipe, self.restorer, layer)
         self.model = self.restorer
-        self.parts = _Parts(self.restorer, self.defence, layer)
+        self.parts = _Parts(self.restorer, self.defence, layer, self.gan)
         self.device = torch.device("cpu")
+        self._generator = torch.Generator()
 
     def groups(self) -> list[tuple[nn.Module, float]]:
         groups: list[tuple[nn.Module, float]] = [(self.restorer, 1.0)]
         if self.defence is not None and self.recipe.defence is not None:
             groups.append((self.defence, self.recipe.defence.rate))
+        if self.gan is not None:
+            groups.append((self.gan.discriminator, 1.0))
         return groups
 
     def move(self, device: torch.device) -> None:
         self.device = device
+        self._generator = torch.Generator(device=device)
         if self.defence is not None:
             self.defence.generator = torch.Generator(device=device)
 
     def start(self, path: Path) -> str:
-        state, _ = read_weights(path)
+        # As `load` reads it, so that one scale of an official checkpoint of several can be gone on with.
+        state = load(path, self.recipe.model.scale).state_dict()
         density = path.with_suffix(".density.pt")
         self.restorer.load_state_dict(state)
         if self.defence is not None and density.is_file():
@@ -74,13 +85,24 @@ class RestoreTask(Task):
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
         low = batch[0].to(self.device, memory_format=torch.channels_last)
         high = batch[1].to(self.device)
-        weight = 0.0
+        self._generator.manual_seed(stream_seed(self.recipe.seed, "hardening", step, rank))
         if self.defence is not None and self.defence.generator is not None:
             self.defence.generator.manual_seed(stream_seed(self.recipe.seed, "noise", step, rank))
-            weight = self.defence.weight
-        output, bits = module(low)
-        reconstruction = F.l1_loss(output.float() * 255.0, high * 255.0)
-        return reconstruction + weight * bits, {"l1": reconstruction.item(), "bits": bits.item()}
+        batch_seen = harden(self.recipe, self.restorer, low, high, self._generator)
+        output, bits, penalty, adversary = module(batch_seen.low, batch_seen.high, batch_seen.shifted)
+        table = self.recipe.loss
+        reconstruction = reconstruction_loss(table, output, batch_seen.high)
+        figures = {table.kind: reconstruction.item(), "bits": bits.item()}
+        loss = reconstruction * batch_seen.scale
+        if self.recipe.gan is not None:
+            loss = self.recipe.gan.pixel_weight * loss + adversary
+            figures["gan"] = adversary.item()
+        if self.recipe.defence is not None:
+            loss = loss + table.bit_weight * self.recipe.defence.weight * bits
+        if self.recipe.jacobian is not None:
+            loss = loss + self.recipe.jacobian.weight * penalty
+            figures["jacobian"] = penalty.item()
+        return loss, figures
 
     def validate(self) -> Figures:
         scores: list[float] = []
@@ -111,38 +133,82 @@ class RestoreTask(Task):
         facts = {
             "scale": f"x{card.scale}",
             "input, output": "RGB float in [0, 1]",
-            "loss": "L1 on [0, 255]" + (f" + {defence.weight:g} x bits of the feature layer" if defence else ""),
-            "defence": ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(defence).items())
-            if defence
-            else "none",
+            "loss": _loss_in_words(self.recipe),
+            **{
+                title: ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(table).items())
+                if table
+                else "none"
+                for title, table in (
+                    ("defence", defence),
+                    ("adversarial training", self.recipe.adversarial),
+                    ("input jitter", self.recipe.jitter),
+                    ("Jacobian penalty", self.recipe.jacobian),
+                    ("GAN", self.recipe.gan),
+                )
+                if table or title == "defence"
+            },
         }
         steps = f"{data.batch} patches of {data.patch} x {data.patch}"
         return model_card(card, facts, steps, {"validation PSNR (Y, border shaved)": ("psnr_y", "{:.2f} dB")})
 
 
 class _Parts(nn.Module):
-    def __init__(self, model: Restorer, defence: EntropyRegularizer | None, layer: str) -> None:
+    def __init__(
+        self, model: Restorer, defence: EntropyRegularizer | None, layer: str, gan: GanLoss | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.defence = defence
         self.layer = layer
+        self.gan = gan
 
-    def forward(self, low: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 3 sh sw"], Float[Tensor, ""]]:
+    def forward(
+        self,
+        low: Float[Tensor, "b 3 h w"],
+        high: Float[Tensor, "b 3 sh sw"],
+        shifted: Float[Tensor, "b 3 h w"] | None = None,
+    ) -> tuple[Float[Tensor, "b 3 sh sw"], Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the output, the bits of the feature layer, the Jacobian penalty and the GAN's loss."""
+        zero = torch.zeros((), device=low.device)
+        together = low if shifted is None else torch.cat([low, shifted])
         if self.defence is None:
-            return self.model(low), torch.zeros((), device=low.device)
-        with self.defence.attached(self.model, self.layer):
-            output = self.model(low)
-            return output, self.defence.bits()
+            output, bits = self.model(together), zero
+        else:
+            with self.defence.attached(self.model, self.layer):
+                output = self.model(together)
+                bits = self.defence.bits()
+        penalty = zero
+        if shifted is not None:
+            output, moved = output.chunk(2)
+            penalty = jacobian_penalty(output.float(), moved.float(), shifted - low)
+        return output, bits, penalty, zero if self.gan is None else self.gan(output.float(), high)
 
 
-def _build_defence(recipe: Recipe, model: Restorer) -> EntropyRegularizer | None:
+def _loss_in_words(recipe: Recipe) -> str:
+    table, gan = recipe.loss, recipe.gan
+    parts = [f"{table.kind.upper()} on {'[0, 255]' if table.scale == '255' else '[-1, 1]'}"]
+    if gan is not None:
+        parts = [f"{gan.content_weight:g} x content ({gan.content})", f"{gan.weight:g} x adversarial"] + (
+            [f"{gan.pixel_weight:g} x {parts[0]}"] if gan.pixel_weight else []
+        )
+    if recipe.defence is not None:
+        parts.append(f"{table.bit_weight * recipe.defence.weight:g} x bits of {recipe.defence.layer or 'the features'}")
+    if recipe.jacobian is not None:
+        parts.append(f"{recipe.jacobian.weight:g} x Jacobian penalty")
+    return " + ".join(parts)
+
+
+def _layer_of(recipe: Recipe, model: Restorer) -> str:
+    layer = recipe.defence.layer if recipe.defence else ""
+    return FIRST_LAYERS[recipe.model.architecture] if layer == "first" else layer or model.feature_layer
+
+
+def _build_defence(recipe: Recipe, model: Restorer, layer: str) -> EntropyRegularizer | None:
     table = recipe.defence
     if table is None:
         return None
-    layer = table.layer or model.feature_layer
-    channels = _channels_of(model, layer)
     return EntropyRegularizer(
-        channels,
+        _channels_of(model, layer),
         weight=table.weight,
         delta=table.delta,
         noise=table.noise,

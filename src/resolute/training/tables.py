@@ -20,8 +20,8 @@ class OptimizerTable:
         steps: optimiser steps.
         rate: peak learning rate.
         warmup: steps of linear rise.
-        schedule: ``cosine`` to zero at the last step, or ``halve`` every ``halve_every`` steps as in EDSR's recipe.
-        halve_every: see ``schedule``.
+        schedule: ``cosine`` to zero at the last step, or ``halve``: times ``factor`` every ``halve_every`` steps.
+        halve_every, factor: see ``schedule``; EDSR's recipe halves.
         clip: largest gradient norm; 0 for no limit.
         ema: decay of the weight average that is validated and saved; 0 for none.
     """
@@ -31,5 +31,6 @@ class OptimizerTable:
     warmup: int = pydantic.Field(default=0, ge=0)
     schedule: Literal["cosine", "halve"] = "halve"
     halve_every: int = pydantic.Field(default=200_000, ge=1)
+    factor: float = pydantic.Field(default=0.5, gt=0, lt=1)
     clip: float = pydantic.Field(default=0.0, ge=0)
     ema: float = pydantic.Field(default=0.0, ge=0, lt=1)

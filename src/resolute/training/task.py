@@ -13,6 +13,9 @@ Figures = dict[str, float]
 # How figures are shown, in this order: those of a step, and those of a validation.
 _OF_A_STEP = {
     "l1": "L1 {:.2f}",
+    "mse": "MSE {:.5f}",
+    "gan": "GAN {:.4f}",
+    "jacobian": "Jacobian {:.2f}",
     "bits": "bits {:.2f}",
     "rmse": "RMSE {:.2f}",
     "batch_plcc": "PLCC {:.3f}",
