@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from resolute.models import EDSR, Bicubic
-from resolute.models.edsr import DIV2K_MEAN
+from resolute.models import EDSR, Bicubic, load
+from resolute.models.blocks import DIV2K_MEAN
+from resolute.models.edsr import ResidualBlock
 
 
 def official_layout(scale, blocks=16, channels=64):
@@ -51,6 +52,16 @@ def reference(state, x, scale, blocks):
     return phi, conv("add_mean", conv("tail.1", h)) / 255
 
 
+def basicsr(state, blocks):
+    """Rename the entries of an official checkpoint as BasicSR does, which keeps the mean colour outside."""
+    names = {"head.0": "conv_first", f"body.{blocks}": "conv_after_body", "tail.1": "conv_last"}
+    for block in range(blocks):
+        names |= {f"body.{block}.body.0": f"body.{block}.conv1", f"body.{block}.body.2": f"body.{block}.conv2"}
+    names |= {f"tail.0.{stage}": f"upsample.{stage}" for stage in (0, 2)}
+    parts = {name: name.rsplit(".", 1) for name in state if "_mean." not in name}
+    return {f"{names[layer]}.{kind}": state[name] for name, (layer, kind) in parts.items()}
+
+
 def network(**sizes):
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -78,6 +89,51 @@ def test_an_official_layout_computes_what_its_equations_say(scale):
     torch.testing.assert_close(model.features(x), phi, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(model(x), output, rtol=1e-4, atol=1e-4)
     assert output.shape == (2, 3, 7 * scale, 5 * scale)
+
+
+@pytest.mark.parametrize(("scale", "parameters"), [(2, 40_729_627), (3, 43_680_027), (4, 43_089_947)])
+def test_the_large_network_has_the_published_size_and_residual_scale(scale, parameters):
+    with torch.device("meta"):
+        model = EDSR(scale, blocks=32, channels=256)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert {block.res_scale for block in model.body[:-1]} == {0.1}
+    assert {name: tuple(t.shape) for name, t in model.state_dict().items()} == official_layout(scale, 32, 256)
+
+
+def test_the_residual_scale_multiplies_the_branch_alone():
+    block, x = ResidualBlock(4, res_scale=0.1), images(1, 4, 5, 5)
+    torch.testing.assert_close(block(x), x + 0.1 * block.body(x))
+    assert network(blocks=1, channels=4, res_scale=0.1).arguments()["res_scale"] == 0.1
+    assert "res_scale" not in network(blocks=1, channels=4, res_scale=1.0).arguments()
+
+
+@pytest.mark.slow
+def test_the_large_network_loads_with_its_residual_scale(tmp_path):
+    state = {name: torch.zeros(shape) for name, shape in official_layout(2, 32, 256).items()}
+    torch.save(state, tmp_path / "edsr_x2.pt")
+    model = load(tmp_path / "edsr_x2.pt", scale=2)
+    assert model.body[31].res_scale == 0.1
+    assert (model.arguments()["blocks"], model.arguments()["channels"]) == (32, 256)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_basicsrs_names_load_as_the_same_network(scale, tmp_path):
+    state = random_state(official_layout(scale, blocks=3, channels=8))
+    renamed = basicsr(state, blocks=3)
+    assert not renamed.keys() & state.keys()
+    assert len(renamed) == len(state) - 4
+    torch.save({"params": renamed}, tmp_path / "basicsr.pth")
+    shifts = {name: tensor for name, tensor in EDSR(scale, 3, 8).state_dict().items() if "_mean." in name}
+    expected = EDSR.from_state_dict({**state, **shifts}).eval()
+    model = load(tmp_path / "basicsr.pth", scale=scale)
+    assert model.arguments() == expected.arguments()
+    torch.testing.assert_close(model(images(1, 3, 7, 5)), expected(images(1, 3, 7, 5)))
+
+
+def test_other_networks_of_basicsr_are_not_mistaken_for_edsr():
+    """Its MSRResNet has no convolution after the blocks, and another upsampler."""
+    names = ("conv_first", "body.0.conv1", "body.0.conv2", "upconv1", "upconv2", "conv_hr", "conv_last")
+    assert not EDSR.detects({f"{name}.weight": torch.zeros(1) for name in names})
 
 
 @pytest.mark.parametrize("upsampler", ["staged", "direct"])

@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 
-from resolute import ConfigError, Recipe, load, train
+from resolute import CARN, ConfigError, Recipe, load, train
 from resolute.images import sample_image, write_png
 from resolute.training.networks import FIRST_LAYERS
 from resolute.training.recipe import adjusted, built_in_recipes, read_recipe, variants
@@ -143,3 +143,17 @@ def test_noise_and_the_jacobian_penalty_do_not_go_together(tmp_path):
     file.write_text('base = "edsr-xs-entropy"\nname = "mine"\n[jacobian]\nweight = 1.0\n')
     with pytest.raises(ConfigError, match=r"mine\.toml.*jacobian.*defence\.noise"):
         read_recipe(file)
+
+
+def test_official_carn_goes_on_as_the_same_function_on_the_scale_of_the_loss(photos, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        official = CARN(scale=4, channels=64, group=4).eval()
+    torch.save(official.state_dict(), tmp_path / "official.pth")
+    recipe = shortened(read_recipe("carn-m-tuned"))
+    task = RestoreTask(recipe, [photos])
+    task.start(tmp_path / "official.pth")
+    x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(task.restorer.eval()(x), official(x), atol=1e-5)
+        assert torch.allclose(task.restorer.features(x), 255 * official.features(x), rtol=1e-4, atol=1e-3)

@@ -337,7 +337,7 @@ def test_an_unknown_architecture_is_answered_with_the_known_ones(tmp_path, state
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["CARN-M_x234.pth", "RNet_x4_carnrepo.pth", "RFDN_AIM_x4.pth"])
+@pytest.mark.parametrize("name", ["RNet_x4_carnrepo.pth", "RFDN_AIM_x4.pth"])
 def test_published_checkpoints_of_other_architectures_are_told_apart(data_dir, name):
     message = refusal(data_dir / "sr_weights" / name)
     assert "no known architecture" in message or "does not fit" in message

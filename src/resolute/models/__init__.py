@@ -2,24 +2,32 @@
 
 from resolute.models.base import Card, Restorer, Scorer, ScorerCard
 from resolute.models.brisque import BRISQUE
+from resolute.models.carn import CARN
 from resolute.models.edsr import EDSR
 from resolute.models.function import as_scorer
 from resolute.models.mobilenet import MobileNetScorer
+from resolute.models.msrn import MSRN
 from resolute.models.niqe import NIQE
 from resolute.models.probe import probe
 from resolute.models.quality import QualityNet
+from resolute.models.rcan import RCAN
 from resolute.models.registry import Bicubic, built_in_models, load
 from resolute.models.scorers import built_in_scorers, load_scorer
+from resolute.models.srresnet import SRResNet
 
 __all__ = [
     "BRISQUE",
+    "CARN",
     "EDSR",
+    "MSRN",
     "NIQE",
+    "RCAN",
     "Bicubic",
     "Card",
     "MobileNetScorer",
     "QualityNet",
     "Restorer",
+    "SRResNet",
     "Scorer",
     "ScorerCard",
     "as_scorer",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resolute.models.base import Restorer
-from resolute.models.edsr import conv3x3
+from resolute.models.blocks import conv3x3
 
 
 class Level(nn.Module):

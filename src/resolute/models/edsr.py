@@ -1,61 +1,48 @@
-"""EDSR (Lim et al., CVPR Workshops 2017): the baseline as published and its small sibling ``edsr-s``."""
+"""EDSR (Lim et al., CVPR Workshops 2017): the baseline and the large network as published, and the small ``edsr-s``."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.models.base import Restorer
-
-DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
-
-Upsampler = Literal["staged", "direct"]
+from resolute.models.blocks import MeanShift, Upsampler, conv3x3, read_upsampling, rename, require_scale, upsampling
 
 
-class MeanShift(nn.Conv2d):
-    """Add ``sign * 255 * mean`` to the three channels, as the 1x1 convolution that official checkpoints contain.
-
-    Frozen here; a checkpoint whose authors let these weights train overwrites them on loading.
-    """
-
-    def __init__(self, mean: tuple[float, float, float], sign: int) -> None:
-        super().__init__(3, 3, kernel_size=1)
-        with torch.no_grad():
-            self.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
-            assert self.bias is not None
-            self.bias.copy_(sign * 255.0 * torch.tensor(mean))
-        self.requires_grad_(False)
-
-
+@final
 class ResidualBlock(nn.Module):
-    """``x + conv(relu(conv(x)))``, without batch normalisation and with a residual scale of one."""
+    """``x + res_scale * conv(relu(conv(x)))``, without batch normalisation."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, res_scale: float) -> None:
         super().__init__()
+        self.res_scale = res_scale
         self.body = nn.Sequential(conv3x3(channels, channels), nn.ReLU(), conv3x3(channels, channels))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x + self.body(x)
+        return torch.add(x, self.body(x), alpha=self.res_scale)
 
 
+@final
 class EDSR(Restorer):
     """EDSR for one scale; parameter names are those of the official release, so its checkpoints load strictly.
 
-    The feature layer Φ is the tensor that enters the upsampler, after the long skip.
+    The feature layer Φ is the tensor that enters the upsampler, after the long skip. ``from_state_dict`` reads the
+    names of BasicSR as well.
 
     Args:
         scale: 2, 3 or 4.
-        blocks: residual blocks; 16 in the published baseline.
-        channels: width; 64 in the published baseline.
+        blocks: residual blocks; 16 in the published baseline, 32 in the large network.
+        channels: width; 64 in the published baseline, 256 in the large network.
         upsampler: ``staged``, the published sub-pixel convolutions at the network's width, one a prime factor, and a
             last 3x3 convolution; or ``direct``, one convolution to ``3 * scale**2`` channels and a pixel shuffle,
             several times cheaper on a CPU and used by ``edsr-s``.
+        res_scale: what a block's convolutions are multiplied by before the skip; None for the published value, which is
+            0.1 at the size of the large network and one otherwise.
 
     Example:
         >>> model = EDSR(scale=4)
@@ -67,42 +54,58 @@ class EDSR(Restorer):
 
     feature_layer = "long_skip"
 
-    def __init__(self, scale: int = 4, blocks: int = 16, channels: int = 64, upsampler: Upsampler = "staged") -> None:
-        if scale not in (2, 3, 4):
-            raise ValueError(f"EDSR upscales by 2, 3 or 4, not {scale}")
+    def __init__(
+        self,
+        scale: int = 4,
+        blocks: int = 16,
+        channels: int = 64,
+        upsampler: Upsampler = "staged",
+        res_scale: float | None = None,
+    ) -> None:
+        require_scale("EDSR", scale)
         super().__init__(scale)
-        self._arguments = {"scale": scale, "blocks": blocks, "channels": channels, "upsampler": upsampler}
-        self.sub_mean = MeanShift(DIV2K_MEAN, -1)
-        self.add_mean = MeanShift(DIV2K_MEAN, +1)
+        self._arguments: dict[str, object] = {
+            "scale": scale,
+            "blocks": blocks,
+            "channels": channels,
+            "upsampler": upsampler,
+        }
+        published = 0.1 if (blocks, channels) == (32, 256) else 1.0
+        if res_scale is None:
+            res_scale = published
+        elif res_scale != published:
+            self._arguments["res_scale"] = res_scale
+        self.sub_mean = MeanShift(-1)
+        self.add_mean = MeanShift(+1)
         self.head = nn.Sequential(conv3x3(3, channels))
-        self.body = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)), conv3x3(channels, channels))
+        self.body = nn.Sequential(
+            *(ResidualBlock(channels, res_scale) for _ in range(blocks)), conv3x3(channels, channels)
+        )
         self.long_skip = nn.Identity()
-        if upsampler == "direct":
-            self.tail = nn.Sequential(_shuffle_stages(channels, 3, (scale,)))
-        else:
-            factors = (2, 2) if scale == 4 else (scale,)
-            self.tail = nn.Sequential(_shuffle_stages(channels, channels, factors), conv3x3(channels, 3))
+        self.tail = nn.Sequential(*upsampling(scale, channels, upsampler))
 
     @staticmethod
     def detects(state: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``state`` has the layout of the official EDSR release."""
-        return {"head.0.weight", "body.0.body.0.weight", "tail.0.0.weight"} <= state.keys()
+        """Tell whether ``state`` has the layout of the official EDSR release or that of BasicSR."""
+        official = {"head.0.weight", "body.0.body.0.weight", "tail.0.0.weight"}
+        return official <= state.keys() or _is_basicsr(state)
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> EDSR:
         """Build the network that ``state`` belongs to, its arguments read from names and shapes, and load it strictly.
 
+        No shape tells the residual scale, so it is taken to be the published one.
+
         Raises:
             RuntimeError: missing or surplus keys, or shapes that do not fit together.
             ValueError: the shapes belong to no scale of 2, 3 or 4.
         """
+        if _is_basicsr(state):
+            state = _official_names(state)
         channels = state["head.0.weight"].shape[0]
         blocks = sum(1 for name in state if re.fullmatch(r"body\.\d+\.body\.0\.weight", name))
-        first = state["tail.0.0.weight"].shape[0]
-        staged = "tail.1.weight" in state or any(name.startswith("tail.0.2.") for name in state)
-        factor = math.isqrt(first // (channels if staged else 3))
-        scale = factor**2 if "tail.0.2.weight" in state else factor
-        model = cls(scale, blocks, channels, "staged" if staged else "direct")
+        scale, upsampler = read_upsampling(state, channels, first="tail.0.0", second="tail.0.2", last="tail.1")
+        model = cls(scale, blocks, channels, upsampler)
         model.load_state_dict(dict(state), strict=True)
         return model
 
@@ -117,13 +120,21 @@ class EDSR(Restorer):
         return self.add_mean(self.tail(phi)) / 255.0
 
 
-def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
-    """Return a 3x3 convolution with bias that keeps the size of the image."""
-    return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+def _is_basicsr(state: Mapping[str, Tensor]) -> bool:
+    return {"conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight", "upsample.0.weight"} <= state.keys()
 
 
-def _shuffle_stages(channels: int, outputs: int, factors: tuple[int, ...]) -> nn.Sequential:
-    stages: list[nn.Module] = []
-    for factor in factors:
-        stages += [conv3x3(channels, outputs * factor**2), nn.PixelShuffle(factor)]
-    return nn.Sequential(*stages)
+def _official_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename what BasicSR calls otherwise, and add the mean colour, which it keeps outside its checkpoints."""
+    blocks = sum(1 for name in state if re.fullmatch(r"body\.\d+\.conv1\.weight", name))
+    renamings = (
+        (r"conv_first\.", "head.0."),
+        (r"body\.(\d+)\.conv1\.", r"body.\1.body.0."),
+        (r"body\.(\d+)\.conv2\.", r"body.\1.body.2."),
+        (r"conv_after_body\.", f"body.{blocks}."),
+        (r"upsample\.", "tail.0."),
+        (r"conv_last\.", "tail.1."),
+    )
+    means = {"sub_mean": MeanShift(-1), "add_mean": MeanShift(+1)}
+    named = {f"{name}.{key}": value for name, shift in means.items() for key, value in shift.state_dict().items()}
+    return named | rename(state, renamings)

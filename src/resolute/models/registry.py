@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import torch
@@ -11,12 +12,19 @@ from torch import Tensor
 
 from resolute.errors import CheckpointError
 from resolute.models.base import Card, Restorer, ScorerCard
+from resolute.models.carn import CARN, select_scale
 from resolute.models.denoisers import DnCNN, UNet
 from resolute.models.edsr import EDSR
+from resolute.models.msrn import MSRN
+from resolute.models.rcan import RCAN
+from resolute.models.srresnet import SRResNet
 from resolute.models.weights import built_in_weights, misfit, read_weights, weights_sha256
 from resolute.resize import upscale_tensor
 
-ARCHITECTURES: tuple[type[EDSR] | type[UNet] | type[DnCNN], ...] = (EDSR, UNet, DnCNN)
+Architecture = type[EDSR] | type[RCAN] | type[MSRN] | type[CARN] | type[SRResNet] | type[UNet] | type[DnCNN]
+
+# A checkpoint is detected by one of them at most.
+ARCHITECTURES: tuple[Architecture, ...] = (EDSR, RCAN, MSRN, CARN, SRResNet, UNet, DnCNN)
 
 
 class Bicubic(Restorer):
@@ -55,7 +63,8 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
 
     Args:
         model: name, or path of a ``.safetensors``, ``.pt`` or ``.pth`` file.
-        scale: the scale you expect; an error if the model has another.
+        scale: the scale you expect; an error if the model has another. A file of CARN that holds several scales needs
+            it, and one of them is loaded.
 
     Raises:
         CheckpointError: no such model; a damaged, hostile or non-finite file; an unknown layout; another scale.
@@ -75,6 +84,10 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
     state, card = read_weights(path)
     if isinstance(card, ScorerCard):
         raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
+    try:
+        state = select_scale(state, scale)
+    except ValueError as error:
+        raise CheckpointError(f"{path.name} {error}") from None
     restorer = _build(state, path.name)
     if scale is not None and restorer.scale != scale:
         raise CheckpointError(f"{path.name} upscales by {restorer.scale}, not by {scale}; give the matching checkpoint")
@@ -85,8 +98,36 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
         raise CheckpointError(f"{path.name} does not match the sha256 on its card; copy the file again")
     elif card.scale != restorer.scale:
         raise CheckpointError(f"{path.name} does not match its card, which says x{card.scale}; copy the file again")
+    else:
+        restorer = _as_on_card(restorer, card, path.name)
     restorer.card = dataclasses.replace(card, sha256=sha256)
     return restorer.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue], a gap in torch's stubs
+
+
+def _as_on_card(model: Restorer, card: Card, file: str) -> Restorer:
+    """Build the model again where its card names an option that no shape tells, as the activation at the end.
+
+    Raises:
+        CheckpointError: the card is of another model.
+    """
+    told, wanted = (json.loads(json.dumps(arguments)) for arguments in (model.arguments(), card.architecture))
+    if not isinstance(wanted, dict):
+        raise CheckpointError(f"{file} carries a damaged model card; copy the file again")
+    options = {name: wanted[name] for name in wanted if told.get(name) != wanted[name]}
+    if not options:
+        return model
+    other = CheckpointError(
+        f"{file} does not match its card on {', '.join(map(repr, options))[:100]}; copy the file again"
+    )
+    # Sizes are seen in the weights. A card that disagrees on one is damaged, and could ask for any amount of memory.
+    if not all(type(value) in (str, float) for value in options.values()) or "class" in options:
+        raise other
+    try:
+        again = type(model)(**{name: value for name, value in {**told, **options}.items() if name != "class"})
+        again.load_state_dict(model.state_dict())
+    except (TypeError, ValueError, RuntimeError):
+        raise other from None
+    return again
 
 
 def _build(state: dict[str, Tensor], name: str) -> Restorer:

@@ -82,17 +82,21 @@ class MSRNTable:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CARNTable:
-    """CARN for one scale, and with groups CARN-M; see ``CARN``."""
+    """CARN for one scale, and with groups CARN-M; see ``CARN``.
+
+    White is 255 to it, as to the other networks, since δ of eq. 12 is in units of Φ and the paper has one δ for all.
+    """
 
     architecture: Literal["carn"] = "carn"
     scale: Scale = 4
     channels: int = 64
     group: int = 1
     upsampler: Upsampler = "staged"
+    peak: Literal[1, 255] = 255
 
     def build(self) -> Restorer:
         """Return the untrained network."""
-        return CARN(self.scale, self.channels, self.group, self.upsampler)
+        return CARN(self.scale, self.channels, self.group, self.upsampler, float(self.peak))
 
 
 def _architecture(table: object) -> object:

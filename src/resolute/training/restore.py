@@ -18,6 +18,7 @@ from resolute.errors import ConfigError
 from resolute.files import write_atomically, write_text
 from resolute.measure.fidelity import psnr_y
 from resolute.models.base import Card, Restorer
+from resolute.models.carn import CARN
 from resolute.models.registry import load
 from resolute.models.weights import save_model, weights_sha256
 from resolute.randomness import stream_seed
@@ -72,7 +73,11 @@ class RestoreTask(Task):
 
     def start(self, path: Path) -> str:
         # As `load` reads it, so that one scale of an official checkpoint of several can be gone on with.
-        state = load(path, self.recipe.model.scale).state_dict()
+        model = load(path, self.recipe.model.scale)
+        if isinstance(model, CARN) and isinstance(self.restorer, CARN):
+            # Official weights are for images in [0, 1].
+            model = model.at_peak(self.restorer.peak)
+        state = model.state_dict()
         density = path.with_suffix(".density.pt")
         self.restorer.load_state_dict(state)
         if self.defence is not None and density.is_file():

@@ -123,7 +123,7 @@ class GanTable:
     Attributes:
         content: ``vgg19``, the published network, whose weights come from ``backbone``; or the name or file of a
             quality metric whose features stand in for them.
-        backbone: file of torchvision's VGG19 weights, for ``vgg19``.
+        backbone: file of VGG19's weights in PyTorch's own layout, for ``vgg19``.
         content_weight: of the content loss; for ``vgg19`` it is an MSE over features scaled by 1/12.75.
         pixel_weight: of the recipe's own loss on pixels; 0 in the original.
         weight: of the adversarial loss, 1e-3 in the original.

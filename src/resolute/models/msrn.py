@@ -1,0 +1,113 @@
+"""MSRN (Li et al., ECCV 2018): kernels of two sizes side by side, and the outputs of all blocks joined at the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resolute.models.base import Restorer
+from resolute.models.blocks import MeanShift, Upsampler, conv1x1, conv3x3, read_upsampling, require_scale, upsampling
+
+
+@final
+class MultiScaleBlock(nn.Module):
+    """Two rounds of a 3x3 beside a 5x5 convolution, each on the outputs of both, a 1x1 convolution, and a skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_3_1 = conv3x3(channels, channels)
+        self.conv_3_2 = conv3x3(2 * channels, 2 * channels)
+        self.conv_5_1 = _conv5x5(channels)
+        self.conv_5_2 = _conv5x5(2 * channels)
+        self.confusion = conv1x1(4 * channels, channels)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        first = torch.cat([F.relu(self.conv_3_1(x)), F.relu(self.conv_5_1(x))], dim=1)
+        second = torch.cat([F.relu(self.conv_3_2(first)), F.relu(self.conv_5_2(first))], dim=1)
+        return self.confusion(second) + x
+
+
+@final
+class MSRN(Restorer):
+    """MSRN for one scale; parameter names are those of the official RGB release, so its checkpoints load strictly.
+
+    The network of the paper works on luma alone; the authors' later release, on RGB, is the one in use. The feature
+    layer Φ is the tensor that enters the upsampler, the output of ``tail.1``; there is no long skip.
+
+    Args:
+        scale: 2, 3 or 4.
+        blocks: multi-scale blocks; 8 as published.
+        channels: width; 64 as published.
+        upsampler: ``staged``, as published, or ``direct``; see ``EDSR``.
+
+    Example:
+        >>> model = MSRN(scale=3, blocks=2, channels=8)
+        >>> model(torch.rand(1, 3, 8, 6)).shape
+        torch.Size([1, 3, 24, 18])
+    """
+
+    feature_layer = "tail.1"
+
+    def __init__(self, scale: int = 4, blocks: int = 8, channels: int = 64, upsampler: Upsampler = "staged") -> None:
+        require_scale("MSRN", scale)
+        super().__init__(scale)
+        self._arguments = {"scale": scale, "blocks": blocks, "channels": channels, "upsampler": upsampler}
+        self.sub_mean = MeanShift(-1)
+        self.add_mean = MeanShift(+1)
+        self.head = nn.Sequential(conv3x3(3, channels))
+        self.body = nn.ModuleList(MultiScaleBlock(channels) for _ in range(blocks))
+        self.tail = nn.Sequential(
+            conv1x1((blocks + 1) * channels, channels),
+            conv3x3(channels, channels),
+            *upsampling(scale, channels, upsampler),
+        )
+
+    @staticmethod
+    def detects(state: Mapping[str, Tensor]) -> bool:
+        """Tell whether ``state`` has the layout of the official RGB release, or that of the older one."""
+        return {"head.0.weight", "body.0.confusion.weight", "tail.2.0.weight"} <= state.keys() or _is_old(state)
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> MSRN:
+        """Build the network that ``state`` belongs to, its arguments read from names and shapes, and load it strictly.
+
+        Raises:
+            RuntimeError: missing or surplus keys, or shapes that do not fit together.
+            ValueError: the older release, on luma alone; or the shapes belong to no scale of 2, 3 or 4.
+        """
+        if _is_old(state):
+            raise ValueError("it is of the older release, on luma alone; take MSRN_x2, MSRN_x3 or MSRN_x4, on RGB")
+        channels = state["head.0.weight"].shape[0]
+        blocks = sum(1 for name in state if re.fullmatch(r"body\.\d+\.confusion\.weight", name))
+        scale, upsampler = read_upsampling(state, channels, first="tail.2.0", second="tail.2.2", last="tail.3")
+        model = cls(scale, blocks, channels, upsampler)
+        model.load_state_dict(dict(state), strict=True)
+        return model
+
+    def arguments(self) -> dict[str, object]:
+        return {"class": "MSRN", **self._arguments}
+
+    def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        shallow = maps = self.head(self.sub_mean(x * 255.0))
+        outputs: list[Tensor] = []
+        for block in self.body:
+            maps = block(maps)
+            outputs.append(maps)
+        return self.tail[:2](torch.cat([*outputs, shallow], dim=1))
+
+    def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        return self.add_mean(self.tail[2:](phi)) / 255.0
+
+
+def _is_old(state: Mapping[str, Tensor]) -> bool:
+    return {"conv_input.weight", "residual1.0.confusion.weight"} <= state.keys()
+
+
+def _conv5x5(channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, kernel_size=5, padding=2)
