@@ -6,17 +6,24 @@ import numpy as np
 import pydantic
 import pytest
 import torch
+from small import Recorded, images, network
 from torch import nn
 
-from resolute.attacks.ascent import Ascent, Attack, frozen
-from resolute.attacks.ball import L2, Linf
+from resolute.attacks.apgd import APGD
+from resolute.attacks.ascent import Ascent, GradientAttack, frozen
+from resolute.attacks.ball import L2, Linf, Rectangle
 from resolute.attacks.feature import FDA
 from resolute.attacks.gradient import FGSM, IFGSM, PGD
+from resolute.attacks.momentum import MIFGSM
+from resolute.attacks.noise import RandomNoise
 from resolute.attacks.objective import FeatureDisruption, FeatureShift, OutputShift
+from resolute.attacks.partial import Partial
 from resolute.attacks.registry import ATTACKS, OBJECTIVES, AttackTable
+from resolute.attacks.square import Square
+from resolute.attacks.transfer import Source, Transfer, WarmStart, WorstOf
 from resolute.errors import ConfigError
 from resolute.measure.fidelity import psnr_rgb
-from resolute.models import EDSR, Bicubic
+from resolute.models import Bicubic
 
 EPSILON = 8 / 255
 SHORT = [
@@ -24,44 +31,19 @@ SHORT = [
     IFGSM(epsilon=EPSILON, steps=5),
     PGD(epsilon=EPSILON, steps=5, relative_step=0.3),
     FDA(epsilon=EPSILON, steps=5),
+    MIFGSM(epsilon=EPSILON, steps=5),
+    APGD(epsilon=EPSILON, steps=5),
+    RandomNoise(epsilon=EPSILON, draws=5),
+    Square(epsilon=EPSILON, queries=5),
 ]
-each_attack = pytest.mark.parametrize("attack", SHORT, ids=lambda attack: type(attack).__name__)
-
-
-def network(seed=0, **sizes):
-    """A small random network, with weights large enough for its ReLUs to matter."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = EDSR(**{"scale": 2, "blocks": 2, "channels": 6, **sizes})
-    with torch.no_grad():
-        for block in model.body:
-            for parameter in block.parameters():
-                parameter.mul_(2)
-    return model.eval()
-
-
-def images(count=1, height=7, width=6, seed=0):
-    return torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed)) / 255
-
-
-@dataclasses.dataclass(frozen=True)
-class Recorded:
-    """An objective that keeps what it was asked and what it answered."""
-
-    inner: object = OutputShift()
-    asked: list = dataclasses.field(default_factory=list, compare=False)
-    answered: list = dataclasses.field(default_factory=list, compare=False)
-
-    def bind(self, model, clean):
-        bound = self.inner.bind(model, clean)
-
-        def recorded(x):
-            value = bound(x)
-            self.asked.append(x.detach().clone())
-            self.answered.append(value.detach().clone())
-            return value
-
-        return recorded
+HELP = Source(network(1))
+AROUND = [
+    Partial(epsilon=EPSILON, attack=SHORT[1], region=Rectangle(), objective=OutputShift()),
+    Transfer(epsilon=EPSILON, attack=SHORT[1], source=HELP),
+    WarmStart(epsilon=EPSILON, attack=SHORT[1], source=HELP),
+    WorstOf(epsilon=EPSILON, attacks=(SHORT[1], SHORT[7])),
+]
+each_attack = pytest.mark.parametrize("attack", SHORT + AROUND, ids=lambda attack: type(attack).__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +75,12 @@ def test_attacked_images_are_allowed_and_stronger_than_the_clean_ones(attack):
         assert (Linf(1.0).norm(attacked - x) <= EPSILON + 1e-6).all()
     levels = found.images.double() * 255
     assert (levels - levels.round()).abs().max() < 1e-4
-    bound = attack.objective.bind(model, x)
+    bound = attack.aim()[0].bind(model, x)
     torch.testing.assert_close(found.objective, bound(found.images).detach())
     torch.testing.assert_close(found.objective_unrounded, bound(found.unrounded).detach())
     assert (found.objective > bound(x)).all()
     assert (found.objective_unrounded > bound(x)).all()
-    assert found.gradients == getattr(attack, "steps", 1)
+    assert found.gradients == {"FGSM": 1, "WarmStart": 10, "WorstOf": 10}.get(type(attack).__name__, 5)
 
 
 @pytest.mark.parametrize("epsilon", [0.5 / 255, 7.65 / 255])
@@ -135,8 +117,10 @@ def test_attacks_leave_the_global_stream_alone():
 @each_attack
 @pytest.mark.parametrize("restarts", [1, 2])
 def test_a_batch_is_attacked_as_each_of_its_images_alone(attack, restarts):
-    if not isinstance(attack, FGSM):
+    if isinstance(attack, IFGSM | MIFGSM | PGD | APGD | FDA):
         attack = dataclasses.replace(attack, restarts=restarts)
+    if isinstance(attack, Transfer | WarmStart):
+        attack = dataclasses.replace(attack, source=Source(network(1).double()))
     model, x = network().double(), images(3).double()
     together = attack(model, x)
     alone = [attack(model, x[i : i + 1]) for i in range(3)]
@@ -213,10 +197,11 @@ def test_long_attacks_beat_short_ones():
     assert (one > 1.2 * noise).all()
 
 
-@pytest.mark.parametrize("attack", [IFGSM, PGD, FDA])
+@pytest.mark.parametrize("attack", [IFGSM, MIFGSM, PGD, APGD, FDA, RandomNoise, Square])
 def test_a_larger_budget_is_never_worse(attack):
     model, x = network(), images(2)
-    reached = torch.stack([attack(epsilon=level / 255, steps=40)(model, x).objective for level in (1, 2, 4, 8, 16, 32)])
+    effort = {RandomNoise: {"draws": 40}, Square: {"queries": 100}}.get(attack, {"steps": 40})
+    reached = torch.stack([attack(epsilon=level / 255, **effort)(model, x).objective for level in (1, 2, 4, 8, 16, 32)])
     assert (reached.diff(dim=0) > 0).all()
 
 
@@ -255,7 +240,7 @@ def test_the_last_iterate_counts_too():
 
 def test_an_attack_can_be_written_for_another_ball():
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Euclidean(Attack):
+    class Euclidean(GradientAttack):
         def ascent(self):
             return Ascent(objective=OutputShift(), ball=L2(self.epsilon), steps=20, step_size=self.epsilon / 4)
 
@@ -545,7 +530,7 @@ def test_a_table_sets_what_it_names():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "fast"}, "no attack named 'fast'; choose one of fgsm, ifgsm, pgd, fda"),
+        ({"kind": "fast"}, "no attack named 'fast'; choose one of fgsm, ifgsm, mifgsm, pgd, apgd, fda, noise"),
         ({"kind": "fgsm", "steps": 3}, "fgsm has no option 'steps'"),
         ({"kind": "ifgsm", "relative_step": 0.1}, "ifgsm has no option 'relative_step'"),
         ({"kind": "pgd", "layers": ("a",)}, "pgd climbs the output and has no layers; set objective"),

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from resolute.measure.clever import clever
+from resolute.measure.clever import clever, clever_power
 from resolute.models import EDSR, Bicubic
 
 
@@ -109,6 +110,7 @@ def test_a_constant_model_has_none():
     result = clever(Constant(), image(), samples=3)
     assert result.index == 0
     assert result.gradient_norms.tolist() == [0, 0, 0]
+    assert clever_power(Constant(), image(), steps=2, starts=1).gradient_norms.tolist() == [0, 0, 0]
 
 
 def test_progress_counts_draws():
@@ -158,3 +160,77 @@ def test_a_broken_model_has_no_index():
 def test_questions_without_an_answer_are_refused(x, options):
     with pytest.raises(ValueError, match=r"one image|at least 1"):
         clever(Bicubic(2), x, **options)
+
+
+# Sign-power steps.
+
+
+def test_power_steps_on_a_linear_model_have_their_closed_form_and_never_fall():
+    model, x = Linear(50, 36), image()
+    found = clever_power(model, x, steps=4, starts=3, batch=3, radius=0.01)
+    matrix = model.matrix.detach().numpy()
+    shifts = (model.asked[1] - x).flatten(1).numpy()
+    for shift, norms in zip(shifts, found.gradient_norms.view(3, 5).tolist(), strict=True):
+        for norm in norms:
+            moved = matrix @ shift
+            gradient = matrix.T @ moved / math.sqrt((moved**2).sum())
+            assert norm == pytest.approx(np.abs(gradient).sum(), rel=1e-5)
+            shift = 0.01 * np.sign(gradient)
+        assert (np.diff(norms) >= -1e-4 * norms[0]).all()
+    assert found.index == found.gradient_norms.max().item()
+    assert found.index > 1.1 * found.gradient_norms.view(3, 5)[:, 0].max()
+
+
+def test_power_steps_reach_the_norm_of_a_small_matrix_and_never_exceed_it():
+    x = image(1, 3, 2, 2)
+    for seed in range(5):
+        model = Linear(8, 12, seed)
+        corners = np.array(list(itertools.product((-1.0, 1.0), repeat=12)))
+        norm = np.linalg.norm(corners @ model.matrix.detach().numpy().T, axis=1).max()
+        index = clever_power(model, x, starts=16).index
+        assert index == pytest.approx(norm, rel=1e-5)
+
+
+def test_power_steps_start_from_the_draws_and_only_add_to_them():
+    model, x = network(), image(1, 3, 5, 4).float()
+    draws = clever(model, x, samples=3)
+    found = clever_power(model, x, steps=2, starts=3)
+    assert torch.equal(found.gradient_norms.view(3, 3)[:, 0], draws.gradient_norms)
+    assert torch.equal(clever_power(model, x, steps=0, starts=3).gradient_norms, draws.gradient_norms)
+    assert found.index >= draws.index
+    assert (found.gradients, draws.gradients) == (9, 3)
+    assert found.seconds > 0
+    assert draws.seconds > 0
+
+
+def test_power_steps_find_more_than_many_times_as_many_draws():
+    model, x = network(), image(1, 3, 12, 10).float()
+    found, draws = clever_power(model, x, steps=6, starts=2), clever(model, x, samples=280, batch=40)
+    assert draws.gradients == 20 * found.gradients
+    assert found.index > 1.1 * draws.index
+
+
+def test_power_steps_do_not_depend_on_the_batch():
+    model, x = network().double(), image(1, 3, 5, 4)
+    asked = []
+    handle = model.register_forward_pre_hook(lambda _module, inputs: asked.append(len(inputs[0])))
+    expected = clever_power(model, x, steps=3, starts=5)
+    assert max(asked) == 1
+    calls = []
+    found = clever_power(model, x, steps=3, starts=5, batch=2, progress=lambda *call: calls.append(call))
+    handle.remove()
+    assert max(asked) == 2
+    assert calls == [(8, 20), (16, 20), (20, 20)]
+    torch.testing.assert_close(found.gradient_norms, expected.gradient_norms, rtol=1e-6, atol=0)
+
+
+def test_power_steps_stay_in_the_radius():
+    model, x = Linear(5, 36), image()
+    clever_power(model, x, steps=3, starts=2, radius=0.02)
+    assert float((torch.cat(model.asked[1:]) - x).abs().max()) <= 0.02 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("options", [{"starts": 0}, {"steps": -1}, {"batch": 0}, {"radius": 0.0}])
+def test_power_steps_from_nowhere_are_refused(options):
+    with pytest.raises(ValueError, match=r"at least 1"):
+        clever_power(Bicubic(2), image(), **options)

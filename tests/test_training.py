@@ -268,7 +268,7 @@ def test_weights_of_another_shape_cannot_be_started_from(unbroken, photos, tmp_p
 
 
 def test_built_in_recipes_read_and_the_pair_differs_in_the_defence_alone():
-    recipes = {name: read_recipe(name) for name in built_in_recipes()}
+    assert all(read_recipe(name).name == name for name in built_in_recipes())
     for name, suffix in (("edsr-s", "-stage1"), ("edsr-s", ""), ("edsr-baseline", "")):
         plain, defended = read_recipe(f"{name}{suffix}"), read_recipe(f"{name}-entropy{suffix}")
         assert plain.defence is None

@@ -10,17 +10,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from resolute.models.base import Restorer, Scorer
+from resolute.report.published import claimed
+from resolute.report.published import found as here
+from resolute.studies.claims import Finding
 from resolute.studies.gaming import Gaming, verdict
 from resolute.studies.store import Record
 from resolute.studies.summary import attack_title, summarize
 
 
-def results_table(records: Sequence[Record]) -> Table:
-    """Return the means by model, attack and budget."""
+def results_table(records: Sequence[Record], dataset: str = "") -> Table:
+    """Return the means by model, attack and budget, over one data set."""
     images = len({record.image for record in records})
     table = Table(
+        title=escape(dataset) or None,
         caption=f"Means over {images} image{'s' if images > 1 else ''}. LR-PSNR, SR-PSNR and SSIM compare attacked "
-        "with clean, input and output; clean and attacked PSNR compare the outputs with the ground truth, on Y."
+        "with clean, input and output, in RGB; clean and attacked PSNR compare the outputs with the ground truth, on Y "
+        "with the border shaved. Attacked images count as saved in 8 bits. All conventions are in study.json.",
     )
     for name in ("model", "attack"):
         table.add_column(name, overflow="fold")
@@ -39,6 +44,17 @@ def results_table(records: Sequence[Record]) -> Table:
             _figure(row.sr_ssim, 3),
             _figure(row.attacked_psnr_y),
         )
+    return table
+
+
+def claims_table(findings: Sequence[Finding]) -> Table:
+    """Return published statements, one a row, and whether they hold here."""
+    table = Table()
+    for name in ("published", "here", "verdict"):
+        table.add_column(name, overflow="fold")
+    for found in findings:
+        claim = found.claim
+        table.add_row(escape(f"{claim.says} [{claimed(claim)}; {claim.where}]"), escape(here(found)), found.verdict)
     return table
 
 

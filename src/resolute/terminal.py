@@ -13,13 +13,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from resolute import runtime
 from resolute.report.certificates import write_certificates
 from resolute.report.certified_iqa import iqa_page, iqa_tables
+from resolute.report.families import sentences_of
 from resolute.report.metric_as_loss import Finding, restorers_page, restorers_table
 from resolute.studies.certified import Certification
 from resolute.studies.certified_iqa import CertifiedIqa
 from resolute.studies.certified_iqa_summary import Results
+from resolute.studies.claims import check, summary_of
+from resolute.studies.datasets import dataset_title
 from resolute.studies.gaming import words
 from resolute.studies.metric_as_loss import MetricAsLoss
-from resolute.tables import attacks_table, certificates_table
+from resolute.studies.steepness import read_indices
+from resolute.studies.store import Record
+from resolute.studies.study import Study
+from resolute.studies.summary import by_dataset
+from resolute.tables import attacks_table, certificates_table, claims_table, results_table
 
 console = Console()
 errors = Console(stderr=True)
@@ -48,6 +55,20 @@ def shown_progress() -> Generator[Callable[[float, int, str], None]]:
             bar.update(task, completed=done, total=total, description=escape(title))
 
         yield show
+
+
+def show_results(study: Study, records: Sequence[Record], out: Path) -> None:
+    """Print a table for each data set, what was published beside it, and what follows, in sentences."""
+    indices = read_indices(out)
+    for dataset, ours in by_dataset(records).items():
+        several = len({record.dataset for record in records}) > 1
+        console.print(results_table(ours, dataset_title(dataset) if several else ""))
+        findings = check(study.expected, ours, [index for index in indices if index.dataset == dataset])
+        if findings:
+            console.print(claims_table(findings))
+            console.print(summary_of(findings), highlight=False)
+        for sentence in sentences_of(ours):
+            console.print(escape(sentence), highlight=False)
 
 
 def certify_images(plan: Certification, images: Sequence[Path], out: Path, device: str) -> Path:

@@ -1,4 +1,4 @@
-"""The one loop under every gradient attack: climb an objective inside a ball, keep the best point of every image."""
+"""What all attacks share, and the one loop under those that use gradients: climb, keep the best point of each image."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from typing import Literal, final
+from typing import Literal, Protocol, final, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from resolute.attacks.ball import L2, Ball
-from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift
+from resolute.attacks.ball import Ball, Linf
+from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift
 from resolute.randomness import generator_for
 
 Images = Float[Tensor, "b c h w"]
@@ -24,6 +24,31 @@ Start = Literal["zero", "tiny", "uniform"]
 TINY = 1e-3 / 255
 
 
+Move = Callable[[Images, Float[Tensor, " b"], Images], Images]
+
+
+@runtime_checkable
+class StepRule(Protocol):
+    """How a climb gets from one point to the next: what sets FGSM, MI-FGSM and APGD apart."""
+
+    def begin(self, plan: Ascent, clean: Images) -> Move:
+        """Return the moves of one run: a function of a point, its values and its gradients that gives the next one."""
+        ...
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Straight:
+    """Steps of one length along the gradient, each followed by a projection."""
+
+    def begin(self, plan: Ascent, clean: Images) -> Move:
+        def move(x: Images, value: Float[Tensor, " b"], gradient: Images) -> Images:
+            return plan.ball.project(plan.ball.ascend(x, gradient, plan.step_size), clean)
+
+        return move
+
+
+@final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ascent:
     """What to climb and how: the part in which one gradient attack differs from another.
@@ -32,10 +57,12 @@ class Ascent:
         objective: the quantity to maximise.
         ball: the perturbations allowed.
         steps: gradient steps a restart.
-        step_size: length of a step in the ball's norm, on the scale of [0, 1].
+        step_size: length of a step in the ball's norm, on the scale of [0, 1]; of the first one where the rule changes
+            it.
         start: ``zero``, the clean image; ``tiny``, a random point within 1e-3/255 of it; ``uniform``, a random point
             of the whole ball.
         restarts: independent runs, each from a start of its own.
+        rule: how a step is made of a gradient.
     """
 
     objective: Objective
@@ -44,18 +71,20 @@ class Ascent:
     step_size: float
     start: Start = "tiny"
     restarts: int = 1
+    rule: StepRule = Straight()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1 or self.step_size <= 0:
             raise ValueError("an attack needs at least one step, of a length above zero, and at least one restart")
         # A distance from the clean image is flat there, and the attack would end where it began.
-        if self.start == "zero" and isinstance(self.objective, OutputShift | FeatureShift):
+        if self.start == "zero" and isinstance(self.objective, OutputShift | RegionShift | FeatureShift):
             raise ValueError(
                 f"the gradient of {type(self.objective).__name__} is exactly zero at the clean image, so start='zero' "
                 "never moves; use start='tiny' or start='uniform'"
             )
 
 
+@final
 @dataclasses.dataclass(frozen=True)
 class Adversarial:
     """What an attack found, one entry an image.
@@ -66,7 +95,7 @@ class Adversarial:
         unrounded: ``(b, 3, h, w)`` the best iterates before rounding.
         objective: ``(b,)`` objective at ``images``.
         objective_unrounded: ``(b,)`` objective at ``unrounded``.
-        gradients: gradient evaluations spent on each image.
+        gradients: evaluations spent on each image: of the gradient, or of the objective alone by attacks without.
     """
 
     images: Images
@@ -76,9 +105,36 @@ class Adversarial:
     gradients: int
 
 
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """What a search is given.
+
+    Attributes:
+        model: under attack, frozen meanwhile.
+        clean: the images.
+        bound: the objective as a function of the attacked images.
+        ball: the perturbations allowed.
+        seed: of all that is random.
+        progress: to be called with (evaluations done, evaluations in all); None for nobody listening.
+    """
+
+    model: nn.Module
+    clean: Images
+    bound: Bound
+    ball: Ball
+    seed: int
+    progress: Progress | None
+
+    def report(self, done: int, total: int) -> None:
+        """Tell how far the search is."""
+        if self.progress is not None:
+            self.progress(done, total)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """An attack of one budget. Subclasses are final and say what is climbed and how; the climbing is shared.
+    """An attack of one budget. Subclasses say what is maximised, where, and how it is searched for; the rest is shared.
 
     Args:
         epsilon: radius of the ball, on the scale of [0, 1].
@@ -91,20 +147,24 @@ class Attack(ABC):
 
     def __post_init__(self) -> None:
         # An l2 norm over all pixels and channels may well exceed the range of one.
-        if not self.epsilon > 0 or (self.epsilon > 1 and not isinstance(self.ascent().ball, L2)):
+        if not self.epsilon > 0 or (self.epsilon > 1 and isinstance(self.aim()[1], Linf)):
             raise ValueError(f"epsilon is a radius in (0, 1], such as 4/255, not {self.epsilon}")
-        self.ascent()  # so that a plan that cannot work is refused before a model is loaded for it
+        self.aim()  # so that a plan that cannot work is refused before a model is loaded for it
 
     @abstractmethod
-    def ascent(self) -> Ascent:
-        """Return what this attack climbs and how."""
+    def aim(self) -> tuple[Objective, Ball]:
+        """Return what the verdict is about, and the perturbations allowed."""
+
+    @abstractmethod
+    def search(self, task: Task) -> tuple[Images, int]:
+        """Return the best images found, and the evaluations spent on each."""
 
     @final
     def __call__(self, model: nn.Module, x: Images, *, seed: int = 0, progress: Progress | None = None) -> Adversarial:
         """Attack a batch; the model comes back as it was: parameters, buffers, training flags and gradients.
 
         Args:
-            model: any differentiable module that takes ``x``.
+            model: any module that takes ``x``; a differentiable one for attacks that use gradients.
             x: clean images, RGB float in [0, 1].
             seed: of the random starts.
             progress: called with (steps done, steps in all) after every step.
@@ -114,36 +174,82 @@ class Attack(ABC):
             FloatingPointError: the objective or its gradient is not finite.
         """
         x = x.detach()
-        _check(x)
-        plan = self.ascent()
-        with frozen(model), torch.enable_grad():
-            bound = plan.objective.bind(model, x)
+        check_images(x)
+        objective, ball = self.aim()
+        # Off first, for the verdict is float32 wherever this is called, also inside the search of another attack.
+        with torch.autocast(x.device.type, enabled=False), frozen(model), torch.enable_grad():
+            bound = objective.bind(model, x)
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                best = _climb(bound, x, plan, seed, progress)
+                best, spent = self.search(Task(model, x, bound, ball, seed, progress))
             with torch.no_grad():
-                rounded = plan.ball.round(best, x)
+                rounded = ball.round(best, x)
                 values, values_unrounded = bound(rounded), bound(best)
-        return Adversarial(rounded, best, values, values_unrounded, plan.steps * plan.restarts)
+        return Adversarial(rounded, best, values, values_unrounded, spent)
 
 
-def _climb(bound: Bound, clean: Images, plan: Ascent, seed: int, progress: Progress | None) -> Images:
-    best = clean.clone()
-    best_value = torch.full((clean.shape[0],), -torch.inf, device=clean.device)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GradientAttack(Attack, ABC):
+    """An attack that climbs by gradients. Subclasses are final and say what is climbed and how; the climb is shared."""
+
+    @abstractmethod
+    def ascent(self) -> Ascent:
+        """Return what this attack climbs and how."""
+
+    @final
+    def aim(self) -> tuple[Objective, Ball]:
+        plan = self.ascent()
+        return plan.objective, plan.ball
+
+    @final
+    def search(self, task: Task) -> tuple[Images, int]:
+        return climb(self.ascent(), task)
+
+
+def climb(plan: Ascent, task: Task, first: Images | None = None) -> tuple[Images, int]:
+    """Climb as the plan says, and return the best point of every image and the gradients spent on each.
+
+    Args:
+        plan: what to climb and how.
+        task: where, with the objective bound.
+        first: where the first run starts, instead of where the plan says.
+    """
+    clean, bound = task.clean, task.bound
+    best = Best(clean)
     total = plan.steps * plan.restarts
     for restart in range(plan.restarts):
-        x = _start(clean, plan, seed, restart)
+        if first is not None and restart == 0:
+            x = plan.ball.project(first, clean)
+        else:
+            x = _start(clean, plan, task.seed, restart)
+        move = plan.rule.begin(plan, clean)
         for step in range(plan.steps):
             x = x.detach().requires_grad_()
             value = bound(x)
             (gradient,) = torch.autograd.grad(value.sum(), x)
-            _raise_unless_finite(value, gradient, step)
-            best, best_value = _keep_better(best, best_value, x, value)
-            x = plan.ball.project(plan.ball.ascend(x.detach(), gradient, plan.step_size), clean)
-            if progress is not None:
-                progress(restart * plan.steps + step + 1, total)
+            raise_unless_finite(step, value, gradient)
+            best.update(x, value)
+            x = move(x.detach(), value.detach(), gradient)
+            task.report(restart * plan.steps + step + 1, total)
         with torch.no_grad():
-            best, best_value = _keep_better(best, best_value, x, bound(x))
-    return best
+            best.update(x, bound(x))
+    return best.images, total
+
+
+@final
+class Best:
+    """The best point of every image so far."""
+
+    def __init__(self, clean: Images) -> None:
+        self.images = clean.clone()
+        self.values = torch.full((clean.shape[0],), -torch.inf, device=clean.device)
+
+    def update(self, x: Images, value: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Take over the images whose value is higher, and return which they are."""
+        value = value.detach().float()
+        better = value > self.values
+        self.images = torch.where(better.view(-1, 1, 1, 1), x.detach(), self.images)
+        self.values = torch.where(better, value, self.values)
+        return better
 
 
 def _start(clean: Images, plan: Ascent, seed: int, restart: int) -> Images:
@@ -155,23 +261,38 @@ def _start(clean: Images, plan: Ascent, seed: int, restart: int) -> Images:
     return plan.ball.project(torch.cat(starts), clean)
 
 
-def _keep_better(
-    best: Images, best_value: Float[Tensor, " b"], x: Images, value: Float[Tensor, " b"]
-) -> tuple[Images, Float[Tensor, " b"]]:
-    value = value.detach().float()
-    better = value > best_value
-    return torch.where(better.view(-1, 1, 1, 1), x.detach(), best), torch.where(better, value, best_value)
+def same_budget(outer: Attack, inner: Attack) -> None:
+    """Refuse an attack inside another one with another budget.
+
+    Raises:
+        ValueError: the budgets differ.
+    """
+    if inner.epsilon != outer.epsilon:
+        raise ValueError(
+            f"{type(outer).__name__} has epsilon={outer.epsilon}, and the {type(inner).__name__} inside it "
+            f"{inner.epsilon}; give both the same"
+        )
 
 
-def _raise_unless_finite(value: Tensor, gradient: Tensor, step: int) -> None:
-    if not bool(torch.isfinite(value).all() & torch.isfinite(gradient).all()):
+def raise_unless_finite(step: int, *found: Tensor) -> None:
+    """Refuse values that no attack can work with, so that a broken model is not taken for a robust one.
+
+    Raises:
+        FloatingPointError: one of them is not finite.
+    """
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in found):
         raise FloatingPointError(
             f"the objective or its gradient is not finite at step {step}: "
             "check the model for NaN weights, or attack in float32"
         )
 
 
-def _check(x: Tensor) -> None:
+def check_images(x: Tensor) -> None:
+    """Refuse what is no batch of images in [0, 1].
+
+    Raises:
+        ValueError: wrong shape, type or range.
+    """
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"images are a float tensor (batch, channels, height, width), not {tuple(x.shape)} {x.dtype}")
     if x.numel() == 0 or not bool(torch.isfinite(x).all()) or float(x.min()) < 0 or float(x.max()) > 1:

@@ -1,20 +1,22 @@
-"""Which perturbations are allowed: the l-infinity and l2 balls around the clean image, and the 8-bit grid."""
+"""Which perturbations are allowed: the l-infinity and l2 balls around the clean image, parts of it, the 8-bit grid."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, final, runtime_checkable
+from typing import Literal, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 Images = Float[Tensor, "b c h w"]
+Length = float | Float[Tensor, " b"]
+Norm = Literal["linf", "l2"]
 
 _BISECTIONS = 50
 
 # In float32 a perturbation of exactly k levels may read as k - 3e-5; with this slack it counts as k.
-_SLACK = 1e-4
+SLACK = 1e-4
 
 
 @runtime_checkable
@@ -34,8 +36,8 @@ class Ball(Protocol):
         """Return ``clean`` plus a random perturbation of norm up to ``radius``."""
         ...
 
-    def ascend(self, x: Images, gradient: Images, step: float) -> Images:
-        """Move ``x`` by the step of length ``step`` that raises a linear objective most."""
+    def ascend(self, x: Images, gradient: Images, step: Length) -> Images:
+        """Move ``x`` by the step of this length, one for all or one an image, that raises a linear objective most."""
         ...
 
     def round(self, x: Images, clean: Images) -> Images:
@@ -70,14 +72,14 @@ class Linf:
         uniform = torch.rand(clean.shape, generator=generator, device=generator.device).to(clean)
         return clean + (2.0 * uniform - 1.0) * radius
 
-    def ascend(self, x: Images, gradient: Images, step: float) -> Images:
-        return x + step * gradient.sign()
+    def ascend(self, x: Images, gradient: Images, step: Length) -> Images:
+        return x + (step.view(-1, 1, 1, 1) if isinstance(step, Tensor) else step) * gradient.sign()
 
     def round(self, x: Images, clean: Images) -> Images:
         # The nearest level, not the one towards the clean pixel: that would undo the last step of an attack whose
         # path is only as long as the radius, and at 1/255 all of it.
-        lowest = torch.ceil((clean - self.epsilon) * 255.0 - _SLACK)
-        highest = torch.floor((clean + self.epsilon) * 255.0 + _SLACK)
+        lowest = torch.ceil((clean - self.epsilon) * 255.0 - SLACK)
+        highest = torch.floor((clean + self.epsilon) * 255.0 + SLACK)
         return torch.round(x * 255.0).clamp(lowest, highest).clamp(0.0, 255.0) / 255.0
 
     def norm(self, perturbation: Images) -> Float[Tensor, " b"]:
@@ -116,13 +118,13 @@ class L2:
         length = radius * length ** (1 / clean[0].numel())
         return clean + direction * (length / self.norm(direction)).view(-1, 1, 1, 1)
 
-    def ascend(self, x: Images, gradient: Images, step: float) -> Images:
+    def ascend(self, x: Images, gradient: Images, step: Length) -> Images:
         return x + gradient * (step / self.norm(gradient).clamp_min(1e-30)).view(-1, 1, 1, 1)
 
     def round(self, x: Images, clean: Images) -> Images:
         # Each pixel towards its clean value, which never lengthens a perturbation; the nearest levels might.
         levels = x * 255.0
-        rounded = torch.where(x > clean, torch.floor(levels + _SLACK), torch.ceil(levels - _SLACK))
+        rounded = torch.where(x > clean, torch.floor(levels + SLACK), torch.ceil(levels - SLACK))
         return rounded.clamp(0.0, 255.0) / 255.0
 
     def norm(self, perturbation: Images) -> Float[Tensor, " b"]:
@@ -130,3 +132,80 @@ class L2:
 
     def _holds(self, perturbation: Images) -> Bool[Tensor, "b 1 1 1"]:
         return (self.norm(perturbation) <= self.epsilon).view(-1, 1, 1, 1)
+
+
+def ball_of(norm: Norm, epsilon: float) -> Linf | L2:
+    """Return the ball of a norm by its name."""
+    return Linf(epsilon) if norm == "linf" else L2(epsilon)
+
+
+@runtime_checkable
+class Region(Protocol):
+    """A part of an image, whatever its size."""
+
+    def mask(self, height: int, width: int) -> Bool[Tensor, "{height} {width}"]:
+        """Return True at the pixels that belong to the region."""
+        ...
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Rectangle:
+    """The pixels between two rows and two columns, given as shares of the height and the width.
+
+    Example:
+        >>> Rectangle().mask(4, 4).int().tolist()
+        [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    """
+
+    top: float = 0.25
+    left: float = 0.25
+    bottom: float = 0.75
+    right: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.top < self.bottom <= 1 and 0 <= self.left < self.right <= 1):
+            raise ValueError(f"a rectangle is top < bottom and left < right, shares of the sides in [0, 1], not {self}")
+
+    def mask(self, height: int, width: int) -> Bool[Tensor, "{height} {width}"]:
+        rows = (torch.arange(height) + 0.5) / height
+        columns = (torch.arange(width) + 0.5) / width
+        return ((rows >= self.top) & (rows < self.bottom))[:, None] & ((columns >= self.left) & (columns < self.right))
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Masked:
+    """The perturbations of another ball that leave every pixel outside a region as it is.
+
+    Example:
+        >>> clean = torch.full((1, 3, 4, 4), 0.5)
+        >>> moved = Masked(Linf(4 / 255), Rectangle()).project(clean + 1, clean) - clean
+        >>> (moved[0, 0] * 255).round().int().tolist()
+        [[0, 0, 0, 0], [0, 4, 4, 0], [0, 4, 4, 0], [0, 0, 0, 0]]
+    """
+
+    ball: Linf | L2
+    region: Region
+
+    @property
+    def epsilon(self) -> float:
+        return self.ball.epsilon
+
+    def project(self, x: Images, clean: Images) -> Images:
+        return self._within(self.ball.project(self._within(x, clean), clean), clean)
+
+    def random(self, clean: Images, generator: torch.Generator, radius: float) -> Images:
+        return self._within(self.ball.random(clean, generator, radius), clean)
+
+    def ascend(self, x: Images, gradient: Images, step: Length) -> Images:
+        return self.ball.ascend(x, self._within(gradient, torch.zeros_like(gradient)), step)
+
+    def round(self, x: Images, clean: Images) -> Images:
+        return self._within(self.ball.round(x, clean), clean)
+
+    def norm(self, perturbation: Images) -> Float[Tensor, " b"]:
+        return self.ball.norm(perturbation)
+
+    def _within(self, x: Images, otherwise: Images) -> Images:
+        return torch.where(self.region.mask(x.shape[-2], x.shape[-1]).to(x.device), x, otherwise)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import final
 
-from resolute.attacks.ascent import Ascent, Attack, Start
+from resolute.attacks.ascent import Ascent, GradientAttack, Start
 from resolute.attacks.ball import Linf
 from resolute.attacks.objective import FeatureDisruption, Objective
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FDA(Attack):
+class FDA(GradientAttack):
     """Feature disruptive attack (eq. 13): ``steps`` steps of ``epsilon / steps`` on the features alone.
 
     Args:

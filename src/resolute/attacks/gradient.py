@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, final
 
-from resolute.attacks.ascent import Ascent, Attack, Start
+from resolute.attacks.ascent import Ascent, GradientAttack, Start
 from resolute.attacks.ball import L2, Linf
 from resolute.attacks.objective import Objective, OutputShift
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FGSM(Attack):
+class FGSM(GradientAttack):
     """Fast gradient sign method (Goodfellow et al., ICLR 2015): one step to the border of the l-infinity ball.
 
     It starts within 1e-3/255 of the clean image, where the objective of eq. 14 has a gradient at all.
@@ -33,7 +33,7 @@ class FGSM(Attack):
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IFGSM(Attack):
+class IFGSM(GradientAttack):
     """Iterative FGSM for super-resolution (eq. 14; Choi et al., ICCV 2019): T steps of ``epsilon / T``.
 
     The whole path is only as long as the radius, so it starts within 1e-3/255 of the clean image: from a random point
@@ -69,7 +69,7 @@ class IFGSM(Attack):
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PGD(Attack):
+class PGD(GradientAttack):
     """Projected gradient descent (Madry et al., ICLR 2018): longer steps from random points of the ball.
 
     Args:

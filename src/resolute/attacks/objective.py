@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resolute.attacks.ball import Region
 from resolute.attacks.features import layer_outputs, resolve_layers
 
 Images = Float[Tensor, "b c h w"]
@@ -43,6 +44,35 @@ class OutputShift:
 
         def shift(x: Images) -> Float[Tensor, " b"]:
             return (model(x).float() - reference.float()).square().flatten(1).mean(dim=1)
+
+        return shift
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class RegionShift:
+    """Squared distance of the output from its clean value outside a region of the image, a mean over what is outside.
+
+    The partial attack of Choi et al. (ICCV 2019) perturbs the region and counts the damage on its complement.
+
+    Args:
+        region: of the low-resolution image.
+    """
+
+    region: Region
+
+    def bind(self, model: nn.Module, clean: Images) -> Bound:
+        with torch.no_grad():
+            reference = model(clean).float()
+        height, width = clean.shape[-2:]
+        outside = ~self.region.mask(height, width).to(clean.device)
+        for dim, ratio in enumerate((reference.shape[-2] // height, reference.shape[-1] // width)):
+            outside = outside.repeat_interleave(ratio, dim)
+        if not bool(outside.any()):
+            raise ValueError("the region covers the whole image and leaves nothing to measure on; choose a smaller one")
+
+        def shift(x: Images) -> Float[Tensor, " b"]:
+            return (model(x).float() - reference).square()[..., outside].flatten(1).mean(dim=1)
 
         return shift
 

@@ -3,45 +3,103 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from resolute.attacks.ascent import Attack, Precision
+from resolute.attacks.adaptive import Bits, read_density
+from resolute.attacks.apgd import APGD
+from resolute.attacks.ascent import Attack, GradientAttack, Precision, Start
+from resolute.attacks.ball import Norm, Rectangle
 from resolute.attacks.feature import FDA
 from resolute.attacks.gradient import FGSM, IFGSM, PGD
+from resolute.attacks.momentum import MIFGSM
+from resolute.attacks.noise import RandomNoise
 from resolute.attacks.objective import FeatureDisruption, FeatureShift, Objective, OutputShift
+from resolute.attacks.partial import Partial
+from resolute.attacks.square import Square
+from resolute.attacks.targeted import Picture, ReferenceShift, SavedOutput, TargetDistance, Truth
+from resolute.attacks.transfer import Source, Transfer, WarmStart, WorstOf
+from resolute.defences.loading import load_defended
 from resolute.errors import ConfigError
 
-ATTACKS: dict[str, type[Attack]] = {"fgsm": FGSM, "ifgsm": IFGSM, "pgd": PGD, "fda": FDA}
+ATTACKS: dict[str, type[Attack]] = {
+    "fgsm": FGSM,
+    "ifgsm": IFGSM,
+    "mifgsm": MIFGSM,
+    "pgd": PGD,
+    "apgd": APGD,
+    "fda": FDA,
+    "noise": RandomNoise,
+    "square": Square,
+}
+
+# Attacks around others, and what is inside where nothing else is said.
+AROUND: dict[str, tuple[str, ...]] = {
+    "transfer": ("pgd",),
+    "warm_start": ("pgd",),
+    "partial": ("ifgsm",),
+    "worst": ("pgd", "apgd", "fda"),
+}
+
+KINDS = (*ATTACKS, *AROUND)
 
 OBJECTIVES = ("output", "feature_shift", "feature_disruption")
+
+_OF_OBJECTIVES = ("objective", "reference", "target", "density", "layers")
+_OF_SEARCHES = ("steps", "restarts", "relative_step", "norm", "decay", "queries", "draws", "shape", "start")
 
 
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
 class AttackTable:
     """An attack without its budget, as written in TOML or on the command line; unset options keep their defaults.
 
+    Budgets are in levels of 255 for either norm: the largest change of a value for ``linf``; the Euclidean length of
+    the change over all pixels and channels for ``l2``, so that 127.5 there is a radius of 0.5 on the scale of [0, 1].
+
     Attributes:
-        kind: name in ``ATTACKS``.
+        kind: name in ``KINDS``.
         label: name in tables; the kind if empty.
         objective: what to climb instead of the attack's own objective.
-        layers: of a feature objective; empty for the model's feature layer.
-        steps, restarts, relative_step: see the attack.
+        layers: of a feature objective or of ``density``; empty for the model's feature layer.
+        reference: what the output is driven away from (eq. 14): the model's own clean output, ``self``; that output as
+            an 8-bit file holds it, ``self_u8``; the ground truth, ``hr``.
+        target: image file that the output is driven towards, stretched to its size.
+        density: ``NAME.density.pt`` of a regularised run, whose bits of the features are raised.
+        steps, restarts, relative_step, norm, decay, queries, draws, shape, start: see the attack.
+        source: model that ``transfer`` and ``warm_start`` search on, by name or file.
+        mask: top, left, bottom and right of what ``partial`` may change, as shares of the sides.
+        attacks: what is inside ``transfer``, ``partial``, ``worst`` and ``warm_start`` (there two: what finds the start
+            on the source, and what goes on from it). Without, other options go to the usual ones, see ``AROUND``.
 
     Example:
         >>> AttackTable(kind="pgd", steps=200, restarts=10).build(4 / 255).steps
         200
+        >>> AttackTable(kind="transfer", source="edsr-s", steps=20).build(4 / 255).attack.steps
+        20
     """
 
     kind: str
     label: str = ""
     objective: Literal["output", "feature_shift", "feature_disruption"] | None = None
     layers: tuple[str, ...] = ()
+    reference: Literal["self", "self_u8", "hr"] | None = None
+    target: str | None = None
+    density: str | None = None
     steps: Annotated[int | None, pydantic.Field(ge=1)] = None
     restarts: Annotated[int | None, pydantic.Field(ge=1)] = None
     relative_step: Annotated[float | None, pydantic.Field(gt=0, le=2)] = None
+    norm: Norm | None = None
+    decay: Annotated[float | None, pydantic.Field(ge=0)] = None
+    queries: Annotated[int | None, pydantic.Field(ge=1)] = None
+    draws: Annotated[int | None, pydantic.Field(ge=1)] = None
+    shape: Literal["both", "uniform", "signs"] | None = None
+    start: Start | None = None
+    source: str | None = None
+    mask: tuple[float, float, float, float] | None = None
+    attacks: tuple[AttackTable, ...] = ()
 
     @staticmethod
     def checked(**options: object) -> AttackTable:
@@ -56,6 +114,24 @@ class AttackTable:
             first = error.errors()[0]
             raise ConfigError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}") from None
 
+    @staticmethod
+    def typed(words: Sequence[str], **options: object) -> AttackTable:
+        """Return the table with further options written as ``NAME=VALUE``, lists with commas.
+
+        Raises:
+            ConfigError: as ``checked``, or a word that is no such pair.
+
+        Example:
+            >>> AttackTable.typed(["mask=0,0,0.5,1"], kind="partial").mask
+            (0.0, 0.0, 0.5, 1.0)
+        """
+        for word in words:
+            name, equals, value = word.partition("=")
+            if not equals or not name:
+                raise ConfigError(f"an option of an attack is NAME=VALUE, such as queries=500, not {word!r}")
+            options[name] = value.split(",") if name in ("mask", "layers") else value
+        return AttackTable.checked(**options)
+
     @property
     def name(self) -> str:
         """The label, or the kind where there is none."""
@@ -65,30 +141,118 @@ class AttackTable:
         """Return the attack at one budget.
 
         Raises:
-            ConfigError: no such attack, or an option that it does not have.
+            ConfigError: no such attack, an option that it does not have, or one that it needs and was not given.
+            CheckpointError, ImageError: a file that an option names cannot be read.
         """
+        if self.kind == "universal":
+            raise ConfigError(
+                "a universal perturbation is one for many images, and here each is attacked by itself; "
+                "use resolute.universal(model, images, epsilon) in Python"
+            )
+        if self.kind in AROUND:
+            return self._build_around(epsilon, precision)
         if self.kind not in ATTACKS:
-            raise ConfigError(f"no attack named {self.kind!r}; choose one of {', '.join(ATTACKS)}")
+            raise ConfigError(f"no attack named {self.kind!r}; choose one of {', '.join(KINDS)}")
         attack = ATTACKS[self.kind]
-        options: dict[str, object] = {
-            "steps": self.steps,
-            "restarts": self.restarts,
-            "relative_step": self.relative_step,
-            "objective": self._objective(),
-        }
-        given = {key: value for key, value in options.items() if value is not None}
-        surplus = given.keys() - {field.name for field in dataclasses.fields(attack)}
+        options = self._given(*_OF_SEARCHES, "source", "mask", "attacks")
+        objective = self._objective()
+        if objective is not None:
+            options["objective"] = objective
+        surplus = options.keys() - {field.name for field in dataclasses.fields(attack)}
         if surplus:
             raise ConfigError(f"{self.kind} has no option {sorted(surplus)[0]!r}")
-        return attack(epsilon=epsilon, precision=precision, **given)  # pyright: ignore[reportArgumentType]
+        try:
+            return attack(epsilon=epsilon, precision=precision, **options)  # pyright: ignore[reportArgumentType]
+        except ValueError as error:
+            raise ConfigError(f"{self.name}: {error}") from None
+
+    def _build_around(self, epsilon: float, precision: Precision) -> Attack:
+        foreign = {"transfer": "mask", "warm_start": "mask", "partial": "source"}.get(self.kind)
+        for option in ("source", "mask") if foreign is None else (foreign,):
+            if self._given(option):
+                raise ConfigError(f"{self.kind} has no option {option!r}")
+        inside = [table.build(epsilon, precision) for table in self._inside()]
+        verdict: Objective = OutputShift()
+        if self.target is not None or self.reference is not None:
+            verdict = self._objective() or verdict
+        try:
+            match self.kind:
+                case "worst":
+                    return WorstOf(epsilon=epsilon, precision=precision, attacks=tuple(inside), objective=verdict)
+                case "transfer":
+                    (attack,) = self._at_most(inside, 1)
+                    return Transfer(
+                        epsilon=epsilon, precision=precision, source=self._source(), attack=attack, objective=verdict
+                    )
+                case "warm_start":
+                    *scout, attack = self._at_most(inside, 2)
+                    return WarmStart(
+                        epsilon=epsilon,
+                        precision=precision,
+                        source=self._source(),
+                        scout=scout[0] if scout else None,
+                        attack=self._climbing(attack),
+                    )
+                case _:
+                    (attack,) = self._at_most(inside, 1)
+                    return Partial(
+                        epsilon=epsilon,
+                        precision=precision,
+                        attack=self._climbing(attack),
+                        region=Rectangle(*self.mask) if self.mask else Rectangle(),
+                        objective=self._objective(),
+                    )
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"{self.name}: {error}") from None
+
+    def _inside(self) -> tuple[AttackTable, ...]:
+        own = self._given(*_OF_OBJECTIVES, *_OF_SEARCHES)
+        if self.attacks:
+            if own:
+                raise ConfigError(f"{self.kind} has attacks inside: give {next(iter(own))!r} to them")
+            return self.attacks
+        return tuple(AttackTable.checked(kind=kind, **own) for kind in AROUND[self.kind])
+
+    def _given(self, *names: str) -> dict[str, object]:
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, ())}
+
+    def _source(self) -> Source:
+        if self.source is None:
+            raise ConfigError(f"{self.kind} needs a source: the name or the file of the model to search on")
+        return Source(load_defended(self.source))
+
+    def _at_most(self, inside: list[Attack], most: int) -> list[Attack]:
+        if len(inside) > most:
+            raise ConfigError(f"{self.kind} holds at most {most} attack{'s' if most > 1 else ''}, not {len(inside)}")
+        return inside
+
+    def _climbing(self, attack: Attack) -> GradientAttack:
+        if not isinstance(attack, GradientAttack):
+            raise ConfigError(f"{self.kind} needs an attack inside that climbs by gradients, not {attack!r}")
+        return attack
 
     def _objective(self) -> Objective | None:
-        if self.objective == "output" and not self.layers:
-            return OutputShift()
-        if self.objective == "feature_shift":
+        named = self._given("objective", "reference", "target", "density")
+        if len(named) > 1:
+            raise ConfigError(f"{self.kind} climbs one objective: choose between {' and '.join(named)}")
+        if self.target is not None:
+            objective: Objective | None = TargetDistance(Picture.read(self.target))
+        elif self.density is not None:
+            if len(self.layers) > 1:
+                raise ConfigError("a density is of one layer; name that one alone")
+            return Bits(read_density(self.density), layer="".join(self.layers))
+        elif self.reference is not None:
+            references = {"self_u8": SavedOutput(), "hr": Truth()}
+            known = references.get(self.reference)
+            objective = ReferenceShift(known) if known is not None else OutputShift()
+        elif self.objective == "feature_shift":
             return FeatureShift(self.layers)
-        if self.objective == "feature_disruption" or (self.layers and self.kind == "fda" and self.objective is None):
+        elif self.objective == "feature_disruption" or (self.layers and self.kind == "fda" and self.objective is None):
             return FeatureDisruption(self.layers)
+        else:
+            objective = OutputShift() if self.objective == "output" else None
         if self.layers:
             raise ConfigError(f"{self.kind} climbs the output and has no layers; set objective to a feature objective")
-        return None
+        return objective

@@ -6,10 +6,10 @@ import signal
 import sys
 
 from resolute import runtime
-from resolute.cli import attacking, certifying, training, viewing
+from resolute.cli import attacking, certifying, checking, training, viewing
 from resolute.cli.app import app
 
-__all__ = ["app", "attacking", "certifying", "main", "training", "viewing"]
+__all__ = ["app", "attacking", "certifying", "checking", "main", "training", "viewing"]
 
 
 def main() -> None:

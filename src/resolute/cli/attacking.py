@@ -10,10 +10,10 @@ import typer
 from rich.markup import escape
 
 from resolute import runtime
-from resolute.attacks.registry import ATTACKS, OBJECTIVES, AttackTable
+from resolute.attacks.registry import KINDS, OBJECTIVES, AttackTable
 from resolute.cli.app import Device, Out, Precision, Seed, app, guarded, parse_epsilon
+from resolute.defences import load_defended
 from resolute.errors import ConfigError
-from resolute.models.registry import load
 from resolute.studies.demonstration import certification, write_photographs
 from resolute.studies.export import write_outputs
 from resolute.studies.kinds import read_study, with_options
@@ -21,7 +21,7 @@ from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.store import Record
 from resolute.studies.study import Study
 from resolute.tables import results_table
-from resolute.terminal import certify_images, console, run_kind, shown_progress
+from resolute.terminal import certify_images, console, run_kind, show_results, shown_progress
 
 
 @app.command(epilog="Example:  [bold]resolute demo[/bold]")
@@ -41,12 +41,16 @@ def demo(out: Out = Path("runs/demo"), device: Device = "auto", precision: Preci
 def attack(
     model: Annotated[str, typer.Argument(help="Built-in name (see `resolute models`) or a weights file.")],
     images: Annotated[list[Path], typer.Argument(help="Low-resolution images, or folders of them.")],
-    kind: Annotated[str, typer.Option("--attack", help=f"One of {', '.join(ATTACKS)}.")] = "ifgsm",
+    kind: Annotated[str, typer.Option("--attack", help=f"One of {', '.join(KINDS)}.")] = "ifgsm",
     epsilon: Annotated[str, typer.Option(help="Largest change of a pixel, as 4/255 or 0.0157.")] = "4/255",
     steps: Annotated[int | None, typer.Option(help="Gradient steps; the attack's own number if not given.")] = None,
     restarts: Annotated[int | None, typer.Option(help="Independent runs; the worst case is kept.")] = None,
     objective: Annotated[str | None, typer.Option(help=f"Climb this instead: {', '.join(OBJECTIVES)}.")] = None,
     layer: Annotated[list[str] | None, typer.Option(help="Layer of a feature objective; may be repeated.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="More of the attack, as queries=500, source=edsr-s or mask=0,0,0.5,1; may be repeated."),
+    ] = None,
     ground_truth: Annotated[
         bool, typer.Option(help="The images are high-resolution: shrink them first, and measure against them.")
     ] = False,
@@ -61,8 +65,8 @@ def attack(
     figures belong to the files as saved.
     """
     with guarded():
-        table = AttackTable.checked(
-            kind=kind, objective=objective, layers=tuple(layer or ()), steps=steps, restarts=restarts
+        table = AttackTable.typed(
+            option or (), kind=kind, objective=objective, layers=tuple(layer or ()), steps=steps, restarts=restarts
         )
         study = Study(
             name="attack",
@@ -71,7 +75,7 @@ def attack(
             epsilons=(round(parse_epsilon(epsilon) * 255, 6),),
             images=tuple(str(image) for image in images),
             high_resolution=ground_truth,
-            scale=load(model).scale,
+            scale=load_defended(model).scale,
             seed=seed,
         )
         records = run_cells(study, out, device, precision)
@@ -84,7 +88,8 @@ def attack(
 def study(
     source: Annotated[str, typer.Argument(help="A study in TOML, or the name of a built-in one.")],
     images: Annotated[
-        list[Path] | None, typer.Option(help="Images or folders, instead of the study's; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Images, folders, or NAME=FOLDER of a data set, instead of the study's; may be repeated."),
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Models, instead of the study's; may be repeated.")] = None,
     every: Annotated[int | None, typer.Option(help="Take each n-th image only.", min=1)] = None,
@@ -92,19 +97,28 @@ def study(
         list[str] | None, typer.Option(help="Budgets, such as 4/255, instead of the study's; may be repeated.")
     ] = None,
     samples: Annotated[int | None, typer.Option(help="Noisy copies behind a smoothed score.", min=1)] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A first answer in minutes: fewer images, budgets and steps, no data needed."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/NAME if not given.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
     """Run a grid of models, attacks, budgets and images; print a table and write a report.
 
-    Runs into one folder add up: start with every tenth image, and go on with all of them.
+    Runs into one folder add up: start with every tenth image, and go on with all of them. Data sets that a study names
+    are looked for in the folder that RESOLUTE_DATA names; --quick does without.
     """
     with guarded():
         planned = read_study(source)
+        if quick and not isinstance(planned, Study):
+            raise ConfigError(f"the study {planned.name} has no quick form; leave out --quick")
+        if quick and isinstance(planned, Study):
+            planned = planned.quickly()
         budgets = tuple(round(parse_epsilon(text) * 255, 6) for text in budget or ())
         options: dict[str, tuple[str, object]] = {
-            "--images": ("images", tuple(str(path) for path in images or ())),
+            "--images": ("images", tuple(images or ())),
             "--model": ("restorers" if isinstance(planned, MetricAsLoss) else "models", tuple(model or ())),
             "--every": ("every", every),
             "--budget": ("epsilons", budgets),
@@ -123,12 +137,9 @@ def study(
 def run_study(study: Study, out: Path, device: str, precision: str) -> Path:
     """Run a study, print what came out, write its report and return its path."""
     from resolute.report import write_report
-    from resolute.report.tables import pairings
 
     records = run_cells(study, out, device, precision)
-    console.print(results_table(records))
-    for pairing in pairings(records):
-        console.print(pairing.verdict, highlight=False)
+    show_results(study, records, out)
     page = write_report([out], out / "report.html")
     console.print(f"report: [bold]{escape(str(page))}[/bold]")
     return page

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from resolute.cli.app import app, guarded
+from resolute.defences import load_defended
 from resolute.models.registry import built_in_models, load
 from resolute.models.scorers import built_in_scorers, load_scorer
 from resolute.tables import model_details, models_table, scorers_table
@@ -26,7 +27,7 @@ def models(
             if built_in_scorers():
                 console.print(scorers_table([load_scorer(name) for name in built_in_scorers()]))
         else:
-            console.print(model_details(load(model)))
+            console.print(model_details(load_defended(model)))
 
 
 @app.command(epilog="Example:  [bold]resolute report runs/demo[/bold]")

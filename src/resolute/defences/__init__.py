@@ -1,5 +1,32 @@
 """Defences: what makes a model harder to move."""
 
+from resolute.defences.calibration import match_clean_psnr
 from resolute.defences.entropy import ChannelDensity, EntropyRegularizer
+from resolute.defences.loading import load_defended
+from resolute.defences.resizing import RandomResizing
+from resolute.defences.wrappers import (
+    Defended,
+    EightBit,
+    LowPass,
+    Mixture,
+    OutputBlur,
+    SelfEnsemble,
+    surrogate,
+    undefended,
+)
 
-__all__ = ["ChannelDensity", "EntropyRegularizer"]
+__all__ = [
+    "ChannelDensity",
+    "Defended",
+    "EightBit",
+    "EntropyRegularizer",
+    "LowPass",
+    "Mixture",
+    "OutputBlur",
+    "RandomResizing",
+    "SelfEnsemble",
+    "load_defended",
+    "match_clean_psnr",
+    "surrogate",
+    "undefended",
+]

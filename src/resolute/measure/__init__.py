@@ -8,7 +8,7 @@ from resolute.measure.agreement import (
     plcc_logistic,
     srocc,
 )
-from resolute.measure.clever import Clever, clever
+from resolute.measure.clever import Clever, clever, clever_power
 from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
 from resolute.measure.intervals import Interval, bootstrap_mean
 
@@ -20,6 +20,7 @@ __all__ = [
     "agreement_of",
     "bootstrap_mean",
     "clever",
+    "clever_power",
     "plcc",
     "plcc_logistic",
     "psnr_rgb",

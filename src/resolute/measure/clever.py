@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 
 import torch
@@ -12,18 +13,29 @@ from torch import Tensor, nn
 from resolute.attacks.ascent import frozen
 from resolute.randomness import generator_for
 
+Shifts = Float[Tensor, "b c h w"]
+Steepness = Callable[[Shifts], tuple[Float[Tensor, " b"], Shifts]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Clever:
-    """The index of one image, and what it was taken from.
+    """The index of one image, what it was taken from, and what it cost.
 
     Attributes:
         index: the largest gradient norm found; larger is more vulnerable. An estimate from samples, not a bound.
-        gradient_norms: ``(samples,)`` l1 norms of the gradients, in the order of the draws.
+        gradient_norms: ``(gradients,)`` l1 norms of the gradients, draw by draw; of ``clever_power`` start by start,
+            and for each from its draw to its last step.
+        seconds: what it took.
     """
 
     index: float
-    gradient_norms: Float[Tensor, " samples"]
+    gradient_norms: Float[Tensor, " gradients"]
+    seconds: float
+
+    @property
+    def gradients(self) -> int:
+        """Gradients taken, each the cost of a forward pass and a backward pass to the image."""
+        return len(self.gradient_norms)
 
 
 def clever(
@@ -60,27 +72,109 @@ def clever(
         >>> result.gradient_norms.shape, result.index == result.gradient_norms.max().item()
         (torch.Size([4]), True)
     """
+    if samples < 1:
+        raise ValueError("samples are at least 1")
+
+    def draw(first: int, last: int, steepness: Steepness) -> Tensor:
+        norms, _ = steepness(_draws(image, radius, seed, first, last))
+        return norms
+
+    return _index(model, image, samples, 1, radius, batch, progress, draw)
+
+
+def clever_power(
+    model: nn.Module,
+    image: Float[Tensor, "1 c h w"],
+    *,
+    steps: int = 10,
+    starts: int = 4,
+    radius: float = 1 / 255,
+    batch: int = 1,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Clever:
+    """Return the quantity of eq. 15 where repeated steps ``Δ <- radius * sign(gradient)`` from a few draws lead.
+
+    Draws hardly explore: their gradient norms are all alike. A step goes to the corner of the cube where the distance
+    is largest if the model is linear; for a linear model neither it nor the gradient norm ever falls, which makes this
+    the power method for the norm of a matrix from l-infinity to l2 (Boyd 1974). The first starts are the first draws of
+    ``clever`` at the same seed, so that the index is never below what those give.
+
+    Args:
+        model: a differentiable module; it comes back as it was.
+        image: one clean image in [0, 1].
+        steps: after each draw.
+        starts: draws to start from.
+        radius: alpha_c, 1/255 in the paper.
+        batch: starts evaluated together; it changes no number.
+        seed: of the draws.
+        progress: called with (gradients done, gradients in all).
+
+    Raises:
+        ValueError: not one image, or no starts, a negative number of steps, or no radius.
+        FloatingPointError: a gradient is not finite.
+
+    Example:
+        >>> from resolute.models import Bicubic
+        >>> image = torch.full((1, 3, 6, 6), 0.5)
+        >>> found = clever_power(Bicubic(scale=2), image, steps=3, starts=2)
+        >>> found.gradients, found.index >= clever(Bicubic(scale=2), image, samples=2).index
+        (8, True)
+    """
+    if starts < 1 or steps < 0:
+        raise ValueError("starts are at least 1, and steps not negative")
+
+    def climb(first: int, last: int, steepness: Steepness) -> Tensor:
+        shifts = _draws(image, radius, seed, first, last)
+        path: list[Tensor] = []
+        for _ in range(steps + 1):
+            norms, gradient = steepness(shifts)
+            path.append(norms)
+            shifts = radius * gradient.sign()
+        return torch.stack(path, dim=1).flatten()
+
+    return _index(model, image, starts, steps + 1, radius, batch, progress, climb)
+
+
+def _index(
+    model: nn.Module,
+    image: Float[Tensor, "1 c h w"],
+    starts: int,
+    each: int,
+    radius: float,
+    batch: int,
+    progress: Callable[[int, int], None] | None,
+    visit: Callable[[int, int, Steepness], Tensor],
+) -> Clever:
+    """Visit the starts a batch at a time, and gather the gradient norms seen, ``each`` a start."""
     if image.ndim != 4 or image.shape[0] != 1:
         raise ValueError(f"CLEVER is an index of one image (1, channels, height, width), not {tuple(image.shape)}")
-    if samples < 1 or batch < 1 or radius <= 0:
-        raise ValueError("samples and batch are at least 1, and radius is positive")
-    norms = torch.empty(samples)
+    if batch < 1 or radius <= 0:
+        raise ValueError("batch is at least 1, and radius is positive")
+    began = time.perf_counter()
+    seen: list[Tensor] = []
     with frozen(model), torch.enable_grad():
         with torch.no_grad():
             clean = model(image)
-        for first in range(0, samples, batch):
-            draws = range(first, min(first + batch, samples))
-            shifts = torch.cat([_uniform(image, radius, seed, j) for j in draws]).requires_grad_()
+
+        def steepness(shifts: Shifts) -> tuple[Float[Tensor, " b"], Shifts]:
+            shifts = shifts.requires_grad_()
             moved = torch.linalg.vector_norm((model(image + shifts) - clean).flatten(1), dim=1)
             (gradient,) = torch.autograd.grad(moved.sum(), shifts)
-            norms[first : draws.stop] = gradient.abs().flatten(1).sum(dim=1).cpu()
+            return gradient.abs().flatten(1).sum(dim=1).cpu(), gradient
+
+        for first in range(0, starts, batch):
+            last = min(first + batch, starts)
+            seen.append(visit(first, last, steepness))
             if progress is not None:
-                progress(draws.stop, samples)
+                progress(last * each, starts * each)
+    norms = torch.cat(seen).float()
     if not bool(norms.isfinite().all()):
         raise FloatingPointError("a gradient is not finite: check the model for NaN weights")
-    return Clever(norms.max().item(), norms)
+    return Clever(norms.max().item(), norms, time.perf_counter() - began)
 
 
-def _uniform(image: Tensor, radius: float, seed: int, draw: int) -> Tensor:
-    unit = torch.rand(image.shape, generator=generator_for(seed, "clever", draw))
-    return ((2 * unit - 1) * radius).to(image)
+def _draws(image: Tensor, radius: float, seed: int, first: int, last: int) -> Tensor:
+    """Return the uniform draws from ``first`` up to ``last``, each from a stream of its own."""
+    units = [torch.rand(image.shape, generator=generator_for(seed, "clever", j)) for j in range(first, last)]
+    return ((2 * torch.cat(units) - 1) * radius).to(image)

@@ -16,6 +16,8 @@ Figure = dict[str, object]
 # Of middling lightness, so that they are readable on white as well as on black.
 PALETTE = ("#d9622b", "#2f86d0", "#2c9c69", "#ae5fc4", "#b78a00", "#d64f84", "#5a9ea8", "#8f6b4a", "#5560a8")
 GREY = "#8b8f96"
+# More models than this have their legend below the chart.
+MANY = 5
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "pentagon")
 
 
@@ -36,11 +38,11 @@ class Chart:
     figure: Figure
 
 
-def budget_charts(rows: Sequence[Row]) -> list[Chart]:
+def budget_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
     """Draw SR-PSNR against the budget, one chart an attack (the paper's figure 2)."""
     ends, axis = _budget_axis(rows)
     plot = _Plot(
-        "budget",
+        f"{prefix}budget",
         "SR-PSNR against budget",
         lambda row: row.level,
         lambda row: row.sr_psnr,
@@ -52,11 +54,11 @@ def budget_charts(rows: Sequence[Row]) -> list[Chart]:
     return plot.charts(rows)
 
 
-def distance_charts(rows: Sequence[Row]) -> list[Chart]:
+def distance_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
     """Draw how far SR-PSNR lies above the bicubic line, which is steeper than models differ; one chart an attack."""
     ends, axis = _budget_axis(rows)
     plot = _Plot(
-        "distance",
+        f"{prefix}distance",
         "SR-PSNR above the bicubic line against budget",
         lambda row: row.level,
         lambda row: None if row.sr_psnr is None else row.sr_psnr - bicubic_line(row.level),
@@ -68,11 +70,11 @@ def distance_charts(rows: Sequence[Row]) -> list[Chart]:
     return plot.charts(rows)
 
 
-def trade_off_charts(rows: Sequence[Row]) -> list[Chart]:
+def trade_off_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
     """Draw LR-PSNR against SR-PSNR, one chart an attack and one point a budget (the paper's figures 5a and 5b)."""
-    ends = _range(rows, lambda row: row.lr_psnr)
+    ends = span(rows, lambda row: row.lr_psnr)
     plot = _Plot(
-        "trade-off",
+        f"{prefix}trade-off",
         "SR-PSNR against LR-PSNR",
         lambda row: row.lr_psnr,
         lambda row: row.sr_psnr,
@@ -110,13 +112,16 @@ class _Plot:
 
     def charts(self, rows: Sequence[Row]) -> list[Chart]:
         # One range for all attacks, so that charts side by side can be compared by eye.
-        layout = layout_of(self.axis, {"title": {"text": self.y_title}, "range": _range(rows, self.y)})
+        layout = layout_of(self.axis, {"title": {"text": self.y_title}, "range": span(rows, self.y)})
         return [
             Chart(
                 f"{self.id}-{number}",
                 title(attack),
                 f"{self.what} under {title(attack)}, one curve a model; the figures are in the tables.",
-                {"data": [*self._curves(rows, attack), self.line], "layout": layout},
+                {
+                    "data": [*self._curves(rows, attack), self.line],
+                    "layout": roomy(layout, len({row.model for row in rows})),
+                },
             )
             for number, attack in enumerate(dict.fromkeys(row.attack for row in rows))
         ]
@@ -145,11 +150,22 @@ class _Plot:
 def _style(model: str, models: Sequence[str]) -> Figure:
     if model == BICUBIC:
         return {"line": {"color": GREY, "width": 2, "dash": "dot"}, "marker": {"size": 5, "symbol": "circle-open"}}
+    colour, marker = look_of(model, models)
+    return {"line": {"color": colour, "width": 2}, "marker": {"size": 8, "symbol": marker}}
+
+
+def look_of(model: str, models: Sequence[str]) -> tuple[str, str]:
+    """Return the colour and the marker of a model among others: up to 81 models, no two have both in common.
+
+    Example:
+        >>> look_of("b", ["a", "b"])
+        ('#2f86d0', 'square')
+    """
+    if model == BICUBIC:
+        return GREY, "circle-open"
     rank = [name for name in models if name != BICUBIC].index(model)
-    return {
-        "line": {"color": PALETTE[rank % len(PALETTE)], "width": 2},
-        "marker": {"size": 8, "symbol": MARKERS[rank % len(MARKERS)]},
-    }
+    # Every round through the colours starts at another marker.
+    return PALETTE[rank % len(PALETTE)], MARKERS[(rank + rank // len(PALETTE)) % len(MARKERS)]
 
 
 def _line(x: list[float], y: list[float]) -> Figure:
@@ -189,7 +205,21 @@ def layout_of(x: Figure, y: Figure) -> Figure:
     }
 
 
-def _range(rows: Sequence[Row], read: Callable[[Row], float | None]) -> list[float]:
+def roomy(layout: Figure, models: int) -> Figure:
+    """Return a layout whose legend has room for the models: below the axes and on lines of their own where many."""
+    if models <= MANY:
+        return layout
+    # Two columns on a telephone, more where there is room.
+    lines = 20 * math.ceil((models + 1) / 2)
+    return layout | {
+        "height": 400 + lines,
+        "legend": {"orientation": "h", "x": 0, "y": -0.21, "yanchor": "top", "entrywidth": 150, "maxheight": 1},
+        "margin": {"l": 52, "r": 12, "t": 8, "b": 60 + lines},
+    }
+
+
+def span(rows: Sequence[Row], read: Callable[[Row], float | None]) -> list[float]:
+    """Return the ends of an axis that shows all values with some room around them."""
     values = [value for row in rows if (value := read(row)) is not None and math.isfinite(value)]
     if not values:
         return [0.0, 1.0]

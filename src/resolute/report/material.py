@@ -11,11 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resolute.attacks.features import layer_outputs
-from resolute.errors import CheckpointError, ImageError
-from resolute.images import SAMPLE_NAMES, find_images, image_sha256, read_image, sample_image
+from resolute.defences import load_defended
+from resolute.errors import CheckpointError, ConfigError, ImageError
+from resolute.images import image_sha256, read_image
 from resolute.models.base import Card, Restorer
-from resolute.models.registry import load
 from resolute.report.source import Evidence
 from resolute.studies.cell import Subject
 from resolute.studies.store import Record
@@ -61,12 +60,12 @@ class Material:
         self._origins = evidence.origins
         self._models: dict[str, Restorer] = {}
         self._subjects: dict[str, Subject] = {}
-        self._clean: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+        self._clean: dict[tuple[str, str, str], tuple[Tensor, Tensor]] = {}
         studied = [model for source in evidence.sources if source.study is not None for model in source.study.models]
         for model in dict.fromkeys(str(model) for model in (*models, *studied)):
             try:
-                restorer = load(model)
-            except CheckpointError:
+                restorer = load_defended(model)
+            except (CheckpointError, ConfigError):
                 continue
             assert restorer.card is not None
             if restorer.card.sha256:
@@ -78,16 +77,20 @@ class Material:
         Raises:
             MissingError: no model has these weights.
         """
-        if record.weights not in self._models:
+        known = self._models.get(record.weights)
+        if known is None:
             raise MissingError(
                 f"The weights of {record.model} (sha256 {record.weights[:12]}…) are not where the study found them, or "
                 "have changed since, so its pictures are left out."
             )
-        return self._models[record.weights]
+        return known
 
-    def card(self, weights: str) -> Card | None:
-        """Return the facts about the model with these weights, None where it is not to be had."""
-        return self._models[weights].card if weights in self._models else None
+    def card(self, record: Record) -> Card | None:
+        """Return the facts about the model of a record, None where it is not to be had."""
+        try:
+            return self.model(record).card
+        except MissingError:
+            return None
 
     def subject(self, record: Record) -> Subject:
         """Return the clean input of a record, known by the sha256 of its pixels.
@@ -134,7 +137,8 @@ class Material:
         Raises:
             MissingError: the model or one of the inputs is not to be had.
         """
-        model, attacked, key = self.model(record), self.attacked(record), (record.weights, record.pixels)
+        model, attacked = self.model(record), self.attacked(record)
+        key = (record.model, record.weights, record.pixels)
         if key not in self._clean:
             self._clean[key] = _upscale(model, self.subject(record).low)
         return Passage(record, model.scale, attacked, *self._clean[key], *_upscale(model, attacked))
@@ -142,18 +146,17 @@ class Material:
 
 def _upscale(model: Restorer, x: Float[Tensor, "1 3 h w"]) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        (phi,) = layer_outputs(model, x, (model.feature_layer,))
-        return phi, model.reconstruct(phi)
+        return model.features(x), model(x)
 
 
 def _subjects(study: Study, name: str) -> list[Subject]:
     """Read the images of one name only: a study can be about hundreds."""
+    # Of files that share a name, a study numbers the later ones; and a folder may hold records of a denser choice.
+    stems = (name, name.rpartition("-")[0])
     try:
-        if study.images == ("samples",):
-            return [study.prepare(name, sample_image(name))] if name in SAMPLE_NAMES else []
-        paths = find_images([Path(image) for image in study.images])
-        # Of files that share a name, a study numbers the later ones.
-        stems = (name, name.rpartition("-")[0])
-        return [study.prepare(name, read_image(path)) for path in paths if path.stem in stems]
+        photos = dataclasses.replace(study, every=1).photos()
+        return [
+            study.prepare(name, p.read(), p.dataset) for p in photos if (p.path.stem if p.path else p.name) in stems
+        ]
     except ImageError:
         return []

@@ -13,13 +13,14 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from resolute.files import write_text
-from resolute.report import tables, text
-from resolute.report.charts import budget_charts, distance_charts, trade_off_charts
+from resolute.report import published, tables, text
 from resolute.report.encode import COLOUR_BAR
 from resolute.report.material import Material
+from resolute.report.parts import parts_of
 from resolute.report.pictures import gallery
 from resolute.report.source import Evidence, read_folders, without_budget
-from resolute.studies.summary import summarize, worst_case
+from resolute.studies.claims import summary_of
+from resolute.studies.summary import level_of
 
 
 def write_report(folders: Sequence[Path], out: Path, *, models: Sequence[str | Path] = ()) -> Path:
@@ -46,10 +47,7 @@ def write_report(folders: Sequence[Path], out: Path, *, models: Sequence[str | P
 
 
 def _render(evidence: Evidence, material: Material) -> str:
-    records = evidence.records
-    rows, pairings = summarize(records), tables.pairings(records)
-    attacks = list(dict.fromkeys(record.attack for record in records))
-    budgets, distances, trade_offs = budget_charts(rows), distance_charts(rows), trade_off_charts(rows)
+    records, parts = evidence.records, parts_of(evidence)
     shown = gallery(evidence, material)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -60,9 +58,16 @@ def _render(evidence: Evidence, material: Material) -> str:
         "doubt": text.doubt,
         "share": text.share,
         "attack": text.title,
+        "signed": text.signed,
+        "claimed": published.claimed,
+        "found": published.found,
+        "tally": summary_of,
     }
     data = {
-        "charts": {chart.id: chart.figure for chart in [*budgets, *distances, *trade_offs]},
+        "charts": {chart.id: chart.figure for part in parts for chart in part.charts},
+        "overview": {
+            part.prefix: [[chart.figure for chart in charts] for charts in part.overview.values()] for part in parts
+        },
         "cases": [dataclasses.asdict(case) for case in shown.cases],
         "pictures": shown.album.uris,
     }
@@ -72,23 +77,21 @@ def _render(evidence: Evidence, material: Material) -> str:
         sources=evidence.sources,
         notes=evidence.notes,
         images=list(dict.fromkeys(record.image for record in records)),
-        levels=sorted({row.level for row in rows}),
-        attacks=attacks,
-        models={record.model: (record.weights, material.card(record.weights)) for record in records},
+        levels=sorted({row.level for part in parts for row in part.rows}),
+        attacks=list(dict.fromkeys(record.attack for record in records)),
+        models={record.model: (record.weights, material.card(record)) for record in records},
         configurations={record.attack: without_budget(record.configuration) for record in records},
+        conventions={key: value for source in evidence.sources for key, value in source.conventions.items()},
         seeds=sorted({record.seed for record in records}),
         minutes=sum(record.seconds for record in records) / 60,
         gradients=sum(record.gradients for record in records),
-        incomplete=len({row.images for row in rows}) > 1,
-        unmoved=any(row.unmoved for row in rows),
+        incomplete=any(len({row.images for row in part.rows}) > 1 for part in parts),
+        unmoved=any(row.unmoved for part in parts for row in part.rows),
         has_truth=any(record.clean_psnr_y is not None for record in records),
-        pairings=pairings,
-        fragile=None if pairings else tables.most_fragile(records),
-        blocks=tables.blocks(rows),
-        worst=tables.blocks(summarize(worst_case(records))) if len(attacks) > 1 else [],
-        budget_charts=budgets,
-        distance_charts=distances,
-        trade_off_charts=trade_offs,
+        parts=parts,
+        main=max(parts, key=lambda part: part.images),
+        headline=tables.headline_level(level_of(record) for record in records),
+        questions=list(dict.fromkeys(s.study.question for s in evidence.sources if s.study and s.study.question)),
         gallery=shown,
         colour_bar=COLOUR_BAR,
         style=Markup(asset("page.css")),

@@ -13,6 +13,7 @@ import pydantic
 
 from resolute.errors import ConfigError
 from resolute.provenance import Provenance
+from resolute.studies.steepness import Index, read_indices
 from resolute.studies.store import Record, Store
 from resolute.studies.study import Study
 
@@ -27,6 +28,8 @@ class Source:
         study: what was asked for; None where ``study.json`` is missing or of another version.
         table: the same as written, for display.
         provenance: None where ``study.json`` does not say.
+        conventions: what the papers leave open, as it was in this run; empty where ``study.json`` does not say.
+        indices: CLEVER, where it was taken.
     """
 
     store: Store
@@ -34,6 +37,8 @@ class Source:
     study: Study | None
     table: dict[str, object]
     provenance: Provenance | None
+    conventions: dict[str, str]
+    indices: list[Index]
 
     @property
     def name(self) -> str:
@@ -50,12 +55,14 @@ class Evidence:
         records: merged.
         origins: for the key of each record its folder, and the record as stored there.
         notes: what a reader of the page must know about the merger.
+        indices: CLEVER, merged.
     """
 
     sources: list[Source]
     records: list[Record]
     origins: dict[str, tuple[Source, Record]]
     notes: list[str]
+    indices: list[Index]
 
 
 def read_folders(folders: Sequence[Path]) -> Evidence:
@@ -70,6 +77,7 @@ def read_folders(folders: Sequence[Path]) -> Evidence:
     models, attacks, images = _Names(), _Names(), _Names()
     origins: dict[str, tuple[Source, Record]] = {}
     merged: dict[str, Record] = {}
+    indices: dict[str, Index] = {}
     for source in sources:
         for record in source.records:
             origins.setdefault(record.key, (source, record))
@@ -78,6 +86,10 @@ def read_folders(folders: Sequence[Path]) -> Evidence:
                 model=models.name(record.model, record.weights),
                 attack=attacks.name(record.attack, (without_budget(record.configuration), record.seed)),
                 image=images.name(record.image, record.pixels),
+            )
+        for index in source.indices:
+            indices[index.key] = dataclasses.replace(
+                index, model=models.name(index.model, index.weights), image=images.name(index.image, index.pixels)
             )
     notes = [
         *models.notes("model", "weights"),
@@ -89,7 +101,7 @@ def read_folders(folders: Sequence[Path]) -> Evidence:
             if source.study is None
         ),
     ]
-    return Evidence(sources, list(merged.values()), origins, notes)
+    return Evidence(sources, list(merged.values()), origins, notes, list(indices.values()))
 
 
 def without_budget(configuration: str) -> str:
@@ -99,7 +111,7 @@ def without_budget(configuration: str) -> str:
         >>> without_budget("FDA(epsilon=0.0156, steps=50)")
         'FDA(epsilon=…, steps=50)'
     """
-    return re.sub(r"\bepsilon=[^,)]*", "epsilon=…", configuration, count=1)
+    return re.sub(r"\bepsilon=[^,)]*", "epsilon=…", configuration)
 
 
 def _read_folder(folder: Path) -> Source:
@@ -122,8 +134,16 @@ def _read_folder(folder: Path) -> Source:
         provenance = pydantic.TypeAdapter(Provenance).validate_python(facts.get("provenance"))
     except pydantic.ValidationError:
         provenance = None
+    said: object = facts.get("conventions")
+    conventions = cast("dict[str, object]", said) if isinstance(said, dict) else {}
     return Source(
-        store, records, study, cast("dict[str, object]", table) if isinstance(table, dict) else {}, provenance
+        store,
+        records,
+        study,
+        cast("dict[str, object]", table) if isinstance(table, dict) else {},
+        provenance,
+        {str(key): str(value) for key, value in conventions.items()},
+        read_indices(folder),
     )
 
 

@@ -40,13 +40,15 @@ class Pairing:
 
 
 def find_pairs(models: Sequence[str]) -> list[tuple[str, str]]:
-    """Return all (plain, defended) pairs: names of which the second is the first plus a suffix.
+    """Return all (plain, defended) pairs: names of which the second is the first plus a suffix after ``-`` or ``+``.
 
     Where both were numbered to tell them apart from others of their name, equal numbers belong together.
 
     Example:
         >>> find_pairs(["edsr-s", "edsr-s-entropy", "bicubic"])
         [('edsr-s', 'edsr-s-entropy')]
+        >>> find_pairs(["edsr-s", "edsr-s+mix=0.75"])
+        [('edsr-s', 'edsr-s+mix=0.75')]
         >>> find_pairs(["a", "a-b", "a (2)", "a-b (2)"])
         [('a', 'a-b'), ('a (2)', 'a-b (2)')]
     """
@@ -54,7 +56,9 @@ def find_pairs(models: Sequence[str]) -> list[tuple[str, str]]:
     for plain in models:
         for defended in models:
             (stem, number), (name, other) = split_number(plain), split_number(defended)
-            if name.startswith(f"{stem}-") and (number == other or (not number and f"{stem}{other}" not in models)):
+            if name.startswith((f"{stem}-", f"{stem}+")) and (
+                number == other or (not number and f"{stem}{other}" not in models)
+            ):
                 found.append((plain, defended))
     return found
 

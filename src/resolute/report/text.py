@@ -49,6 +49,18 @@ def interval(value: Interval | None) -> str:
     return signed(value.mean) + (f" [{signed(value.low)}, {signed(value.high)}]" if value.n > 1 else "")
 
 
+def signed_gain(value: Interval | None) -> str:
+    """Return a mean difference for a sentence, and whether it may be chance.
+
+    Example:
+        >>> signed_gain(Interval(mean=1.0, low=-0.5, high=1.5, n=3))
+        '+1.00 (may be chance)'
+    """
+    if value is None:
+        return DASH
+    return signed(value.mean) + (f" ({doubt(value)})" if doubt(value) else "")
+
+
 def doubt(value: Interval | None) -> str:
     """Say why a difference proves nothing, where it does not.
 

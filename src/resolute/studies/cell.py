@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.attacks.ascent import Attack
+from resolute.attacks.targeted import with_truth
+from resolute.defences import surrogate
 from resolute.images import from_uint8, image_sha256, to_uint8
 from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
 from resolute.models.base import Restorer
@@ -18,15 +20,17 @@ from resolute.studies.store import Record
 
 Image = Float[Tensor, "1 3 h w"]
 Large = Float[Tensor, "1 3 sh sw"]
+Features = Float[Tensor, "1 c h1 w1"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
-    """One image of a study: what a model sees, and the ground truth where there is one."""
+    """One image of a study: what a model sees, the ground truth where there is one, and the set it belongs to."""
 
     name: str
     low: Image
     truth: Large | None
+    dataset: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +56,7 @@ class Clean:
 
     model: Restorer
     subject: Subject
+    phi: Features
     output: Large
     psnr_y: float | None
     ssim_y: float | None
@@ -59,9 +64,8 @@ class Clean:
     @staticmethod
     def of(model: Restorer, subject: Subject) -> Clean:
         """Run the model on the clean image and measure the output."""
-        with torch.no_grad():
-            output = model(subject.low.to(next(model.parameters(), subject.low).device)).cpu()
-        return Clean(model, subject, output, *_against_truth(output, subject, model.scale))
+        phi, output = _pass(model, subject.low.to(next(model.parameters(), subject.low).device))
+        return Clean(model, subject, phi, output, *_against_truth(output, subject, model.scale))
 
     def belongs_to(self, cell: Cell) -> bool:
         """Tell whether this is the clean output of the cell's model and image."""
@@ -75,11 +79,12 @@ def measure(
     began = time.perf_counter()
     subject, model = cell.subject, cell.model
     low = subject.low.to(next(model.parameters(), subject.low).device)
-    found = cell.attack(model, low, seed=seed, progress=progress)
+    # An attacker who knows of a defence around the model climbs through it; what is found is judged on the defence.
+    found = with_truth(cell.attack, subject.truth)(surrogate(model), low, seed=seed, progress=progress)
     # Scored as a reader of the saved file would see it.
     saved = from_uint8(to_uint8(found.images[0])).unsqueeze(0)
-    with torch.no_grad():
-        attacked, unrounded = (model(x).cpu() for x in (saved.to(low), found.unrounded))
+    phi, attacked = _pass(model, saved.to(low))
+    _, unrounded = _pass(model, found.unrounded)
     attacked_psnr_y, attacked_ssim_y = _against_truth(attacked, subject, model.scale)
     assert model.card is not None
     record = Record(
@@ -106,8 +111,32 @@ def measure(
         linf=round(float((saved - subject.low).abs().max()) * 255, 4),
         gradients=found.gradients,
         seconds=round(time.perf_counter() - began, 3),
+        dataset=subject.dataset,
+        phi_mean=float(clean.phi.mean()),
+        phi_std=float(clean.phi.std(correction=0)),
+        phi_range=float(clean.phi.max() - clean.phi.min()),
+        attacked_phi_mean=float(phi.mean()),
+        attacked_phi_std=float(phi.std(correction=0)),
+        attacked_phi_range=float(phi.max() - phi.min()),
+        phi_moved=relative_change(clean.phi, phi),
     )
     return record, saved
+
+
+def relative_change(clean: Features, attacked: Features) -> float:
+    """Return the size of a change of the features over the spread of the clean ones.
+
+    Example:
+        >>> relative_change(torch.tensor([[[[-1.0, 1.0]]]]), torch.tensor([[[[-2.0, 2.0]]]]))
+        1.0
+    """
+    return float((attacked - clean).norm() / (clean - clean.mean()).norm().clamp_min(1e-12))
+
+
+def _pass(model: Restorer, x: Image) -> tuple[Features, Large]:
+    # Twice through the body, since a wrapper around a model may do more than the two halves of it.
+    with torch.no_grad():
+        return model.features(x).cpu(), model(x).cpu()
 
 
 def _against_truth(output: Image, subject: Subject, border: int) -> tuple[float | None, float | None]:

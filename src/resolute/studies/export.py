@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from resolute.defences import load_defended
 from resolute.files import write_text
 from resolute.images import read_image, write_png
-from resolute.models.registry import load
 from resolute.studies.store import Record, Store
 from resolute.studies.study import Study
 
@@ -23,7 +23,9 @@ def write_outputs(study: Study, records: Sequence[Record], out: Path) -> list[Pa
     Every figure in the JSON belongs to the attacked image as saved.
     """
     store = Store(out)
-    models = {model.card.name: model for model in (load(name, study.scale) for name in study.models) if model.card}
+    models = {
+        model.card.name: model for model in (load_defended(name, study.scale) for name in study.models) if model.card
+    }
     lows = {subject.name: subject.low for subject in study.subjects()}
     repeated = Counter(record.image for record in records)
     written: list[Path] = []

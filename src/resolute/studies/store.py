@@ -38,6 +38,10 @@ class Record:
         sr_psnr_y, sr_ssim: clean against attacked output on Y, border shaved.
         linf: largest change of a pixel, in levels of 255.
         gradients, seconds: what the search cost.
+        dataset: the set that the image belongs to; empty where it was given as a file.
+        phi_mean, phi_std, phi_range: of the feature layer for the clean input; None in records of earlier versions.
+        attacked_phi_mean, attacked_phi_std, attacked_phi_range: the same for the attacked input.
+        phi_moved: size of the features' change over the spread of the clean ones.
     """
 
     key: str
@@ -63,6 +67,14 @@ class Record:
     linf: float
     gradients: int
     seconds: float
+    dataset: str = ""
+    phi_mean: float | None = None
+    phi_std: float | None = None
+    phi_range: float | None = None
+    attacked_phi_mean: float | None = None
+    attacked_phi_std: float | None = None
+    attacked_phi_range: float | None = None
+    phi_moved: float | None = None
 
 
 def cell_key(*parts: object) -> str:

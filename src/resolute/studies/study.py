@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -14,24 +13,21 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from resolute.attacks.ascent import Precision
+from resolute.attacks.ascent import Attack, Precision
 from resolute.attacks.registry import AttackTable
+from resolute.defences import load_defended
 from resolute.errors import ConfigError, ImageError
 from resolute.files import write_text
-from resolute.images import (
-    SAMPLE_NAMES,
-    find_images,
-    from_uint8,
-    image_sha256,
-    read_image,
-    sample_image,
-    to_uint8,
-    write_png,
-)
-from resolute.models.registry import load
+from resolute.images import from_uint8, image_sha256, to_uint8, write_png
+from resolute.models.base import Restorer
 from resolute.provenance import provenance
 from resolute.resize import downscale, mod_crop
 from resolute.studies.cell import Cell, Clean, Subject, measure
+from resolute.studies.claims import Claim
+from resolute.studies.conventions import conventions
+from resolute.studies.datasets import Photo, find_photos
+from resolute.studies.quick import Quick
+from resolute.studies.steepness import CleverTable, Probe, append_index, read_indices
 from resolute.studies.store import Record, Store, cell_key
 from resolute.toml import read_toml
 
@@ -44,16 +40,21 @@ class Study:
 
     Attributes:
         name: of the study, in reports.
-        models: built-in names or weights files.
+        models: built-in names or weights files, with input-time defences behind a plus: ``edsr-s+mix=0.75``.
         attacks: attacks without their budgets.
         epsilons: budgets, in levels of 255.
-        images: ``samples`` for the photographs inside scikit-image, or image files and folders.
+        images: ``samples`` for the photographs inside scikit-image, names of data sets, or image files and folders;
+            see ``find_photos``.
         high_resolution: the images are the ground truth, to be cropped to a multiple of the scale and shrunk as
             MATLAB does; otherwise they are the low-resolution inputs themselves, and nothing is measured against truth.
-        every: take each n-th image only.
+        every: take each n-th image only, of every data set.
         crop: cut the middle square of this many pixels out of every image first; 0 for whole images.
         scale: of the models.
         seed: of the attacks' random starts.
+        clever: take the CLEVER index of every model and image too; None for not.
+        question: what is asked, and what it repeats, in a sentence.
+        expected: what was published about it.
+        quick: what the quick form does with less; None where there is none.
 
     Example:
         >>> Study.read("demo").models
@@ -70,6 +71,10 @@ class Study:
     crop: int = pydantic.Field(default=0, ge=0)
     scale: int = 4
     seed: int = 0
+    clever: CleverTable | None = None
+    question: str = ""
+    expected: tuple[Claim, ...] = ()
+    quick: Quick | None = None
 
     @staticmethod
     def read(source: str | Path) -> Study:
@@ -80,40 +85,75 @@ class Study:
         """
         return read_toml(find_study(source), Study)
 
+    def quickly(self) -> Study:
+        """Return the quick form: the same question, with fewer images, budgets and steps.
+
+        Raises:
+            ConfigError: the study has none.
+
+        Example:
+            >>> Study.read("lambda").quickly().images
+            ('samples',)
+        """
+        if self.quick is None:
+            raise ConfigError(f"the study {self.name} has no quick form; leave out --quick")
+        quick = self.quick
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}-quick",
+            models=quick.models or self.models,
+            attacks=tuple(map(quick.lighten, self.attacks)),
+            epsilons=quick.epsilons or self.epsilons,
+            images=quick.images or self.images,
+            every=quick.every or self.every,
+            crop=self.crop if quick.crop is None else quick.crop,
+            clever=quick.lighten_clever(self.clever),
+            quick=None,
+        )
+
+    def photos(self) -> list[Photo]:
+        """Return the photographs that the study is about, unread.
+
+        Raises:
+            ImageError: a data set or a file is not to be found.
+        """
+        return find_photos(self.images, self.every)
+
     def subjects(self) -> list[Subject]:
         """Read and prepare the images.
 
         Raises:
-            ImageError: an image cannot be read, or is too small.
+            ImageError: an image cannot be found or read, or is too small.
         """
-        if self.images == ("samples",):
-            named = [(name, sample_image(name)) for name in SAMPLE_NAMES[:: self.every]]
-        else:
-            files = find_images([Path(image) for image in self.images])[:: self.every]
-            named = zip(_unique([file.stem for file in files]), map(read_image, files), strict=True)
-        return [self.prepare(name, image) for name, image in named]
+        return [self.prepare(photo.name, photo.read(), photo.dataset) for photo in self.photos()]
 
-    def prepare(self, name: str, image: Float[Tensor, "3 h w"]) -> Subject:
+    def prepare(self, name: str, image: Float[Tensor, "3 h w"], dataset: str = "") -> Subject:
         """Return one image as the study uses it."""
         pixels = to_uint8(image)
         if self.crop:
             top, left = (max(0, (side - self.crop) // 2) for side in pixels.shape[:2])
             pixels = pixels[top : top + self.crop, left : left + self.crop]
         if not self.high_resolution:
-            return Subject(name, from_uint8(pixels).unsqueeze(0), None)
+            return Subject(name, from_uint8(pixels).unsqueeze(0), None, dataset)
         try:
             pixels = mod_crop(pixels, self.scale)
         except ValueError as error:
             raise ImageError(f"{name}: {error}") from None
-        return Subject(name, from_uint8(downscale(pixels, self.scale)).unsqueeze(0), from_uint8(pixels).unsqueeze(0))
+        low = from_uint8(downscale(pixels, self.scale)).unsqueeze(0)
+        return Subject(name, low, from_uint8(pixels).unsqueeze(0), dataset)
 
-    def cells(self, precision: Precision = "float32") -> list[Cell]:
-        """Plan the study: load models and images and return its cells, image by image."""
-        models = [load(model, self.scale) for model in self.models]
+    def plan(self, precision: Precision = "float32") -> Plan:
+        """Load models and images and say what is to be done, image by image.
+
+        Raises:
+            ConfigError, CheckpointError, ImageError: the study cannot be planned.
+        """
+        models = [load_defended(model, self.scale) for model in self.models]
         attacks = [
             (table.name, table.build(level / 255, precision)) for table in self.attacks for level in self.epsilons
         ]
-        planned: list[Cell] = []
+        cells: list[Cell] = []
+        probes: list[Probe] = []
         for subject in self.subjects():
             pixels = image_sha256(subject.low[0])
             truth = image_sha256(subject.truth[0]) if subject.truth is not None else ""
@@ -122,8 +162,14 @@ class Study:
                 weights = model.card.sha256
                 for label, attack in attacks:
                     key = cell_key(model.card.name, weights, label, repr(attack), pixels, truth, self.seed)
-                    planned.append(Cell(key, model, attack, label, subject))
-        return planned
+                    cells.append(Cell(key, model, attack, label, subject))
+                if self.clever is not None:
+                    probes.append(Probe(model, subject, pixels, self.clever, self.seed))
+        return Plan(models, attacks, cells, probes)
+
+    def cells(self, precision: Precision = "float32") -> list[Cell]:
+        """Return the cells of the plan."""
+        return self.plan(precision).cells
 
     def run(
         self,
@@ -133,21 +179,28 @@ class Study:
         precision: Precision = "float32",
         progress: Progress | None = None,
     ) -> list[Record]:
-        """Compute the cells that ``out`` does not hold yet, and return the records of all.
+        """Compute the cells and indices that ``out`` does not hold yet, and return the records of all cells.
 
         Args:
             out: folder of the study.
             device: a torch device.
             precision: of the attacks' search.
-            progress: called with (cells done, cells in all, title of the cell at work) after every attack step.
+            progress: called with (units done, units in all, title of the one at work) after every attack step.
 
         Raises:
             ConfigError, CheckpointError, ImageError: the study cannot be planned.
             OutputError: a record cannot be written; those before it are kept.
         """
         store = Store(out)
-        cells = self.cells(precision)
-        facts = {"study": dataclasses.asdict(self), "provenance": dataclasses.asdict(provenance())}
+        plan = self.plan(precision)
+        cells, total = plan.cells, len(plan.cells) + len(plan.probes)
+        facts = {
+            "study": dataclasses.asdict(self),
+            "provenance": dataclasses.asdict(provenance()),
+            "conventions": conventions(
+                plan.attacks, plan.models, self.high_resolution, self.clever.words if self.clever else ""
+            ),
+        }
         write_text(out / "study.json", json.dumps(facts, indent=1) + "\n")
         done = {record.key: record for record in store.read()}
         todo = [cell for cell in cells if cell.key not in done]
@@ -156,7 +209,7 @@ class Study:
 
             def step(taken: int, steps: int, index: int = index, cell: Cell = cell) -> None:
                 if progress is not None:
-                    progress(index + taken / steps, len(cells), cell.title)
+                    progress(index + taken / steps, total, cell.title)
 
             if clean is None or not clean.belongs_to(cell):
                 clean = Clean.of(cell.model.to(device), cell.subject)
@@ -164,9 +217,39 @@ class Study:
             write_png(store.image_path(cell.key), attacked[0])
             store.append(record)
             done[cell.key] = record
+        self._probe(plan, out, device, progress)
         if progress is not None:
-            progress(len(cells), len(cells), "done")
+            progress(total, total, "done")
         return [done[cell.key] for cell in cells]
+
+    def _probe(self, plan: Plan, out: Path, device: str, progress: Progress | None) -> None:
+        known = {index.key for index in read_indices(out)}
+        total = len(plan.cells) + len(plan.probes)
+        for number, probe in enumerate(plan.probes, start=len(plan.cells)):
+
+            def step(taken: int, draws: int, number: int = number, probe: Probe = probe) -> None:
+                if progress is not None:
+                    progress(number + taken / draws, total, probe.title)
+
+            if probe.key not in known:
+                append_index(out, probe.take(device, step))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """What a study is to do.
+
+    Attributes:
+        models: as loaded.
+        attacks: labels and attacks, one a budget.
+        cells: units of attack, image by image.
+        probes: units of CLEVER; none where the index is not asked for.
+    """
+
+    models: list[Restorer]
+    attacks: list[tuple[str, Attack]]
+    cells: list[Cell]
+    probes: list[Probe]
 
 
 def find_study(source: str | Path) -> Path:
@@ -185,13 +268,3 @@ def find_study(source: str | Path) -> Path:
         names = ", ".join(file.stem for file in sorted(built_in.parent.glob("*.toml")))
         raise ConfigError(f"no study {str(source)!r}; give a TOML file or one of {names}")
     return path
-
-
-def _unique(names: list[str]) -> list[str]:
-    """Number the repetitions of a name, as files of one name in two folders have."""
-    seen: Counter[str] = Counter()
-    unique: list[str] = []
-    for name in names:
-        seen[name] += 1
-        unique.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return unique

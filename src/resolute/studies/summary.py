@@ -12,6 +12,9 @@ import numpy as np
 from resolute.measure.intervals import Interval, bootstrap_mean
 from resolute.studies.store import Record
 
+# The name under which the worst attack on each image appears among the attacks.
+WORST = "worst case"
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -82,6 +85,14 @@ def summarize(records: Sequence[Record]) -> list[Row]:
     ]
 
 
+def by_dataset(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Return the records of each data set, in order of appearance."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.dataset, []).append(record)
+    return groups
+
+
 def compare(records: Sequence[Record], plain: str, defended: str) -> list[Comparison]:
     """Compare two models image by image, at every attack and budget that both went through."""
     cells: dict[tuple[str, str, float], dict[str, Record]] = defaultdict(dict)
@@ -118,7 +129,7 @@ def worst_case(records: Sequence[Record]) -> list[Record]:
         key = (record.model, level_of(record), record.image)
         if key not in worst or _or_infinity(record.sr_psnr) < _or_infinity(worst[key].sr_psnr):
             worst[key] = record
-    return [dataclasses.replace(record, attack="worst case") for record in worst.values()]
+    return [dataclasses.replace(record, attack=WORST) for record in worst.values()]
 
 
 def verdict(records: Sequence[Record], plain: str, defended: str, level: float = 4) -> str:
@@ -167,13 +178,26 @@ def bicubic_line(level: float) -> float:
 
 def attack_title(name: str) -> str:
     """Return the name of an attack as papers write it."""
-    return {"ifgsm": "I-FGSM", "fda": "FDA", "fgsm": "FGSM", "pgd": "PGD"}.get(name, name)
+    return _ATTACK_TITLES.get(name, name)
 
 
 def level_of(record: Record) -> float:
     """Return the budget in levels of 255."""
     return round(record.epsilon * 255, 4)
 
+
+_ATTACK_TITLES = {
+    "ifgsm": "I-FGSM",
+    "mifgsm": "MI-FGSM",
+    "fgsm": "FGSM",
+    "fda": "FDA",
+    "pgd": "PGD",
+    "apgd": "APGD",
+    "square": "Square",
+    "noise": "random noise",
+    "transfer": "transfer",
+    "universal": "universal",
+}
 
 _COLUMNS: tuple[Callable[[Record], float | None], ...] = (
     lambda r: r.clean_psnr_y,

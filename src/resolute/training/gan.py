@@ -65,7 +65,7 @@ def _content_network(table: GanTable) -> VGG19Features | QualityNet:
     if table.content == "vgg19":
         if not table.backbone:
             raise ConfigError(
-                "gan.content = 'vgg19' needs VGG19's weights, in PyTorch's own layout: give the file with --backbone, or "
+                "gan.content = 'vgg19' needs VGG19's weights, in PyTorch's own layout: give a file with --backbone, or "
                 "name a quality metric such as quality-s, whose features then stand in for VGG's"
             )
         return VGG19Features.read(Path(table.backbone))

@@ -1,0 +1,93 @@
+"""The adaptive attack on entropy regularisation: make the features improbable to the very density that trained them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from resolute.attacks.features import layer_outputs, resolve_layers
+from resolute.attacks.objective import Bound, Images
+from resolute.defences.entropy import ChannelDensity
+from resolute.errors import CheckpointError
+from resolute.models.weights import weights_sha256
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bits:
+    """Bits of the features under a trained density (eqs 1 and 11), a mean over elements: what training held down.
+
+    Args:
+        density: of the layer, as trained; ``read_density`` reads it.
+        layer: name of the submodule that the density belongs to; empty for the model's own ``feature_layer``.
+        delta: δ of eq. 11.
+
+    Example:
+        >>> from resolute.models import EDSR
+        >>> model, x = EDSR(scale=2, blocks=1, channels=4), torch.rand(2, 3, 6, 6)
+        >>> Bits(ChannelDensity(channels=4)).bind(model, x)(x).shape
+        torch.Size([2])
+    """
+
+    density: ChannelDensity
+    layer: str = ""
+    delta: float = 1.0
+
+    def bind(self, model: nn.Module, clean: Images) -> Bound:
+        layers = resolve_layers(model, (self.layer,) if self.layer else ())
+        # A frozen copy: gradients are for the image alone.
+        density = copy.deepcopy(self.density).requires_grad_(False).to(clean.device)
+
+        def bits(x: Images) -> Float[Tensor, " b"]:
+            (phi,) = layer_outputs(model, x, layers)
+            return density.bits(phi, self.delta).flatten(1).mean(dim=1)
+
+        return bits
+
+    def __repr__(self) -> str:
+        return f"Bits(sha256={self._sha256()}, layer={self.layer!r}, delta={self.delta})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bits) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def _sha256(self) -> str:
+        return weights_sha256(self.density.state_dict())[:16]
+
+
+def read_density(path: Path | str) -> ChannelDensity:
+    """Read a density that training wrote beside its weights as ``NAME.density.pt``.
+
+    Raises:
+        CheckpointError: no such file, or none of a density.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "run.density.pt"
+        >>> torch.save(ChannelDensity(channels=8).state_dict(), path)
+        >>> read_density(path).channels
+        8
+    """
+    hint = "give the NAME.density.pt that `resolute train` writes beside the weights of a regularised run"
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}; {hint}") from None
+    except Exception:  # A damaged or hostile file can raise anything in the reader of archives.
+        raise CheckpointError(f"{path} is damaged or no archive of tensors; {hint}") from None
+    try:
+        count = sum(name.startswith("matrices.") for name in state)
+        sizes = [state[f"matrices.{i}"].shape for i in range(count)]
+        density = ChannelDensity(sizes[0][0], tuple(size[1] for size in sizes[:-1]))
+        density.load_state_dict(state)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        raise CheckpointError(f"{path} holds no density; {hint}") from None
+    return density.eval().requires_grad_(False)

@@ -1,0 +1,67 @@
+"""Random noise: the floor under every attack, which anything that deserves the name must beat."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from resolute.attacks.ascent import Attack, Best, Task, raise_unless_finite
+from resolute.attacks.ball import Ball, Norm, ball_of
+from resolute.attacks.objective import Objective, OutputShift
+from resolute.randomness import generator_for
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RandomNoise(Attack):
+    """The worst of many random perturbations; the model is only run, never differentiated.
+
+    Args:
+        draws: perturbations tried.
+        shape: ``uniform`` in the ball; ``signs``, every value at the border, up or down by the toss of a coin; or
+            ``both`` by turns.
+        norm: of ``epsilon``, as for ``PGD``.
+
+    Example:
+        >>> from resolute.models import Bicubic
+        >>> found = RandomNoise(epsilon=4 / 255, draws=3)(Bicubic(2), torch.full((1, 3, 5, 5), 0.5))
+        >>> found.gradients, bool(found.objective > 0)
+        (3, True)
+    """
+
+    draws: int = 100
+    shape: Literal["both", "uniform", "signs"] = "both"
+    norm: Norm = "linf"
+    objective: Objective = OutputShift()
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"noise needs at least one draw, not {self.draws}")
+        super().__post_init__()
+
+    def aim(self) -> tuple[Objective, Ball]:
+        return self.objective, ball_of(self.norm, self.epsilon)
+
+    def search(self, task: Task) -> tuple[Float[Tensor, "b c h w"], int]:
+        best = Best(task.clean)
+        # A stream a draw, the same for all images, so that none depends on its place in a batch.
+        with torch.no_grad():
+            for draw in range(self.draws):
+                generator = generator_for(task.seed, "noise", draw)
+                signs = self.shape == "signs" or (self.shape == "both" and draw % 2 == 1)
+                if signs:
+                    coins = torch.randint(0, 2, task.clean.shape[1:], generator=generator) * 2 - 1
+                    x = task.ball.ascend(task.clean, coins.to(task.clean).expand_as(task.clean), self.epsilon)
+                else:
+                    one = torch.zeros_like(task.clean[:1])
+                    x = task.clean + task.ball.random(one, generator, self.epsilon)
+                x = task.ball.project(x, task.clean)
+                value = task.bound(x)
+                raise_unless_finite(draw, value)
+                best.update(x, value)
+                task.report(draw + 1, self.draws)
+        return best.images, self.draws

@@ -1,0 +1,79 @@
+"""Defended models by name: ``edsr-s+mix=0.5`` is the model ``edsr-s`` with the defence ``mix=0.5`` around it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from resolute.defences.resizing import RandomResizing
+from resolute.defences.wrappers import Defended, EightBit, LowPass, Mixture, OutputBlur, SelfEnsemble
+from resolute.errors import ConfigError
+from resolute.models.base import Restorer
+from resolute.models.registry import load
+
+DEFENCES = "mix=THETA, lowpass=SIGMA, blur=SIGMA, resize, resize=GROWTH, round8, ensemble"
+
+
+def load_defended(model: str | Path, scale: int | None = None) -> Restorer:
+    """Load a model as ``load`` does, with defences around it that its name asks for, the innermost first.
+
+    ``edsr-s+mix=0.5+blur=0.8`` blurs the output of a mixture. Names without a ``+`` and files whose path holds one are
+    models as they are.
+
+    Args:
+        model: name or path, and any number of ``+DEFENCE``: ``mix=THETA``, ``lowpass=SIGMA``, ``blur=SIGMA``,
+            ``resize`` or ``resize=GROWTH``, ``round8``, ``ensemble``.
+        scale: the scale you expect, as for ``load``.
+
+    Raises:
+        CheckpointError: as ``load``.
+        ConfigError: no such defence, or its parameter is out of range.
+
+    Example:
+        >>> load_defended("edsr-s+mix=0.5+blur=0.80").card.name
+        'edsr-s+mix=0.5+blur=0.8'
+    """
+    head, plus, tail = str(model).rpartition("+")
+    if not plus or Path(model).is_file():
+        return load(model, scale)
+    wrap = defence(tail)
+    return wrap(load_defended(head, scale)).eval()
+
+
+def defence(text: str) -> Callable[[Restorer], Defended]:
+    """Return what puts a defence around a model, by the defence's name.
+
+    Args:
+        text: such as ``mix=0.5``, ``lowpass=0.7``, ``blur=0.8``, ``resize``, ``round8`` or ``ensemble``.
+
+    Raises:
+        ConfigError: no such defence; putting it around a model raises the same where its parameter is out of range.
+
+    Example:
+        >>> from resolute.models import Bicubic
+        >>> defence("lowpass=0.7")(Bicubic(2)).arguments()["sigma"]
+        0.7
+    """
+    kind, equals, number = text.partition("=")
+    try:
+        value = float(number) if equals else None
+    except ValueError:
+        raise ConfigError(f"{kind} takes a number, not {number!r}; the defences are {DEFENCES}") from None
+    match kind, value:
+        case "mix", float():
+            return functools.partial(Mixture, theta=value)
+        case "lowpass", float():
+            return functools.partial(LowPass, sigma=value)
+        case "blur", float():
+            return functools.partial(OutputBlur, sigma=value)
+        case "resize", float():
+            return functools.partial(RandomResizing, growth=value)
+        case "resize", None:
+            return RandomResizing
+        case "round8", None:
+            return EightBit
+        case "ensemble", None:
+            return SelfEnsemble
+        case _:
+            raise ConfigError(f"no defence {text!r} (nor a file of the whole name); the defences are {DEFENCES}")

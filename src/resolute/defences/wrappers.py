@@ -1,0 +1,275 @@
+"""Input-time defences: models around a model, without training. What a trained defence must beat at equal clean PSNR.
+
+None of them is new, and none is meant to be good: mixing with bicubic interpolation, blurring, averaging. A defence
+that gains no more robustness than they do for the same loss of quality has gained nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from resolute.errors import ConfigError
+from resolute.models.base import Restorer
+from resolute.resize import upscale_tensor
+
+Images = Float[Tensor, "b 3 h w"]
+Features = Float[Tensor, "b c h1 w1"]
+Large = Float[Tensor, "b 3 sh sw"]
+
+
+class Defended(Restorer, ABC):
+    """A model with something around it.
+
+    ``features`` is Φ of the model inside, on the way of the defended input; ``reconstruct`` is that of the model
+    inside too. ``forward`` may do more than the two, so a subclass states it.
+
+    Attributes:
+        inner: the model inside.
+        feature_layer: that of the model inside, by its name from here.
+        card: the card of the model inside, with the defence added to name, architecture and sha256; None without one.
+    """
+
+    inner: Restorer
+
+    def __init__(self, inner: Restorer, label: str, settings: dict[str, object]) -> None:
+        super().__init__(inner.scale)
+        self.inner = inner
+        self.feature_layer = f"inner.{inner.feature_layer}"
+        self._settings = settings
+        if inner.card is not None:
+            facts = json.dumps([inner.card.sha256, type(self).__name__, settings], sort_keys=True)
+            self.card = dataclasses.replace(
+                inner.card,
+                name=f"{inner.card.name}+{label}",
+                architecture=self.arguments(),
+                sha256=hashlib.sha256(facts.encode()).hexdigest(),
+                # What was validated is the model inside.
+                training={key: value for key, value in inner.card.training.items() if key != "validation"},
+            )
+
+    @final
+    def arguments(self) -> dict[str, object]:
+        return {"class": type(self).__name__, **self._settings, "inner": self.inner.arguments()}
+
+    @final
+    def reconstruct(self, phi: Features) -> Large:
+        return self.inner.reconstruct(phi)
+
+    @abstractmethod
+    def features(self, x: Images) -> Features:
+        """Map an image in [0, 1] to the feature layer of the model inside."""
+
+    @abstractmethod
+    def forward(self, x: Images) -> Large:
+        """Upscale ``x`` by ``scale``, defended."""
+
+    @abstractmethod
+    def surrogate(self) -> Restorer:
+        """Return what an attacker who knows of the defence differentiates instead (see the function ``surrogate``)."""
+
+
+def surrogate(model: Restorer) -> Restorer:
+    """Return the model that an attacker who knows of the defences around it climbs instead of the model itself.
+
+    Rounding is left out (BPDA with the identity) and randomness is averaged over draws of its own (EOT; both Athalye et
+    al., ICML 2018). What is found there is judged on the model itself. Any other model is its own surrogate; the
+    weights are shared.
+
+    Example:
+        >>> from resolute.models import Bicubic
+        >>> broken, x = EightBit(Bicubic(2)), torch.rand(1, 3, 4, 4, requires_grad=True)
+        >>> [float(torch.autograd.grad(m(x).sum(), x)[0].abs().max()) > 0 for m in (broken, surrogate(broken))]
+        [False, True]
+    """
+    return model.surrogate() if isinstance(model, Defended) else model
+
+
+def undefended(model: Restorer) -> Restorer:
+    """Return the model inside all the defences around it.
+
+    Example:
+        >>> from resolute.models import Bicubic
+        >>> type(undefended(OutputBlur(Mixture(Bicubic(2), 0.5), 1.0))).__name__
+        'Bicubic'
+    """
+    while isinstance(model, Defended):
+        model = model.inner
+    return model
+
+
+@final
+class Mixture(Defended):
+    """A share of the model and the rest of bicubic interpolation: ``theta * S(x) + (1 - theta) * bicubic(x)``.
+
+    Args:
+        inner: the model S.
+        theta: its share, in [0, 1].
+
+    Raises:
+        ConfigError: no such share.
+
+    Example:
+        >>> from resolute.models import EDSR, Bicubic
+        >>> x = torch.rand(1, 3, 6, 6)
+        >>> bool(torch.allclose(Mixture(EDSR(2, 1, 4), 0.0)(x), Bicubic(2)(x)))
+        True
+    """
+
+    def __init__(self, inner: Restorer, theta: float) -> None:
+        if not 0 <= theta <= 1:
+            raise ConfigError(f"mix takes a share of the model in [0, 1], such as mix=0.5, not {theta:g}")
+        super().__init__(inner, f"mix={theta:g}", {"theta": theta})
+        self.theta = theta
+
+    def features(self, x: Images) -> Features:
+        return self.inner.features(x)
+
+    def forward(self, x: Images) -> Large:
+        return self.theta * self.inner(x) + (1.0 - self.theta) * upscale_tensor(x, self.scale)
+
+    def surrogate(self) -> Mixture:
+        return Mixture(surrogate(self.inner), self.theta)
+
+
+@final
+class LowPass(Defended):
+    """A Gaussian low-pass of the input.
+
+    Args:
+        inner: the model behind it.
+        sigma: standard deviation of the kernel in low-resolution pixels; 0 does nothing.
+
+    Raises:
+        ConfigError: no such kernel.
+    """
+
+    def __init__(self, inner: Restorer, sigma: float) -> None:
+        super().__init__(inner, f"lowpass={checked_sigma('lowpass', sigma):g}", {"sigma": sigma})
+        self.sigma = sigma
+
+    def features(self, x: Images) -> Features:
+        return self.inner.features(gaussian(x, self.sigma))
+
+    def forward(self, x: Images) -> Large:
+        return self.inner(gaussian(x, self.sigma))
+
+    def surrogate(self) -> LowPass:
+        return LowPass(surrogate(self.inner), self.sigma)
+
+
+@final
+class OutputBlur(Defended):
+    """A Gaussian blur of the output.
+
+    Args:
+        inner: the model before it.
+        sigma: standard deviation of the kernel in high-resolution pixels; 0 does nothing.
+
+    Raises:
+        ConfigError: no such kernel.
+    """
+
+    def __init__(self, inner: Restorer, sigma: float) -> None:
+        super().__init__(inner, f"blur={checked_sigma('blur', sigma):g}", {"sigma": sigma})
+        self.sigma = sigma
+
+    def features(self, x: Images) -> Features:
+        return self.inner.features(x)
+
+    def forward(self, x: Images) -> Large:
+        return gaussian(self.inner(x), self.sigma)
+
+    def surrogate(self) -> OutputBlur:
+        return OutputBlur(surrogate(self.inner), self.sigma)
+
+
+@final
+class EightBit(Defended):
+    """Rounding of the input to 8 bits inside the model: a defence that is broken on purpose.
+
+    Its gradient is zero almost everywhere, so plain gradient attacks find nothing, though an image that is on the 8-bit
+    grid goes through unchanged and the model is as fragile as before. Every check of a defence must see through it.
+    """
+
+    def __init__(self, inner: Restorer) -> None:
+        super().__init__(inner, "round8", {})
+
+    def features(self, x: Images) -> Features:
+        return self.inner.features(torch.round(x * 255.0) / 255.0)
+
+    def forward(self, x: Images) -> Large:
+        return self.inner(torch.round(x * 255.0) / 255.0)
+
+    def surrogate(self) -> Restorer:
+        # Rounding forwards and the identity backwards would not do: eq. 14 is flat within half a level of the clean
+        # image, and attacks that start beside it would stay there. Files lie on the grid, where both are the same.
+        return surrogate(self.inner)
+
+
+@final
+class SelfEnsemble(Defended):
+    """The mean over the four rotations of the input and their mirror images, each turned back (Choi et al., ICCV 2019).
+
+    Example:
+        >>> from resolute.models import EDSR
+        >>> model, x = SelfEnsemble(EDSR(2, 1, 4)), torch.rand(1, 3, 6, 5)
+        >>> bool(torch.allclose(model(x.flip(-1)), model(x).flip(-1), atol=1e-5))
+        True
+    """
+
+    def __init__(self, inner: Restorer) -> None:
+        super().__init__(inner, "ensemble", {})
+
+    def features(self, x: Images) -> Features:
+        return self.inner.features(x)
+
+    def forward(self, x: Images) -> Large:
+        views: list[Tensor] = []
+        for turns in range(4):
+            views.append(torch.rot90(self.inner(torch.rot90(x, turns, (-2, -1))), -turns, (-2, -1)))
+            mirrored = self.inner(torch.rot90(x.flip(-1), turns, (-2, -1)))
+            views.append(torch.rot90(mirrored, -turns, (-2, -1)).flip(-1))
+        return torch.stack(views).mean(dim=0)
+
+    def surrogate(self) -> SelfEnsemble:
+        return SelfEnsemble(surrogate(self.inner))
+
+
+def gaussian(x: Images, sigma: float) -> Images:
+    """Blur images with a Gaussian of standard deviation ``sigma`` pixels, mirrored at the border, cut at 3 sigma.
+
+    Example:
+        >>> point = torch.zeros(1, 3, 21, 21)
+        >>> point[..., 10, 10] = 1
+        >>> round(float(gaussian(point, 1.5).sum()), 4), round(float(gaussian(point, 1.5).max()), 3)
+        (3.0, 0.071)
+    """
+    if sigma == 0:
+        return x
+    half = math.ceil(3 * sigma)
+    line = torch.exp(-torch.arange(-half, half + 1, dtype=torch.float64).square() / (2 * sigma**2))
+    kernel = (line / line.sum()).to(x).repeat(3, 1)
+    padded = F.pad(x, (half, half, half, half), mode="reflect" if half < min(x.shape[-2:]) else "replicate")
+    rows = F.conv2d(padded, kernel[:, None, None, :], groups=3)
+    return F.conv2d(rows, kernel[:, None, :, None], groups=3)
+
+
+def checked_sigma(name: str, sigma: float) -> float:
+    """Return a standard deviation in pixels.
+
+    Raises:
+        ConfigError: it is none, or so large that nothing of an image would be left.
+    """
+    if not 0 <= sigma <= 20:
+        raise ConfigError(f"{name} takes a standard deviation of 0 to 20 pixels, such as {name}=0.7, not {sigma:g}")
+    return sigma

@@ -1,0 +1,142 @@
+"""The summary figure: every model a point, robustness against quality; and CLEVER against robustness (figure 5c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from resolute.report.charts import GREY, Chart, Figure, layout_of, look_of, plain_text, roomy, span
+from resolute.report.tables import BICUBIC
+from resolute.report.text import title
+from resolute.studies.steepness import Index
+from resolute.studies.store import Record
+from resolute.studies.summary import Row, bicubic_line, level_of, summarize, worst_case
+
+
+def overview_charts(records: Sequence[Record], prefix: str = "") -> dict[float, list[Chart]]:
+    """Return, for each budget, SR-PSNR and attacked PSNR against clean PSNR, under the worst attack on each image.
+
+    Only where there is ground truth: without it nothing tells a robust model from one that paints nothing.
+    """
+    rows = [row for row in summarize(worst_case(records)) if row.clean_psnr_y is not None]
+    found: dict[float, list[Chart]] = {}
+    for level in sorted({row.level for row in rows}):
+        here = [row for row in rows if row.level == level]
+        found[level] = [
+            _points(
+                f"{prefix}overview-sr-{level:g}",
+                "SR-PSNR against clean PSNR",
+                "SR-PSNR, worst attack, dB",
+                here,
+                rows,
+                lambda row: row.sr_psnr,
+                bicubic_line(level),
+            ),
+            _points(
+                f"{prefix}overview-truth-{level:g}",
+                "Attacked against clean PSNR, both against the truth",
+                "attacked PSNR, worst attack, Y, dB",
+                here,
+                rows,
+                lambda row: row.attacked_psnr_y,
+                None,
+            ),
+        ]
+    return found
+
+
+def clever_charts(indices: Sequence[Index], records: Sequence[Record], prefix: str = "") -> list[Chart]:
+    """Return the CLEVER index against SR-PSNR, a point an image and model, at the smallest budget of I-FGSM.
+
+    Of the first attack where there is no I-FGSM; no chart where no index was taken.
+    """
+    models = list(dict.fromkeys(record.model for record in records))
+    known = {(index.model, index.image): index.index for index in indices}
+    usable = [r for r in records if r.sr_psnr is not None and (r.model, r.image) in known]
+    if not usable:
+        return []
+    attack = "ifgsm" if any(record.attack == "ifgsm" for record in usable) else usable[0].attack
+    level = min(level_of(record) for record in usable if record.attack == attack)
+    data: list[Figure] = []
+    for model in models:
+        points = [r for r in usable if (r.model, r.attack, level_of(r)) == (model, attack, level)]
+        colour, marker = look_of(model, models)
+        if points:
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": plain_text(model),
+                    "x": [round(r.sr_psnr, 3) for r in points if r.sr_psnr is not None],
+                    "y": [round(known[model, r.image], 2) for r in points],
+                    "text": [plain_text(r.image) for r in points],
+                    "marker": {"size": 8, "color": colour, "symbol": marker},
+                    "hovertemplate": "%{text}: %{x:.2f} dB, index %{y:.0f}",
+                }
+            )
+    under = f"{title(attack)}, {level:g}/255"
+    what = f"CLEVER against SR-PSNR under {under}, a point an image and model; lower and further right is more robust."
+    x: Figure = {"title": {"text": f"SR-PSNR under {plain_text(under)}, dB"}}
+    y: Figure = {"title": {"text": "CLEVER index"}, "rangemode": "tozero"}
+    figure: Figure = {"data": data, "layout": roomy(layout_of(x, y), len(models))}
+    return [Chart(f"{prefix}clever-0", f"CLEVER against SR-PSNR under {under}", what, figure)]
+
+
+def _points(
+    id: str,
+    name: str,
+    y_title: str,
+    rows: Sequence[Row],
+    everywhere: Sequence[Row],
+    read: Callable[[Row], float | None],
+    line: float | None,
+) -> Chart:
+    models = list(dict.fromkeys(row.model for row in everywhere))
+    data: list[Figure] = []
+    blends = sorted((row.clean_psnr_y or 0.0, read(row) or 0.0) for row in rows if _is_blend(row, rows) and read(row))
+    if len(blends) > 2:
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "blends with bicubic",
+                "x": [round(x, 3) for x, _ in blends],
+                "y": [round(y, 3) for _, y in blends],
+                "line": {"color": GREY, "width": 1.2, "dash": "dash"},
+                "hoverinfo": "skip",
+            }
+        )
+    for row in rows:
+        colour, marker = look_of(row.model, models)
+        value = read(row)
+        if value is not None and row.clean_psnr_y is not None:
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": plain_text(row.model),
+                    "x": [round(row.clean_psnr_y, 3)],
+                    "y": [round(value, 3)],
+                    "marker": {"size": 11, "color": colour, "symbol": marker},
+                    "hovertemplate": "clean %{x:.2f} dB, attacked %{y:.2f} dB",
+                }
+            )
+    x: Figure = {"title": {"text": "clean PSNR against the truth, Y, dB"}, "range": span(everywhere, _clean)}
+    y: Figure = {"title": {"text": y_title}}
+    layout = roomy(layout_of(x, y), len(models))
+    if line is not None:
+        layout["shapes"] = [
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": line, "y1": line}
+            | {"line": {"color": GREY, "width": 1.2, "dash": "dot"}}
+        ]
+    what = f"{name} under the worst attack on each image, one point a model; the figures are in the tables."
+    return Chart(id, name, what, {"data": data, "layout": layout})
+
+
+def _clean(row: Row) -> float | None:
+    return row.clean_psnr_y
+
+
+def _is_blend(row: Row, rows: Sequence[Row]) -> bool:
+    """Tell whether a model lies on the way from one that is blended with bicubic interpolation to bicubic itself."""
+    blended = {other.model.partition("+mix=")[0] for other in rows if "+mix=" in other.model}
+    return bool(blended) and (row.model == BICUBIC or "+mix=" in row.model or row.model in blended)

@@ -1,0 +1,131 @@
+"""The photographs that a study names: data sets by name, folders and files, or the samples inside scikit-image."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from resolute.errors import ImageError
+from resolute.images import SAMPLE_NAMES, find_images, read_image, sample_image
+
+SAMPLES = "samples"
+
+# The folders that the three sets of the paper go by, in lower case, and where releases keep the high-resolution images.
+DATASETS = {"set5": ("set5",), "set14": ("set14",), "bsd100": ("bsd100", "b100", "bsds100")}
+_TITLES = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", SAMPLES: "sample photographs"}
+_PLACES = ("", "sr_test", "benchmark")
+_INSIDE = ("hr", "hr_jpg", "gtmod12", "original")
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """One photograph of a study.
+
+    Attributes:
+        dataset: the set it belongs to; empty for files and folders that were given as such.
+        name: in records, unique within the study.
+        path: the file; None for a sample.
+    """
+
+    dataset: str
+    name: str
+    path: Path | None
+
+    def read(self) -> Float[Tensor, "3 h w"]:
+        """Read it.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+        return sample_image(self.name) if self.path is None else read_image(self.path)
+
+
+def find_photos(images: Sequence[str], every: int = 1) -> list[Photo]:
+    """Return the photographs that ``images`` names, every n-th of each set.
+
+    Args:
+        images: ``samples``; names in ``DATASETS``, looked for below the folder that RESOLUTE_DATA names;
+            ``NAME=FOLDER`` for any set; files and folders.
+        every: take each n-th only.
+
+    Raises:
+        ImageError: a set or a file is not to be found; the text says what to put where.
+
+    Example:
+        >>> [photo.name for photo in find_photos(["samples"], every=4)]
+        ['astronaut', 'rocket']
+    """
+    groups: dict[str, list[Path]] = {}
+    for image in images:
+        dataset, paths = _look_up(image)
+        groups.setdefault(dataset, []).extend(paths)
+    photos: list[Photo] = []
+    for dataset, paths in groups.items():
+        if dataset == SAMPLES and not paths:
+            photos += [Photo(SAMPLES, name, None) for name in SAMPLE_NAMES[::every]]
+        else:
+            photos += [Photo(dataset, path.stem, path) for path in find_images(paths)[::every]]
+    seen: Counter[str] = Counter()
+    unique: list[Photo] = []
+    # Files of one name lie in two folders more often than one would think.
+    for photo in photos:
+        seen[photo.name] += 1
+        number = seen[photo.name]
+        unique.append(photo if number == 1 else dataclasses.replace(photo, name=f"{photo.name}-{number}"))
+    return unique
+
+
+def dataset_title(name: str) -> str:
+    """Return a set's name as papers write it.
+
+    Example:
+        >>> dataset_title("bsd100"), dataset_title("mine"), dataset_title("")
+        ('BSD100', 'mine', 'images')
+    """
+    return _TITLES.get(name, name or "images")
+
+
+def _look_up(image: str) -> tuple[str, list[Path]]:
+    if image == SAMPLES:
+        return SAMPLES, []
+    if image in DATASETS:
+        return image, [_known_folder(image)]
+    named = re.fullmatch(r"([\w.-]+)=(.+)", image)
+    if named is not None and not Path(image).exists():
+        return named[1], [Path(named[2])]
+    return "", [Path(image)]
+
+
+def _known_folder(name: str) -> Path:
+    ask = f"name its folder with --images {name}=FOLDER"
+    given = os.environ.get("RESOLUTE_DATA", "")
+    if not given:
+        raise ImageError(
+            f"the study needs the images of {dataset_title(name)}: {ask}, or put them in FOLDER/{name} and name FOLDER "
+            "with the environment variable RESOLUTE_DATA; with --quick most studies need no data"
+        )
+    root = Path(given)
+    try:
+        folders = [
+            inside
+            for place in (root / place for place in _PLACES)
+            if place.is_dir()
+            for inside in sorted(place.iterdir())
+            if inside.name.lower() in DATASETS[name] and inside.is_dir()
+        ]
+        for folder in folders:
+            parts = {part.name.lower(): part for part in folder.iterdir() if part.is_dir()}
+            return next((parts[inside] for inside in _INSIDE if inside in parts), folder)
+    except OSError as error:
+        raise ImageError(f"cannot look into {root}: {error.strerror}; check its name and permissions") from None
+    raise ImageError(
+        f"no folder {name} in {root}, which RESOLUTE_DATA names: put the high-resolution images of "
+        f"{dataset_title(name)} there, or {ask}"
+    )

@@ -1,0 +1,141 @@
+"""CLEVER indices of a study (eq. 15; figures 5c to 9c of the paper): one for each model and image, resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pydantic
+from pydantic.dataclasses import dataclass
+
+from resolute.measure.clever import clever
+from resolute.models.base import Restorer
+from resolute.studies.cell import Subject
+from resolute.studies.store import append_line, cell_key, read_lines
+
+
+@dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
+class CleverTable:
+    """How the index is taken, as written in TOML.
+
+    Attributes:
+        samples: N_s, draws for each image; 1024 in the paper.
+        radius: alpha_c in levels of 255; 1 in the paper.
+        batch: draws evaluated together, which changes no figure.
+    """
+
+    samples: int = pydantic.Field(default=1024, ge=1)
+    radius: float = pydantic.Field(default=1.0, gt=0, le=255)
+    batch: int = pydantic.Field(default=8, ge=1)
+
+    @property
+    def words(self) -> str:
+        """What determines the index, in words."""
+        return f"largest gradient norm of {self.samples} uniform draws within {self.radius:g}/255"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Index:
+    """The CLEVER index of one model on one image.
+
+    Attributes:
+        key: hash of all that determines it.
+        model, weights, image, pixels, width, height, dataset, seed: as in ``Record``.
+        samples, radius: see ``CleverTable``; the radius on the scale of [0, 1].
+        index: the largest gradient norm found; larger is more vulnerable.
+        typical: the median over the draws.
+        seconds: what it cost.
+    """
+
+    key: str
+    model: str
+    weights: str
+    image: str
+    pixels: str
+    width: int
+    height: int
+    dataset: str
+    seed: int
+    samples: int
+    radius: float
+    index: float
+    typical: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Probe:
+    """One unit of work: the index of one model on one image."""
+
+    model: Restorer
+    subject: Subject
+    pixels: str
+    table: CleverTable
+    seed: int
+
+    @property
+    def title(self) -> str:
+        """What a person calls this unit."""
+        assert self.model.card is not None
+        return f"{self.subject.name}, {self.model.card.name}, CLEVER"
+
+    @property
+    def key(self) -> str:
+        """What says whether it is done."""
+        assert self.model.card is not None
+        facts = (self.model.card.name, self.model.card.sha256, self.pixels, self.seed)
+        return cell_key("clever", *facts, self.table.samples, self.table.radius)
+
+    def take(self, device: str, progress: Callable[[int, int], None]) -> Index:
+        """Compute the index."""
+        began = time.perf_counter()
+        model, table = self.model.to(device), self.table
+        assert model.card is not None
+        found = clever(
+            model,
+            self.subject.low.to(device),
+            samples=table.samples,
+            radius=table.radius / 255,
+            batch=table.batch,
+            seed=self.seed,
+            progress=progress,
+        )
+        return Index(
+            key=self.key,
+            model=model.card.name,
+            weights=model.card.sha256,
+            image=self.subject.name,
+            pixels=self.pixels,
+            width=self.subject.low.shape[-1],
+            height=self.subject.low.shape[-2],
+            dataset=self.subject.dataset,
+            seed=self.seed,
+            samples=table.samples,
+            radius=table.radius / 255,
+            index=found.index,
+            typical=float(found.gradient_norms.median()),
+            seconds=round(time.perf_counter() - began, 3),
+        )
+
+
+def read_indices(folder: Path) -> list[Index]:
+    """Return all whole indices of a study's folder, the last of each key; none where none were taken."""
+    found: dict[str, Index] = {}
+    for line in read_lines(folder / "clever.jsonl"):
+        try:
+            index = Index(**line)
+        except TypeError:
+            continue
+        found[index.key] = index
+    return list(found.values())
+
+
+def append_index(folder: Path, index: Index) -> None:
+    """Write an index so that a killed process loses at most this one.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    append_line(folder / "clever.jsonl", dataclasses.asdict(index))

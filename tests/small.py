@@ -1,0 +1,84 @@
+"""Small networks, small images and objectives that keep a diary, for the tests of attacks."""
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from resolute.attacks.objective import OutputShift
+from resolute.models import EDSR
+
+
+def network(seed=0, **sizes):
+    """A small random network, with weights large enough for its ReLUs to matter."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = EDSR(**{"scale": 2, "blocks": 2, "channels": 6, **sizes})
+    with torch.no_grad():
+        for block in model.body:
+            for parameter in block.parameters():
+                parameter.mul_(2)
+    return model.eval()
+
+
+def images(count=1, height=7, width=6, seed=0):
+    return torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed)) / 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """An objective that keeps what it was asked and what it answered."""
+
+    inner: object = OutputShift()
+    asked: list = dataclasses.field(default_factory=list, compare=False)
+    answered: list = dataclasses.field(default_factory=list, compare=False)
+
+    def bind(self, model, clean):
+        bound = self.inner.bind(model, clean)
+
+        def recorded(x):
+            value = bound(x)
+            self.asked.append(x.detach().clone())
+            self.answered.append(value.detach().clone())
+            return value
+
+        return recorded
+
+
+@dataclasses.dataclass(frozen=True)
+class Plane:
+    """A linear objective: the inner product with fixed weights; it knows no model."""
+
+    seed: int = 0
+
+    def weights(self, like):
+        return torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(self.seed), dtype=like.dtype)
+
+    def bind(self, model, clean):
+        weights = self.weights(clean)
+        return lambda x: (x * weights).flatten(1).sum(dim=1)
+
+    def highest(self, clean, epsilon):
+        """The largest value that any image within ``epsilon`` of a clean one and in [0, 1] can have."""
+        weights = self.weights(clean)
+        best = (clean + epsilon * weights.sign()).clamp(0, 1)
+        return (best * weights).flatten(1).sum(dim=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """An objective that answers NaN, as a model with damaged weights would."""
+
+    def bind(self, model, clean):
+        return lambda x: x.flatten(1).sum(dim=1) * torch.nan
+
+
+class Stepped(nn.Module):
+    """A synthetic defence that hides gradients: the input is rounded, and the derivative of that is zero."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(torch.round(x * 255) / 255)

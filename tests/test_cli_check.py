@@ -1,0 +1,89 @@
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from resolute.cli import app
+from resolute.images import sample_image, write_png
+from resolute.studies.flags import RULES
+
+
+def run(*arguments):
+    """Run in this process; return exit code, stdout and stderr, each as one line of words."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.stdout.split()), " ".join(result.stderr.split())
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    write_png(path, sample_image("coffee")[:, 100:112, 100:116])
+    return path
+
+
+def test_help_shows_a_working_example():
+    code, stdout, _ = run("check", "--help")
+    assert code == 0
+    assert "Example: resolute check" in stdout
+
+
+def test_a_raised_flag_is_a_finding_and_no_error(photo, tiny_model, tmp_path):
+    out = tmp_path / "out"
+    command = ("check", f"{tiny_model}+round8", "--images", photo, "--quick", "--steps", "4", "--out", out)
+    code, stdout, _ = run(*command)
+    assert code == 0
+    assert "docs/flags.md#zero-gradients" in stdout
+    assert stdout.index("zero-gradients") < stdout.index("output-saturates")
+    facts = json.loads((out / "check.json").read_text())
+    assert facts["model"]["name"] == "tiny+round8"
+    assert facts["images"] == [str(photo)]
+    assert facts["check"]["steps"] == 4
+    assert {flag["name"] for flag in facts["flags"]} == set(RULES)
+    assert facts["flags"][0]["name"] == "zero-gradients"
+    assert "| zero-gradients | yes | 100.00 |" in (out / "check.md").read_text()
+
+
+def test_the_samples_are_there_by_default_and_a_twin_is_heard(tiny_model, tmp_path):
+    out = tmp_path / "out"
+    code, stdout, _ = run("check", tiny_model, "--twin", "bicubic", "--quick", "--steps", "2", "--out", out)
+    assert code == 0
+    assert "found on the twin" in stdout
+    assert len(json.loads((out / "check.json").read_text())["images"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "arguments"),
+    [
+        (4, "no model named", ("nothing",)),
+        (5, "the defences are mix=THETA", ("edsr-s+nothing",)),
+        (5, "(0, 0.5]", ("edsr-s", "--epsilon", "0.9")),
+        (5, "--epsilon is a radius", ("edsr-s", "--epsilon", "much")),
+        (4, "no model named 'nobody'", ("edsr-s", "--twin", "nobody")),
+        (3, "cannot find", ("edsr-s", "--images", "nowhere")),
+    ],
+)
+def test_a_wrong_argument_is_one_line(code, said, arguments, tmp_path):
+    found, _, stderr = run("check", *arguments, "--quick", "--out", tmp_path)
+    assert found == code
+    assert stderr.startswith("error: ")
+    assert said in stderr
+
+
+def test_an_image_too_small_is_refused(tmp_path):
+    path = tmp_path / "dot.png"
+    write_png(path, torch.rand(3, 20, 4))
+    code, _, stderr = run("check", "edsr-s", "--images", path, "--out", tmp_path)
+    assert code == 3
+    assert "4 pixels" in stderr
+
+
+def test_defended_models_can_be_shown_and_attacked(photo, tiny_model, tmp_path):
+    code, stdout, _ = run("models", f"{tiny_model}+mix=0.5")
+    assert code == 0
+    assert "tiny+mix=0.5" in stdout
+    command = ("attack", f"{tiny_model}+mix=0.5", photo, "--steps", "2", "--out", tmp_path / "out")
+    code, stdout, _ = run(*command)
+    assert code == 0
+    assert "tiny+mix=0.5" in stdout

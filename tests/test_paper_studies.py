@@ -1,0 +1,375 @@
+"""The experiments of the first paper: planned from data sets by name, short where asked, judged by computation."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_report import Page, edit, tiny_model, tiny_study
+from test_studies import record
+
+from resolute.attacks.registry import AttackTable
+from resolute.cli.app import app
+from resolute.errors import ConfigError, ImageError
+from resolute.images import sample_image, write_png
+from resolute.report import write_markdown, write_report
+from resolute.report.charts import look_of
+from resolute.report.families import families, family_verdicts, grids
+from resolute.report.tables import find_pairs
+from resolute.studies.claims import Claim, check, summary_of
+from resolute.studies.datasets import DATASETS, find_photos
+from resolute.studies.quick import Quick
+from resolute.studies.steepness import CleverTable, read_indices
+from resolute.studies.store import Record, Store
+from resolute.studies.study import Study
+
+PAPER = (
+    "models", "pictures", "features", "ablation", "lambda", "layer", "delta", "adversarial-training",
+    "random-resizing",
+)  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """Return a folder of data sets, laid out as releases are, and named by RESOLUTE_DATA."""
+    folder = tmp_path / "data"
+    for place, names in (("Set5", ("baby", "bird")), ("sr_test/B100/HR", ("3096", "8023", "baby"))):
+        for number, name in enumerate(names):
+            write_png(folder / place / f"{name}.png", sample_image("coffee")[:, number : number + 32, :32])
+    write_png(folder / "sr_test/B100/LRbicx4/3096x4.png", torch.zeros(3, 8, 8))
+    monkeypatch.setenv("RESOLUTE_DATA", str(folder))
+    return folder
+
+
+def test_data_sets_are_found_by_name(root):
+    photos = find_photos(["set5", "bsd100"])
+    assert [(photo.dataset, photo.name) for photo in photos] == [
+        ("set5", "baby"), ("set5", "bird"), ("bsd100", "3096"), ("bsd100", "8023"), ("bsd100", "baby-2"),
+    ]  # fmt: skip
+    assert [photo.name for photo in find_photos(["set5", "bsd100"], every=2)] == ["baby", "3096", "baby-2"]
+    mine = find_photos([f"mine={root / 'Set5'}", str(root / "Set5" / "bird.png")])
+    assert [(photo.dataset, photo.name) for photo in mine] == [("mine", "baby"), ("mine", "bird"), ("", "bird-2")]
+
+
+def test_a_missing_data_set_says_what_to_put_where(root, monkeypatch):
+    with pytest.raises(ImageError, match=r"no folder set14 in .*data, .*put the .*Set14 there, or name .*set14=FOLDER"):
+        find_photos(["set14"])
+    with pytest.raises(ImageError, match="cannot find"):
+        find_photos(["set14=nowhere"])
+    monkeypatch.delenv("RESOLUTE_DATA")
+    with pytest.raises(ImageError, match="RESOLUTE_DATA; with --quick most studies need no data"):
+        find_photos(["set14"])
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_the_released_sets_are_complete(name, data_dir, monkeypatch):
+    monkeypatch.setenv("RESOLUTE_DATA", str(data_dir))
+    assert len(find_photos([name])) == {"set5": 5, "set14": 14, "bsd100": 100}[name]
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_experiment_of_the_paper_is_a_study(name):
+    study = Study.read(name)
+    assert study.question.endswith("ACCV 2020.")
+    assert study.expected
+    assert {"set5", "bsd100"} <= set(study.images) <= {"set5", "set14", "bsd100"}
+    labels = {table.name for table in study.attacks}
+    for claim in study.expected:
+        assert set(claim.names) <= (set(study.models) if claim.over == "model" else labels), claim.says
+        assert set(claim.attacks) <= {*labels, "worst case"}
+        assert set(claim.levels) <= set(study.epsilons)
+        assert claim.quantity != "clever" or study.clever is not None
+    quick = study.quickly()
+    assert (quick.name, quick.images, quick.quick) == (f"{name}-quick", ("samples",), None)
+    assert len(quick.subjects()) < 4
+    assert len(quick.epsilons) <= 3
+    assert quick.clever is None or quick.clever.samples <= 16
+
+
+def test_the_paper_is_attacked_with_its_own_settings():
+    study = Study.read("models")
+    assert study.epsilons == (1, 2, 4, 8, 16, 32)
+    for table in study.attacks:
+        assert table.build(4 / 255).steps == 50
+    assert Study.read("ablation").clever == CleverTable(samples=1024, radius=1)
+
+
+def test_the_quick_form_lightens_attacks_of_every_kind():
+    quick = Quick(steps=3, restarts=2, queries=10)
+    assert quick.lighten(AttackTable(kind="pgd", restarts=9)) == AttackTable(kind="pgd", steps=3, restarts=2)
+    assert quick.lighten(AttackTable(kind="fgsm")) == AttackTable(kind="fgsm")
+    assert quick.lighten(AttackTable(kind="ifgsm", steps=2)).steps == 2
+    assert quick.lighten(AttackTable(kind="square")).queries == 10
+    assert quick.lighten(AttackTable(kind="transfer", source="edsr-s")).steps == 3
+    inside = AttackTable(kind="transfer", source="edsr-s", attacks=(AttackTable(kind="pgd"),))
+    assert quick.lighten(inside).attacks[0].steps == 3
+    with pytest.raises(ConfigError, match="has no quick form"):
+        Study.read("bsd100").quickly()
+
+
+# What was published beside what is here.
+
+ABOVE = Claim(says="a gains", where="here", quantity="sr_psnr", order=(("a",), ("b",)))
+HIGH = [record("a", image, value) for image, value in (("x", 35.0), ("y", 36.0), ("z", 35.5))]
+LOW = [record("b", image, value) for image, value in (("x", 30.0), ("y", 31.5), ("z", 30.6))]
+
+
+def renamed(records, names):
+    return [dataclasses.replace(r, model=names[r.model]) for r in records]
+
+
+def test_agreement_is_computed_from_paired_differences():
+    assert check([ABOVE], HIGH + LOW)[0].verdict == "agrees"
+    assert check([ABOVE], renamed(HIGH + LOW, {"a": "b", "b": "a"}))[0].verdict == "disagrees"
+    mixed = [dataclasses.replace(r, sr_psnr=28.0) if r.model == "a" and r.image == "x" else r for r in HIGH + LOW]
+    assert check([ABOVE], [*mixed[:1], *[r for r in mixed if r.image == "x"]])[0].verdict == "undecided"
+    assert check([ABOVE], HIGH)[0].verdict == "not measured"
+    here = check([ABOVE], HIGH + LOW)[0].settings[0].here
+    assert here == {"a": pytest.approx(35.5), "b": pytest.approx(30.7)}
+
+
+@pytest.mark.parametrize(
+    ("relation", "names", "verdict"),
+    [
+        ("not above", ("b", "a"), "agrees"),
+        ("not above", ("a", "b"), "disagrees"),
+        ("not below", ("a", "b"), "agrees"),
+        ("not below", ("b", "a"), "disagrees"),
+        ("similar", ("a", "b"), "disagrees"),
+    ],
+)
+def test_relations(relation, names, verdict):
+    claim = dataclasses.replace(ABOVE, relation=relation, order=tuple((name,) for name in names))
+    assert check([claim], HIGH + LOW)[0].verdict == verdict
+
+
+def test_similar_is_within_its_tolerance():
+    claim = dataclasses.replace(ABOVE, relation="similar", tolerance=6.0)
+    assert check([claim], HIGH + LOW)[0].verdict == "agrees"
+
+
+def test_numbers_are_compared_by_their_order_and_need_all_names():
+    claim = Claim(says="", where="", quantity="clean_psnr_y", values={"a": 27.5, "b": 26.4})
+    records = [dataclasses.replace(r, clean_psnr_y=29.0 if r.model == "a" else 28.0) for r in HIGH + LOW]
+    [found] = check([claim], records)
+    assert (found.verdict, len(found.settings)) == ("agrees", 1)
+    assert check([dataclasses.replace(claim, values={"a": 26.4, "b": 27.5})], records)[0].verdict == "disagrees"
+
+
+def test_a_statement_holds_only_where_it_was_made():
+    harder = [dataclasses.replace(r, attack="fda", model={"a": "b", "b": "a"}[r.model]) for r in HIGH + LOW]
+    [found] = check([ABOVE], [*HIGH, *LOW, *harder])
+    assert found.verdict == "agrees in 1, disagrees in 1 of 2 settings"
+    assert check([dataclasses.replace(ABOVE, attacks=("ifgsm",))], [*HIGH, *LOW, *harder])[0].verdict == "agrees"
+    assert check([dataclasses.replace(ABOVE, levels=(8,))], HIGH + LOW)[0].verdict == "not measured"
+    over = Claim(says="", where="", quantity="sr_psnr", over="attack", order=(("fda",), ("ifgsm",)))
+    [found] = check([over], [*HIGH, *LOW, *harder])
+    assert {setting.other: setting.verdict for setting in found.settings} == {"a": "disagrees", "b": "agrees"}
+    worst = dataclasses.replace(ABOVE, attacks=("worst case",))
+    assert len(check([worst], [*HIGH, *LOW, *harder])[0].settings) == 1
+
+
+def test_the_summary_counts_what_was_found():
+    opposite = dataclasses.replace(ABOVE, order=(("b",), ("a",)))
+    elsewhere = dataclasses.replace(ABOVE, levels=(32,))
+    text = summary_of(check([ABOVE, opposite, elsewhere], HIGH + LOW))
+    assert text == (
+        "Of 2 published statements 1 holds here, 1 does not hold here; 1 could not be checked with these records."
+    )
+    assert "None" in summary_of(check([elsewhere], HIGH + LOW))
+
+
+# Many variants of one model.
+
+
+def test_variants_belong_to_the_plainest_model():
+    names = ["a", "a-adv", "a-adv-entropy", "a+mix=0.5", "b", "b-c", "bicubic"]
+    assert [(f.plain, f.variants) for f in families(names)] == [
+        ("a", ["a-adv", "a-adv-entropy", "a+mix=0.5"]), ("b", ["b-c"]),
+    ]  # fmt: skip
+    assert ("a", "a+mix=0.5") in find_pairs(names)
+
+
+def test_a_grid_has_a_row_a_model_and_the_gain_over_the_plain_one():
+    records = renamed(HIGH + LOW, {"a": "b-x", "b": "b"}) + renamed(HIGH, {"a": "bicubic"})
+    grid = grids(records)[0]
+    assert [(line.model, line.variant) for line in grid.lines] == [("b", False), ("b-x", True), ("bicubic", False)]
+    assert grid.levels == [4]
+    [place] = grid.lines[1].places
+    assert place.mean == pytest.approx(35.5)
+    assert place.gain.mean == pytest.approx(4.8)
+    [verdict] = family_verdicts(records)
+    assert "b keeps an SR-PSNR of 30.7 dB; b-x, +4.80 dB" in verdict
+
+
+def test_no_two_of_many_models_look_alike():
+    models = [f"m{number}" for number in range(40)]
+    assert len({look_of(model, models) for model in models}) == 40
+
+
+# From the run to the page.
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished study of two data sets and four models, with CLEVER and claims; not to be changed."""
+    folder = tmp_path_factory.mktemp("paper")
+    study = tiny_study(folder, models=("tiny", "tiny-entropy", "tiny-adv", "bicubic"))
+    for name in ("rocket", "astronaut"):
+        write_png(folder / "more" / f"{name}.png", sample_image(name)[:, 100:148, 200:248])
+    claims = (
+        Claim(says="Entropy <helps>", where="fig. 1", quantity="sr_psnr", order=(("tiny-entropy",), ("tiny",))),
+        Claim(says="And the opposite", where="fig. 1", quantity="sr_psnr", order=(("tiny",), ("tiny-entropy",))),
+        Claim(says="Numbers", where="table 1", quantity="clean_psnr_y", values={"tiny": 27.54, "bicubic": 25.96}),
+        Claim(says="Steep", where="fig. 2", quantity="clever", order=(("tiny",), ("bicubic",))),
+    )
+    plan = dataclasses.replace(
+        study,
+        models=(*study.models[:3], f"{study.models[0]}+mix=0.5", "bicubic"),
+        images=(f"set5={folder / 'photos'}", f"mine={folder / 'more'}"),
+        clever=CleverTable(samples=2),
+        question="Does it?",
+        expected=claims,
+    )
+    plan.run(folder / "run")
+    return folder / "run"
+
+
+def test_records_and_indices_know_their_data_set(finished):
+    records = Store(finished).read()
+    assert {record.dataset for record in records} == {"set5", "mine"}
+    assert all(record.phi_std > 0 and record.phi_moved > 0 for record in records)
+    indices = read_indices(finished)
+    assert len(indices) == 5 * 4
+    assert all(index.index >= index.typical > 0 for index in indices)
+    assert "tiny+mix=0.5" in {record.model for record in records}
+
+
+def test_a_rerun_takes_no_index_twice(finished, tmp_path):
+    study = Study(**json.loads((finished / "study.json").read_text())["study"])
+    small = dataclasses.replace(study, models=study.models[:1], epsilons=(4,), attacks=study.attacks[:1])
+    done: list[float] = []
+    small.run(tmp_path, progress=lambda number, _total, _title: done.append(number))
+    lines = (tmp_path / "clever.jsonl").read_text()
+    assert len(lines.splitlines()) == 4
+    assert done == sorted(done)
+    small.run(tmp_path)
+    assert (tmp_path / "clever.jsonl").read_text() == lines
+
+
+def test_records_of_earlier_versions_still_read(finished, tmp_path):
+    new = {"dataset", "phi_mean", "phi_std", "phi_range", "phi_moved"}
+    new |= {"attacked_phi_mean", "attacked_phi_std", "attacked_phi_range"}
+    for known in Store(finished).read()[:8]:
+        old = {key: value for key, value in dataclasses.asdict(known).items() if key not in new}
+        assert Record(**old).phi_std is None
+        Store(tmp_path).append(Record(**old))
+    (tmp_path / "study.json").write_text('{"study": {"name": "old", "models": ["m"], "attacks": [{"kind": "fda"}]}}')
+    page = Page(write_report([tmp_path], tmp_path / "report.html"))
+    assert "moved: size of the change" not in page.words
+    assert "Conventions" not in page.words
+    assert len(Store(tmp_path).read()) == 8
+
+
+def test_the_page_puts_the_published_beside_its_own(finished, tmp_path):
+    page = Page(write_report([finished], tmp_path / "report.html"))
+    assert "Does it?" in page.words
+    assert "tbody" not in page.words
+    assert "Entropy <helps>" in page.words
+    assert "tiny 27.54, bicubic 25.96 dB" in page.words
+    for dataset in ("set5", "mine"):
+        ours = [record for record in Store(finished).read() if record.dataset == dataset]
+        claims = Study(**json.loads((finished / "study.json").read_text())["study"]).expected
+        indices = [index for index in read_indices(finished) if index.dataset == dataset]
+        findings = check(claims, ours, indices)
+        assert summary_of(findings) in page.words
+        assert all(finding.settings for finding in findings)
+        # One of two opposites cannot hold where the other does.
+        first, second = findings[:2]
+        assert not (first.verdict == "agrees" and second.verdict == "agrees")
+    ids = page.ids
+    assert {"paper", "overview", "set1-pick-level", "set1-budget-0", "clever-0", "set1-clever-0"} <= set(ids)
+    assert len(ids) == len(set(ids))
+    assert set(page.data["charts"]) <= set(ids)
+    assert {len(budgets) for budgets in page.data["overview"].values()} == {2}
+    words = " ".join(page.words.split())
+    for convention in (
+        "starts within 1e-3/255 of the clean image",
+        "2 uniform draws",
+        "gradients pass straight through",
+    ):
+        assert convention in words
+    assert ["tiny-adv", "SR"] not in page.rows
+    assert any(cells[0] == "tiny+mix=0.5" and len(cells) == 4 for cells in page.rows)
+
+
+def test_the_markdown_has_the_same(finished, tmp_path):
+    text = write_markdown([finished], tmp_path / "page.md").read_text()
+    for part in ("## Set5", "## mine", "| published | here | verdict |", "Does it?", "CLEVER (eq. 15)", "tiny+mix=0.5"):
+        assert part in text
+    assert "SR-PSNR, the worst attack on each image, dB" in text
+
+
+def test_the_summary_figure_has_every_model_once(finished, tmp_path):
+    page = Page(write_report([finished], tmp_path / "report.html"))
+    for budgets in page.data["overview"].values():
+        for robust, truth in budgets:
+            for figure in (robust, truth):
+                names = [trace["name"] for trace in figure["data"] if trace["mode"] == "markers"]
+                assert names == ["tiny", "tiny-entropy", "tiny-adv", "tiny+mix=0.5", "bicubic"]
+            assert robust["data"][0]["name"] == "blends with bicubic"
+            looks = {(t["marker"]["color"], t["marker"]["symbol"]) for t in robust["data"] if t["mode"] == "markers"}
+            assert len(looks) == 5
+
+
+def test_the_worst_of_every_group_of_models_is_shown(finished, tmp_path):
+    page = Page(write_report([finished], tmp_path / "report.html"))
+    shown = [case["models"] for case in page.data["cases"]]
+    assert set(shown[:3]) == {"tiny | tiny-entropy", "tiny | tiny-adv", "tiny | tiny+mix=0.5"}
+
+
+def test_names_of_models_and_images_stay_apart_in_indices(finished, tmp_path):
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in ("records.jsonl", "study.json", "clever.jsonl"):
+        (folder / name).write_text((finished / name).read_text())
+    edit(folder, lambda r: dataclasses.replace(r, model=r.model.replace("bicubic", "<b>")))
+    page = Page(write_report([folder], tmp_path / "report.html"))
+    assert "not measured" in page.words
+
+
+# On the command line.
+
+
+def test_quick_needs_no_data(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    monkeypatch.delenv("RESOLUTE_DATA", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    table = tmp_path / "mine.toml"
+    model = tiny_model(tmp_path / "tiny.safetensors", "tiny", 0)
+    table.write_text(
+        f'name = "mine"\nmodels = ["{model}", "bicubic"]\nimages = ["bsd100"]\nquestion = "Which?"\n'
+        '[quick]\nevery = 4\ncrop = 48\nepsilons = [4]\nsteps = 2\n[[attacks]]\nkind = "ifgsm"\n'
+        '[[expected]]\nsays = "Fragile"\nwhere = "fig. 3"\nquantity = "sr_psnr"\norder = [["bicubic"], ["tiny"]]\n'
+    )
+    run = CliRunner().invoke(app, ["study", str(table), "--out", str(tmp_path / "whole")])
+    assert run.exit_code != 0
+    assert not (tmp_path / "whole" / "records.jsonl").exists()
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke(app, ["study", str(table), "--quick", "--device", "cpu"])
+    assert run.exit_code == 0, run.output
+    assert "runs/mine-quick/report.html" in run.output
+    records = Store(tmp_path / "runs" / "mine-quick").read()
+    assert {(r.dataset, r.width) for r in records} == {("samples", 12)}
+    assert len(records) == 2 * 2
+    facts = json.loads((tmp_path / "runs" / "mine-quick" / "study.json").read_text())
+    assert facts["study"]["attacks"][0]["steps"] == 2
+    assert "2 steps of" in facts["conventions"]["I-FGSM"]
+
+
+def test_a_study_of_another_kind_has_no_quick_form():
+    from typer.testing import CliRunner
+
+    assert CliRunner().invoke(app, ["study", "metric-as-loss", "--quick"]).exit_code != 0

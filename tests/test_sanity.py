@@ -1,0 +1,72 @@
+"""Attacks on published weights, held against figures measured once with other code (official CARN-M, Set5, x4).
+
+SR-PSNR against the model's own clean output: RGB, clamped, not rounded, no border shaved; the mean over bird, butterfly
+and head.
+"""
+
+import pytest
+import torch
+
+from resolute.attacks import APGD, FDA, FGSM, IFGSM, MIFGSM, PGD, RandomNoise
+from resolute.images import read_image
+from resolute.measure.fidelity import psnr_rgb
+from resolute.models import load
+
+FOUR, EIGHT = 4 / 255, 8 / 255
+
+
+@pytest.fixture(scope="module")
+def carn_m(data_dir):
+    return load(data_dir / "sr_weights" / "CARN-M_x234.pth", scale=4)
+
+
+@pytest.fixture(scope="module")
+def set5(data_dir):
+    folder = data_dir / "sr_test" / "set5" / "LRbicx4"
+    return [read_image(folder / f"{name}x4.png").unsqueeze(0) for name in ("bird", "butterfly", "head")]
+
+
+def sr_psnr(attack, model, images):
+    with torch.no_grad():
+        found = [(model(x), model(attack(model, x).unrounded)) for x in images]
+    return float(torch.cat([psnr_rgb(clean, attacked) for clean, attacked in found]).mean())
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [
+        (RandomNoise(epsilon=FOUR, draws=1, shape="uniform"), 36.75),
+        (RandomNoise(epsilon=FOUR, draws=1, shape="signs"), 32.27),
+        (FGSM(epsilon=FOUR), 30.12),
+    ],
+    ids=("noise", "signs", "fgsm"),
+)
+def test_short_attacks_do_what_they_did_elsewhere(carn_m, set5, attack, expected):
+    assert sr_psnr(attack, carn_m, set5) == pytest.approx(expected, abs=0.3)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [
+        (FDA(epsilon=FOUR, start="zero"), 28.08),
+        (MIFGSM(epsilon=FOUR), 27.37),
+        (IFGSM(epsilon=FOUR), 25.63),
+        (PGD(epsilon=FOUR), 24.09),
+        (IFGSM(epsilon=EIGHT), 21.13),
+    ],
+    ids=("fda", "mifgsm", "ifgsm", "pgd", "ifgsm-8"),
+)
+def test_long_attacks_do_what_they_did_elsewhere(carn_m, set5, attack, expected):
+    assert sr_psnr(attack, carn_m, set5) == pytest.approx(expected, abs=0.3)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_apgd_is_no_weaker_than_pgd_of_equal_steps(carn_m, set5):
+    crops = [x[..., 16:48, 16:48] for x in set5]
+    attacks = APGD(epsilon=FOUR, steps=20), PGD(epsilon=FOUR, steps=20)
+    apgd, pgd = (sr_psnr(attack, carn_m, crops) for attack in attacks)
+    assert apgd < pgd + 0.1
