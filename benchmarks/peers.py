@@ -80,9 +80,9 @@ def compare(name: str, x: torch.Tensor, epsilon: float, steps: int, rounds: int)
     }
     runs = {title: lambda attacker=attacker: attacker(x) for title, attacker in attackers.items()}
     seconds = medians(runs, rounds)
+    found = {title: attacker(x) for title, attacker in attackers.items()}
     with torch.no_grad():
-        clean = model(x)
-        damage = {title: psnr_rgb(clean, model(attack(x))).mean().item() for title, attack in attackers.items()}
+        damage = {title: psnr_rgb(model(x), model(attacked)).mean().item() for title, attacked in found.items()}
     best = list(seconds)[-1]
     size = f"{x.shape[-1]}x{x.shape[-2]}"
     print(f"{provenance().hardware}; {Path(name).stem}, {len(x)} images of {size}, {steps} steps, medians of {rounds}")

@@ -92,7 +92,7 @@ def test_the_paper_is_attacked_with_its_own_settings():
     assert study.epsilons == (1, 2, 4, 8, 16, 32)
     for table in study.attacks:
         assert table.build(4 / 255).steps == 50
-    assert Study.read("ablation").clever == CleverTable(samples=1024, radius=1)
+    assert Study.read("ablation").clever == CleverTable(samples=1024, radius=1, ascents=4)
 
 
 def test_the_quick_form_lightens_attacks_of_every_kind():
@@ -228,7 +228,7 @@ def finished(tmp_path_factory) -> Path:
         study,
         models=(*study.models[:3], f"{study.models[0]}+mix=0.5", "bicubic"),
         images=(f"set5={folder / 'photos'}", f"mine={folder / 'more'}"),
-        clever=CleverTable(samples=2),
+        clever=CleverTable(samples=2, ascents=1),
         question="Does it?",
         expected=claims,
     )
@@ -243,6 +243,7 @@ def test_records_and_indices_know_their_data_set(finished):
     indices = read_indices(finished)
     assert len(indices) == 5 * 4
     assert all(index.index >= index.typical > 0 for index in indices)
+    assert all(index.climbed > 0 for index in indices)
     assert "tiny+mix=0.5" in {record.model for record in records}
 
 

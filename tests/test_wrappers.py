@@ -301,3 +301,10 @@ def test_a_target_out_of_reach_is_refused_with_the_range():
 def test_cards_are_frozen_facts():
     with pytest.raises(dataclasses.FrozenInstanceError):
         load_defended("edsr-s+mix=0.5").card.name = "other"
+
+
+@pytest.mark.parametrize("spec", ["mix=0.5", "lowpass=0.7", "blur=0.8", "resize", "ensemble"])
+def test_every_wrapper_can_be_attacked_in_bfloat16(spec):
+    x = sample_image("coffee")[None, :, :24, :24]
+    found = IFGSM(epsilon=4 / 255, steps=2, precision="bfloat16")(load_defended(f"edsr-s+{spec}"), x)
+    assert (found.objective > 0).all()

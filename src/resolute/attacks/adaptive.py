@@ -15,7 +15,7 @@ from resolute.attacks.features import layer_outputs, resolve_layers
 from resolute.attacks.objective import Bound, Images
 from resolute.defences.entropy import ChannelDensity
 from resolute.errors import CheckpointError
-from resolute.models.weights import weights_sha256
+from resolute.models.weights import built_in_file, weights_sha256
 
 
 @final
@@ -64,7 +64,7 @@ class Bits:
 
 
 def read_density(path: Path | str) -> ChannelDensity:
-    """Read a density that training wrote beside its weights as ``NAME.density.pt``.
+    """Read a density that training wrote beside its weights as ``NAME.density.pt``, or a built-in model's by its name.
 
     Raises:
         CheckpointError: no such file, or none of a density.
@@ -75,7 +75,11 @@ def read_density(path: Path | str) -> ChannelDensity:
         >>> torch.save(ChannelDensity(channels=8).state_dict(), path)
         >>> read_density(path).channels
         8
+        >>> read_density("edsr-xs-entropy").channels
+        32
     """
+    built_in = built_in_file(f"{path}.density.pt")
+    path = built_in if built_in.is_file() else Path(path)
     hint = "give the NAME.density.pt that `resolute train` writes beside the weights of a regularised run"
     try:
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)

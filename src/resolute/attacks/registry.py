@@ -67,7 +67,8 @@ class AttackTable:
         reference: what the output is driven away from (eq. 14): the model's own clean output, ``self``; that output as
             an 8-bit file holds it, ``self_u8``; the ground truth, ``hr``.
         target: image file that the output is driven towards, stretched to its size.
-        density: ``NAME.density.pt`` of a regularised run, whose bits of the features are raised.
+        density: ``NAME.density.pt`` of a regularised run, or a built-in model that has one; the bits of the features
+            under it are raised.
         steps, restarts, relative_step, norm, decay, queries, draws, shape, start: see the attack.
         source: model that ``transfer`` and ``warm_start`` search on, by name or file.
         mask: top, left, bottom and right of what ``partial`` may change, as shares of the sides.

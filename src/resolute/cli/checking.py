@@ -53,8 +53,9 @@ def check(
 ) -> None:
     """Check whether a model only looks robust: masked gradients, randomness, attacks that were too weak.
 
-    Attacks the model in a dozen ways that should agree, and raises a flag where they do not. A flag is a finding, not
-    an error; docs/flags.md says what each means and what to do. Takes up to two minutes on two cores.
+    Attacks the model in many ways that should agree, and raises a flag where they do not. A flag is a finding, not
+    an error; docs/flags.md says what each means and what to do. Takes about a minute on two free cores, several
+    times as long for random resizing.
     """
     with guarded():
         plan = Check(epsilon=parse_epsilon(epsilon), steps=steps, seed=seed)

@@ -1,9 +1,9 @@
 """Adversarial training of super-resolution models (Choi et al., ACCV 2020, section 5.6).
 
 Every low-resolution patch is trained on twice, clean and attacked, both towards the same original. The paper's attack
-is I-FGSM of 8/255 with T = 1. Its loss (eq. 14) is flat at the clean image, where one step cannot begin, so the distance
-that the attack raises is that from the ground truth, as in the authors' published attack code; ``reference = "self"``
-takes eq. 14 by its letter, from a start within 1e-3/255 of the clean patch.
+is I-FGSM of 8/255 with T = 1. Its loss (eq. 14) is flat at the clean image, where one step cannot begin, so the
+distance that the attack raises is that from the ground truth, as in the authors' published attack code;
+``reference = "self"`` takes eq. 14 by its letter, from a start within 1e-3/255 of the clean patch.
 """
 
 from __future__ import annotations

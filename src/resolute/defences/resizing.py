@@ -53,11 +53,11 @@ class RandomResizing(Defended):
 
     Example:
         >>> from resolute.models import Bicubic
-        >>> x = torch.rand(2, 3, 12, 18)
-        >>> model = RandomResizing(Bicubic(2))
+        >>> x = torch.linspace(0, 1, 2 * 3 * 12 * 18).view(2, 3, 12, 18)
+        >>> model = RandomResizing(Bicubic(2), growth=2)
         >>> model(x).shape, torch.equal(model(x)[1:], model(x[1:])), torch.equal(model(x), model(x))
         (torch.Size([2, 3, 24, 36]), True, True)
-        >>> torch.equal(model(x), RandomResizing(Bicubic(2), seed=1)(x))
+        >>> torch.equal(model(x), RandomResizing(Bicubic(2), growth=2, seed=1)(x))
         False
     """
 
@@ -121,7 +121,7 @@ def redrawn(model: Restorer, seed: int) -> Restorer:
 
     Example:
         >>> from resolute.models import Bicubic
-        >>> x, model = torch.rand(1, 3, 12, 12), RandomResizing(Bicubic(2))
+        >>> x, model = torch.linspace(0, 1, 3 * 12 * 12).view(1, 3, 12, 12), RandomResizing(Bicubic(2), growth=2)
         >>> torch.equal(redrawn(model, 0)(x), model(x)), torch.equal(redrawn(model, 1)(x), model(x))
         (True, False)
     """
@@ -133,4 +133,5 @@ def redrawn(model: Restorer, seed: int) -> Restorer:
 
 
 def _resized(x: Float[Tensor, "b 3 h w"], size: list[int]) -> Float[Tensor, "b 3 h1 w1"]:
-    return F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False)
+    # torch has no antialiased interpolation in bfloat16, in which attacks may search.
+    return F.interpolate(x.float(), size, mode="bicubic", antialias=True, align_corners=False)

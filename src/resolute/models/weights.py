@@ -60,6 +60,11 @@ def save_model(model: nn.Module, path: Path, card: AnyCard) -> AnyCard:
     return card
 
 
+def built_in_file(name: str) -> Path:
+    """Return where a file of this project's weights lies, or would."""
+    return _BUILT_IN / name
+
+
 def built_in_weights(card: type[Card] | type[ScorerCard]) -> dict[str, Path]:
     """Return the names and files of this project's weights that carry a card of the given class."""
     files = {path.stem: path for path in sorted(_BUILT_IN.glob("*.safetensors"))}

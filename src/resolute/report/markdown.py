@@ -71,8 +71,8 @@ def _part(part: Part) -> Iterable[str]:
         yield ""
     if part.indices:
         yield "CLEVER (eq. 15), means over images; larger is more vulnerable, and no bound:\n"
-        yield "| model | images | draws | index | median draw |"
-        yield "|---|--:|--:|--:|--:|"
+        yield "| model | images | draws | index | median draw | climbed by sign steps |"
+        yield "|---|--:|--:|--:|--:|--:|"
         for row in part.indices:
             cells = [
                 row.model,
@@ -80,6 +80,7 @@ def _part(part: Part) -> Iterable[str]:
                 str(row.samples),
                 text.figure(row.index, 0),
                 text.figure(row.typical, 0),
+                text.figure(row.climbed, 0),
             ]
             yield f"| {' | '.join(map(_cell, cells))} |"
         yield ""

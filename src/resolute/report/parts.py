@@ -40,6 +40,7 @@ class IndexRow:
     samples: int
     index: float
     typical: float
+    climbed: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,14 @@ def index_rows(indices: Sequence[Index]) -> list[IndexRow]:
     for index in indices:
         groups.setdefault((index.model, index.samples), []).append(index)
     return [
-        IndexRow(model, len(group), samples, _mean([i.index for i in group]), _mean([i.typical for i in group]))
+        IndexRow(
+            model,
+            len(group),
+            samples,
+            _mean([i.index for i in group]),
+            _mean([i.typical for i in group]),
+            _mean([i.climbed for i in group]),
+        )
         for (model, samples), group in groups.items()
     ]
 

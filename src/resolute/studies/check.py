@@ -57,7 +57,8 @@ class Check:
 
     Attributes:
         epsilon: l-infinity budget, on the scale of [0, 1].
-        steps: of the gradient attack, APGD; the runs at other budgets and from random starts take half as many.
+        steps: of the gradient attack, APGD; the runs at other budgets, from random starts and on other models take
+            half as many.
         restarts: random starts.
         draws: random perturbations.
         queries: of Square.
@@ -143,7 +144,8 @@ class Check:
         climb = found["climb"]
         start = dataclasses.replace(runs["half"], epsilon=self.epsilon, start="uniform")  # pyright: ignore[reportCallIssue]
         restarts = [psnr(attack(start, model, f"random start {i + 1}", i)) for i in range(self.restarts)]
-        transfers = {name: psnr(attack(runs["climb"], source, f"on {name}")) for name, source in sources.items()}
+        scout = dataclasses.replace(runs["half"], epsilon=self.epsilon)
+        transfers = {name: psnr(attack(scout, source, f"on {name}")) for name, source in sources.items()}
         if progress is not None:
             progress(total, total, "done")
         return Evidence(

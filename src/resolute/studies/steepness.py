@@ -10,7 +10,7 @@ from pathlib import Path
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from resolute.measure.clever import clever
+from resolute.measure.clever import clever, clever_power
 from resolute.models.base import Restorer
 from resolute.studies.cell import Subject
 from resolute.studies.store import append_line, cell_key, read_lines
@@ -24,16 +24,21 @@ class CleverTable:
         samples: N_s, draws for each image; 1024 in the paper.
         radius: alpha_c in levels of 255; 1 in the paper.
         batch: draws evaluated together, which changes no figure.
+        ascents: starts from which the steepest point is climbed to as well, 10 steps each; 0 for none.
     """
 
     samples: int = pydantic.Field(default=1024, ge=1)
     radius: float = pydantic.Field(default=1.0, gt=0, le=255)
     batch: int = pydantic.Field(default=8, ge=1)
+    ascents: int = pydantic.Field(default=0, ge=0)
 
     @property
     def words(self) -> str:
         """What determines the index, in words."""
-        return f"largest gradient norm of {self.samples} uniform draws within {self.radius:g}/255"
+        climbed = (
+            f"; climbed: the largest on the way of {self.ascents} ascents of 10 sign steps" if self.ascents else ""
+        )
+        return f"largest gradient norm of {self.samples} uniform draws within {self.radius:g}/255{climbed}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,7 @@ class Index:
         index: the largest gradient norm found; larger is more vulnerable.
         typical: the median over the draws.
         seconds: what it cost.
+        climbed: the largest norm that ascents found; None where there were none.
     """
 
     key: str
@@ -63,6 +69,7 @@ class Index:
     index: float
     typical: float
     seconds: float
+    climbed: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,22 +93,27 @@ class Probe:
         """What says whether it is done."""
         assert self.model.card is not None
         facts = (self.model.card.name, self.model.card.sha256, self.pixels, self.seed)
-        return cell_key("clever", *facts, self.table.samples, self.table.radius)
+        ascents = (self.table.ascents,) if self.table.ascents else ()
+        return cell_key("clever", *facts, self.table.samples, self.table.radius, *ascents)
 
     def take(self, device: str, progress: Callable[[int, int], None]) -> Index:
         """Compute the index."""
         began = time.perf_counter()
         model, table = self.model.to(device), self.table
         assert model.card is not None
+        low, radius = self.subject.low.to(device), table.radius / 255
         found = clever(
             model,
-            self.subject.low.to(device),
+            low,
             samples=table.samples,
-            radius=table.radius / 255,
+            radius=radius,
             batch=table.batch,
             seed=self.seed,
             progress=progress,
         )
+        climbed = None
+        if table.ascents:
+            climbed = clever_power(model, low, starts=table.ascents, radius=radius, batch=table.batch, seed=self.seed)
         return Index(
             key=self.key,
             model=model.card.name,
@@ -113,10 +125,11 @@ class Probe:
             dataset=self.subject.dataset,
             seed=self.seed,
             samples=table.samples,
-            radius=table.radius / 255,
+            radius=radius,
             index=found.index,
             typical=float(found.gradient_norms.median()),
             seconds=round(time.perf_counter() - began, 3),
+            climbed=climbed.index if climbed is not None else None,
         )
 
 
