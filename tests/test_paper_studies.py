@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_report import Page, edit, tiny_model, tiny_study
 from test_studies import record
+from typer.testing import CliRunner
 
 from resolute.attacks.registry import AttackTable
 from resolute.cli.app import app
@@ -374,3 +375,12 @@ def test_a_study_of_another_kind_has_no_quick_form():
     from typer.testing import CliRunner
 
     assert CliRunner().invoke(app, ["study", "metric-as-loss", "--quick"]).exit_code != 0
+
+
+def test_draws_behind_clever_can_be_set_where_there_is_such_an_index(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("resolute.cli.attacking.run_study", lambda study, *_: seen.append(study))
+    result = CliRunner().invoke(app, ["study", "ablation", "--quick", "--samples", "3", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert seen[0].clever.samples == 3
+    assert CliRunner().invoke(app, ["study", "models", "--quick", "--samples", "3"]).exit_code == 5

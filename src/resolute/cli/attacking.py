@@ -96,7 +96,9 @@ def study(
     budget: Annotated[
         list[str] | None, typer.Option(help="Budgets, such as 4/255, instead of the study's; may be repeated.")
     ] = None,
-    samples: Annotated[int | None, typer.Option(help="Noisy copies behind a smoothed score.", min=1)] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Noisy copies behind a smoothed score, or draws behind a CLEVER index.", min=1)
+    ] = None,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="A first answer in minutes: fewer images, budgets and steps, no data needed."),
@@ -124,6 +126,8 @@ def study(
             "--budget": ("epsilons", budgets),
             "--samples": ("samples", samples),
         }
+        if isinstance(planned, Study) and planned.clever is not None and samples is not None:
+            options["--samples"] = ("clever", dataclasses.replace(planned.clever, samples=samples))
         planned = with_options(planned, options)
         place = out or Path("runs") / planned.name
         if isinstance(planned, Study):
