@@ -1,6 +1,6 @@
 """Peak memory and time of a large image whole and in tiles, forwards and for one attack step.
 
-    python benchmarks/tiles.py [MODEL] [--side 384] [--tile 96]
+    python benchmarks/tiles.py [MODEL] [--side 384] [--tile 128]
 
 Each is run in a process of its own; memory is what the process holds at most beyond the model and the image.
 """
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="edsr-s")
     parser.add_argument("--side", type=int, default=384)
-    parser.add_argument("--tile", type=int, default=96)
+    parser.add_argument("--tile", type=int, default=128)
     parser.add_argument("--one", choices=["forward", "step"], help=argparse.SUPPRESS)
     parser.add_argument("--whole", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -40,10 +40,10 @@ def main() -> None:
 
 def peak(name: str, side: int, tile: int, one: str) -> None:
     model = load(name, scale=4).requires_grad_(False)
-    if tile:
-        model = Tiled(model, tile=tile)
     x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if tile:
+        model = Tiled(model, tile=tile)
     began = time.process_time()
     if one == "forward":
         with torch.no_grad():
