@@ -37,7 +37,9 @@ def provenance() -> Provenance:
         >>> sorted(provenance().versions)
         ['numpy', 'python', 'resolute', 'torch']
     """
-    arguments = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    program = Path(sys.argv[0]).name
+    # `python -m resolute` is the same program.
+    arguments = ["resolute" if program == "__main__.py" else program, *sys.argv[1:]]
     versions = {name: metadata.version(name) for name in ("resolute", "torch", "numpy")}
     return Provenance(
         command=shlex.join(arguments),

@@ -117,6 +117,8 @@ class Task:
         ball: the perturbations allowed.
         seed: of all that is random.
         progress: to be called with (evaluations done, evaluations in all); None for nobody listening.
+        together: restarts to climb in one batch.
+        bind: binds the objective to other images; needed where ``together`` is more than one.
     """
 
     model: nn.Module
@@ -125,6 +127,8 @@ class Task:
     ball: Ball
     seed: int
     progress: Progress | None
+    together: int = 1
+    bind: Callable[[Images], Bound] | None = None
 
     def report(self, done: int, total: int) -> None:
         """Tell how far the search is."""
@@ -160,7 +164,9 @@ class Attack(ABC):
         """Return the best images found, and the evaluations spent on each."""
 
     @final
-    def __call__(self, model: nn.Module, x: Images, *, seed: int = 0, progress: Progress | None = None) -> Adversarial:
+    def __call__(
+        self, model: nn.Module, x: Images, *, seed: int = 0, progress: Progress | None = None, together: int = 1
+    ) -> Adversarial:
         """Attack a batch; the model comes back as it was: parameters, buffers, training flags and gradients.
 
         Args:
@@ -168,19 +174,29 @@ class Attack(ABC):
             x: clean images, RGB float in [0, 1].
             seed: of the random starts.
             progress: called with (steps done, steps in all) after every step.
+            together: restarts of a gradient attack climbed in one batch, for devices that one image leaves idle; it
+                changes nothing but rounding, and memory grows with it. An objective that holds a tensor of its own can
+                be used so with one image a call only.
 
         Raises:
-            ValueError: ``x`` is no image batch in [0, 1].
+            ValueError: ``x`` is no image batch in [0, 1], or no restart is to be climbed.
             FloatingPointError: the objective or its gradient is not finite.
         """
         x = x.detach()
         check_images(x)
+        if together < 1:
+            raise ValueError(f"at least one restart is climbed at a time, not {together}")
         objective, ball = self.aim()
+
+        def bind(clean: Images) -> Bound:
+            with torch.autocast(clean.device.type, enabled=False):
+                return objective.bind(model, clean)
+
         # Off first, for the verdict is float32 wherever this is called, also inside the search of another attack.
         with torch.autocast(x.device.type, enabled=False), frozen(model), torch.enable_grad():
-            bound = objective.bind(model, x)
+            bound = bind(x)
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                best, spent = self.search(Task(model, x, bound, ball, seed, progress))
+                best, spent = self.search(Task(model, x, bound, ball, seed, progress, together, bind))
             with torch.no_grad():
                 rounded = ball.round(best, x)
                 values, values_unrounded = bound(rounded), bound(best)
@@ -213,25 +229,27 @@ def climb(plan: Ascent, task: Task, first: Images | None = None) -> tuple[Images
         task: where, with the objective bound.
         first: where the first run starts, instead of where the plan says.
     """
-    clean, bound = task.clean, task.bound
+    clean = task.clean
     best = Best(clean)
     total = plan.steps * plan.restarts
-    for restart in range(plan.restarts):
-        if first is not None and restart == 0:
-            x = plan.ball.project(first, clean)
-        else:
-            x = _start(clean, plan, task.seed, restart)
-        move = plan.rule.begin(plan, clean)
+    starts = [_start(clean, plan, task.seed, restart) for restart in range(plan.restarts)]
+    if first is not None:
+        starts[0] = plan.ball.project(first, clean)
+    for done in range(0, plan.restarts, task.together):
+        runs = starts[done : done + task.together]
+        x, many = torch.cat(runs), clean.repeat(len(runs), 1, 1, 1)
+        bound = task.bound if len(runs) == 1 or task.bind is None else task.bind(many)
+        move = plan.rule.begin(plan, many)
         for step in range(plan.steps):
             x = x.detach().requires_grad_()
             value = bound(x)
             (gradient,) = torch.autograd.grad(value.sum(), x)
             raise_unless_finite(step, value, gradient)
-            best.update(x, value)
+            best.update_all(x, value)
             x = move(x.detach(), value.detach(), gradient)
-            task.report(restart * plan.steps + step + 1, total)
+            task.report(done * plan.steps + (step + 1) * len(runs), total)
         with torch.no_grad():
-            best.update(x, bound(x))
+            best.update_all(x, bound(x))
     return best.images, total
 
 
@@ -250,6 +268,12 @@ class Best:
         self.images = torch.where(better.view(-1, 1, 1, 1), x.detach(), self.images)
         self.values = torch.where(better, value, self.values)
         return better
+
+    def update_all(self, x: Images, value: Float[Tensor, " b"]) -> None:
+        """Take over what is higher in any of several runs, laid one after the other."""
+        count = len(self.images)
+        for points, values in zip(x.split(count), value.split(count), strict=True):
+            self.update(points, values)
 
 
 def _start(clean: Images, plan: Ascent, seed: int, restart: int) -> Images:

@@ -23,7 +23,7 @@
     for (const element of drawn) Plotly.relayout(element, theme());
   });
   for (const [id, figure] of Object.entries(report.charts)) draw($(id), figure);
-  for (const [prefix, budgets] of Object.entries(report.overview)) {
+  for (const [prefix, budgets] of Object.entries(report.overview ?? {})) {
     const pick = $(`${prefix}pick-level`);
     if (!pick) continue;
     const point = () => budgets[pick.selectedIndex].forEach((figure, i) => draw($(`${prefix}overview-${i}`), figure));
