@@ -14,6 +14,7 @@ from resolute.models.rcan import RCAN
 from resolute.models.registry import Bicubic, built_in_models, load
 from resolute.models.scorers import built_in_scorers, load_scorer
 from resolute.models.srresnet import SRResNet
+from resolute.models.tiling import Tiled
 
 __all__ = [
     "BRISQUE",
@@ -30,6 +31,7 @@ __all__ = [
     "SRResNet",
     "Scorer",
     "ScorerCard",
+    "Tiled",
     "as_scorer",
     "built_in_models",
     "built_in_scorers",
