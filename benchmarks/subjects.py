@@ -13,15 +13,16 @@ from resolute import sample_image
 from resolute.images import find_images, read_image
 from resolute.resize import downscale
 
-SAMPLES = ("coffee", "chelsea", "astronaut", "rocket")
+# Those with 320 rows and 480 columns or more.
+SAMPLES = ("coffee", "astronaut", "rocket")
 
 
 def low_resolution(count: int, folder: Path | None = None) -> torch.Tensor:
-    """Return the first ``count`` images of one size, 120 x 80 for the samples, as a batch in [0, 1]."""
+    """Return the first ``count`` images of one size as a batch in [0, 1]; without a folder, up to six of 120 x 80."""
     if folder is None:
         photos = [(sample_image(name) * 255).round().byte().permute(1, 2, 0).numpy() for name in SAMPLES[:count]]
-        crops = [downscale(photo[:320, :480], 4) for photo in photos if min(photo.shape[:2]) >= 320]
-        crops += [downscale(photo[:320, -480:], 4) for photo in photos if min(photo.shape[:2]) >= 320]
+        crops = [downscale(photo[:320, :480], 4) for photo in photos]
+        crops += [downscale(photo[:320, -480:], 4) for photo in photos]
         images = [torch.from_numpy(crop).permute(2, 0, 1) / 255.0 for crop in crops]
     else:
         images = [read_image(path) for path in find_images([folder])]
