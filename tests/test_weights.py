@@ -343,10 +343,22 @@ def test_published_checkpoints_of_other_architectures_are_told_apart(data_dir, n
     assert "no known architecture" in message or "does not fit" in message
 
 
-@pytest.mark.parametrize("name", ["edsr", "edsr-xl", "no/such/folder", "."])
-def test_an_unknown_name_is_answered_with_the_known_ones(name):
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("edsr", "edsr-s"),
+        ("edsr-xl", "edsr-xs"),
+        ("rcan", "rcan-xs"),
+        ("bicubc", "bicubic"),
+        ("no/such/folder", "edsr-s"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest_and_where_all_are_listed(name, near):
     message = refusal(name)
-    assert all(known in message for known in [name, *built_in_models(), "bicubic"])
+    assert repr(name) in message
+    assert near in message
+    assert "`resolute models`" in message
+    assert str(len(built_in_models()) + 1) in message
 
 
 @pytest.mark.parametrize("name", [SAFE, PT, "net.pth"])

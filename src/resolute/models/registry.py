@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 from pathlib import Path
 
@@ -79,8 +80,12 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
         return restorer.eval()
     path = {**built_in_models(), **built_in_weights(ScorerCard)}.get(str(model), Path(model))
     if not path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth"):
-        known = ", ".join([*built_in_models(), "bicubic"])
-        raise CheckpointError(f"no model named {str(model)!r}; give a weights file or one of {known}")
+        known = [*built_in_models(), "bicubic"]
+        near = difflib.get_close_matches(str(model), known, n=4, cutoff=0.5) or ["edsr-s", "bicubic"]
+        raise CheckpointError(
+            f"no model named {str(model)!r}; give a weights file or a name such as {' or '.join(near)} "
+            f"(`resolute models` lists all {len(known)})"
+        )
     state, card = read_weights(path)
     if isinstance(card, ScorerCard):
         raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
