@@ -131,7 +131,7 @@ def test_a_wrong_budget_is_explained(epsilon, message, photo, tiny_model):
 
 
 def test_unknown_names_list_the_known_ones(photo, tiny_model, tmp_path):
-    assert "edsr-s-entropy" in fails(4, "attack", "edsr-xl", photo)
+    assert "edsr-xs" in fails(4, "attack", "edsr-xl", photo)
     assert "ifgsm" in fails(5, "attack", tiny_model, photo, "--attack", "deepfool")
     assert "demo" in fails(5, "study", "no-such-study")
     assert "edsr-s-entropy" in fails(5, "train", "no-such-recipe", "--data", tmp_path)
