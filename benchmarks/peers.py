@@ -28,7 +28,7 @@ from torch import nn
 
 from resolute import PGD, Restorer, load, psnr_rgb
 from resolute.provenance import provenance
-from resolute.runtime import fast_precision, tune_allocator
+from resolute.runtime import tune_allocator
 
 STEP = 0.1
 
@@ -66,7 +66,6 @@ def main() -> None:
 def compare(name: str, x: torch.Tensor, epsilon: float, steps: int, rounds: int) -> None:
     model = load(name, scale=4)
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format).requires_grad_(True)
-    fast = fast_precision("cpu")
 
     def ours(net: Restorer, precision: str, batch: int) -> Attacker:
         attack = PGD(epsilon=epsilon, steps=steps, relative_step=STEP, precision=precision)
@@ -77,8 +76,8 @@ def compare(name: str, x: torch.Tensor, epsilon: float, steps: int, rounds: int)
         **rivals,
         "resolute, float32": ours(plain, "float32", 1),
         "+ channels_last": ours(model, "float32", 1),
-        **({f"+ {fast} search": ours(model, fast, 1)} if fast != "float32" else {}),
-        "+ all images at once": ours(model, fast, len(x)),
+        "+ bfloat16 search": ours(model, "bfloat16", 1),
+        "+ all images at once": ours(model, "bfloat16", len(x)),
     }
     runs = {title: lambda attacker=attacker: attacker(x) for title, attacker in attackers.items()}
     as_it_comes = medians(runs, rounds)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -49,18 +47,3 @@ def resolve_device(device: str) -> str:
         reason = str(error).strip().splitlines()[0].split(". ")[0]
         raise ConfigError(f"device {device!r} cannot be used ({reason}); try --device cpu") from None
     return device
-
-
-def fast_precision(device: str) -> Literal["float32", "bfloat16"]:
-    """Return ``bfloat16`` where the device computes in it faster than in float32."""
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    # Elsewhere oneDNN emulates bfloat16, which is slower than float32.
-    return "bfloat16" if _cpu_flag("avx512_bf16") or _cpu_flag("amx_bf16") else "float32"
-
-
-def _cpu_flag(flag: str) -> bool:
-    try:
-        return flag in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
-    except OSError:
-        return False

@@ -4,6 +4,7 @@ from resolute.attacks.adaptive import Bits, read_density
 from resolute.attacks.apgd import APGD
 from resolute.attacks.ascent import Adversarial, Ascent, Attack, GradientAttack
 from resolute.attacks.ball import L2, Ball, Linf, Masked, Rectangle
+from resolute.attacks.batch import Job, attack_all
 from resolute.attacks.feature import FDA
 from resolute.attacks.gradient import FGSM, IFGSM, PGD
 from resolute.attacks.momentum import MIFGSM
@@ -48,6 +49,7 @@ __all__ = [
     "FeatureShift",
     "Given",
     "GradientAttack",
+    "Job",
     "Linf",
     "Masked",
     "Objective",
@@ -68,6 +70,7 @@ __all__ = [
     "Truth",
     "WarmStart",
     "WorstOf",
+    "attack_all",
     "perturbed",
     "read_density",
     "universal",

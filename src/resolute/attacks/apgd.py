@@ -60,7 +60,7 @@ class _AutoRun:
         self.reviewed = 0
         self.taken = 0
         count = clean.shape[0]
-        self.length = torch.full((count,), plan.step_size, device=clean.device, dtype=clean.dtype)
+        self.length = clean.new_zeros(count) + plan.step_size
         self.rises = torch.zeros(count, device=clean.device)
         self.before = self.best = self.best_gradient = clean
         self.last_value = self.best_value = self.reviewed_best = torch.full((count,), -torch.inf, device=clean.device)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from resolute.attacks.ball import Ball, Linf
+from resolute.attacks.ball import Ball, Length, Linf
 from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift
 from resolute.randomness import generator_for
 
@@ -58,7 +58,7 @@ class Ascent:
         ball: the perturbations allowed.
         steps: gradient steps a restart.
         step_size: length of a step in the ball's norm, on the scale of [0, 1]; of the first one where the rule changes
-            it.
+            it. A tensor holds one an image.
         start: ``zero``, the clean image; ``tiny``, a random point within 1e-3/255 of it; ``uniform``, a random point
             of the whole ball.
         restarts: independent runs, each from a start of its own.
@@ -68,13 +68,13 @@ class Ascent:
     objective: Objective
     ball: Ball
     steps: int
-    step_size: float
+    step_size: Length
     start: Start = "tiny"
     restarts: int = 1
     rule: StepRule = Straight()
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1 or self.step_size <= 0:
+        if self.steps < 1 or self.restarts < 1 or not bool(torch.as_tensor(self.step_size > 0).all()):
             raise ValueError("an attack needs at least one step, of a length above zero, and at least one restart")
         # A distance from the clean image is flat there, and the attack would end where it began.
         if self.start == "zero" and isinstance(self.objective, OutputShift | RegionShift | FeatureShift):
@@ -117,8 +117,6 @@ class Task:
         ball: the perturbations allowed.
         seed: of all that is random.
         progress: to be called with (evaluations done, evaluations in all); None for nobody listening.
-        together: restarts to climb in one batch.
-        bind: binds the objective to other images; needed where ``together`` is more than one.
     """
 
     model: nn.Module
@@ -127,8 +125,6 @@ class Task:
     ball: Ball
     seed: int
     progress: Progress | None
-    together: int = 1
-    bind: Callable[[Images], Bound] | None = None
 
     def report(self, done: int, total: int) -> None:
         """Tell how far the search is."""
@@ -142,8 +138,9 @@ class Attack(ABC):
 
     Args:
         epsilon: radius of the ball, on the scale of [0, 1].
-        precision: arithmetic of the search. ``bfloat16`` is faster where the processor has it and finds perturbations
-            of the same strength; the verdict is always float32.
+        precision: arithmetic of the search. ``bfloat16`` is faster where the processor has it, and weaker where steps
+            are short against what it can tell apart (I-FGSM at 1/255 by up to a decibel, see the benchmarks); the
+            verdict is always float32.
     """
 
     epsilon: float
@@ -164,39 +161,29 @@ class Attack(ABC):
         """Return the best images found, and the evaluations spent on each."""
 
     @final
-    def __call__(
-        self, model: nn.Module, x: Images, *, seed: int = 0, progress: Progress | None = None, together: int = 1
-    ) -> Adversarial:
+    def __call__(self, model: nn.Module, x: Images, *, seed: int = 0, progress: Progress | None = None) -> Adversarial:
         """Attack a batch; the model comes back as it was: parameters, buffers, training flags and gradients.
+
+        Restarts follow one another, and the batch is taken whole; ``attack_all`` fills a device's memory with images,
+        budgets and restarts.
 
         Args:
             model: any module that takes ``x``; a differentiable one for attacks that use gradients.
             x: clean images, RGB float in [0, 1].
             seed: of the random starts.
             progress: called with (steps done, steps in all) after every step.
-            together: restarts of a gradient attack climbed in one batch, for devices that one image leaves idle; it
-                changes nothing but rounding, and memory grows with it. An objective that holds a tensor of its own can
-                be used so with one image a call only.
 
         Raises:
-            ValueError: ``x`` is no image batch in [0, 1], or no restart is to be climbed.
+            ValueError: ``x`` is no image batch in [0, 1].
             FloatingPointError: the objective or its gradient is not finite.
         """
         x = x.detach()
         check_images(x)
-        if together < 1:
-            raise ValueError(f"at least one restart is climbed at a time, not {together}")
         objective, ball = self.aim()
-
-        def bind(clean: Images) -> Bound:
-            with torch.autocast(clean.device.type, enabled=False):
-                return objective.bind(model, clean)
-
-        # Off first, for the verdict is float32 wherever this is called, also inside the search of another attack.
-        with torch.autocast(x.device.type, enabled=False), frozen(model), torch.enable_grad():
-            bound = bind(x)
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                best, spent = self.search(Task(model, x, bound, ball, seed, progress, together, bind))
+        with at_work(model, x.device):
+            bound = bind(objective, model, x)
+            with arithmetic(self.precision, x.device):
+                best, spent = self.search(Task(model, x, bound, ball, seed, progress))
             with torch.no_grad():
                 rounded = ball.round(best, x)
                 values, values_unrounded = bound(rounded), bound(best)
@@ -229,28 +216,34 @@ def climb(plan: Ascent, task: Task, first: Images | None = None) -> tuple[Images
         task: where, with the objective bound.
         first: where the first run starts, instead of where the plan says.
     """
-    clean = task.clean
-    best = Best(clean)
+    best = Best(task.clean)
     total = plan.steps * plan.restarts
-    starts = [_start(clean, plan, task.seed, restart) for restart in range(plan.restarts)]
-    if first is not None:
-        starts[0] = plan.ball.project(first, clean)
-    for done in range(0, plan.restarts, task.together):
-        runs = starts[done : done + task.together]
-        x, many = torch.cat(runs), clean.repeat(len(runs), 1, 1, 1)
-        bound = task.bound if len(runs) == 1 or task.bind is None else task.bind(many)
-        move = plan.rule.begin(plan, many)
-        for step in range(plan.steps):
-            x = x.detach().requires_grad_()
-            value = bound(x)
-            (gradient,) = torch.autograd.grad(value.sum(), x)
-            raise_unless_finite(step, value, gradient)
-            best.update_all(x, value)
-            x = move(x.detach(), value.detach(), gradient)
-            task.report(done * plan.steps + (step + 1) * len(runs), total)
-        with torch.no_grad():
-            best.update_all(x, bound(x))
+    for restart in range(plan.restarts):
+        start = start_of(plan, task.clean, task.seed, restart)
+        if restart == 0 and first is not None:
+            start = plan.ball.project(first, task.clean)
+
+        def report(steps: int, before: int = restart * plan.steps) -> None:
+            task.report(before + steps, total)
+
+        ascend(plan, task.clean, task.bound, start, best, report)
     return best.images, total
+
+
+def ascend(plan: Ascent, clean: Images, bound: Bound, start: Images, best: Best, report: Callable[[int], None]) -> None:
+    """Climb once from a start, and tell the best points so far and whoever listens of every step."""
+    x = start
+    move = plan.rule.begin(plan, clean)
+    for step in range(plan.steps):
+        x = x.detach().requires_grad_()
+        value = bound(x)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+        raise_unless_finite(step, value, gradient)
+        best.update(x, value)
+        x = move(x.detach(), value.detach(), gradient)
+        report(step + 1)
+    with torch.no_grad():
+        best.update(x, bound(x))
 
 
 @final
@@ -269,14 +262,9 @@ class Best:
         self.values = torch.where(better, value, self.values)
         return better
 
-    def update_all(self, x: Images, value: Float[Tensor, " b"]) -> None:
-        """Take over what is higher in any of several runs, laid one after the other."""
-        count = len(self.images)
-        for points, values in zip(x.split(count), value.split(count), strict=True):
-            self.update(points, values)
 
-
-def _start(clean: Images, plan: Ascent, seed: int, restart: int) -> Images:
+def start_of(plan: Ascent, clean: Images, seed: int, restart: int) -> Images:
+    """Return where a restart begins, the same for an image alone and in any batch."""
     if plan.start == "zero":
         return clean.clone()
     radius = plan.ball.epsilon if plan.start == "uniform" else min(TINY, plan.ball.epsilon)
@@ -321,6 +309,25 @@ def check_images(x: Tensor) -> None:
         raise ValueError(f"images are a float tensor (batch, channels, height, width), not {tuple(x.shape)} {x.dtype}")
     if x.numel() == 0 or not bool(torch.isfinite(x).all()) or float(x.min()) < 0 or float(x.max()) > 1:
         raise ValueError("images are not empty, finite and in [0, 1]; divide 8-bit values by 255")
+
+
+def bind(objective: Objective, model: nn.Module, clean: Images) -> Bound:
+    """Return the objective for these images, with clean quantities in float32 also inside a search of less."""
+    with torch.autocast(clean.device.type, enabled=False):
+        return objective.bind(model, clean)
+
+
+def arithmetic(precision: Precision, device: torch.device) -> torch.autocast:
+    """Return the context in which a search is done."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextlib.contextmanager
+def at_work(model: nn.Module, device: torch.device) -> Generator[None]:
+    """Set up what an attack works in: a frozen model and gradients, in float32 until a search says otherwise."""
+    # Off first, for the verdict is float32 wherever this is called, also inside the search of another attack.
+    with torch.autocast(device.type, enabled=False), frozen(model), torch.enable_grad():
+        yield
 
 
 @contextlib.contextmanager

@@ -31,7 +31,8 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.", rich_hel
 Precision = Annotated[
     str,
     typer.Option(
-        help="Of the search: float32, bfloat16, or auto, which takes the faster one.", rich_help_panel="Machine"
+        help="Of the search: float32, or bfloat16, which is faster on some processors and weaker at small budgets.",
+        rich_help_panel="Machine",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]

@@ -25,7 +25,9 @@ from resolute.terminal import certify_images, console, run_kind, show_results, s
 
 
 @app.command(epilog="Example:  [bold]resolute demo[/bold]")
-def demo(out: Out = Path("runs/demo"), device: Device = "auto", precision: Precision = "auto", seed: Seed = 0) -> None:
+def demo(
+    out: Out = Path("runs/demo"), device: Device = "auto", precision: Precision = "float32", seed: Seed = 0
+) -> None:
     """Attack the two built-in models on sample photographs, then certify and game the quality scores of the same ones.
 
     Prints tables and writes two reports. Takes up to three minutes on two cores, needs no network and no data.
@@ -56,7 +58,7 @@ def attack(
     ] = False,
     out: Out = Path("runs/attack"),
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "float32",
     seed: Seed = 0,
 ) -> None:
     """Attack a model on your images; write the attacked images, their outputs and the figures.
@@ -105,7 +107,7 @@ def study(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/NAME if not given.")] = None,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "float32",
 ) -> None:
     """Run a grid of models, attacks, budgets and images; print a table and write a report.
 
@@ -132,7 +134,7 @@ def study(
         place = out or Path("runs") / planned.name
         if isinstance(planned, Study):
             run_study(planned, place, device, precision)
-        elif precision != "auto":
+        elif precision != "float32":
             raise ConfigError(f"the study {planned.name} has nothing for --precision to set; leave it out")
         else:
             run_kind(planned, place, device)
@@ -152,8 +154,7 @@ def run_study(study: Study, out: Path, device: str, precision: str) -> Path:
 def run_cells(study: Study, out: Path, device: str, precision: str) -> list[Record]:
     """Run a study's cells under a progress bar."""
     place = runtime.resolve_device(device)
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ConfigError(f"--precision is auto, float32 or bfloat16, not {precision!r}")
-    chosen = runtime.fast_precision(place) if precision == "auto" else precision
+    if precision not in ("float32", "bfloat16"):
+        raise ConfigError(f"--precision is float32 or bfloat16, not {precision!r}")
     with shown_progress() as show:
-        return study.run(out, device=place, precision=chosen, progress=show)  # pyright: ignore[reportArgumentType]
+        return study.run(out, device=place, precision=precision, progress=show)  # pyright: ignore[reportArgumentType]

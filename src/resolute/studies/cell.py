@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resolute.attacks.ascent import Attack
+from resolute.attacks.ascent import Adversarial, Attack
+from resolute.attacks.batch import Job, attack_all
 from resolute.attacks.targeted import with_truth
 from resolute.defences import surrogate
 from resolute.images import from_uint8, image_sha256, to_uint8
@@ -73,17 +74,49 @@ class Clean:
 
 
 def measure(
-    cell: Cell, clean: Clean, seed: int, progress: Callable[[int, int], None] | None = None
+    cell: Cell, clean: Clean, seed: int, progress: Callable[[float], None] | None = None
 ) -> tuple[Record, Image]:
-    """Attack one image and measure what became of it; return the record and the attacked image on the 8-bit grid."""
+    """Attack one image and measure what became of it; return the record and the attacked image on the 8-bit grid.
+
+    Args:
+        cell: what is to be done.
+        clean: of the cell's model and image.
+        seed: of the attack.
+        progress: called with the share of the work that is done.
+    """
+    return measure_all([cell], [clean], seed, progress=progress)[0]
+
+
+def measure_all(
+    cells: Sequence[Cell],
+    cleans: Sequence[Clean],
+    seed: int,
+    *,
+    memory: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> list[tuple[Record, Image]]:
+    """Attack and measure cells of one model, in batches where their attacks can share them; see ``attack_all``.
+
+    Raises:
+        ValueError: the cells are of several models.
+    """
+    if len({id(cell.model) for cell in cells}) != 1:
+        raise ValueError("cells that are measured together are of one model, and at least one")
     began = time.perf_counter()
-    subject, model = cell.subject, cell.model
-    low = subject.low.to(next(model.parameters(), subject.low).device)
+    model = cells[0].model
+    device = next(model.parameters(), cells[0].subject.low).device
     # An attacker who knows of a defence around the model climbs through it; what is found is judged on the defence.
-    found = with_truth(cell.attack, subject.truth)(surrogate(model), low, seed=seed, progress=progress)
+    jobs = [Job(with_truth(cell.attack, cell.subject.truth), cell.subject.low.to(device)) for cell in cells]
+    found = attack_all(surrogate(model), jobs, seed=seed, memory=memory, progress=progress)
+    seconds = (time.perf_counter() - began) / len(cells)
+    return [_judged(*one, seed, seconds) for one in zip(cells, cleans, found, strict=True)]
+
+
+def _judged(cell: Cell, clean: Clean, found: Adversarial, seed: int, seconds: float) -> tuple[Record, Image]:
+    subject, model = cell.subject, cell.model
     # Scored as a reader of the saved file would see it.
     saved = from_uint8(to_uint8(found.images[0])).unsqueeze(0)
-    phi, attacked = _pass(model, saved.to(low))
+    phi, attacked = _pass(model, saved.to(found.images))
     _, unrounded = _pass(model, found.unrounded)
     attacked_psnr_y, attacked_ssim_y = _against_truth(attacked, subject, model.scale)
     assert model.card is not None
@@ -110,7 +143,7 @@ def measure(
         sr_ssim=_ssim(clean.output, attacked, model.scale),
         linf=round(float((saved - subject.low).abs().max()) * 255, 4),
         gradients=found.gradients,
-        seconds=round(time.perf_counter() - began, 3),
+        seconds=round(seconds, 3),
         dataset=subject.dataset,
         phi_mean=float(clean.phi.mean()),
         phi_std=float(clean.phi.std(correction=0)),

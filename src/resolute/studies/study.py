@@ -207,9 +207,9 @@ class Study:
         clean: Clean | None = None
         for index, cell in enumerate(todo, start=len(cells) - len(todo)):
 
-            def step(taken: int, steps: int, index: int = index, cell: Cell = cell) -> None:
+            def step(share: float, index: int = index, cell: Cell = cell) -> None:
                 if progress is not None:
-                    progress(index + taken / steps, total, cell.title)
+                    progress(index + share, total, cell.title)
 
             if clean is None or not clean.belongs_to(cell):
                 clean = Clean.of(cell.model.to(device), cell.subject)
