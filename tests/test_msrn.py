@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch.nn import functional as F
+from layouts import Layout, conv_of, upsampled
 
 from resolute.errors import CheckpointError
 from resolute.models import MSRN, load
@@ -8,44 +8,24 @@ from resolute.models import MSRN, load
 
 def official_layout(scale, blocks=8, channels=64):
     """Names and shapes of the released RGB checkpoints, written down from their description."""
-    shapes = {}
-
-    def conv(name, outputs, inputs, size=3):
-        shapes[f"{name}.weight"] = (outputs, inputs, size, size)
-        shapes[f"{name}.bias"] = (outputs,)
-
-    conv("sub_mean", 3, 3, 1)
-    conv("add_mean", 3, 3, 1)
-    conv("head.0", channels, 3)
+    layout = Layout()
+    layout.entry(channels)
     for block in range(blocks):
-        conv(f"body.{block}.conv_3_1", channels, channels)
-        conv(f"body.{block}.conv_3_2", 2 * channels, 2 * channels)
-        conv(f"body.{block}.conv_5_1", channels, channels, 5)
-        conv(f"body.{block}.conv_5_2", 2 * channels, 2 * channels, 5)
-        conv(f"body.{block}.confusion", channels, 4 * channels, 1)
-    conv("tail.0", channels, (blocks + 1) * channels, 1)
-    conv("tail.1", channels, channels)
-    if scale == 4:
-        conv("tail.2.0", 4 * channels, channels)
-        conv("tail.2.2", 4 * channels, channels)
-    else:
-        conv("tail.2.0", scale**2 * channels, channels)
-    conv("tail.3", 3, channels)
-    return shapes
-
-
-def random_state(shapes):
-    generator = torch.Generator().manual_seed(0)
-    return {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        layout.conv(f"body.{block}.conv_3_1", channels, channels)
+        layout.conv(f"body.{block}.conv_3_2", 2 * channels, 2 * channels)
+        layout.conv(f"body.{block}.conv_5_1", channels, channels, 5)
+        layout.conv(f"body.{block}.conv_5_2", 2 * channels, 2 * channels, 5)
+        layout.conv(f"body.{block}.confusion", channels, 4 * channels, 1)
+    layout.conv("tail.0", channels, (blocks + 1) * channels, 1)
+    layout.conv("tail.1", channels, channels)
+    layout.upsampler("tail.2", scale, channels)
+    layout.conv("tail.3", 3, channels)
+    return layout
 
 
 def reference(state, x, scale, blocks):
     """MSRN from its equations, one functional call after the other."""
-
-    def conv(name, value):
-        weight = state[f"{name}.weight"]
-        return F.conv2d(value, weight, state[f"{name}.bias"], padding=weight.shape[-1] // 2)
-
+    conv = conv_of(state)
     h = head = conv("head.0", conv("sub_mean", 255 * x))
     outputs = []
     for i in range(blocks):
@@ -54,10 +34,8 @@ def reference(state, x, scale, blocks):
         b3, b5 = (conv(f"body.{i}.conv_{size}_2", joined).relu() for size in (3, 5))
         h = conv(f"body.{i}.confusion", torch.cat([b3, b5], 1)) + h
         outputs.append(h)
-    phi = h = conv("tail.1", conv("tail.0", torch.cat([*outputs, head], 1)))
-    for stage, factor in enumerate((2, 2) if scale == 4 else (scale,)):
-        h = F.pixel_shuffle(conv(f"tail.2.{2 * stage}", h), factor)
-    return phi, conv("add_mean", conv("tail.3", h)) / 255
+    phi = conv("tail.1", conv("tail.0", torch.cat([*outputs, head], 1)))
+    return phi, conv("add_mean", conv("tail.3", upsampled(conv, "tail.2", scale, phi))) / 255
 
 
 @pytest.mark.parametrize(("scale", "entries"), [(2, 94), (3, 94), (4, 96)])
@@ -70,7 +48,7 @@ def test_the_published_network_has_the_published_layout(scale, entries):
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_an_official_layout_computes_what_its_equations_say(scale, tmp_path):
-    state = random_state(official_layout(scale, blocks=3, channels=6))
+    state = official_layout(scale, blocks=3, channels=6).random()
     torch.save(state, tmp_path / "msrn.pt")
     model = load(tmp_path / "msrn.pt", scale=scale)
     assert model.arguments() == {"class": "MSRN", "scale": scale, "blocks": 3, "channels": 6, "upsampler": "staged"}

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from layouts import Layout, conv_of, upsampled
 from torch.nn import functional as F
 
 from resolute.models import RCAN, load
@@ -7,44 +8,24 @@ from resolute.models import RCAN, load
 
 def official_layout(scale, groups=10, blocks=20, channels=64, reduction=16):
     """Names and shapes of the released checkpoints, written down from their description."""
-    shapes = {}
-
-    def conv(name, outputs, inputs, size=3):
-        shapes[f"{name}.weight"] = (outputs, inputs, size, size)
-        shapes[f"{name}.bias"] = (outputs,)
-
-    conv("sub_mean", 3, 3, 1)
-    conv("add_mean", 3, 3, 1)
-    conv("head.0", channels, 3)
+    layout = Layout()
+    layout.entry(channels)
     for group in range(groups):
         for block in range(blocks):
-            conv(f"body.{group}.body.{block}.body.0", channels, channels)
-            conv(f"body.{group}.body.{block}.body.2", channels, channels)
-            conv(f"body.{group}.body.{block}.body.3.conv_du.0", channels // reduction, channels, 1)
-            conv(f"body.{group}.body.{block}.body.3.conv_du.2", channels, channels // reduction, 1)
-        conv(f"body.{group}.body.{blocks}", channels, channels)
-    conv(f"body.{groups}", channels, channels)
-    if scale == 4:
-        conv("tail.0.0", 4 * channels, channels)
-        conv("tail.0.2", 4 * channels, channels)
-    else:
-        conv("tail.0.0", scale**2 * channels, channels)
-    conv("tail.1", 3, channels)
-    return shapes
-
-
-def random_state(shapes):
-    generator = torch.Generator().manual_seed(0)
-    return {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+            layout.conv(f"body.{group}.body.{block}.body.0", channels, channels)
+            layout.conv(f"body.{group}.body.{block}.body.2", channels, channels)
+            layout.conv(f"body.{group}.body.{block}.body.3.conv_du.0", channels // reduction, channels, 1)
+            layout.conv(f"body.{group}.body.{block}.body.3.conv_du.2", channels, channels // reduction, 1)
+        layout.conv(f"body.{group}.body.{blocks}", channels, channels)
+    layout.conv(f"body.{groups}", channels, channels)
+    layout.upsampler("tail.0", scale, channels)
+    layout.conv("tail.1", 3, channels)
+    return layout
 
 
 def reference(state, x, scale, groups, blocks):
     """RCAN from its equations, one functional call after the other."""
-
-    def conv(name, value):
-        weight = state[f"{name}.weight"]
-        return F.conv2d(value, weight, state[f"{name}.bias"], padding=weight.shape[-1] // 2)
-
+    conv = conv_of(state)
     h = shallow = conv("head.0", conv("sub_mean", 255 * x))
     for g in range(groups):
         entering = h
@@ -55,10 +36,8 @@ def reference(state, x, scale, groups, blocks):
             attention = conv(f"{block}.3.conv_du.2", conv(f"{block}.3.conv_du.0", pooled).relu()).sigmoid()
             h = h + attention * inner
         h = conv(f"body.{g}.body.{blocks}", h) + entering
-    phi = h = conv(f"body.{groups}", h) + shallow
-    for stage, factor in enumerate((2, 2) if scale == 4 else (scale,)):
-        h = F.pixel_shuffle(conv(f"tail.0.{2 * stage}", h), factor)
-    return phi, conv("add_mean", conv("tail.1", h)) / 255
+    phi = conv(f"body.{groups}", h) + shallow
+    return phi, conv("add_mean", conv("tail.1", upsampled(conv, "tail.0", scale, phi))) / 255
 
 
 @pytest.mark.parametrize(("scale", "entries"), [(2, 1632), (3, 1632), (4, 1634)])
@@ -71,7 +50,7 @@ def test_the_published_network_has_the_published_layout(scale, entries):
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_an_official_layout_computes_what_its_equations_say(scale, tmp_path):
-    state = random_state(official_layout(scale, groups=2, blocks=3, channels=8, reduction=4))
+    state = official_layout(scale, groups=2, blocks=3, channels=8, reduction=4).random()
     torch.save(state, tmp_path / "rcan.pt")
     model = load(tmp_path / "rcan.pt", scale=scale)
     assert model.arguments() == {

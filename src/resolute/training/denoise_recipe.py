@@ -9,7 +9,7 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from resolute.models.denoisers import DnCNN, UNet
-from resolute.training.tables import STRICT, OptimizerTable, Precision
+from resolute.training.tables import STRICT, OptimizerTable, RunTable
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -97,8 +97,8 @@ class RewardTable:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class DenoiseRecipe:
-    """The training of a denoiser for one noise level; what is not said here is as in ``Recipe``.
+class DenoiseRecipe(RunTable):
+    """The training of a denoiser for one noise level.
 
     Attributes:
         metric: the quality metric in the loop: a weights file, the name of a recipe whose run lies beside this one, or
@@ -113,14 +113,8 @@ class DenoiseRecipe:
     """
 
     task: Literal["denoise"] = "denoise"
-    name: str
-    start: str = ""
     metric: str = ""
     sigma: float = pydantic.Field(gt=0, le=1)
-    seed: int = 0
-    precision: Precision = "32-true"
-    checkpoint_every: int = pydantic.Field(default=1000, ge=1)
-    validate_every: int = pydantic.Field(default=1000, ge=1)
     model: DenoiseModelTable = dataclasses.field(default_factory=DenoiseModelTable)
     data: DenoiseDataTable = dataclasses.field(default_factory=DenoiseDataTable)
     loss: DenoiseLossTable = dataclasses.field(default_factory=DenoiseLossTable)

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from resolute.errors import ConfigError
 from resolute.training.networks import EDSRTable, ModelTable
-from resolute.training.tables import STRICT, OptimizerTable, Precision
+from resolute.training.tables import STRICT, OptimizerTable, RunTable
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -141,17 +141,10 @@ class GanTable:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Recipe:
-    """The training of a super-resolution model.
+class Recipe(RunTable):
+    """The training of a super-resolution model. With ``start`` the density of a regularised run comes along.
 
     Attributes:
-        name: of the model that comes out.
-        start: weights to start from instead of random ones: the name of a recipe whose run lies beside this one, or a
-            weights file. The density of a regularised run comes along.
-        seed: of the initial weights, the patches and the noise.
-        precision: ``bf16-mixed`` or ``32-true``.
-        checkpoint_every: steps between checkpoints.
-        validate_every: steps between validations.
         defence: the entropy regulariser, or None.
         adversarial, jitter, jacobian: other ways to harden the model, or None; they combine with one another.
         gan: SRGAN's losses, or None.
@@ -162,12 +155,6 @@ class Recipe:
         (4, True)
     """
 
-    name: str
-    start: str = ""
-    seed: int = 0
-    precision: Precision = "32-true"
-    checkpoint_every: int = pydantic.Field(default=1000, ge=1)
-    validate_every: int = pydantic.Field(default=1000, ge=1)
     model: ModelTable = dataclasses.field(default_factory=EDSRTable)
     data: DataTable = dataclasses.field(default_factory=DataTable)
     loss: LossTable = dataclasses.field(default_factory=LossTable)

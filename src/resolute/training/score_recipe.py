@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from resolute.errors import ConfigError
 from resolute.models.mobilenet import MobileNetScorer
 from resolute.models.quality import QualityNet
-from resolute.training.tables import STRICT, OptimizerTable, Precision
+from resolute.training.tables import STRICT, OptimizerTable, RunTable
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -76,8 +76,8 @@ class ScoreLossTable:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ScoreRecipe:
-    """The training of a quality metric; what is not said here is as in ``Recipe``.
+class ScoreRecipe(RunTable):
+    """The training of a quality metric.
 
     Example:
         >>> from resolute.training import read_recipe
@@ -86,12 +86,6 @@ class ScoreRecipe:
     """
 
     task: Literal["score"] = "score"
-    name: str
-    start: str = ""
-    seed: int = 0
-    precision: Precision = "32-true"
-    checkpoint_every: int = pydantic.Field(default=1000, ge=1)
-    validate_every: int = pydantic.Field(default=1000, ge=1)
     model: ScoreModelTable = dataclasses.field(default_factory=ScoreModelTable)
     data: ScoreDataTable = dataclasses.field(default_factory=ScoreDataTable)
     loss: ScoreLossTable = dataclasses.field(default_factory=ScoreLossTable)

@@ -34,3 +34,25 @@ class OptimizerTable:
     factor: float = pydantic.Field(default=0.5, gt=0, lt=1)
     clip: float = pydantic.Field(default=0.0, ge=0)
     ema: float = pydantic.Field(default=0.0, ge=0, lt=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunTable:
+    """What a recipe of any kind begins with.
+
+    Attributes:
+        name: of the model that comes out.
+        start: weights to start from instead of random ones: the name of a recipe whose run lies beside this one, or a
+            weights file.
+        seed: of the initial weights, of what is drawn from the data, and of the noise.
+        precision: ``bf16-mixed`` or ``32-true``.
+        checkpoint_every: steps between checkpoints.
+        validate_every: steps between validations.
+    """
+
+    name: str
+    start: str = ""
+    seed: int = 0
+    precision: Precision = "32-true"
+    checkpoint_every: int = pydantic.Field(default=1000, ge=1)
+    validate_every: int = pydantic.Field(default=1000, ge=1)
