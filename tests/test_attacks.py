@@ -563,3 +563,16 @@ def test_the_configuration_of_an_attack_is_its_repr():
     for attack in SHORT:
         assert eval(repr(attack)) == attack
         assert np.isclose(dataclasses.asdict(attack)["epsilon"], EPSILON)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_float32_is_float32_while_an_attack_runs(allowed, monkeypatch):
+    """cuDNN takes TF32 for float32 unless told otherwise; whoever allows it elsewhere finds it as it was."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    seen = []
+    model = network()
+    model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    IFGSM(epsilon=4 / 255, steps=2)(model, images())
+    assert seen
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32 == allowed

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
+from collections.abc import Generator
 
 import torch
 
@@ -27,6 +29,25 @@ def tune_allocator() -> None:
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_M_TOP_PAD, 64 * 2**20)
+
+
+@contextlib.contextmanager
+def full_float32() -> Generator[None]:
+    """Keep cuDNN from rounding what enters a float32 convolution to TF32, which it does unless told otherwise.
+
+    Ten bits of mantissa lose short steps as bfloat16 does, and make a verdict that differs from a CPU's.
+
+    Example:
+        >>> with full_float32():
+        ...     torch.backends.cudnn.allow_tf32
+        False
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def resolve_device(device: str) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from resolute.attacks.ball import Ball, Length, Linf
 from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift
 from resolute.randomness import generator_for
+from resolute.runtime import full_float32
 
 Images = Float[Tensor, "b c h w"]
 Progress = Callable[[int, int], None]
@@ -326,7 +327,7 @@ def arithmetic(precision: Precision, device: torch.device) -> torch.autocast:
 def at_work(model: nn.Module, device: torch.device) -> Generator[None]:
     """Set up what an attack works in: a frozen model and gradients, in float32 until a search says otherwise."""
     # Off first, for the verdict is float32 wherever this is called, also inside the search of another attack.
-    with torch.autocast(device.type, enabled=False), frozen(model), torch.enable_grad():
+    with torch.autocast(device.type, enabled=False), full_float32(), frozen(model), torch.enable_grad():
         yield
 
 

@@ -17,6 +17,7 @@ from resolute.defences import surrogate
 from resolute.images import from_uint8, image_sha256, to_uint8
 from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
 from resolute.models.base import Restorer
+from resolute.runtime import full_float32
 from resolute.studies.store import Record
 
 Image = Float[Tensor, "1 3 h w"]
@@ -168,7 +169,7 @@ def relative_change(clean: Features, attacked: Features) -> float:
 
 def _pass(model: Restorer, x: Image) -> tuple[Features, Large]:
     # Twice through the body, since a wrapper around a model may do more than the two halves of it.
-    with torch.no_grad():
+    with torch.no_grad(), full_float32():
         return model.features(x).cpu(), model(x).cpu()
 
 
