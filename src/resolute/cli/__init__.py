@@ -6,10 +6,34 @@ import signal
 import sys
 
 from resolute import runtime
-from resolute.cli import attacking, certifying, checking, training, viewing
+from resolute.cli import (
+    attacking,
+    certifying,
+    checking,
+    exporting,
+    publishing,
+    querying,
+    serving,
+    studying,
+    training,
+    viewing,
+)
 from resolute.cli.app import app
 
-__all__ = ["app", "attacking", "certifying", "checking", "main", "training", "viewing"]
+__all__ = [
+    "app",
+    "attacking",
+    "certifying",
+    "checking",
+    "exporting",
+    "main",
+    "publishing",
+    "querying",
+    "serving",
+    "studying",
+    "training",
+    "viewing",
+]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Commands about super-resolution models: demo, attack, study."""
+"""Commands about super-resolution models: demo, attack."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from rich.markup import escape
 from resolute import runtime
 from resolute.attacks.registry import KINDS, OBJECTIVES, AttackTable
 from resolute.cli.app import Device, Out, Precision, Seed, app, guarded, parse_epsilon
+from resolute.cli.studying import FAILED, planned_cells, run_cells, run_study
 from resolute.defences import load_defended
-from resolute.errors import ConfigError
 from resolute.studies.demonstration import certification, write_photographs
 from resolute.studies.export import write_outputs
-from resolute.studies.kinds import read_study, with_options
-from resolute.studies.metric_as_loss import MetricAsLoss
-from resolute.studies.store import Record
+from resolute.studies.remote import Place
+from resolute.studies.running import Machine
 from resolute.studies.study import Study
 from resolute.tables import results_table
-from resolute.terminal import certify_images, console, run_kind, show_results, shown_progress
+from resolute.terminal import certify_images, console
 
 
 @app.command(epilog="Example:  [bold]resolute demo[/bold]")
@@ -33,7 +32,9 @@ def demo(
     Prints tables and writes two reports. Takes up to three minutes on two cores, needs no network and no data.
     """
     with guarded():
-        pages = [run_study(dataclasses.replace(Study.read("demo"), seed=seed), out, device, precision)]
+        study = dataclasses.replace(Study.read("demo"), seed=seed)
+        machine = Machine(device=runtime.resolve_device(device))
+        pages = [run_study(study, planned_cells(study, precision), Place(out), machine)]
         quality = out / "quality"
         pages.append(certify_images(certification(seed), [write_photographs(quality / "photos")], quality, device))
         console.print(f"both reports: {' '.join(f'[bold]{escape(str(page))}[/bold]' for page in pages)}")
@@ -80,81 +81,10 @@ def attack(
             scale=load_defended(model).scale,
             seed=seed,
         )
-        records = run_cells(study, out, device, precision)
+        machine = Machine(device=runtime.resolve_device(device))
+        records, failures = run_cells(study, planned_cells(study, precision), Place(out), machine)
         written = write_outputs(study, records, out)
         console.print(results_table(records))
         console.print(f"{len(written)} images and figures.json are in [bold]{escape(str(out))}[/bold]")
-
-
-@app.command(epilog="Example:  [bold]resolute study bsd100 --images BSD100/ --model edsr-s --model mine.pth[/bold]")
-def study(
-    source: Annotated[str, typer.Argument(help="A study in TOML, or the name of a built-in one.")],
-    images: Annotated[
-        list[str] | None,
-        typer.Option(help="Images, folders, or NAME=FOLDER of a data set, instead of the study's; may be repeated."),
-    ] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Models, instead of the study's; may be repeated.")] = None,
-    every: Annotated[int | None, typer.Option(help="Take each n-th image only.", min=1)] = None,
-    budget: Annotated[
-        list[str] | None, typer.Option(help="Budgets, such as 4/255, instead of the study's; may be repeated.")
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(help="Noisy copies behind a smoothed score, or draws behind a CLEVER index.", min=1)
-    ] = None,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="A first answer in minutes: fewer images, budgets and steps, no data needed."),
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/NAME if not given.")] = None,
-    device: Device = "auto",
-    precision: Precision = "float32",
-) -> None:
-    """Run a grid of models, attacks, budgets and images; print a table and write a report.
-
-    Runs into one folder add up: start with every tenth image, and go on with all of them. Data sets that a study names
-    are looked for in the folder that RESOLUTE_DATA names; --quick does without.
-    """
-    with guarded():
-        planned = read_study(source)
-        if quick and not isinstance(planned, Study):
-            raise ConfigError(f"the study {planned.name} has no quick form; leave out --quick")
-        if quick and isinstance(planned, Study):
-            planned = planned.quickly()
-        budgets = tuple(round(parse_epsilon(text) * 255, 6) for text in budget or ())
-        options: dict[str, tuple[str, object]] = {
-            "--images": ("images", tuple(images or ())),
-            "--model": ("restorers" if isinstance(planned, MetricAsLoss) else "models", tuple(model or ())),
-            "--every": ("every", every),
-            "--budget": ("epsilons", budgets),
-            "--samples": ("samples", samples),
-        }
-        if isinstance(planned, Study) and planned.clever is not None and samples is not None:
-            options["--samples"] = ("clever", dataclasses.replace(planned.clever, samples=samples))
-        planned = with_options(planned, options)
-        place = out or Path("runs") / planned.name
-        if isinstance(planned, Study):
-            run_study(planned, place, device, precision)
-        elif precision != "float32":
-            raise ConfigError(f"the study {planned.name} has nothing for --precision to set; leave it out")
-        else:
-            run_kind(planned, place, device)
-
-
-def run_study(study: Study, out: Path, device: str, precision: str) -> Path:
-    """Run a study, print what came out, write its report and return its path."""
-    from resolute.report import write_report
-
-    records = run_cells(study, out, device, precision)
-    show_results(study, records, out)
-    page = write_report([out], out / "report.html")
-    console.print(f"report: [bold]{escape(str(page))}[/bold]")
-    return page
-
-
-def run_cells(study: Study, out: Path, device: str, precision: str) -> list[Record]:
-    """Run a study's cells under a progress bar."""
-    place = runtime.resolve_device(device)
-    if precision not in ("float32", "bfloat16"):
-        raise ConfigError(f"--precision is float32 or bfloat16, not {precision!r}")
-    with shown_progress() as show:
-        return study.run(out, device=place, precision=precision, progress=show)  # pyright: ignore[reportArgumentType]
+        if failures:
+            raise typer.Exit(FAILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,11 @@ def train(
         from resolute.training.task import describe_step, describe_validation
 
         planned = adjusted(read_recipe(recipe), seed=seed, metric=metric, backbone=backbone, start=start)
-        with progress_bar() as bar:
+        bar = progress_bar()
+        bar.disable = (
+            os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0"
+        )  # one of several processes shows it
+        with bar:
             reading = bar.add_task("reading images", total=None)
             training = bar.add_task("training", total=planned.optimizer.steps, visible=False)
 

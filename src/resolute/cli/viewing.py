@@ -10,9 +10,12 @@ from rich.markup import escape
 
 from resolute.cli.app import app, guarded
 from resolute.defences import load_defended
+from resolute.errors import ConfigError
 from resolute.models.registry import built_in_models, load
 from resolute.models.scorers import built_in_scorers, load_scorer
-from resolute.tables import model_details, models_table, scorers_table
+from resolute.plugins import GROUPS, plugins
+from resolute.report.assets import MEGABYTES
+from resolute.tables import model_details, models_table, plugins_table, scorers_table
 from resolute.terminal import console
 
 
@@ -20,26 +23,49 @@ from resolute.terminal import console
 def models(
     model: Annotated[str | None, typer.Argument(help="Show this one, by name or file, with its layers.")] = None,
 ) -> None:
-    """List the built-in models, or describe one."""
+    """List the built-in models and what other packages add, or describe one."""
     with guarded():
         if model is None:
             console.print(models_table([load(name) for name in [*built_in_models(), "bicubic"]]))
             if built_in_scorers():
                 console.print(scorers_table([load_scorer(name) for name in built_in_scorers()]))
+            added = [plugin for group in GROUPS for plugin in plugins(group)]
+            if added:
+                console.print(plugins_table(added))
         else:
             console.print(model_details(load_defended(model)))
 
 
 @app.command(epilog="Example:  [bold]resolute report runs/demo[/bold]")
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of one or more studies.")],
-    out: Annotated[
-        Path | None, typer.Option(help="A page (.html) or tables (.md); report.html in the first folder if not given.")
+    folders: Annotated[list[Path] | None, typer.Argument(help="Folders of one or more studies.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Two studies of one kind: show what changed from the first to the second, instead."),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A page (.html) or tables (.md); if not given, report.html in the first folder, or comparison.html in "
+            "the second of two."
+        ),
+    ] = None,
+    megabytes: Annotated[
+        float, typer.Option(help="That the page may take; pictures are left out, the mildest first.", min=0.1)
+    ] = MEGABYTES,
 ) -> None:
     """Make one self-contained page, or Markdown tables, from the results of one or more studies."""
+    from resolute.report.comparison import write_comparison
     from resolute.report.kinds import write_any
 
     with guarded():
-        page = write_any(folders, out or folders[0] / "report.html")
+        if (compare is None) != bool(folders):
+            raise ConfigError("name the folders of studies to report on, or two of them behind --compare, not both")
+        if compare is not None:
+            if out is not None and out.suffix == ".md":
+                raise ConfigError("--compare writes a page; give --out a name that ends in .html")
+            page = write_comparison(*compare, out or compare[1] / "comparison.html")
+        else:
+            assert folders is not None
+            page = write_any(folders, out or folders[0] / "report.html", megabytes)
         console.print(f"report: [bold]{escape(str(page))}[/bold]")

@@ -190,7 +190,7 @@ class Results:
 
 
 def standings(rows: Sequence[Row], *, resamples: int = 1000) -> list[Standing]:
-    """Return how each contender did, in order of appearance.
+    """Return how each contender did, in order of appearance; tau is that of definition 3.1.
 
     Example:
         >>> standings([])

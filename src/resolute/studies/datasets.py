@@ -8,12 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor
 
-from resolute.errors import ImageError
+from resolute.errors import ImageError, ResoluteError
 from resolute.images import SAMPLE_NAMES, find_images, read_image, sample_image
+from resolute.plugins import Plugin, find_plugin
 
 SAMPLES = "samples"
 
@@ -51,8 +53,8 @@ def find_photos(images: Sequence[str], every: int = 1) -> list[Photo]:
     """Return the photographs that ``images`` names, every n-th of each set.
 
     Args:
-        images: ``samples``; names in ``DATASETS``, looked for below the folder that RESOLUTE_DATA names;
-            ``NAME=FOLDER`` for any set; files and folders.
+        images: ``samples``; names in ``DATASETS``, looked for below the folder that RESOLUTE_DATA names; names of
+            plug-ins; ``NAME=FOLDER`` for any set; files and folders.
         every: take each n-th only.
 
     Raises:
@@ -97,10 +99,31 @@ def _look_up(image: str) -> tuple[str, list[Path]]:
         return SAMPLES, []
     if image in DATASETS:
         return image, [_known_folder(image)]
+    plugin = None if Path(image).exists() else find_plugin("datasets", image)
+    if plugin is not None:
+        return image, _plugged(plugin)
     named = re.fullmatch(r"([\w.-]+)=(.+)", image)
     if named is not None and not Path(image).exists():
         return named[1], [Path(named[2])]
     return "", [Path(image)]
+
+
+def _plugged(plugin: Plugin) -> list[Path]:
+    """Return the files and folders of a data set that another package knows."""
+    find = plugin.load()
+    if not callable(find):
+        raise plugin.error("is no callable that returns the path of a folder, or paths")
+    try:
+        found: object = find()
+    except ResoluteError:
+        raise
+    except Exception as error:  # Code of somebody else can raise anything.
+        raise plugin.error(f"cannot find its images: {type(error).__name__}: {error}") from error
+    if isinstance(found, str | Path):
+        return [Path(found)]
+    if not isinstance(found, list | tuple):
+        raise plugin.error(f"returns an object of type {type(found).__name__}, not a path or a list of paths")
+    return [Path(str(path)) for path in cast("Sequence[object]", found)]
 
 
 def _known_folder(name: str) -> Path:

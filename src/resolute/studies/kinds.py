@@ -11,8 +11,8 @@ from typing import cast
 from resolute.errors import ConfigError
 from resolute.studies.certified_iqa import CertifiedIqa
 from resolute.studies.metric_as_loss import MetricAsLoss
-from resolute.studies.study import Study, find_study
-from resolute.toml import check_table, read_table
+from resolute.studies.study import Study, checked_attacks, find_study
+from resolute.toml import check_table, located, read_table
 
 AnyStudy = Study | CertifiedIqa | MetricAsLoss
 
@@ -38,8 +38,9 @@ def read_study(source: str | Path) -> AnyStudy:
     content = read_table(path)
     kind = content.pop("kind", DEFAULT)
     if kind not in KINDS:
-        raise ConfigError(f"{path.name}: kind: one of {', '.join(KINDS)}, not {kind!r}")
-    return check_table(path, content, KINDS[str(kind)])
+        raise located(path, ("kind",), f"one of {', '.join(KINDS)}, not {kind!r}")
+    study = check_table(path, content, KINDS[str(kind)])
+    return checked_attacks(path, study) if isinstance(study, Study) else study
 
 
 def with_options(study: AnyStudy, options: Mapping[str, tuple[str, object]]) -> AnyStudy:

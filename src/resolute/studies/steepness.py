@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from resolute.measure.clever import clever, clever_power
 from resolute.models.base import Restorer
 from resolute.studies.cell import Subject
-from resolute.studies.store import append_line, cell_key, read_lines
+from resolute.studies.store import cell_key, files_of, in_order, read_lines
 
 
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
@@ -47,8 +47,16 @@ class Index:
 
     Attributes:
         key: hash of all that determines it.
-        model, weights, image, pixels, width, height, dataset, seed: as in ``Record``.
-        samples, radius: see ``CleverTable``; the radius on the scale of [0, 1].
+        model: as in ``Record``.
+        weights: as in ``Record``.
+        image: as in ``Record``.
+        pixels: as in ``Record``.
+        width: as in ``Record``.
+        height: as in ``Record``.
+        dataset: as in ``Record``.
+        seed: of the draws.
+        samples: draws behind the index.
+        radius: of the draws, on the scale of [0, 1].
         index: the largest gradient norm found; larger is more vulnerable.
         typical: the median over the draws.
         seconds: what it cost.
@@ -134,21 +142,19 @@ class Probe:
 
 
 def read_indices(folder: Path) -> list[Index]:
-    """Return all whole indices of a study's folder, the last of each key; none where none were taken."""
+    """Return all whole indices of a study's folder, each key once; none where none were taken."""
     found: dict[str, Index] = {}
-    for line in read_lines(folder / "clever.jsonl"):
-        try:
-            index = Index(**line)
-        except TypeError:
-            continue
-        found[index.key] = index
-    return list(found.values())
+    for file in files_of(folder, "clever"):
+        for line in read_lines(file):
+            try:
+                index = Index(**line)
+            except TypeError:
+                continue
+            known = found.get(index.key)
+            if known is None or _rank(index) > _rank(known):
+                found[index.key] = index
+    return in_order(folder, found)
 
 
-def append_index(folder: Path, index: Index) -> None:
-    """Write an index so that a killed process loses at most this one.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    append_line(folder / "clever.jsonl", dataclasses.asdict(index))
+def _rank(index: Index) -> tuple[float, float]:
+    return index.index, -index.seconds

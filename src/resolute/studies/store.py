@@ -6,14 +6,20 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from resolute.errors import OutputError
+from resolute.files import write_text
 
 # Raised whenever the same key could mean other numbers: a change of the attack loop, the measures or the key itself.
 PROTOCOL = 1
+
+# What a record can hold besides the PSNRs, which are always there.
+FIGURES = "psnr ssim features"
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,24 +30,37 @@ class Record:
 
     Attributes:
         key: hash of all that determines the figures.
-        model, weights: name, and sha256 of the weights.
-        attack, configuration: label, and ``repr`` of the attack.
-        epsilon: radius on the scale of [0, 1].
-        image, pixels: name, and sha256 of the low-resolution image.
-        width, height: of the low-resolution image.
-        seed: of the attack.
-        clean_psnr_y, clean_ssim_y: clean output against the ground truth; None without one.
-        attacked_psnr_y, attacked_ssim_y: attacked output against the ground truth; None without one.
-        lr_psnr: clean against attacked input, RGB (section 4.3).
-        sr_psnr: clean against attacked output, RGB, for the attacked image as saved in 8 bits (section 4.3).
-        sr_psnr_unrounded: the same before rounding the attacked image.
-        sr_psnr_y, sr_ssim: clean against attacked output on Y, border shaved.
+        model: name of the model, with the defences around it.
+        weights: sha256 of the model's weights.
+        attack: label of the attack.
+        configuration: the attack with all its settings.
+        epsilon: radius of the attack on the scale of [0, 1]; times 255 for levels.
+        image: name of the image.
+        pixels: sha256 of the low-resolution image.
+        width: of the low-resolution image, in pixels.
+        height: of the low-resolution image, in pixels.
+        seed: of the attack's random starts.
+        clean_psnr_y: clean output against the ground truth, in dB, on Y, border shaved; None without one.
+        clean_ssim_y: clean output against the ground truth, SSIM on Y, border shaved; None without one.
+        attacked_psnr_y: attacked output against the ground truth, as ``clean_psnr_y``.
+        attacked_ssim_y: attacked output against the ground truth, as ``clean_ssim_y``.
+        lr_psnr: clean against attacked input, in dB, RGB (section 4.3).
+        sr_psnr: clean against attacked output, in dB, RGB, for the attacked image as saved in 8 bits (section 4.3).
+        sr_psnr_unrounded: ``sr_psnr`` before rounding the attacked image.
+        sr_psnr_y: clean against attacked output, in dB, on Y, border shaved.
+        sr_ssim: clean against attacked output, SSIM on Y, border shaved.
         linf: largest change of a pixel, in levels of 255.
-        gradients, seconds: what the search cost.
+        gradients: evaluations of the model that the search took: gradients, or values by attacks without.
+        seconds: what the cell took; another figure each time.
         dataset: the set that the image belongs to; empty where it was given as a file.
-        phi_mean, phi_std, phi_range: of the feature layer for the clean input; None in records of earlier versions.
-        attacked_phi_mean, attacked_phi_std, attacked_phi_range: the same for the attacked input.
+        phi_mean: mean of the feature layer for the clean input; None in records of earlier versions.
+        phi_std: standard deviation of the feature layer for the clean input.
+        phi_range: largest less smallest value of the feature layer for the clean input.
+        attacked_phi_mean: ``phi_mean`` for the attacked input.
+        attacked_phi_std: ``phi_std`` for the attacked input.
+        attacked_phi_range: ``phi_range`` for the attacked input.
         phi_moved: size of the features' change over the spread of the clean ones.
+        measures: what was asked for; figures of other measures are None.
     """
 
     key: str
@@ -75,6 +94,15 @@ class Record:
     attacked_phi_std: float | None = None
     attacked_phi_range: float | None = None
     phi_moved: float | None = None
+    measures: str = FIGURES
+
+    def holds(self, measures: Sequence[str]) -> bool:
+        """Tell whether this record has the figures of these measures."""
+        return set(measures) <= set(self.measures.split())
+
+    def figures(self) -> dict[str, object]:
+        """Return all but what it cost, which is another one each time."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "seconds"}
 
 
 def cell_key(*parts: object) -> str:
@@ -84,6 +112,9 @@ def cell_key(*parts: object) -> str:
 
 class Store:
     """The records of a study in one folder, and the attacked images beside them.
+
+    Every process that works on the study writes a file of its own, ``records.jsonl``, ``records-2.jsonl`` and so on
+    (see ``Journal``); they are read as one.
 
     Example:
         >>> import tempfile
@@ -100,15 +131,22 @@ class Store:
         return self.folder / "attacked" / f"{key}.png"
 
     def read(self) -> list[Record]:
-        """Return all whole records; a line torn by a killed run is left out, and is computed again by the next."""
+        """Return all whole records, each key once, in the order of the plan.
+
+        A line torn by a killed run is left out, and is computed again by the next. Of several records of one key, as
+        two runs at once may leave where the file system has no locks, the same one is chosen whatever their order.
+        """
         records: dict[str, Record] = {}
-        for line in read_lines(self.path):
-            try:
-                record = Record(**line)
-            except TypeError:
-                continue
-            records[record.key] = record
-        return list(records.values())
+        for file in files_of(self.folder, "records"):
+            for line in read_lines(file):
+                try:
+                    record = Record(**line)
+                except TypeError:
+                    continue
+                known = records.get(record.key)
+                if known is None or _rank(record) > _rank(known):
+                    records[record.key] = record
+        return in_order(self.folder, records)
 
     def append(self, record: Record) -> None:
         """Write a record so that a killed process loses at most this one.
@@ -118,37 +156,80 @@ class Store:
         """
         append_line(self.path, dataclasses.asdict(record))
 
+    def write_order(self, keys: Sequence[str]) -> None:
+        """Say in which order the cells were planned, so that tables look the same whoever finished first.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_text(self.folder / "order.json", json.dumps(keys) + "\n")
+
+
+def in_order(folder: Path, found: Mapping[str, T]) -> list[T]:
+    """Return what was found for each key in the order of the folder's last plan, and then as found."""
+    try:
+        keys: object = json.loads((folder / "order.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a folder of an earlier version, whose one file is in order
+        keys = None
+    order = {key: place for place, key in enumerate(cast("list[str]", keys))} if isinstance(keys, list) else {}
+    return [found[key] for key in sorted(found, key=lambda key: order.get(key, len(order)))]
+
+
+def _rank(record: Record) -> tuple[int, str, float]:
+    return len(record.measures.split()), json.dumps(record.figures(), sort_keys=True), -record.seconds
+
+
+def files_of(folder: Path, stem: str) -> list[Path]:
+    """Return the files of JSON lines that all processes have written under one name.
+
+    Example:
+        >>> files_of(Path("no-such-folder"), "records")
+        []
+    """
+    return [path for path in (folder / f"{stem}.jsonl", *sorted(folder.glob(f"{stem}-*.jsonl"))) if path.exists()]
+
+
+def torn_lines(folder: Path) -> int:
+    """Return how many lines of records were torn by a killed run or a full disk."""
+    return sum(
+        bool(line.strip())
+        for file in files_of(folder, "records")
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+        if _parsed(line) is None
+    )
+
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the whole lines of a file of JSON lines; torn ones are left out, and a missing file has none."""
     if not path.exists():
         return []
-    found: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            content: object = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict):
-            found.append(cast("dict[str, Any]", content))
-    return found
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [content for line in lines if (content := _parsed(line)) is not None]
 
 
-def append_line(path: Path, content: Mapping[str, object]) -> None:
-    """Append one JSON line, on a line of its own even after a torn one, and see it to the disk.
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        content: object = json.loads(line)
+    except ValueError:
+        return None
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else None
+
+
+def append_line(path: Path, *contents: Mapping[str, object]) -> None:
+    """Append JSON lines in one go, on lines of their own even after a torn one, and see them to the disk.
 
     Raises:
-        OutputError: the line cannot be written.
+        OutputError: they cannot be written.
     """
-    line = json.dumps(content, allow_nan=False) + "\n"
+    text = "".join(json.dumps(content, allow_nan=False) + "\n" for content in contents)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             file.seek(0, os.SEEK_END)
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
-                line = line if file.read(1) == b"\n" else "\n" + line
-            file.write(line.encode())
+                text = text if file.read(1) == b"\n" else "\n" + text
+            file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

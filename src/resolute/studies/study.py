@@ -7,31 +7,33 @@ import json
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import pydantic
 from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from resolute.attacks.ascent import Attack, Precision
+from resolute.attacks.ascent import Precision
 from resolute.attacks.registry import AttackTable
 from resolute.defences import load_defended
 from resolute.errors import ConfigError, ImageError
 from resolute.files import write_text
-from resolute.images import from_uint8, image_sha256, to_uint8, write_png
-from resolute.models.base import Restorer
+from resolute.images import from_uint8, image_sha256, to_uint8
 from resolute.provenance import provenance
 from resolute.resize import downscale, mod_crop
-from resolute.studies.cell import Cell, Clean, Subject, measure
+from resolute.studies.cell import Cell, Subject
 from resolute.studies.claims import Claim
 from resolute.studies.conventions import conventions
 from resolute.studies.datasets import Photo, find_photos
+from resolute.studies.plan import Plan
 from resolute.studies.quick import Quick
-from resolute.studies.steepness import CleverTable, Probe, append_index, read_indices
+from resolute.studies.running import Machine, Progress, Tally, finished, run_here
+from resolute.studies.steepness import CleverTable, Probe
 from resolute.studies.store import Record, Store, cell_key
-from resolute.toml import read_toml
-
-Progress = Callable[[float, int, str], None]
+from resolute.studies.work import Found
+from resolute.studies.workers import Workers
+from resolute.toml import located, read_toml
 
 
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
@@ -51,7 +53,9 @@ class Study:
         crop: cut the middle square of this many pixels out of every image first; 0 for whole images.
         scale: of the models.
         seed: of the attacks' random starts.
-        clever: take the CLEVER index of every model and image too; None for not.
+        seeds: several of them, each a cell of its own; empty for the one above.
+        measures: what a record holds besides the PSNRs; ``clever`` takes the CLEVER index of every model and image.
+        clever: how the index is taken, which asks for it too; None for the usual way where ``measures`` asks.
         question: what is asked, and what it repeats, in a sentence.
         expected: what was published about it.
         quick: what the quick form does with less; None where there is none.
@@ -71,6 +75,8 @@ class Study:
     crop: int = pydantic.Field(default=0, ge=0)
     scale: int = 4
     seed: int = 0
+    seeds: tuple[int, ...] = ()
+    measures: tuple[Literal["psnr", "ssim", "features", "clever"], ...] = ("psnr", "ssim", "features")
     clever: CleverTable | None = None
     question: str = ""
     expected: tuple[Claim, ...] = ()
@@ -83,7 +89,8 @@ class Study:
         Raises:
             ConfigError: no such study, no valid TOML, or a key that does not exist or is out of range.
         """
-        return read_toml(find_study(source), Study)
+        path = find_study(source)
+        return checked_attacks(path, read_toml(path, Study))
 
     def quickly(self) -> Study:
         """Return the quick form: the same question, with fewer images, budgets and steps.
@@ -152,7 +159,9 @@ class Study:
         attacks = [
             (table.name, table.build(level / 255, precision)) for table in self.attacks for level in self.epsilons
         ]
+        each = tuple(dict.fromkeys(self.seeds or (self.seed,)))
         cells: list[Cell] = []
+        seeds: list[int] = []
         probes: list[Probe] = []
         for subject in self.subjects():
             pixels = image_sha256(subject.low[0])
@@ -161,11 +170,21 @@ class Study:
                 assert model.card is not None
                 weights = model.card.sha256
                 for label, attack in attacks:
-                    key = cell_key(model.card.name, weights, label, repr(attack), pixels, truth, self.seed)
-                    cells.append(Cell(key, model, attack, label, subject))
-                if self.clever is not None:
-                    probes.append(Probe(model, subject, pixels, self.clever, self.seed))
-        return Plan(models, attacks, cells, probes)
+                    for seed in each:
+                        key = cell_key(model.card.name, weights, label, repr(attack), pixels, truth, seed)
+                        cells.append(Cell(key, model, attack, label, subject))
+                        seeds.append(seed)
+                if self.steepness is not None:
+                    probes += [
+                        Probe(model, subject, pixels, self.steepness, s)
+                        for s in dict.fromkeys(self.seeds or (self.seed,))
+                    ]
+        return Plan(models, attacks, cells, seeds, probes, tuple(name for name in self.measures if name != "clever"))
+
+    @property
+    def steepness(self) -> CleverTable | None:
+        """How the CLEVER index is taken; None where it is not."""
+        return self.clever or (CleverTable() if "clever" in self.measures else None)
 
     def cells(self, precision: Precision = "float32") -> list[Cell]:
         """Return the cells of the plan."""
@@ -177,79 +196,84 @@ class Study:
         *,
         device: str = "cpu",
         precision: Precision = "float32",
+        workers: int = 1,
+        batch: int = 0,
+        ray: str = "",
         progress: Progress | None = None,
+        on_found: Callable[[Found], None] | None = None,
     ) -> list[Record]:
         """Compute the cells and indices that ``out`` does not hold yet, and return the records of all cells.
+
+        The figures are the same whatever the number of workers, their order and the interruptions before. A cell that
+        fits no memory or kills its workers is left out, and said in ``failed.jsonl``.
 
         Args:
             out: folder of the study.
             device: a torch device.
             precision: of the attacks' search.
+            workers: processes; one means this one.
+            batch: at most so many cells are handed to a worker at a time; 0 for 1 on a CPU and 32 elsewhere.
+            ray: ``local``, ``auto`` or an address, to run on a Ray cluster instead.
             progress: called with (units done, units in all, title of the one at work) after every attack step.
+            on_found: called with what is found, once it is on disk.
 
         Raises:
             ConfigError, CheckpointError, ImageError: the study cannot be planned.
             OutputError: a record cannot be written; those before it are kept.
         """
-        store = Store(out)
         plan = self.plan(precision)
-        cells, total = plan.cells, len(plan.cells) + len(plan.probes)
+        machine = Machine(device=device, workers=workers, batch=batch, ray=ray)
+        return self.carry_out(plan, out, machine, progress=progress, on_found=on_found)
+
+    def carry_out(
+        self,
+        plan: Plan,
+        out: Path,
+        machine: Machine,
+        *,
+        progress: Progress | None = None,
+        on_found: Callable[[Found], None] | None = None,
+    ) -> list[Record]:
+        """Do what ``run`` does with a plan that was made before."""
         facts = {
             "study": dataclasses.asdict(self),
             "provenance": dataclasses.asdict(provenance()),
             "conventions": conventions(
-                plan.attacks, plan.models, self.high_resolution, self.clever.words if self.clever else ""
+                plan.attacks, plan.models, self.high_resolution, self.steepness.words if self.steepness else ""
             ),
         }
         write_text(out / "study.json", json.dumps(facts, indent=1) + "\n")
-        done = {record.key: record for record in store.read()}
-        todo = [cell for cell in cells if cell.key not in done]
-        clean: Clean | None = None
-        for index, cell in enumerate(todo, start=len(cells) - len(todo)):
+        store = Store(out)
+        store.write_order([cell.key for cell in plan.cells] + [probe.key for probe in plan.probes])
+        done = finished(plan, out)
+        units = plan.units(done, machine.cells)
+        tally = Tally(plan, len(plan) - sum(len(plan.keys(unit)) for unit in units), progress, on_found)
+        if machine.ray:
+            from resolute.studies.cluster import run_on_ray
 
-            def step(share: float, index: int = index, cell: Cell = cell) -> None:
-                if progress is not None:
-                    progress(index + share, total, cell.title)
-
-            if clean is None or not clean.belongs_to(cell):
-                clean = Clean.of(cell.model.to(device), cell.subject)
-            record, attacked = measure(cell, clean, self.seed, step)
-            write_png(store.image_path(cell.key), attacked[0])
-            store.append(record)
-            done[cell.key] = record
-        self._probe(plan, out, device, progress)
-        if progress is not None:
-            progress(total, total, "done")
-        return [done[cell.key] for cell in cells]
-
-    def _probe(self, plan: Plan, out: Path, device: str, progress: Progress | None) -> None:
-        known = {index.key for index in read_indices(out)}
-        total = len(plan.cells) + len(plan.probes)
-        for number, probe in enumerate(plan.probes, start=len(plan.cells)):
-
-            def step(taken: int, draws: int, number: int = number, probe: Probe = probe) -> None:
-                if progress is not None:
-                    progress(number + taken / draws, total, probe.title)
-
-            if probe.key not in known:
-                append_index(out, probe.take(device, step))
+            run_on_ray(plan, units, out, machine, tally)
+        elif machine.workers > 1:
+            Workers(plan, out, machine, tally).run(units)
+        else:
+            run_here(plan, units, out, machine.device, tally)
+        tally.tell("done")
+        records = {record.key: record for record in store.read()}
+        return [records[cell.key] for cell in plan.cells if cell.key in records]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
-    """What a study is to do.
+def checked_attacks(path: Path, study: Study) -> Study:
+    """Return the study if its attacks can be built; those that need other models or files are left for the plan.
 
-    Attributes:
-        models: as loaded.
-        attacks: labels and attacks, one a budget.
-        cells: units of attack, image by image.
-        probes: units of CLEVER; none where the index is not asked for.
+    Raises:
+        ConfigError: one cannot.
     """
-
-    models: list[Restorer]
-    attacks: list[tuple[str, Attack]]
-    cells: list[Cell]
-    probes: list[Probe]
+    for number, table in enumerate(study.attacks):
+        if table.source is None and table.target is None and table.density is None and not table.attacks:
+            try:
+                table.build(study.epsilons[0] / 255)
+            except ValueError as error:
+                raise located(path, ("attacks", str(number)), str(error)) from None
+    return study
 
 
 def find_study(source: str | Path) -> Path:

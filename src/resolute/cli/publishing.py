@@ -1,0 +1,80 @@
+"""Commands around leaderboards: leaderboard, submit, recheck."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from resolute.cli.app import app, guarded
+from resolute.errors import ConfigError
+from resolute.terminal import console
+
+
+@app.command(epilog="Example:  [bold]resolute leaderboard runs/ --out site/[/bold]")
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="Holds entries (.json) and folders of finished studies.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the site; FOLDER/site if not given.")] = None,
+) -> None:
+    """Build a static site: a leaderboard for every suite of attacks and set of images, and a page for every entry."""
+    from resolute.leaderboard.site import build_site
+
+    with guarded():
+        page, notes = build_site(folder, out or folder / "site")
+        for note in notes:
+            console.print(f"[yellow]left out:[/yellow] {escape(note)}", highlight=False)
+        console.print(f"leaderboard: [bold]{escape(str(page))}[/bold]")
+
+
+@app.command(epilog="Example:  [bold]resolute submit runs/bsd100 --model mine --submitter 'A. Person'[/bold]")
+def submit(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished study.")],
+    model: Annotated[str, typer.Option(help="The model, as the study calls it.")],
+    data: Annotated[str | None, typer.Option(help="Data set, where the study has several.")] = None,
+    submitter: Annotated[str, typer.Option(help="Who stands for the entry.")] = "",
+    link: Annotated[str, typer.Option(help="To a paper or the weights, with https.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for the entry; the current one if not given.")] = None,
+) -> None:
+    """Write the entry of a model for a leaderboard, from the records of a study."""
+    import pydantic
+
+    from resolute.files import write_text
+    from resolute.leaderboard.building import entry_of
+    from resolute.leaderboard.site import stem_of
+
+    with guarded():
+        try:
+            entry = entry_of(run, model, data, submitter=submitter, link=link)
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        path = (out or Path()) / f"{stem_of(entry)}.json"
+        write_text(path, entry.to_json())
+        console.print(f"entry: [bold]{escape(str(path))}[/bold]")
+
+
+@app.command(epilog="Example:  [bold]resolute recheck entry.json runs/bsd100 --replay 20[/bold]")
+def recheck(
+    entry: Annotated[Path, typer.Argument(help="The entry, a JSON file.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the study that it was made from.")],
+    replay: Annotated[int, typer.Option(help="Also send so many attacked images through the model again.", min=0)] = 0,
+    weights: Annotated[list[str] | None, typer.Option(help="Where the model lies; may be repeated.")] = None,
+) -> None:
+    """Compute the figures of an entry again, and say what differs. Exit code 0 where the entry holds, 5 where not."""
+    from resolute.leaderboard.checking import differences, replayed
+    from resolute.leaderboard.entry import read_entry
+
+    with guarded():
+        said = read_entry(entry)
+        told = differences(said, run)
+        checked = f"{said.cells} records"
+        if replay:
+            count, failed = replayed(said, run, replay, weights or ())
+            told += failed
+            checked += f" and {count} attacked images"
+        if told:
+            more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
+            raise ConfigError(f"{entry.name} does not hold: {'; '.join(told[:5])}{more}")
+        console.print(f"{escape(entry.name)} holds: computed again from {checked}", highlight=False)

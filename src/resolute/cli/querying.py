@@ -1,0 +1,91 @@
+"""The command that asks records in SQL."""
+
+from __future__ import annotations
+
+import contextlib
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from resolute.cli.app import app, guarded
+from resolute.errors import ConfigError
+from resolute.files import write_text
+from resolute.studies.query import VIEWS, Answer, columns, documentation, find_runs
+from resolute.studies.query import query as ask
+from resolute.studies.remote import at_place
+from resolute.terminal import console
+
+
+class Format(Enum):
+    """How an answer is written."""
+
+    table = "table"
+    csv = "csv"
+    parquet = "parquet"
+    json = "json"
+
+
+@app.command(
+    epilog='Example:  [bold]resolute query "SELECT model, avg(sr_psnr) FROM records GROUP BY model" --runs runs/[/bold]'
+)
+def query(
+    sql: Annotated[str | None, typer.Argument(help="Over the views records and clever.")] = None,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option(help="Folders of studies, or above them, or s3://BUCKET/FOLDER and the like; may be repeated."),
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="Of the answer.")] = Format.table,
+    out: Annotated[Path | None, typer.Option(help="File for the answer; needed for parquet.")] = None,
+    show: Annotated[bool, typer.Option("--columns", help="List the columns, and stop.")] = False,
+) -> None:
+    """Ask the records of studies in SQL (DuckDB); it changes none of them."""
+    with guarded():
+        if show:
+            if out is not None:
+                write_text(out, documentation())
+                return
+            for view in VIEWS:
+                console.print(_columns_table(view))
+            return
+        if not sql:
+            raise ConfigError('give a query, such as "SELECT * FROM records LIMIT 5"; --columns lists what there is')
+        if form is Format.parquet and out is None:
+            raise ConfigError("--format parquet writes a file; name it with --out")
+        with contextlib.ExitStack() as places:
+            folders = [places.enter_context(at_place(run, ".jsonl")).folder for run in runs or ["runs"]]
+            answer = ask(sql, find_runs(folders), out if form is Format.parquet else None)
+        if form is Format.parquet:
+            console.print(f"{len(answer.rows)} rows in [bold]{escape(str(out))}[/bold]")
+            return
+        text = {Format.csv: answer.csv, Format.json: answer.json}.get(form)
+        if text is None and out is None:
+            console.print(_answer_table(answer))
+        elif text is None:
+            raise ConfigError("--format table is for the terminal; choose csv, json or parquet with --out")
+        elif out is None:
+            typer.echo(text(), nl=False)
+        else:
+            write_text(out, text())
+
+
+def _answer_table(answer: Answer) -> Table:
+    table = Table()
+    for place, name in enumerate(answer.names):
+        numbers = all(isinstance(row[place], int | float) for row in answer.rows if row[place] is not None)
+        table.add_column(escape(name), justify="right" if numbers else "left", overflow="fold")
+    for row in answer.rows:
+        table.add_row(*(f"{value:.6g}" if isinstance(value, float) else escape(str(value)) for value in row))
+    return table
+
+
+def _columns_table(view: str) -> Table:
+    table = Table(title=view)
+    for name in ("column", "type", "what it holds"):
+        table.add_column(name, no_wrap=name != "what it holds")
+    for column in columns(view):
+        table.add_row(column.name, column.kind, escape(column.text))
+    return table

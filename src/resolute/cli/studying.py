@@ -1,0 +1,173 @@
+"""The command that runs a study, and what other commands need of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from resolute import runtime
+from resolute.cli.app import Device, Precision, app, guarded, parse_epsilon
+from resolute.errors import ConfigError
+from resolute.studies.estimate import estimate
+from resolute.studies.kinds import read_study, with_options
+from resolute.studies.metric_as_loss import MetricAsLoss
+from resolute.studies.plan import Plan
+from resolute.studies.remote import Place, at_place
+from resolute.studies.running import Machine, finished
+from resolute.studies.store import Record, torn_lines
+from resolute.studies.study import Study
+from resolute.studies.work import Failure, Found
+from resolute.terminal import StudyDisplay, console, errors, plan_in_words, run_kind, show_results, shown_progress
+
+FAILED = 8
+
+
+@app.command(epilog="Example:  [bold]resolute study bsd100 --images BSD100/ --model edsr-s --model mine.pth[/bold]")
+def study(
+    source: Annotated[str, typer.Argument(help="A study in TOML, or the name of a built-in one.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="Images, folders, or NAME=FOLDER of a data set, instead of the study's; may be repeated."),
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Models, instead of the study's; may be repeated.")] = None,
+    every: Annotated[int | None, typer.Option(help="Take each n-th image only.", min=1)] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="Budgets, such as 4/255, instead of the study's; may be repeated.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seeds, instead of the study's; may be repeated.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Noisy copies behind a smoothed score, or draws behind a CLEVER index.", min=1)
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A first answer in minutes: fewer images, budgets and steps, no data needed."),
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what is to be done and what it will cost, and stop.")
+    ] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs/NAME if not given."),
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    workers: Annotated[
+        int, typer.Option(help="Processes on this machine, which share its cores.", min=1, rich_help_panel="Machine")
+    ] = 1,
+    batch: Annotated[
+        int,
+        typer.Option(
+            help="Cells handed out at a time; 0 for 1 on a CPU and 32 elsewhere.", min=0, rich_help_panel="Machine"
+        ),
+    ] = 0,
+    ray: Annotated[
+        str,
+        typer.Option(help="Run on Ray: local, auto or the address of a cluster.", rich_help_panel="Machine"),
+    ] = "",
+) -> None:
+    """Run a grid of models, attacks, budgets and images; print a table and write a report.
+
+    Runs into one folder add up: start with every tenth image, and go on with all of them. A run that was stopped,
+    however, goes on with the same command. Data sets that a study names are looked for in the folder that
+    RESOLUTE_DATA names; --quick does without.
+    """
+    with guarded():
+        planned = read_study(source)
+        if quick and not isinstance(planned, Study):
+            raise ConfigError(f"the study {planned.name} has no quick form; leave out --quick")
+        if quick and isinstance(planned, Study):
+            planned = planned.quickly()
+        budgets = tuple(round(parse_epsilon(text) * 255, 6) for text in budget or ())
+        options: dict[str, tuple[str, object]] = {
+            "--images": ("images", tuple(images or ())),
+            "--model": ("restorers" if isinstance(planned, MetricAsLoss) else "models", tuple(model or ())),
+            "--every": ("every", every),
+            "--budget": ("epsilons", budgets),
+            "--seed": ("seeds", tuple(seed or ())),
+            "--samples": ("samples", samples),
+        }
+        if isinstance(planned, Study) and planned.steepness is not None and samples is not None:
+            options["--samples"] = ("clever", dataclasses.replace(planned.steepness, samples=samples))
+        planned = with_options(planned, options)
+        where = out or str(Path("runs") / planned.name)
+        if isinstance(planned, Study):
+            machine = Machine(device=runtime.resolve_device(device), workers=workers, batch=batch, ray=ray)
+            with at_place(where) as place:
+                cells = planned_cells(planned, precision)
+                announce(planned, cells, place.folder, machine)
+                if not plan:
+                    run_study(planned, cells, place, machine)
+            return
+        for flag, given in {
+            "--precision": precision != "float32", "--plan": plan, "--workers": workers > 1, "--ray": bool(ray),
+            "--batch": bool(batch),
+        }.items():  # fmt: skip
+            if given:
+                raise ConfigError(f"the study {planned.name} has nothing for {flag} to set; leave it out")
+        run_kind(planned, Path(where), device)
+
+
+def planned_cells(study: Study, precision: str) -> Plan:
+    """Load models and images under a progress bar.
+
+    Raises:
+        ConfigError: there is no such precision, or the study cannot be planned.
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise ConfigError(f"--precision is float32 or bfloat16, not {precision!r}")
+    with shown_progress():
+        return study.plan(precision)
+
+
+def announce(study: Study, plan: Plan, folder: Path, machine: Machine) -> None:
+    """Say what is to be done and what it will cost."""
+    units = plan.units(finished(plan, folder), machine.cells)
+    with shown_progress() as show:
+        cost = estimate(plan, units, machine, lambda done, total: show(done, total, "trying a few steps"))
+    torn, left = torn_lines(folder), sum(len(plan.keys(unit)) for unit in units)
+    if torn and left:
+        console.print(
+            f"{torn} torn line{'s' if torn > 1 else ''} of a stopped run left out; what it held is done again"
+        )
+    console.print(plan_in_words(study, plan, left, cost, machine), highlight=False, soft_wrap=True)
+
+
+def run_study(study: Study, plan: Plan, place: Place, machine: Machine) -> Path:
+    """Run a study, print what came out, write its report and return its path."""
+    from resolute.report import write_report
+
+    records, failures = run_cells(study, plan, place, machine)
+    if not records:
+        raise typer.Exit(FAILED)
+    show_results(study, records, place.folder)
+    page = write_report([place.folder], place.folder / "report.html")
+    place.push_all()
+    console.print(f"report: [bold]{escape(place.name_of(page))}[/bold]")
+    if failures:
+        raise typer.Exit(FAILED)
+    return page
+
+
+def run_cells(study: Study, plan: Plan, place: Place, machine: Machine) -> tuple[list[Record], list[Failure]]:
+    """Run a study's cells under a live display, and say what could not be computed."""
+    with StudyDisplay() as live:
+
+        def on_found(found: Found) -> None:
+            place.push(found)
+            live.found(found)
+
+        records = study.carry_out(plan, place.folder, machine, progress=live.step, on_found=on_found)
+    for failure in live.failures[:5]:
+        errors.print(
+            f"[yellow]not computed:[/yellow] {escape(failure.title)}: {escape(failure.reason)}", soft_wrap=True
+        )
+    if live.failures:
+        count = f"{len(live.failures)} of {len(plan)} were not computed"
+        errors.print(
+            f"{count}, see {escape(place.name_of(place.folder / 'failed.jsonl'))}; the same command tries again"
+        )
+    return records, live.failures

@@ -1,0 +1,181 @@
+"""Several processes in one folder: a file of records for each, and claims on cells, so that none is computed twice.
+
+All of it rests on locks that the kernel drops when a process ends, however it ends. Nothing looks at a clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, final
+
+from resolute.errors import OutputError
+from resolute.studies.store import append_line, files_of
+
+if sys.platform != "win32" or TYPE_CHECKING:
+    import fcntl
+else:  # no locks: files get names of their own, and two runs at once may compute a cell twice, which reading settles
+    fcntl = None
+
+_HELD = (errno.EACCES, errno.EAGAIN)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+@final
+class Journal:
+    """A file of JSON lines that no other process writes to: NAME.jsonl, or the first free one of NAME-2.jsonl, ….
+
+    It is taken with the first line, and free again when the process ends or ``close`` is called.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> one, two = Journal(folder, "records"), Journal(folder, "records")
+        >>> one.append({"key": "a"}), two.append({"key": "b"})
+        (None, None)
+        >>> [path.name for path in files_of(folder, "records")]
+        ['records.jsonl', 'records-2.jsonl']
+        >>> one.close(), two.close()
+        (None, None)
+    """
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self.folder = folder
+        self.stem = stem
+        self._path: Path | None = None
+        self._lock: int | None = None
+
+    def append(self, *contents: Mapping[str, object]) -> None:
+        """Append lines in one write.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        if self._path is None:
+            self._path = self._take()
+        append_line(self._path, *contents)
+
+    def close(self) -> None:
+        """Leave the file to others."""
+        if self._lock is not None:
+            os.close(self._lock)
+        self._path = self._lock = None
+
+    def _take(self) -> Path:
+        number = 1
+        while fcntl is not None:
+            path = self.folder / (f"{self.stem}.jsonl" if number == 1 else f"{self.stem}-{number}.jsonl")
+            lock = _open(path)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(lock)
+                if error.errno not in _HELD:
+                    break
+                number += 1
+            else:
+                self._lock = lock
+                return path
+        return self.folder / f"{self.stem}-{secrets.token_hex(6)}.jsonl"
+
+
+@final
+class Claims:
+    """What this process is at work on: locks on single bytes of one file, a byte for each key.
+
+    Claims hold against other processes, not against threads of this one. Where the file system has no locks every
+    claim is granted.
+
+    Example:
+        >>> import tempfile
+        >>> claims = Claims(Path(tempfile.mkdtemp()))
+        >>> claims.take(["0123456789abcdef", "fedcba9876543210"])
+        True
+        >>> claims.close()
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "claims.lock"
+        self._lock: int | None = None
+
+    def take(self, keys: Sequence[str]) -> bool:
+        """Claim all of these, or none where another process holds one of them."""
+        if fcntl is None:
+            return True
+        if self._lock is None:
+            self._lock = _open(self._path)
+        for number, key in enumerate(keys):
+            try:
+                fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte(key))
+            except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    return True
+                if error.errno not in _HELD:
+                    raise OutputError(f"cannot lock {self._path}: {error.strerror}") from None
+                self.release(keys[:number])
+                return False
+        return True
+
+    def release(self, keys: Sequence[str]) -> None:
+        """Give claims back."""
+        if fcntl is None or self._lock is None:
+            return
+        for key in keys:
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, _byte(key))
+
+    def close(self) -> None:
+        """Give all claims back."""
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = None
+
+
+@final
+class Seen:
+    """The whole lines of all files under one name, of which ``refresh`` reads only what has come since."""
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self.folder = folder
+        self.stem = stem
+        self.lines: dict[str, dict[str, Any]] = {}
+        self._read: dict[Path, int] = {}
+
+    def refresh(self) -> dict[str, dict[str, Any]]:
+        """Return the last line of every key."""
+        for path in files_of(self.folder, self.stem):
+            begin = self._read.get(path, 0)
+            if path.stat().st_size <= begin:
+                continue
+            with path.open("rb") as file:
+                file.seek(begin)
+                new = file.read()
+            whole = new.rpartition(b"\n")[0]
+            self._read[path] = begin + len(whole)
+            for line in whole.splitlines():
+                try:
+                    content: object = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(content, dict) and "key" in content:
+                    found = cast("dict[str, Any]", content)
+                    self.lines[str(found["key"])] = found
+        return self.lines
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from None
+
+
+def _byte(key: str) -> int:
+    return int(key[:15], 16)  # below 2^60, which file offsets hold
