@@ -12,6 +12,7 @@ from resolute import Card, ConfigError, QualityNet, UNet
 from resolute.images import sample_image, write_png
 from resolute.measure import agreement_of
 from resolute.models.weights import save_model
+from resolute.report.assets import plotting_library
 from resolute.report.certified_iqa import iqa_markdown, iqa_page
 from resolute.studies import certified_iqa_summary
 from resolute.studies.certified_iqa import ATTACKS, CERTIFICATES, Attacks, CertifiedIqa, Contender
@@ -244,3 +245,34 @@ def test_the_page_escapes_names(done):
     text = iqa_page([done], done / "report.html").read_text()
     assert "<b>JPEG" not in text.replace("\\u003cb>JPEG", "")
     assert "&lt;b&gt;JPEG" in text
+
+
+@pytest.mark.browser
+def test_every_certificate_is_on_the_page_the_widest_first(done, browser):  # noqa: F811
+    rows = [row for row in read_lines(done / CERTIFICATES) if row["certified"]]
+    watched = Watched(browser, iqa_page([done], done / "report.html"), ready="#images-0 [aria-sort]")
+    try:
+        shown = watched.page.locator("#images-0 tbody tr:visible")
+        assert shown.count() == len(rows) == 8
+        widths = [float(text.removesuffix(" %")) for text in shown.locator("td:nth-child(3)").all_inner_texts()]
+        assert widths == sorted(widths, reverse=True)
+        for row in rows:
+            assert f"[{row['lower']:.2f}, {row['upper']:.2f}]" in watched.page.locator("#images-0").inner_text()
+        watched.page.locator("[data-filters=images-0] select").select_option("DMS")
+        assert shown.count() == 4
+        assert watched.trouble == []
+    finally:
+        watched.context.close()
+
+
+def test_a_small_page_says_what_it_leaves_out(done):
+    whole = len(iqa_page([done], done / "report.html").read_bytes())
+    none = iqa_page([done], done / "none.html", megabytes=0.1).read_text()
+    assert "the certificates of all images are left out" in none
+    assert "Image by image" not in none
+    # Room for three rows of a kilobyte, and for the words.
+    data = none.partition('id="report-data">')[2].partition("</script>")[0]
+    limit = (len(plotting_library()) + len(data) + 203_500) / 1_000_000
+    some = iqa_page([done], done / "some.html", megabytes=limit)
+    assert "5 narrower ones are left out" in some.read_text()
+    assert len(some.read_bytes()) < whole

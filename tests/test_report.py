@@ -19,12 +19,13 @@ from resolute.report import write_report
 from resolute.report.material import Material
 from resolute.report.pictures import gallery
 from resolute.report.source import read_folders
+from resolute.report.standings import standings
 from resolute.report.tables import find_pairs, most_fragile
 from resolute.studies.store import Record, Store
 from resolute.studies.study import Study
 from resolute.studies.summary import compare, summarize, verdict, worst_case
 
-SECTIONS = ["verdict", "figures", "comparison", "curves", "pictures", "features", "making"]
+SECTIONS = ["verdict", "board", "figures", "comparison", "curves", "pictures", "features", "flags", "making"]
 
 
 class Page(HTMLParser):
@@ -206,7 +207,7 @@ def test_hostile_names_stay_names(run, tmp_path):
     assert not any("alert" in script for script in page.scripts[2:])
     for name in (image, model, facts["study"]["name"], facts["provenance"]["command"]):
         assert name in page.words
-    trace = page.data["charts"]["budget-0"]["data"][0]
+    trace = next(trace for trace in page.data["charts"]["budget-0"]["data"] if "name" in trace)
     assert trace["name"] == html.escape(model, quote=False)
 
 
@@ -390,14 +391,62 @@ def test_pictures_are_limited_in_number_and_size(tmp_path):
     write_png(tmp_path / "photos" / "wide.png", sample_image("rocket")[:, :50, :200])
     study.run(tmp_path / "run")
     evidence = read_folders([tmp_path / "run"])
-    few = gallery(evidence, Material(evidence), max_bytes=0)
-    assert len(few.cases) == 1
-    assert any("the 11 mildest of 12 cases are left out" in note for note in few.notes)
+    none = gallery(evidence, Material(evidence), max_bytes=0)
+    assert none.cases == []
+    assert none.album.uris == []
+    assert any("all 12 cases are left out" in note for note in none.notes)
+    few = gallery(evidence, Material(evidence), max_bytes=200_000)
+    assert 0 < len(few.cases) < 12
+    assert any(f"the {12 - len(few.cases)} mildest of 12 cases are left out" in note for note in few.notes)
+    assert few.album.size <= 200_000
+    assert len(few.album.uris) == len({*few.album.uris})
     one = gallery(evidence, Material(evidence), max_images=1)
     assert len({case.image for case in one.cases}) == 1
     wide = [case for case in gallery(evidence, Material(evidence)).cases if case.image == "wide"]
     assert all((case.width, case.height) == (384, 200) for case in wide)
     assert gallery(evidence, Material(evidence)).cropped
+
+
+def test_the_page_is_no_larger_than_asked(finished, page, tmp_path):
+    whole = len(page.html.encode())
+    assert whole < 10_000_000
+    assert "--megabytes" not in page.notes
+    pictures = sum(map(len, page.data["pictures"]))
+    limit = (whole - pictures / 2) / 1_000_000
+    half = Page(write_report([finished], tmp_path / "half.html", megabytes=limit))
+    assert whole - pictures < len(half.html.encode()) <= limit * 1_000_000
+    assert 0 < len(half.data["cases"]) < len(page.data["cases"])
+    assert "A larger --megabytes shows more." in half.notes
+    none = Page(write_report([finished], tmp_path / "none.html", megabytes=0.1))
+    assert none.data["cases"] == none.data["pictures"] == []
+    assert "all 8 cases are left out" in none.notes
+
+
+def test_every_curve_has_the_band_of_the_leaderboard(finished, page):
+    board = {(s.model, s.attack, s.level): s.sr for s in standings(Store(finished).read())}
+    for chart, attack in (("budget-0", "ifgsm"), ("budget-1", "fda")):
+        bands = [trace for trace in page.data["charts"][chart]["data"] if trace.get("fill") == "toself"]
+        assert [trace["legendgroup"] for trace in bands] == ["tiny", "tiny-entropy", "bicubic"]
+        for trace in bands:
+            ends = [board[trace["legendgroup"], attack, level] for level in (4, 16)]
+            expected = [ends[0].high, ends[1].high, ends[1].low, ends[0].low]
+            assert trace["y"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_leaderboard_holds_every_mean_and_interval(page, finished):
+    for standing in standings(Store(finished).read()):
+        cell = f"{standing.sr.mean:.2f}<small>[{standing.sr.low:.2f}, {standing.sr.high:.2f}]</small>"
+        attributes = f'data-attack="{standing.attack}" data-level="{standing.level:g}">'
+        row = next(
+            row for row in page.html.split("<tr data-set=")[1:] if attributes in row and f">{standing.model}<" in row
+        )
+        assert cell in row.split("</tr>")[0]
+
+
+def test_hashes_of_models_and_images_are_there(page, finished):
+    for record in Store(finished).read():
+        assert record.pixels in page.html
+        assert record.weights in page.html
 
 
 def test_empty_studies_say_what_to_do(finished, tmp_path):

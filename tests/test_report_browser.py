@@ -1,9 +1,12 @@
 import dataclasses
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 from test_report import tiny_model, tiny_study
 
@@ -127,14 +130,16 @@ def test_the_slider_moves_by_keyboard(watched):
     assert watched.clip() == "inset(0px 0px 0px 100%)"
 
 
-def test_a_click_on_the_legend_hides_a_curve(watched):
+def test_a_click_on_the_legend_hides_a_curve_with_its_band(watched):
     curves = watched.page.locator("#budget-0 .scatterlayer .trace")
     before = curves.count()
+    own = "document.getElementById('budget-0').data.filter(trace => trace.legendgroup === 'tiny')"
+    assert watched.page.evaluate(f"() => {own}.map(trace => trace.fill ?? '')") == ["toself", ""]
     watched.page.locator("#budget-0 .legendtoggle").first.click()
-    watched.page.wait_for_function("() => document.getElementById('budget-0').data[0].visible === 'legendonly'")
-    assert curves.count() == before - 1
+    watched.page.wait_for_function(f"() => {own}.every(trace => trace.visible === 'legendonly')")
+    assert curves.count() == before - 2
     watched.page.locator("#budget-0 .legendtoggle").first.click()
-    watched.page.wait_for_function("() => document.getElementById('budget-0').data[0].visible === true")
+    watched.page.wait_for_function(f"() => {own}.every(trace => trace.visible === true)")
     assert curves.count() == before
 
 
@@ -189,6 +194,109 @@ def test_charts_follow_the_page_into_the_dark(watched):
     watched.page.wait_for_function(f"before => ({colour})() !== before", arg=light)
     assert watched.page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 28)"
     assert watched.trouble == []
+
+
+def test_the_leaderboard_sorts_by_keyboard_and_filters(watched):
+    page = watched.page
+    rows = page.locator("#board-table tbody tr:visible")
+
+    def column(number):
+        return [text.split("\n")[0] for text in rows.locator(f"td:nth-child({number})").all_inner_texts()]
+
+    assert rows.count() == 3
+    assert set(column(6)) == {"worst"}
+    figures = list(map(float, column(2)))
+    assert figures == sorted(figures, reverse=True)
+    heads = page.locator("#board-table thead th")
+    assert heads.nth(1).get_attribute("aria-sort") == "descending"
+    button = heads.nth(1).get_by_role("button")
+    button.focus()
+    button.press("Enter")
+    assert heads.nth(1).get_attribute("aria-sort") == "ascending"
+    assert list(map(float, column(2))) == sorted(figures)
+    heads.nth(0).get_by_role("button").click()
+    assert heads.nth(1).get_attribute("aria-sort") == "none"
+    names = rows.locator("th").all_inner_texts()
+    assert names == sorted(names)
+    page.locator("#board select[data-key=attack]").select_option("fda")
+    page.locator("#board select[data-key=level]").select_option("16")
+    assert set(column(6)) == {"FDA"}
+    assert set(column(7)) == {"16/255"}
+    page.locator("#board select[data-key=attack]").select_option("")
+    page.locator("#board select[data-key=level]").select_option("")
+    assert rows.count() == 18
+    assert page.locator("#board output").inner_text() == "18 of 18 rows"
+    assert watched.trouble == []
+
+
+def test_cases_are_gone_through_from_the_worst_on(watched):
+    page = watched.page
+    labels = page.locator("#pick-case option").all_inner_texts()
+    kept = [float(label.rpartition(": ")[2].removesuffix(" dB")) for label in labels]
+    assert kept == sorted(kept)
+    assert labels[0].startswith("1. ")
+    assert page.locator("#previous").is_disabled()
+
+    def case():
+        return page.locator("#pick-case option:checked").inner_text()
+
+    for go, wanted in (
+        (lambda: page.locator("#next").click(), 1),
+        (lambda: page.locator("#slider").press("ArrowDown"), 2),
+        (lambda: page.locator("#slider").press("ArrowUp"), 1),
+        (lambda: page.locator("#previous").click(), 0),
+        (lambda: page.locator("#pick-case").select_option(index=len(labels) - 1), -1),
+    ):
+        go()
+        assert case() == labels[wanted]
+        image, _, rest = case().partition(". ")[2].partition(", ")
+        assert f"{image}, {rest}".startswith(page.locator("#chosen").inner_text())
+        assert page.locator("#pick-image option:checked").inner_text() == image
+    assert page.locator("#next").is_disabled()
+    assert watched.clip() == "inset(0px 0px 0px 50%)"
+    assert watched.trouble == []
+
+
+def test_the_difference_is_amplified_by_the_factor_that_it_says(watched):
+    page = watched.page
+    page.locator("#stage").scroll_into_view_if_needed()
+
+    def brightness():
+        """The mean of what is seen in the picture, away from the labels."""
+        box = page.locator("#stage").bounding_box()
+        half = {
+            "x": box["x"],
+            "y": box["y"] + box["height"] / 2,
+            "width": box["width"],
+            "height": box["height"] / 2 - 2,
+        }
+        return float(np.asarray(Image.open(io.BytesIO(page.screenshot(clip=half))).convert("RGB")).mean())
+
+    page.locator("#pick-left").select_option(label="clean input")
+    page.locator("#pick-right").select_option(label="clean input")
+    assert brightness() > 20
+    page.locator("#pick-mode").select_option("16")
+    assert brightness() == 0
+    page.locator("#pick-right").select_option(label="tiny: attacked input")
+    page.locator("#pick-mode").select_option("1")
+    once = brightness()
+    page.locator("#pick-mode").select_option("4")
+    # Of an attack at 16/255 nothing is cut off by then.
+    assert brightness() == pytest.approx(4 * once, rel=0.05)
+    assert page.locator("#tag-left").inner_text() == "clean input \u2212 tiny: attacked input, \u00d74"
+    assert page.locator("#slider").is_hidden()
+    page.locator("#pick-mode").select_option("0")
+    assert page.locator("#slider").is_visible()
+    assert watched.trouble == []
+
+
+def test_tables_are_whole_without_javascript(browser, report):
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto(report.as_uri())
+    assert page.locator("#board-table tbody tr").count() == 18
+    assert page.locator("#board-table tbody tr").last.is_visible()
+    context.close()
 
 
 def test_hostile_names_do_nothing(browser, tmp_path):

@@ -7,11 +7,10 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from markupsafe import Markup
 from torch.nn import functional as F
@@ -20,8 +19,8 @@ from resolute.errors import ImageError
 from resolute.files import write_text
 from resolute.images import read_image, to_uint8
 from resolute.report import gamed
+from resolute.report.assets import MEGABYTES, asset, environment
 from resolute.report.encode import Album
-from resolute.report.text import figure
 
 Row = Mapping[str, Any]
 
@@ -49,67 +48,73 @@ class Shown:
     curve: str
 
 
-def write_certificates(out: Path, rows: Sequence[Row]) -> Path:
+def write_certificates(out: Path, rows: Sequence[Row], *, megabytes: float = MEGABYTES) -> Path:
     """Write ``report.html`` about certificates into the folder ``out`` and return its path.
 
     Args:
         out: folder of the run, for its ``certification.json``.
         rows: records as ``Certification.run`` returns them; images that were attacked are shown side by side.
+        megabytes: that the page may take, in millions of bytes; pictures beyond it are left out.
 
     Raises:
         OutputError: the file cannot be written.
     """
     facts = json.loads((out / "certification.json").read_text(encoding="utf-8"))
     page = out / "report.html"
-    write_text(page, _render(rows, facts).encode(errors="replace").decode())
+    write_text(page, _render(rows, facts, int(megabytes * 1_000_000)).encode(errors="replace").decode())
     return page
 
 
-def _render(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["figure"] = figure
+def _render(rows: Sequence[Row], facts: Mapping[str, Any], room: int) -> str:
     low, high = _axis(rows)
+    gaming = _gamed(rows, room // 2)
     album = Album()
+    # What stands around a picture: words, figures and the curve.
+    room -= len(gaming) + 6_000 * len(rows)
+    shown = [_shown(row, album, low, high, room) for row in rows]
     widths = [row["upper"] - row["lower"] for row in rows if _bounded(row)]
-    return environment.from_string(_asset("certificates.html.j2")).render(
-        version=metadata.version("resolute"),
-        metric=rows[0]["scorer"],
-        made=rows[0]["smoothing"],
-        epsilon=rows[0]["epsilon"],
-        confidence=100 * (1 - max(row["error"] for row in rows)),
-        shown=[_shown(row, album, low, high) for row in rows],
-        low=low,
-        high=high,
-        width=statistics.median(widths) if widths else None,
-        vacuous=sum(row["vacuous"] and not row["non_finite"] for row in rows),
-        abstained=sum(row["non_finite"] > 0 for row in rows),
-        moved=sum(_outside(row) for row in rows),
-        gamed=_gamed(environment, rows),
-        provenance=facts["provenance"],
-        settings={name: value for name, value in facts["certification"].items() if name != "attacks"},
-        style=Markup(_asset("page.css") + _asset("certificates.css")),
-        script=Markup(_asset("certificates.js")),
+    return (
+        environment()
+        .get_template("certificates.html.j2")
+        .render(
+            version=metadata.version("resolute"),
+            metric=rows[0]["scorer"],
+            made=rows[0]["smoothing"],
+            epsilon=rows[0]["epsilon"],
+            confidence=100 * (1 - max(row["error"] for row in rows)),
+            shown=shown,
+            left_out=album.size > room,
+            low=low,
+            high=high,
+            width=statistics.median(widths) if widths else None,
+            vacuous=sum(row["vacuous"] and not row["non_finite"] for row in rows),
+            abstained=sum(row["non_finite"] > 0 for row in rows),
+            moved=sum(_outside(row) for row in rows),
+            gamed=gaming,
+            provenance=facts["provenance"],
+            settings={name: value for name, value in facts["certification"].items() if name != "attacks"},
+            style=Markup(asset("page.css") + asset("certificates.css")),
+            script=Markup(asset("certificates.js")),
+        )
     )
 
 
-def _gamed(environment: jinja2.Environment, rows: Sequence[Row]) -> Markup:
-    examples, more = gamed.examples(rows)
+def _gamed(rows: Sequence[Row], room: int) -> Markup:
+    examples, more = gamed.examples(rows, room=room)
     if not examples:
         return Markup()
-    template = environment.from_string(_asset("gamed.html.j2"))
+    template = environment().get_template("gamed.html.j2")
     told = {"summary": gamed.summary(rows), "metric": rows[0]["scorer"], "epsilon": rows[0]["epsilon"]}
     return Markup(template.render(examples=examples, more=more, **told))
 
 
-def _shown(row: Row, album: Album, low: float, high: float) -> Shown:
+def _shown(row: Row, album: Album, low: float, high: float, room: int) -> Shown:
     def place(value: float | None) -> float | None:
         return None if value is None else 100 * min(max((value - low) / (high - low), 0.0), 1.0)
 
     return Shown(
         row=row,
-        picture=_picture(row["path"], album),
+        picture=_picture(row["path"], album) if album.size <= room else "",
         low=0.0 if row["lower"] is None else place(row["lower"]),
         high=100.0 if row["upper"] is None else place(row["upper"]),
         score=place(row["score"]),
@@ -164,7 +169,3 @@ def _bounded(row: Row) -> bool:
 def _outside(row: Row) -> bool:
     """Tell whether the metric without noise gives a score outside the interval of the smoothed one."""
     return _bounded(row) and not row["lower"] <= row["undefended"] <= row["upper"]
-
-
-def _asset(name: str) -> str:
-    return (resources.files("resolute.report") / name).read_text(encoding="utf-8")

@@ -6,16 +6,15 @@ from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 from rich.markup import escape
 from rich.table import Table
 
 from resolute.files import write_text
 from resolute.measure.intervals import Interval
+from resolute.report.assets import MEGABYTES, asset, embed, environment, plotting_library
+from resolute.report.certified_images import scored_images
 from resolute.report.certified_iqa_charts import charts_of
-from resolute.report.page import asset, embed
 from resolute.report.text import DASH, MINUS
 from resolute.studies.certified_iqa_summary import Results, Shift, Spread, Standing
 
@@ -110,7 +109,7 @@ def iqa_markdown(folders: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def iqa_page(folders: Sequence[Path], out: Path) -> Path:
+def iqa_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYTES) -> Path:
     """Write one self-contained page about such studies; return its path.
 
     Raises:
@@ -119,30 +118,35 @@ def iqa_page(folders: Sequence[Path], out: Path) -> Path:
     """
     studies = [Results.read(folder) for folder in folders]
     charts = [charts_of(results, number) for number, results in enumerate(studies)]
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     data = {"charts": {chart.id: chart.figure for group in charts for chart in group}, "cases": [], "pictures": []}
-    page = environment.from_string(asset("certified_iqa.html.j2")).render(
-        version=metadata.version("resolute"),
-        studies=[
-            {
-                "facts": results.facts,
-                "sentences": results.sentences(),
-                "agreement": [[_name(s), *agreement_cells(s)] for s in results.standings],
-                "certified": [[_name(s), *certified_cells(s)] for s in results.standings if s.certified],
-                "certified_caption": _certified_caption(results),
-                "shifts": [[_name(s), *shift_cells(s)] for s in results.shifts],
-                "charts": group,
-            }
-            for results, group in zip(studies, charts, strict=True)
-        ],
-        headers={"agreement": AGREEMENT, "certified": CERTIFIED, "shifts": SHIFTS},
-        shift_caption=SHIFT_CAPTION,
-        style=Markup(asset("page.css")),
-        script=Markup(asset("page.js")),
-        plotly=Markup(get_plotlyjs()),
-        data=embed(data),
+    room = int(megabytes * 1_000_000) - len(plotting_library()) - len(embed(data)) - 200_000
+    images = [scored_images(results.scores, room // len(studies)) for results in studies]
+    page = (
+        environment()
+        .get_template("certified_iqa.html.j2")
+        .render(
+            version=metadata.version("resolute"),
+            studies=[
+                {
+                    "facts": results.facts,
+                    "sentences": results.sentences(),
+                    "agreement": [[_name(s), *agreement_cells(s)] for s in results.standings],
+                    "certified": [[_name(s), *certified_cells(s)] for s in results.standings if s.certified],
+                    "certified_caption": _certified_caption(results),
+                    "shifts": [[_name(s), *shift_cells(s)] for s in results.shifts],
+                    "charts": group,
+                    "images": scored,
+                    "crowded": crowded,
+                }
+                for results, group, (scored, crowded) in zip(studies, charts, images, strict=True)
+            ],
+            headers={"agreement": AGREEMENT, "certified": CERTIFIED, "shifts": SHIFTS},
+            shift_caption=SHIFT_CAPTION,
+            style=Markup(asset("page.css")),
+            script=Markup(asset("sorting.js") + asset("page.js")),
+            plotly=plotting_library(),
+            data=embed(data),
+        )
     )
     write_text(out, page.encode(errors="replace").decode())
     return out

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from resolute.measure.intervals import Interval
 from resolute.report.tables import BICUBIC
 from resolute.report.text import title
 from resolute.studies.summary import Row, bicubic_line
 
 Figure = dict[str, object]
+# Of SR-PSNR, by model, attack and budget.
+Bands = Mapping[tuple[str, str, float], Interval]
 
 # Of middling lightness, so that they are readable on white as well as on black.
 PALETTE = ("#d9622b", "#2f86d0", "#2c9c69", "#ae5fc4", "#b78a00", "#d64f84", "#5a9ea8", "#8f6b4a", "#5560a8")
@@ -38,8 +41,8 @@ class Chart:
     figure: Figure
 
 
-def budget_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
-    """Draw SR-PSNR against the budget, one chart an attack (the paper's figure 2)."""
+def budget_charts(rows: Sequence[Row], prefix: str = "", bands: Bands | None = None) -> list[Chart]:
+    """Draw SR-PSNR against the budget, one chart an attack (the paper's figure 2), with bands where there are any."""
     ends, axis = _budget_axis(rows)
     plot = _Plot(
         f"{prefix}budget",
@@ -50,11 +53,12 @@ def budget_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
         "SR-PSNR, dB",
         _line(ends, [bicubic_line(end) for end in ends]),
         "%{x}/255: %{y:.2f} dB",
+        bands or {},
     )
     return plot.charts(rows)
 
 
-def distance_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
+def distance_charts(rows: Sequence[Row], prefix: str = "", bands: Bands | None = None) -> list[Chart]:
     """Draw how far SR-PSNR lies above the bicubic line, which is steeper than models differ; one chart an attack."""
     ends, axis = _budget_axis(rows)
     plot = _Plot(
@@ -66,6 +70,11 @@ def distance_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
         "above bicubic line, dB",
         _line(ends, [0.0, 0.0]),
         "%{x}/255: %{y:+.2f} dB",
+        {
+            key: Interval(band.mean - line, band.low - line, band.high - line, band.n)
+            for key, band in (bands or {}).items()
+            for line in (bicubic_line(key[2]),)
+        },
     )
     return plot.charts(rows)
 
@@ -83,6 +92,7 @@ def trade_off_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
         # A shift of all samples by the whole budget passes bicubic interpolation as it is.
         _line(ends, ends),
         "%{text}/255: input %{x:.2f} dB, output %{y:.2f} dB",
+        {},
     )
     return plot.charts(rows)
 
@@ -109,10 +119,18 @@ class _Plot:
     y_title: str
     line: Figure
     hover: str
+    bands: Bands
 
     def charts(self, rows: Sequence[Row]) -> list[Chart]:
         # One range for all attacks, so that charts side by side can be compared by eye.
-        layout = layout_of(self.axis, {"title": {"text": self.y_title}, "range": span(rows, self.y)})
+        ends = span(rows, self.y)
+        if self.bands:
+            ends = [
+                min(ends[0], *(b.low for b in self.bands.values())),
+                max(ends[1], *(b.high for b in self.bands.values())),
+            ]
+            ends = [round(end, 2) for end in ends]
+        layout = layout_of(self.axis, {"title": {"text": self.y_title}, "range": ends})
         return [
             Chart(
                 f"{self.id}-{number}",
@@ -131,12 +149,14 @@ class _Plot:
         curves: list[Figure] = []
         for model in models:
             ours = [row for row in rows if (row.model, row.attack) == (model, attack)]
+            curves += self._band(ours, look_of(model, models)[0])
             if ours:
                 curves.append(
                     {
                         "type": "scatter",
                         "mode": "lines+markers",
                         "name": plain_text(model),
+                        "legendgroup": plain_text(model),
                         "x": [_rounded(self.x(row)) for row in ours],
                         "y": [_rounded(self.y(row)) for row in ours],
                         "text": [f"{row.level:g}" for row in ours],
@@ -145,6 +165,27 @@ class _Plot:
                     }
                 )
         return curves
+
+    def _band(self, rows: Sequence[Row], colour: str) -> list[Figure]:
+        """Return the outline of the intervals around a curve, filled; it comes and goes with the curve."""
+        found = [(row.level, band) for row in rows if (band := self.bands.get((row.model, row.attack, row.level)))]
+        if len(found) < 2 or all(band.n == 1 for _, band in found):
+            return []
+        levels = [level for level, _ in found]
+        return [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": [*levels, *reversed(levels)],
+                "y": [_rounded(b.high) for _, b in found] + [_rounded(b.low) for _, b in reversed(found)],
+                "fill": "toself",
+                "fillcolor": f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, 0.16)",
+                "line": {"width": 0, "color": colour},
+                "legendgroup": plain_text(rows[0].model),
+                "showlegend": False,
+                "hoverinfo": "skip",
+            }
+        ]
 
 
 def _style(model: str, models: Sequence[str]) -> Figure:

@@ -59,6 +59,21 @@ class Album:
             self.size += len(uri)
         return self._numbers[uri]
 
+    def forget(self, count: int) -> None:
+        """Drop the newest pictures, until so many are left.
+
+        Example:
+            >>> album = Album()
+            >>> _ = album.add(np.zeros((2, 2, 3), np.uint8))
+            >>> album.forget(0)
+            >>> album.uris, album.size
+            ([], 0)
+        """
+        for uri in self.uris[count:]:
+            del self._numbers[uri]
+            self.size -= len(uri)
+        del self.uris[count:]
+
 
 def heat_map(values: Float[np.ndarray, "h w"], low: float, high: float) -> UInt8[np.ndarray, "h w 3"]:
     """Paint values in the colours of viridis, those beyond the ends like the ends.

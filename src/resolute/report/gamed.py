@@ -73,11 +73,24 @@ class Example:
     cases: list[Case]
 
 
-def examples(rows: Sequence[Row], limit: int = SHOWN) -> tuple[list[Example], int]:
-    """Return the images whose undefended score an attack moved most, and how many more were attacked."""
+def examples(rows: Sequence[Row], limit: int = SHOWN, room: int = 4_000_000) -> tuple[list[Example], int]:
+    """Return the images whose undefended score an attack moved most, and how many more were attacked.
+
+    Args:
+        rows: records with their attacks.
+        limit: of the number of images.
+        room: for their pictures, in bytes.
+    """
     attacked = [row for row in rows if row.get("attacks")]
     attacked.sort(key=lambda row: -max(abs(attack["attacked"] - attack["clean"]) for attack in row["attacks"]))
-    return [_example(row) for row in attacked[:limit]], max(0, len(attacked) - limit)
+    found: list[Example] = []
+    for row in attacked[:limit]:
+        example = _example(row)
+        room -= sum(len(picture.uri) for case in example.cases for picture in case.pictures)
+        if room < 0:
+            break
+        found.append(example)
+    return found, len(attacked) - len(found)
 
 
 def summary(rows: Sequence[Row]) -> list[str]:

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from resolute.errors import ConfigError
+from resolute.report.assets import MEGABYTES
 from resolute.report.certified_iqa import iqa_markdown, iqa_page
 from resolute.report.markdown import write_markdown
 from resolute.report.metric_as_loss import restorers_markdown, restorers_page
 from resolute.report.page import write_report
 from resolute.studies.kinds import DEFAULT, kind_of
 
-Writer = Callable[[Sequence[Path], Path], Path]
+
+@runtime_checkable
+class PageWriter(Protocol):
+    """Writes the page of studies of one kind, no larger than so many megabytes where that can be had."""
+
+    def __call__(self, folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYTES) -> Path:
+        """Write the page and return its path."""
+        ...
+
 
 # Of each kind the writer of the page and that of the Markdown.
-WRITERS: dict[str, tuple[Writer, Writer]] = {
+WRITERS: dict[str, tuple[PageWriter, Callable[[Sequence[Path], Path], Path]]] = {
     DEFAULT: (write_report, write_markdown),
     "certified-iqa": (iqa_page, iqa_markdown),
     "metric-as-loss": (restorers_page, restorers_markdown),
 }
 
 
-def write_any(folders: Sequence[Path], out: Path) -> Path:
+def write_any(folders: Sequence[Path], out: Path, megabytes: float = MEGABYTES) -> Path:
     """Write the page, or Markdown where ``out`` ends in .md, of studies of one kind; return the path.
+
+    Args:
+        folders: of the studies.
+        out: the file to write.
+        megabytes: that a page may take, in millions of bytes.
 
     Raises:
         ConfigError: studies of several kinds, or of one that this version does not know; no results.
@@ -34,4 +49,5 @@ def write_any(folders: Sequence[Path], out: Path) -> Path:
         raise ConfigError(f"these are studies of several kinds, {' and '.join(kinds)}; report on each kind by itself")
     if kinds[0] not in WRITERS:
         raise ConfigError(f"{folders[0]} holds a study of the kind {kinds[0]!r}; known are {', '.join(WRITERS)}")
-    return WRITERS[kinds[0]][out.suffix == ".md"](folders, out)
+    page, markdown = WRITERS[kinds[0]]
+    return markdown(folders, out) if out.suffix == ".md" else page(folders, out, megabytes=megabytes)

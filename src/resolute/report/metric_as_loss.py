@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pydantic
 from markupsafe import Markup
 from rich import box
@@ -20,8 +19,8 @@ from rich.table import Table
 from resolute.errors import ConfigError, ImageError
 from resolute.files import write_text
 from resolute.images import read_image, to_uint8
+from resolute.report.assets import MEGABYTES, asset, environment
 from resolute.report.encode import Album
-from resolute.report.page import asset
 from resolute.report.text import DASH, MINUS, figure
 from resolute.studies.metric_as_loss import training_of
 from resolute.studies.metric_as_loss_summary import Measure, Verdict, verdicts
@@ -135,31 +134,40 @@ def restorers_markdown(folders: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def restorers_page(folders: Sequence[Path], out: Path) -> Path:
+def restorers_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYTES) -> Path:
     """Write one self-contained HTML page about such studies; return the path.
 
     Raises:
         ConfigError: a folder without results of the kind.
         OutputError: the file cannot be written.
     """
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     findings = [Finding.read(folder) for folder in folders]
-    page = environment.from_string(asset("metric_as_loss.html.j2")).render(
-        version=metadata.version("resolute"),
-        findings=[(finding, _caption(finding), _rows_of_pictures(finding)) for finding in findings],
-        style=Markup(asset("page.css")),
+    page = (
+        environment()
+        .get_template("metric_as_loss.html.j2")
+        .render(
+            version=metadata.version("resolute"),
+            findings=[
+                (finding, _caption(finding), *_rows_of_pictures(finding, int(megabytes * 900_000) // len(findings)))
+                for finding in findings
+            ],
+            style=Markup(asset("page.css")),
+            script=Markup(asset("sorting.js")),
+        )
     )
     write_text(out, page.encode(errors="replace").decode())
     return out
 
 
-def _rows_of_pictures(finding: Finding) -> list[tuple[str, list[tuple[str, str, list[str]]]]]:
-    """Return, for each image, label, data URI and figures of its versions; images without a picture are left out."""
-    album = Album()
+def _rows_of_pictures(finding: Finding, room: int) -> tuple[list[tuple[str, list[tuple[str, str, list[str]]]]], int]:
+    """Return, for each image, label, data URI and figures of its versions, and how many images found no room.
+
+    Images without a picture are left out.
+    """
+    album, crowded = Album(), 0
     shown: list[tuple[str, list[tuple[str, str, list[str]]]]] = []
     for image in finding.images:
+        known = len(album.uris)
         tiles: list[tuple[str, str, list[str]]] = []
         for row in finding.rows:
             if row["image"] != image:
@@ -171,9 +179,12 @@ def _rows_of_pictures(finding: Finding) -> list[tuple[str, list[tuple[str, str, 
             values = [(measure, row["values"][measure.name]) for measure in finding.measures]
             figures = [f"{m.name} {figure(value, m.digits, infinite=m.name == 'PSNR')}" for m, value in values]
             tiles.append((row["restorer"], album.uris[album.add(pixels, quality=90)], figures))
-        if tiles:
+        if album.size > room:
+            album.forget(known)
+            crowded += 1
+        elif tiles:
             shown.append((image, tiles))
-    return shown
+    return shown, crowded
 
 
 def _lines(finding: Finding) -> Iterable[str]:

@@ -14,13 +14,27 @@
     return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", "font.color": ink, "font.size": 13,
       "font.family": css.fontFamily, ...axis("xaxis"), ...axis("yaxis") };
   };
-  const draw = (element, figure) => {
-    const { data, layout } = structuredClone(figure);
-    Plotly.newPlot(element, data, layout, config).then(() => Plotly.relayout(element, theme()));
+  // The plotting library is packed in the page, which would be twice as large without. Words and tables do not wait for it.
+  const unpacked = (async () => {
+    const packed = Uint8Array.from(atob($("plotly").textContent), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+  })();
+  unpacked.catch(() => {
+    for (const element of document.querySelectorAll(".chart")) element.textContent = "This browser is too old to draw the chart.";
+  });
+  const draw = async (element, figure) => {
     drawn.add(element);
+    await unpacked;
+    if (!drawn.has(element)) return;
+    const { data, layout } = structuredClone(figure);
+    await Plotly.newPlot(element, data, layout, config);
+    if (drawn.has(element)) Plotly.relayout(element, theme());
   };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    for (const element of drawn) Plotly.relayout(element, theme());
+    unpacked.then(() => { for (const element of drawn) Plotly.relayout(element, theme()); });
   });
   for (const [id, figure] of Object.entries(report.charts)) draw($(id), figure);
   for (const [prefix, budgets] of Object.entries(report.overview ?? {})) {
@@ -48,16 +62,22 @@
   const keys = ["models", "image", "attack", "budget"];
   const picks = keys.map((key) => $(`pick-${key}`));
   const sides = ["left", "right"].map((side) => ({ pick: $(`pick-${side}`), image: $(side), tag: $(`tag-${side}`) }));
+  const worst = $("pick-case"), mode = $("pick-mode");
+  worst.replaceChildren(...report.cases.map((item, index) => new Option(`${index + 1}. ${item.worst}`, index)));
   let current;
 
   // Each box offers what exists for the choices before it, the worst first.
-  const choose = () => {
+  const choose = (wanted) => {
     let cases = report.cases;
     keys.forEach((key, index) => {
-      const value = fill(picks[index], [...new Set(cases.map((item) => item[key]))], chosen(picks[index]));
+      const value = fill(picks[index], [...new Set(cases.map((item) => item[key]))], wanted?.[key] ?? chosen(picks[index]));
       cases = cases.filter((item) => item[key] === value);
     });
     current = cases[0];
+    const place = report.cases.indexOf(current);
+    worst.selectedIndex = place;
+    $("previous").disabled = place === 0;
+    $("next").disabled = place === report.cases.length - 1;
     const labels = current.views.map(named), last = current.features.map((f) => `${f.model}: attacked output`);
     const first = current.features.length > 1 ? last[0] : `${current.features[0].model}: clean output`;
     fill(sides[0].pick, labels, labels.includes(chosen(sides[0].pick)) ? chosen(sides[0].pick) : first);
@@ -79,6 +99,12 @@
       show(image, view);
       tag.textContent = named(view);
     }
+    const gain = Number(mode.value), stage = $("stage");
+    stage.classList.toggle("difference", gain > 0);
+    stage.style.setProperty("--gain", gain || 1);
+    $("slider").hidden = gain > 0;
+    $("exactness").hidden = gain === 0;
+    if (gain) sides[0].tag.textContent = `${sides[0].tag.textContent} − ${sides[1].tag.textContent}, ×${gain}`;
     $("facts").replaceChildren(...current.facts.map((line) => make("li", { textContent: line })));
   };
   const tile = (view) => {
@@ -97,7 +123,7 @@
   const features = () => {
     $("chosen").textContent = where();
     [$("low").textContent, $("high").textContent, $("most").textContent] = current.scale;
-    for (const element of $("maps").querySelectorAll(".chart")) { drawn.delete(element); Plotly.purge(element); }
+    for (const element of $("maps").querySelectorAll(".chart")) { drawn.delete(element); globalThis.Plotly?.purge(element); }
     $("maps").replaceChildren(...current.features.map((found) => {
       const maps = ["clean", "attacked", "change"].map((kind) => tile({ group: `mean feature of ${found.model}`,
         label: kind === "change" ? "change" : `${kind} input`, picture: found[kind], low: true }));
@@ -108,8 +134,19 @@
     }));
     current.features.forEach((found, index) => draw($("maps").querySelectorAll(".chart")[index], found.histogram));
   };
-  for (const pick of picks) pick.addEventListener("change", choose);
+  const go = (place) => { if (report.cases[place]) choose(report.cases[place]); };
+  for (const pick of picks) pick.addEventListener("change", () => choose());
   for (const { pick } of sides) pick.addEventListener("change", compare);
+  mode.addEventListener("change", compare);
+  worst.addEventListener("change", () => go(worst.selectedIndex));
+  $("previous").addEventListener("click", () => go(worst.selectedIndex - 1));
+  $("next").addEventListener("click", () => go(worst.selectedIndex + 1));
+  $("slider").addEventListener("keydown", (event) => {
+    const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    go(worst.selectedIndex + step);
+  });
   $("slider").addEventListener("input", (event) => $("stage").style.setProperty("--at", `${event.target.value}%`));
   choose();
 })();

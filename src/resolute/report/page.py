@@ -3,66 +3,61 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from resolute.files import write_text
-from resolute.report import published, tables, text
-from resolute.report.encode import COLOUR_BAR
+from resolute.report import published, tables
+from resolute.report.assets import MEGABYTES, asset, embed, environment, plotting_library, size_of
+from resolute.report.doubts import doubts_of
+from resolute.report.encode import COLOUR_BAR, Album
 from resolute.report.material import Material
-from resolute.report.parts import parts_of
-from resolute.report.pictures import gallery
+from resolute.report.parts import Part, parts_of
+from resolute.report.pictures import Gallery, gallery
 from resolute.report.source import Evidence, read_folders, without_budget
 from resolute.studies.claims import summary_of
-from resolute.studies.summary import level_of
+from resolute.studies.datasets import dataset_title
+from resolute.studies.summary import WORST, level_of
+
+# Words that stand for the pictures in a page without any, and what JSON adds around them.
+_SPARE = 20_000
 
 
-def write_report(folders: Sequence[Path], out: Path, *, models: Sequence[str | Path] = ()) -> Path:
+def write_report(
+    folders: Sequence[Path], out: Path, *, models: Sequence[str | Path] = (), megabytes: float = MEGABYTES
+) -> Path:
     """Write one HTML page about the studies in ``folders`` and return its path.
 
-    The verdict comes first, in words; then the table, the curves, pictures, features, and how all this was made. The
-    pictures are computed again from the saved attacked images; where a model or an image is not to be had any more,
-    the page says so and has the figures only.
+    The verdict comes first, in words; then the leaderboard, the curves, pictures, features, and how all this was made.
+    The pictures are computed again from the saved attacked images; where a model or an image is not to be had any
+    more, the page says so and has the figures only.
 
     Args:
         folders: of one or more studies; their records are merged.
         out: the file to write.
         models: names or files to look for models in, besides those that the studies name.
+        megabytes: the page is no larger than so many millions of bytes, as far as leaving out pictures can make it so.
 
     Raises:
         ConfigError: no folder, or one without records.
         OutputError: the file cannot be written.
     """
     evidence = read_folders(folders)
-    material = Material(evidence, models)
+    material, parts = Material(evidence, models), parts_of(evidence)
+    bare = size_of(_render(evidence, material, parts, Gallery([], Album(), [], cropped=False)))
+    shown = gallery(evidence, material, max_bytes=int(megabytes * 1_000_000) - bare - _SPARE)
     # A file name that is no valid text arrives here as lone surrogates, which a file cannot hold.
-    write_text(out, _render(evidence, material).encode(errors="replace").decode())
+    write_text(out, _render(evidence, material, parts, shown).encode(errors="replace").decode())
     return out
 
 
-def _render(evidence: Evidence, material: Material) -> str:
-    records, parts = evidence.records, parts_of(evidence)
-    shown = gallery(evidence, material)
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {
-        "figure": text.figure,
-        "interval": text.interval,
-        "doubt": text.doubt,
-        "share": text.share,
-        "attack": text.title,
-        "signed": text.signed,
-        "claimed": published.claimed,
-        "found": published.found,
-        "tally": summary_of,
-    }
+def _render(evidence: Evidence, material: Material, parts: list[Part], shown: Gallery) -> str:
+    records = evidence.records
+    found = environment()
+    found.filters |= {"claimed": published.claimed, "found": published.found, "tally": summary_of, "set": dataset_title}
     data = {
         "charts": {chart.id: chart.figure for part in parts for chart in part.charts},
         "overview": {
@@ -71,7 +66,7 @@ def _render(evidence: Evidence, material: Material) -> str:
         "cases": [dataclasses.asdict(case) for case in shown.cases],
         "pictures": shown.album.uris,
     }
-    return environment.from_string(asset("template.html.j2")).render(
+    return found.get_template("template.html.j2").render(
         title=", ".join(dict.fromkeys(source.name for source in evidence.sources)),
         version=metadata.version("resolute"),
         sources=evidence.sources,
@@ -94,18 +89,12 @@ def _render(evidence: Evidence, material: Material) -> str:
         questions=list(dict.fromkeys(s.study.question for s in evidence.sources if s.study and s.study.question)),
         gallery=shown,
         colour_bar=COLOUR_BAR,
+        doubts=doubts_of(records, [source.store.folder for source in evidence.sources]),
+        board=[standing for part in parts for standing in part.board],
+        worst=WORST,
+        pixels={record.image: record.pixels for record in records},
         style=Markup(asset("page.css")),
-        script=Markup(asset("page.js")),
-        plotly=Markup(get_plotlyjs()),
+        script=Markup(asset("sorting.js") + asset("page.js")),
+        plotly=plotting_library(),
         data=embed(data),
     )
-
-
-def asset(name: str) -> str:
-    """Return a template, style or script of the pages."""
-    return (resources.files("resolute.report") / name).read_text(encoding="utf-8")
-
-
-def embed(data: object) -> Markup:
-    """Return JSON that cannot end the script element which holds it."""
-    return Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))

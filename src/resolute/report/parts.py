@@ -10,6 +10,7 @@ from resolute.report.charts import Chart, budget_charts, distance_charts, trade_
 from resolute.report.families import Grid, grids, is_compact, sentences_of
 from resolute.report.overview import clever_charts, overview_charts
 from resolute.report.source import Evidence
+from resolute.report.standings import Standing, standings
 from resolute.report.tables import Block, Pairing
 from resolute.studies.claims import Claim, Finding, check
 from resolute.studies.datasets import dataset_title
@@ -60,6 +61,7 @@ class Part:
         features, indices: tables; empty where nothing was measured.
         curves: charts, in the order of the page.
         overview: by budget.
+        board: how every model stands, with intervals.
     """
 
     prefix: str
@@ -79,6 +81,7 @@ class Part:
     trade_off_charts: list[Chart]
     clever_charts: list[Chart]
     overview: dict[float, list[Chart]]
+    board: list[Standing]
 
     @property
     def charts(self) -> list[Chart]:
@@ -149,6 +152,8 @@ def _part(
     compact = is_compact(list(dict.fromkeys(record.model for record in records)))
     pairings = [] if compact else tables.pairings(records)
     several = len({record.attack for record in records}) > 1
+    board = standings(records)
+    bands = {(s.model, s.attack, s.level): s.sr for s in board if s.sr is not None}
     return Part(
         prefix=prefix,
         title=title,
@@ -162,11 +167,12 @@ def _part(
         findings=check(claims, records, indices),
         features=feature_rows(records),
         indices=index_rows(indices),
-        budget_charts=budget_charts(rows, prefix),
-        distance_charts=distance_charts(rows, prefix),
+        budget_charts=budget_charts(rows, prefix, bands),
+        distance_charts=distance_charts(rows, prefix, bands),
         trade_off_charts=trade_off_charts(rows, prefix),
         clever_charts=clever_charts(indices, records, prefix),
         overview=overview_charts(records, prefix),
+        board=board,
     )
 
 

@@ -49,6 +49,18 @@ def interval(value: Interval | None) -> str:
     return signed(value.mean) + (f" [{signed(value.low)}, {signed(value.high)}]" if value.n > 1 else "")
 
 
+def spread(value: Interval | None, digits: int = 2) -> str:
+    """Return the interval of a mean, or nothing where one value cannot show a spread.
+
+    Example:
+        >>> spread(Interval(mean=31.0, low=30.5, high=31.5, n=3)), spread(None)
+        ('[30.50, 31.50]', '')
+    """
+    if value is None or value.n == 1:
+        return ""
+    return f"[{figure(value.low, digits)}, {figure(value.high, digits)}]"
+
+
 def signed_gain(value: Interval | None) -> str:
     """Return a mean difference for a sentence, and whether it may be chance.
 

@@ -1,0 +1,202 @@
+"""Entries from records: what a model reached under every attack of a finished study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from resolute.errors import ConfigError
+from resolute.leaderboard.entry import (
+    AttackFacts,
+    DataSet,
+    Empirical,
+    Entry,
+    Figure,
+    FlagRaised,
+    Knowledge,
+    Made,
+    ModelFacts,
+    Suite,
+    Threat,
+)
+from resolute.measure.intervals import Interval
+from resolute.report.doubts import doubts_of
+from resolute.report.source import Source, read_folders, without_budget
+from resolute.report.standings import Standing, standings
+from resolute.studies.datasets import dataset_title
+from resolute.studies.kinds import DEFAULT, kind_of
+from resolute.studies.store import PROTOCOL, Record
+from resolute.studies.summary import level_of
+
+DIGITS = 4
+_ORDER: tuple[Knowledge, ...] = ("adaptive", "white-box", "transfer", "black-box")
+
+
+def entries_of(run: Path, *, submitter: str = "", link: str = "") -> tuple[list[Entry], list[str]]:
+    """Return an entry for every model and data set of a study, and why any of them has none.
+
+    Raises:
+        ConfigError: the folder holds no records of attacks on super-resolution models.
+    """
+    records = _records(run)
+    entries: list[Entry] = []
+    notes: list[str] = []
+    for model in dict.fromkeys(record.model for record in records):
+        for dataset in dict.fromkeys(record.dataset for record in records if record.model == model):
+            try:
+                entries.append(entry_of(run, model, dataset, submitter=submitter, link=link))
+            except ConfigError as error:
+                notes.append(str(error))
+    return entries, notes
+
+
+def entry_of(run: Path, model: str, dataset: str | None = None, *, submitter: str = "", link: str = "") -> Entry:
+    """Return the entry of one model from the records of a study.
+
+    Args:
+        run: folder of the study.
+        model: its name in the records.
+        dataset: the images; may be left out where the study has one set only.
+        submitter: who stands for it.
+        link: to a paper or to the weights, with https.
+
+    Raises:
+        ConfigError: no such model or data set, or its records are unfinished or contradict each other.
+    """
+    records = _records(run)
+    own = [record for record in records if record.model == model]
+    if not own:
+        names = ", ".join(dict.fromkeys(record.model for record in records))
+        raise ConfigError(f"no records of {model!r} in {run}; there are {names}")
+    sets = list(dict.fromkeys(record.dataset for record in own))
+    if dataset is None and len(sets) > 1:
+        raise ConfigError(f"{model} was attacked on {', '.join(sets)}; name one of them with --data")
+    chosen = sets[0] if dataset is None else dataset
+    own = [record for record in own if record.dataset == chosen]
+    if not own:
+        raise ConfigError(f"no records of {model!r} on {dataset!r} in {run}; there are {', '.join(sets)}")
+    # What all models of the study went through: an entry must not leave out the attacks that it fared badly under.
+    asked = [record for record in records if record.dataset == chosen]
+    _complete(model, own, asked)
+    source = read_folders([run]).sources[0]
+    found = doubts_of(own, [run])
+    attacks = _attacks(own)
+    return Entry(
+        model=ModelFacts(name=model, sha256=own[0].weights, scale=source.study.scale if source.study else 0),
+        submitter=submitter,
+        link=link,
+        threat=Threat(
+            norms=sorted({attack.norm for attack in attacks}, reverse=True),
+            budgets=sorted({level_of(record) for record in own}),
+            knowledge=[kind for kind in _ORDER if any(attack.knowledge == kind for attack in attacks)],
+        ),
+        suite=Suite(version=_version(attacks), protocol=PROTOCOL, attacks=attacks),
+        data=DataSet(name=dataset_title(chosen) if chosen else "", images=_count(own), sha256=_images(own)),
+        empirical=[_empirical(standing) for standing in standings(own)],
+        flags=[FlagRaised(name=d.name, figure=d.figure, words=d.words, basis=d.basis) for d in found.raised],
+        checked=model in found.checked,
+        records=_digest(own),
+        cells=len(own),
+        made=_made(source),
+    )
+
+
+def _records(run: Path) -> list[Record]:
+    kind = kind_of(run)
+    if kind != DEFAULT:
+        raise ConfigError(
+            f"{run} is a study of the kind {kind}: its certified or trained figures have no place beside attacks"
+        )
+    return read_folders([run]).records
+
+
+def _complete(model: str, own: Sequence[Record], asked: Sequence[Record]) -> None:
+    """Refuse a choice of cells: every attack and budget of the study on every image, with one configuration each."""
+    if len({record.weights for record in own}) > 1:
+        raise ConfigError(f"the records of {model} are of several weights; run the study again into an empty folder")
+    settings = dict.fromkeys((record.attack, level_of(record)) for record in asked)
+    images = {record.image for record in asked}
+    have = {(record.attack, level_of(record), record.image) for record in own}
+    for attack, level in settings:
+        missing = sum((attack, level, image) not in have for image in images)
+        if missing:
+            raise ConfigError(
+                f"{model}: {attack} {level:g}/255 lacks {missing} of {len(images)} images; run the study to its end"
+            )
+
+
+def _attacks(records: Sequence[Record]) -> list[AttackFacts]:
+    found: dict[str, AttackFacts] = {}
+    for record in records:
+        configuration = without_budget(record.configuration)
+        found.setdefault(
+            record.attack,
+            AttackFacts(
+                label=record.attack,
+                configuration=configuration,
+                seed=record.seed,
+                norm="l2" if "norm='l2'" in configuration else "linf",
+                knowledge=_knowledge(record),
+            ),
+        )
+    return sorted(found.values(), key=lambda attack: attack.label)
+
+
+def _knowledge(record: Record) -> Knowledge:
+    kind = record.configuration.partition("(")[0]
+    if kind == "Transfer":
+        return "transfer"
+    if kind in ("Square", "RandomNoise"):
+        return "black-box"
+    # Attacks climb through the defences around a model, see ``resolute.defences.surrogate``.
+    return "adaptive" if "+" in record.model else "white-box"
+
+
+def _version(attacks: Sequence[AttackFacts]) -> str:
+    said = [[attack.label, re.sub(r"\s+", " ", attack.configuration), attack.seed] for attack in attacks]
+    return hashlib.sha256(json.dumps([PROTOCOL, said]).encode()).hexdigest()[:16]
+
+
+def _count(records: Sequence[Record]) -> int:
+    return len({record.image for record in records})
+
+
+def _images(records: Sequence[Record]) -> str:
+    pixels = sorted({record.pixels for record in records})
+    return hashlib.sha256("\n".join(pixels).encode()).hexdigest()
+
+
+def _digest(records: Sequence[Record]) -> str:
+    lines = sorted(
+        json.dumps([r.key, r.sr_psnr, r.attacked_psnr_y, r.clean_psnr_y, r.sr_psnr_unrounded]) for r in records
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _empirical(standing: Standing) -> Empirical:
+    return Empirical(
+        attack=standing.attack,
+        level=standing.level,
+        images=standing.images,
+        unmoved=standing.unmoved,
+        sr_psnr=_figure(standing.sr),
+        attacked_psnr=_figure(standing.truth),
+        clean_psnr=_figure(standing.clean),
+    )
+
+
+def _figure(value: Interval | None) -> Figure | None:
+    if value is None:
+        return None
+    mean, low, high = (round(end, DIGITS) for end in (value.mean, value.low, value.high))
+    return Figure(mean=mean, low=low, high=high, n=value.n)
+
+
+def _made(source: Source) -> Made | None:
+    made = source.provenance
+    if made is None:
+        return None
+    return Made(command=made.command, date=made.date, versions=made.versions, hardware=made.hardware)

@@ -1,0 +1,197 @@
+"""An entry of a leaderboard: one model under one suite of attacks, with all that is needed to check it again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from resolute.errors import ConfigError
+
+VERSION = 1
+# An entry of a hundred attacks on ten data sets takes a tenth of it; anyone may submit one.
+MAX_BYTES = 2_000_000
+
+Knowledge = Literal["white-box", "adaptive", "black-box", "transfer"]
+Sha256 = Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")]
+Short = Annotated[str, pydantic.Field(min_length=1, max_length=200)]
+Line = Annotated[str, pydantic.Field(max_length=2000)]
+Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Figure(_Part):
+    """A mean over images with its 95 % bootstrap interval."""
+
+    mean: Finite
+    low: Finite
+    high: Finite
+    n: int = pydantic.Field(ge=1)
+
+
+class AttackFacts(_Part):
+    """One attack of the suite.
+
+    Attributes:
+        configuration: ``repr`` of the attack, its budget left open.
+        norm: of the budget.
+        knowledge: what the attacker knows: the model's gradients (white-box), also those through a defence around it
+            (adaptive), its outputs alone (black-box), or another model (transfer).
+    """
+
+    label: Short
+    configuration: Line
+    seed: int
+    norm: Literal["linf", "l2"]
+    knowledge: Knowledge
+
+
+class Threat(_Part):
+    """What the attacker may do.
+
+    Attributes:
+        norms: of the budgets, in levels of 255.
+        budgets: in levels of 255.
+        knowledge: of the strongest first.
+    """
+
+    norms: list[Literal["linf", "l2"]] = pydantic.Field(min_length=1)
+    budgets: list[Annotated[float, pydantic.Field(gt=0)]] = pydantic.Field(min_length=1)
+    knowledge: list[Knowledge] = pydantic.Field(min_length=1)
+
+
+class Suite(_Part):
+    """The attacks, and a hash that is equal where figures can be compared.
+
+    Attributes:
+        version: of the protocol and of all attack configurations with their seeds; not of the budgets.
+        protocol: of the records; it is raised when equal configurations could give other figures.
+    """
+
+    version: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{16}$")]
+    protocol: int = pydantic.Field(ge=1)
+    attacks: list[AttackFacts] = pydantic.Field(min_length=1)
+
+
+class ModelFacts(_Part):
+    """What was attacked; ``sha256`` is empty for interpolation, which has no weights."""
+
+    name: Short
+    sha256: Annotated[str, pydantic.Field(pattern="^([0-9a-f]{64})?$")]
+    scale: int = pydantic.Field(default=0, ge=0)
+
+
+class DataSet(_Part):
+    """The images: ``sha256`` is of the sorted hashes of their pixels, so that it is equal for equal images."""
+
+    name: Annotated[str, pydantic.Field(max_length=200)]
+    images: int = pydantic.Field(ge=1)
+    sha256: Sha256
+
+
+class Empirical(_Part):
+    """What attacks reached; another attack may reach more.
+
+    Attributes:
+        attack: label, or ``worst case`` for the worst attack of the suite on each image.
+        level: budget in levels of 255.
+        unmoved: images whose output did not change; their infinite SR-PSNR is in no mean.
+        sr_psnr: attacked output against the model's own clean output, dB.
+        attacked_psnr, clean_psnr: outputs against the ground truth, on Y, dB; null without ground truth.
+    """
+
+    attack: Short
+    level: float = pydantic.Field(gt=0)
+    images: int = pydantic.Field(ge=1)
+    unmoved: int = pydantic.Field(ge=0)
+    sr_psnr: Figure | None
+    attacked_psnr: Figure | None
+    clean_psnr: Figure | None
+
+
+class FlagRaised(_Part):
+    """A raised flag; docs/flags.md says what each means."""
+
+    name: Short
+    figure: Line
+    words: Line
+    basis: Line
+
+
+class Made(_Part):
+    """How the records were made."""
+
+    command: Line
+    date: Short
+    versions: dict[str, str]
+    hardware: Line
+
+
+class Entry(_Part):
+    """One model on one data set under one suite. Certified figures have no place here: they are of another kind.
+
+    Attributes:
+        version: of this format.
+        submitter: who stands for it.
+        link: to a paper or to the weights.
+        checked: whether ``resolute check`` was run on the model.
+        records: sha256 of the keys and figures of all records behind this entry.
+        cells: how many records those are.
+    """
+
+    version: Literal[1] = 1
+    kind: Literal["super-resolution"] = "super-resolution"
+    model: ModelFacts
+    submitter: Annotated[str, pydantic.Field(max_length=200)] = ""
+    link: Annotated[str, pydantic.Field(max_length=500, pattern=r"^(https://[^\s\"'<>]+)?$")] = ""
+    threat: Threat
+    suite: Suite
+    data: DataSet
+    empirical: list[Empirical] = pydantic.Field(min_length=1)
+    flags: list[FlagRaised]
+    checked: bool
+    records: Sha256
+    cells: int = pydantic.Field(ge=1)
+    made: Made | None
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What must be equal for entries to be ranked together: the suite and the images."""
+        return self.suite.version, self.data.sha256
+
+    def to_json(self) -> str:
+        """Return the entry as its file holds it."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_entry(path: Path) -> Entry:
+    """Read and validate an entry, which anyone may have written.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or breaks the schema.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path.name} is larger than {MAX_BYTES // 1_000_000} MB, so it is no entry")
+        return Entry.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ConfigError(f"{path.name} is no valid entry: {place}: {first['msg']}") from None
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of an entry, as docs/leaderboard.schema.json publishes it.
+
+    Example:
+        >>> schema()["title"]
+        'Entry'
+    """
+    return Entry.model_json_schema()

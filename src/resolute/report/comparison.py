@@ -1,0 +1,259 @@
+"""What changed between two studies: how they were made, and every figure that both have, paired image by image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from markupsafe import Markup
+
+from resolute.errors import ConfigError
+from resolute.files import write_text
+from resolute.measure.intervals import Interval, bootstrap_mean
+from resolute.report.assets import asset, environment
+from resolute.report.cells import Cell, Quantity, Side, read_side
+from resolute.report.text import DASH, MINUS
+
+Verdict = Literal["worse", "better", "may be chance", "equal"]
+
+# Of single images on the page; the tables of means have all settings.
+SHOWN = 40
+# Differences this small are those of another order of summation.
+SAME = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One thing about how the studies were made; empty where one of them has none."""
+
+    what: str
+    before: str
+    after: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Delta:
+    """One setting in both studies: second minus first, paired over the images that both have.
+
+    Attributes:
+        values: by the name of the quantity; None where nothing can be paired.
+        verdict: on the first quantity.
+        loss: how much worse the first quantity became, for the order of the rows.
+        note: what else changed about this setting.
+    """
+
+    setting: tuple[str, ...]
+    values: dict[str, Interval | None]
+    verdict: Verdict
+    loss: float
+    images: int
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Single:
+    """One image of one setting, before and after."""
+
+    setting: tuple[str, ...]
+    image: str
+    before: float
+    after: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Only:
+    """Cells that one study alone has: of one setting, or of images whose pixels changed."""
+
+    setting: tuple[str, ...]
+    where: str
+    images: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """All that changed from the first study to the second."""
+
+    first: Side
+    second: Side
+    changes: list[Change]
+    deltas: list[Delta]
+    singles: list[Single]
+    only: list[Only]
+
+    @property
+    def sentences(self) -> list[str]:
+        """What changed, in words."""
+        counts = {kind: sum(delta.verdict == kind for delta in self.deltas) for kind in ("worse", "better")}
+        name = self.first.quantities[0].name
+        if not self.deltas:
+            return ["No figure is in both studies, so nothing can be compared; below is what each of them has alone."]
+        settings = f"{len(self.deltas)} setting{'s' * (len(self.deltas) != 1)}"
+        if all(delta.verdict == "equal" for delta in self.deltas):
+            found = [f"Nothing changed: {name} is the same in all {settings} that both studies have."]
+        else:
+            found = [
+                f"Of {settings} in both studies, {name} became worse in {counts['worse']} and better in "
+                f"{counts['better']} beyond chance."
+            ]
+            worst = self.deltas[0]
+            value = worst.values[name]
+            if worst.verdict == "worse" and value is not None:
+                found[0] += (
+                    f" The worst is {', '.join(filter(None, worst.setting))}: {words(value, self.first.quantities[0])}."
+                )
+        weights = [
+            change.what.removeprefix("weights of ") for change in self.changes if change.what.startswith("weights")
+        ]
+        if weights:
+            found.append(f"The weights of {', '.join(weights)} are other ones.")
+        alone = sum(len(only.images) for only in self.only)
+        if alone:
+            they, them = ("cells", "them") if alone != 1 else ("cell", "it")
+            found.append(f"{alone} {they} could not be paired, so no difference has {them}.")
+        return found
+
+
+def compare_sides(first: Side, second: Side) -> Comparison:
+    """Hold two studies of one kind against each other.
+
+    Raises:
+        ConfigError: they are of two kinds.
+    """
+    if first.kind != second.kind:
+        kinds = f"{first.name} is a study of the kind {first.kind}, {second.name} one of the kind {second.kind}"
+        raise ConfigError(f"{kinds}; compare two of one kind")
+    sides = [_by_setting(side.cells) for side in (first, second)]
+    names = [quantity.name for quantity in first.quantities if quantity in second.quantities]
+    quantities = [quantity for quantity in first.quantities if quantity.name in names]
+    if not quantities:
+        raise ConfigError(f"{first.name} and {second.name} measure different things, so there is nothing to compare")
+    deltas: list[Delta] = []
+    singles: list[Single] = []
+    only: list[Only] = []
+    for setting in dict.fromkeys([*sides[0], *sides[1]]):
+        before, after = (side.get(setting, {}) for side in sides)
+        shared = [image for image in before if image in after]
+        moved = [image for image in shared if before[image].identity != after[image].identity]
+        pairs = [(before[image], after[image]) for image in shared if image not in moved]
+        for where, images in (
+            (f"only in {first.name}", [image for image in before if image not in after]),
+            (f"only in {second.name}", [image for image in after if image not in before]),
+            ("other pixels under the same name", moved),
+        ):
+            if images:
+                only.append(Only(setting, where, images))
+        if pairs:
+            deltas.append(_delta(setting, pairs, quantities, _note(setting, first, second)))
+            singles += _singles(setting, pairs, quantities[0])
+    sign = -1 if quantities[0].lower_better else 1
+    singles.sort(key=lambda single: sign * (single.after - single.before))
+    singles = [single for single in singles if sign * (single.after - single.before) < -SAME]
+    deltas.sort(key=lambda delta: (("worse", "may be chance", "equal", "better").index(delta.verdict), -delta.loss))
+    return Comparison(
+        dataclasses.replace(first, quantities=quantities),
+        second,
+        _changes(first, second),
+        deltas,
+        singles[:SHOWN],
+        only,
+    )
+
+
+def write_comparison(first: Path, second: Path, out: Path) -> Path:
+    """Write one self-contained page about what changed from the first study to the second; return its path.
+
+    Raises:
+        ConfigError: a folder without results, or studies of two kinds.
+        OutputError: the file cannot be written.
+    """
+    found = compare_sides(read_side(first), read_side(second))
+    template = environment().get_template("comparison.html.j2")
+    page = template.render(
+        found=found,
+        words=words,
+        version=metadata.version("resolute"),
+        style=Markup(asset("page.css")),
+        script=Markup(asset("sorting.js")),
+    )
+    write_text(out, page.encode(errors="replace").decode())
+    return out
+
+
+def words(value: Interval | None, quantity: Quantity) -> str:
+    """Return a difference with its interval and unit.
+
+    Example:
+        >>> words(Interval(mean=1.0, low=0.5, high=1.5, n=3), Quantity("SR-PSNR", "dB"))
+        '+1.00 [+0.50, +1.50] dB'
+    """
+    if value is None:
+        return DASH
+    text = f"{value.mean:+.{quantity.digits}f}"
+    if value.n > 1:
+        text += f" [{value.low:+.{quantity.digits}f}, {value.high:+.{quantity.digits}f}]"
+    return f"{text} {quantity.unit}".strip().replace("-", MINUS)
+
+
+def _by_setting(cells: Sequence[Cell]) -> dict[tuple[str, ...], dict[str, Cell]]:
+    found: dict[tuple[str, ...], dict[str, Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.setting, {})[cell.image] = cell
+    return found
+
+
+def _delta(
+    setting: tuple[str, ...], pairs: Sequence[tuple[Cell, Cell]], quantities: Sequence[Quantity], note: str
+) -> Delta:
+    values = {quantity.name: _paired(pairs, quantity.name) for quantity in quantities}
+    value, sign = values[quantities[0].name], 1 if quantities[0].lower_better else -1
+    if value is None:
+        return Delta(setting, values, "equal" if _unchanged(pairs) else "may be chance", 0.0, len(pairs), note)
+    loss = sign * value.mean
+    if _unchanged(pairs):
+        verdict: Verdict = "equal"
+    elif value.n > 1 and (value.low > 0 or value.high < 0):
+        verdict = "worse" if loss > 0 else "better"
+    else:
+        verdict = "may be chance"
+    return Delta(setting, values, verdict, loss, len(pairs), note)
+
+
+def _paired(pairs: Sequence[tuple[Cell, Cell]], name: str) -> Interval | None:
+    gains = [b - a for old, new in pairs if (a := old.values[name]) is not None and (b := new.values[name]) is not None]
+    return bootstrap_mean(gains) if gains else None
+
+
+def _unchanged(pairs: Sequence[tuple[Cell, Cell]]) -> bool:
+    def same(a: float | None, b: float | None) -> bool:
+        return a == b if a is None or b is None else abs(a - b) <= SAME
+
+    return all(same(old.values[name], new.values.get(name)) for old, new in pairs for name in old.values)
+
+
+def _singles(setting: tuple[str, ...], pairs: Sequence[tuple[Cell, Cell]], quantity: Quantity) -> list[Single]:
+    found = [(old.image, old.values[quantity.name], new.values[quantity.name]) for old, new in pairs]
+    return [Single(setting, image, a, b) for image, a, b in found if a is not None and b is not None]
+
+
+def _note(setting: tuple[str, ...], first: Side, second: Side) -> str:
+    told: list[str] = []
+    for kind, before, after in (("weights", first.weights, second.weights), ("attack", first.attacks, second.attacks)):
+        if any(name in before and name in after and before[name] != after[name] for name in setting):
+            told.append(f"other {kind}")
+    return ", ".join(told)
+
+
+def _changes(first: Side, second: Side) -> list[Change]:
+    found = _table("weights of ", first.weights, second.weights) + _table("", first.attacks, second.attacks)
+    return found + _table("", first.facts, second.facts)
+
+
+def _table(prefix: str, before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
+    return [
+        Change(prefix + name, before.get(name, ""), after.get(name, ""))
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name, "") != after.get(name, "")
+    ]

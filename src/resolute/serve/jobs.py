@@ -1,0 +1,273 @@
+"""What the local page does: read an upload, attack it, certify it, one step at a time so that it can be watched."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+import warnings
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TypeVar, final
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from resolute.attacks.ascent import Attack
+from resolute.attacks.gradient import IFGSM
+from resolute.attacks.objective import Bound, Objective, OutputShift
+from resolute.attacks.registry import AttackTable
+from resolute.certify.certificate import Certificate
+from resolute.certify.median import certify
+from resolute.errors import ImageError
+from resolute.images import from_uint8, read_image, sample_image, to_uint8
+from resolute.models.base import Restorer, Scorer
+from resolute.studies.cell import Cell, Clean, Subject, measure
+from resolute.studies.store import Record
+from resolute.studies.study import Study
+
+# No other machine can reach it.
+HOST = "127.0.0.1"
+MAX_BYTES = 10_000_000
+MAX_PIXELS = 20_000_000
+# Seconds between two signs of life; more often a browser on the same two cores would take time from the attack.
+PAUSE = 0.2
+
+Pixels = Float[Tensor, "3 h w"]
+Large = Float[Tensor, "3 sh sw"]
+Result = TypeVar("Result")
+
+
+class _StoppedError(Exception):
+    """Somebody does not want to wait any longer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """How far a job is.
+
+    Attributes:
+        done, total: in its own units.
+        values: of what is climbed, one an evaluation so far; empty where nothing is.
+    """
+
+    done: int
+    total: int
+    values: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """An attack on one image, finished.
+
+    Attributes:
+        record: the figures, as in a study.
+        clean, attacked: inputs.
+        clean_output, attacked_output: what the model makes of them, in [0, 1].
+        truth: the photograph that the input was shrunk from; None where the image is the input itself.
+    """
+
+    record: Record
+    clean: Pixels
+    attacked: Pixels
+    clean_output: Large
+    attacked_output: Large
+    truth: Large | None
+
+
+def read_upload(path: str | None, sample: str) -> Pixels:
+    """Read an uploaded image after a look at its size, or a sample photograph where nothing was uploaded.
+
+    Raises:
+        ImageError: it is too large, damaged, or no image.
+
+    Example:
+        >>> read_upload(None, "coffee").shape
+        torch.Size([3, 400, 600])
+    """
+    if path is None:
+        return sample_image(sample)
+    file = Path(path)
+    size = file.stat().st_size if file.is_file() else 0
+    if size > MAX_BYTES:
+        raise ImageError(f"{file.name} has {size / 1e6:.1f} MB, and {MAX_BYTES / 1e6:.0f} are allowed; shrink it first")
+    try:
+        # Reads the header only: an image of a few kilobytes can unfold to gigabytes.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file) as header:
+                pixels = header.width * header.height
+    except Exception:  # whatever a damaged file raises, read_image says it in a sentence
+        pixels = 0
+    if pixels > MAX_PIXELS:
+        raise ImageError(
+            f"{file.name} has {pixels / 1e6:.0f} megapixels, and {MAX_PIXELS / 1e6:.0f} are allowed; shrink it first"
+        )
+    try:
+        return read_image(file)
+    except ImageError as error:
+        # Where the server keeps uploads is nobody's business.
+        raise ImageError(str(error).replace(str(file), file.name)) from None
+
+
+def attack_steps(
+    model: Restorer,
+    image: Pixels,
+    *,
+    kind: str = "ifgsm",
+    level: float = 4.0,
+    steps: int = 20,
+    side: int = 96,
+    photograph: bool = True,
+    stop: threading.Event | None = None,
+) -> Generator[Step, None, Trial | None]:
+    """Attack the middle of an image; yield how far it is, and return what came out, None where it was stopped.
+
+    Args:
+        model: under attack.
+        image: RGB float in [0, 1].
+        kind: name of the attack.
+        level: budget, in levels of 255.
+        steps: of the attack.
+        side: largest side of the input, in pixels; the middle of a larger image is used.
+        photograph: shrink the image first, and compare with it; otherwise it is the input.
+        stop: set by whoever does not want to wait.
+
+    Raises:
+        ImageError: the image is too small for the model.
+        ConfigError: no such attack.
+    """
+    subject = _subject(image, model.scale, side, photograph)
+    seen: list[float] = []
+    table = AttackTable(kind=kind) if kind == "fgsm" else AttackTable(kind=kind, steps=steps)
+    attack, taken = _watched(table.build(level / 255), seen), table.steps or 1
+
+    def work(report: Callable[[int, int], None]) -> Trial:
+        clean = Clean.of(model, subject)
+        cell = Cell("", model, attack, kind, subject)
+        record, attacked = measure(cell, clean, 0, lambda share: report(round(share * taken), taken))
+        with torch.no_grad():
+            output = model(attacked)
+        truth = None if subject.truth is None else subject.truth[0]
+        return Trial(record, subject.low[0], attacked[0], clean.output[0].clamp(0, 1), output[0].clamp(0, 1), truth)
+
+    return (yield from _stream(work, seen, stop))
+
+
+def certify_steps(
+    scorer: Scorer,
+    image: Pixels,
+    *,
+    sigma: float = 0.12,
+    epsilon: float = 0.05,
+    samples: int = 200,
+    fit: int = 256,
+    stop: threading.Event | None = None,
+) -> Generator[Step, None, Certificate | None]:
+    """Certify the score of an image; yield how far it is, and return the certificate, None where it was stopped.
+
+    Args:
+        scorer: the metric.
+        image: RGB float in [0, 1].
+        sigma: of the noise.
+        epsilon: l2 radius.
+        samples: noisy copies.
+        fit: larger images are shrunk to this many pixels a side, and the radius is measured there.
+        stop: set by whoever does not want to wait.
+
+    Raises:
+        ImageError: the image is too small for the metric.
+    """
+    longest = max(image.shape[1:])
+    size = None
+    if longest > fit:
+        size = (max(1, round(image.shape[1] * fit / longest)), max(1, round(image.shape[2] * fit / longest)))
+    smallest = scorer.card.smallest if scorer.card is not None else 1
+    if min(size or image.shape[1:]) < smallest:
+        raise ImageError(f"the image is too small: the metric needs {smallest} pixels a side")
+
+    def work(report: Callable[[int, int], None]) -> Certificate:
+        return certify(scorer, image, sigma, epsilon, samples, size=size, progress=report)
+
+    return (yield from _stream(work, [], stop))
+
+
+def _subject(image: Pixels, scale: int, side: int, photograph: bool) -> Subject:
+    wanted = side * scale if photograph else side
+    top, left = (max(0, (length - wanted) // 2) for length in image.shape[1:])
+    middle = from_uint8(to_uint8(image[:, top : top + wanted, left : left + wanted]))
+    if min(middle.shape[1:]) < 8 * (scale if photograph else 1):
+        raise ImageError(f"the image is too small: {8 * (scale if photograph else 1)} pixels a side are needed")
+    study = Study(
+        name="trial", models=("",), attacks=(AttackTable(kind="ifgsm"),), high_resolution=photograph, scale=scale
+    )
+    return study.prepare("image", middle)
+
+
+def _stream(
+    work: Callable[[Callable[[int, int], None]], Result], seen: list[float], stop: threading.Event | None
+) -> Generator[Step, None, Result | None]:
+    """Run work in a thread of its own, and yield how far it is until it is done, stopped, or nobody listens."""
+    halt = stop or threading.Event()
+    news: queue.Queue[Step | Exception | None] = queue.Queue()
+    results: list[Result] = []
+
+    def report(done: int, total: int) -> None:
+        if halt.is_set():
+            raise _StoppedError
+        news.put(Step(done, total, list(seen)))
+
+    def run() -> None:
+        try:
+            results.append(work(report))
+            news.put(None)
+        except Exception as error:  # handed on to who asked for the work
+            news.put(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while True:
+            found = news.get()
+            # Only the newest counts, but an end is never skipped.
+            while isinstance(found, Step) and not news.empty():
+                found = news.get()
+            if isinstance(found, _StoppedError):
+                return None
+            if isinstance(found, Exception):
+                raise found
+            if found is None:
+                return results[0]
+            yield found
+            halt.wait(PAUSE)
+    finally:
+        halt.set()
+        thread.join()
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """An objective that notes its values, for the curve under the progress bar."""
+
+    inner: Objective
+    values: list[float] = dataclasses.field(compare=False, repr=False)
+
+    def bind(self, model: nn.Module, clean: Float[Tensor, "b c h w"]) -> Bound:
+        bound = self.inner.bind(model, clean)
+
+        def noted(x: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+            value = bound(x)
+            self.values.append(float(value.detach().sum()))
+            return value
+
+        return noted
+
+
+def _watched(attack: Attack, seen: list[float]) -> Attack:
+    # The other attacks may hold anything in this place; their curve stays empty.
+    if isinstance(attack, IFGSM) and isinstance(attack.objective, OutputShift):
+        return dataclasses.replace(attack, objective=_Seen(attack.objective, seen))
+    return attack

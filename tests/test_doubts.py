@@ -1,0 +1,146 @@
+"""Flags on a page: of checks in the folder, and of the records themselves."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+from test_report import Page, edit, finished  # noqa: F401, a fixture
+
+from resolute.report import write_report
+from resolute.report.doubts import doubts_of, record_flags
+from resolute.studies.flags import RULES
+from resolute.studies.store import Store
+
+IFGSM = "IFGSM(epsilon=0.1, steps=5)"
+
+
+@pytest.fixture
+def record(finished):  # noqa: F811
+    return next(record for record in Store(finished).read() if record.model == "tiny")
+
+
+def cell(record, attack, level, value, configuration=IFGSM, unrounded=None, image="coffee"):
+    return dataclasses.replace(
+        record, attack=attack, epsilon=level / 255, sr_psnr=value, configuration=configuration, image=image,
+        sr_psnr_unrounded=value if unrounded is None else unrounded, key=f"{attack}{level}{image}",
+    )  # fmt: skip
+
+
+def raised(*records):
+    return {flag.name: flag for flag in record_flags(records)}
+
+
+def test_a_sound_study_raises_nothing(record):
+    assert (
+        raised(cell(record, "ifgsm", 4, 30), cell(record, "ifgsm", 8, 25), cell(record, "noise", 4, 40, "RandomNoise("))
+        == {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("RandomNoise", "noise-stronger-than-gradient"),
+        ("Square", "black-box-stronger"),
+        ("Transfer", "transfer-stronger-than-white-box"),
+        ("FGSM", "single-step-stronger"),
+    ],
+)
+def test_an_attack_that_knows_less_and_reaches_more_is_flagged(record, kind, name):
+    found = raised(cell(record, "ifgsm", 4, 30), cell(record, "other", 4, 29, f"{kind}(epsilon=0.1)"))
+    assert list(found) == [name]
+    assert found[name].figure == pytest.approx(1)
+    assert "29.00 dB" in found[name].words
+
+
+def test_rivals_are_compared_on_the_images_that_both_have(record):
+    records = [
+        cell(record, "ifgsm", 4, 30),
+        cell(record, "square", 4, 35, "Square("),
+        cell(record, "square", 4, 10, "Square(", image="only here"),
+    ]
+    assert raised(*records) == {}
+
+
+def test_the_worst_setting_of_a_flag_is_told(record):
+    found = raised(*(cell(record, "ifgsm", level, value) for level, value in ((1, 30), (2, 30), (4, 31), (8, 20))))
+    assert found["larger-budget-not-stronger"].figure == pytest.approx(-1)
+    assert "30.00 dB at 2/255 and 31.00 dB at 4/255" in found["larger-budget-not-stronger"].words
+
+
+def test_rounding_that_undoes_an_attack_is_flagged(record):
+    assert list(raised(cell(record, "ifgsm", 1, 40, unrounded=38))) == ["rounding-sensitive"]
+
+
+def unmoved(record, **changes):
+    return dataclasses.replace(record, sr_psnr=None, **changes)
+
+
+def test_an_output_that_did_not_move_is_no_trouble(record):
+    still = unmoved(cell(record, "ifgsm", 4, 30), sr_psnr_unrounded=None)
+    assert raised(still, cell(record, "ifgsm", 8, 30)) == {}
+
+
+def test_an_image_that_rounding_gives_back_is_counted_and_in_no_mean(record):
+    records = [
+        cell(record, "ifgsm", 1, 30.7, unrounded=30.6),
+        unmoved(cell(record, "ifgsm", 1, 29, image="chelsea")),
+    ]
+    flag = raised(*records)["rounding-sensitive"]
+    # 100 dB for an infinite figure would make this a gap of 36 dB, which nobody measured.
+    assert flag.figure == pytest.approx(0.1)
+    assert "30.60 dB in floating point, 30.70 dB as saved" in flag.words
+    assert "on 1 of 2 images only one of the two moved the output" in flag.words
+    assert raised(unmoved(cell(record, "ifgsm", 1, 29)))["rounding-sensitive"].figure is None
+
+
+def test_what_only_the_weaker_attack_moves_is_flagged(record):
+    still = unmoved(cell(record, "ifgsm", 4, 30), sr_psnr_unrounded=None)
+    assert list(raised(still, cell(record, "noise", 4, 40, "RandomNoise("))) == ["noise-stronger-than-gradient"]
+    later = unmoved(cell(record, "ifgsm", 8, 30), sr_psnr_unrounded=None)
+    assert list(raised(cell(record, "ifgsm", 4, 30), later)) == ["larger-budget-not-stronger"]
+
+
+def check_of(weights, *names):
+    flags = [{"name": n, "raised": n in names, "figure": 50.0, "threshold": 1.0, "words": f"<i>{n}"} for n in RULES]
+    return {
+        "model": {"name": "x", "sha256": weights},
+        "check": {"epsilon": 4 / 255},
+        "images": ["a", "b"],
+        "flags": flags,
+    }
+
+
+def flag_row(page, name):
+    return next(row for row in page.html.split("<tr>") if f">{name}<" in row).split("</tr>")[0]
+
+
+def test_the_page_has_the_checks_of_the_folder(finished, tmp_path):  # noqa: F811
+    run = shutil.copytree(finished, tmp_path / "run")
+    weights = {record.model: record.weights for record in Store(run).read()}
+    (run / "check-tiny").mkdir()
+    (run / "check-tiny" / "check.json").write_text(json.dumps(check_of(weights["tiny"], "zero-gradients")))
+    (run / "check-other").mkdir()
+    (run / "check-other" / "check.json").write_text(json.dumps(check_of("0" * 64, "output-saturates")))
+    (run / "check-broken").mkdir()
+    (run / "check-broken" / "check.json").write_text('{"model": 1}')
+    found = doubts_of(Store(run).read(), [run])
+    assert found.checked == {"tiny": 1}
+    assert found.unchecked == ["tiny-entropy"]
+    page = Page(write_report([run], tmp_path / "report.html"))
+    row = flag_row(page, "zero-gradients")
+    assert ">tiny<" in row
+    assert "resolute check at 4/255 on 2 images" in row
+    assert "&lt;i&gt;zero-gradients" in page.html
+    assert "output-saturates" not in page.words
+    assert "Not checked: tiny-entropy" in " ".join(page.words.split())
+
+
+def test_flags_of_records_are_on_the_page(finished, tmp_path):  # noqa: F811
+    run = shutil.copytree(finished, tmp_path / "run")
+    edit(run, lambda r: dataclasses.replace(r, sr_psnr_unrounded=r.sr_psnr - 3) if r.model == "tiny" else r)
+    page = Page(write_report([run], tmp_path / "report.html"))
+    row = flag_row(page, "rounding-sensitive")
+    assert ">tiny<" in row
+    assert ">these records<" in row

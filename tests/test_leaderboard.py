@@ -1,0 +1,264 @@
+"""Entries of a leaderboard, made from records, checked again, refused where they do not hold; and the site."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_cli import run as typed
+from test_report import edit, finished, tiny_model, tiny_study  # noqa: F401, a fixture
+from test_report_browser import Watched, browser  # noqa: F401, a fixture
+
+from resolute.attacks.registry import AttackTable
+from resolute.errors import ConfigError
+from resolute.leaderboard import build_site, differences, entries_of, entry_of, read_entry
+from resolute.leaderboard.site import schema_text, stem_of
+from resolute.studies.store import Store
+from resolute.studies.summary import summarize, worst_case
+
+
+@pytest.fixture
+def run(finished, tmp_path):  # noqa: F811
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def drop(run, unwanted):
+    store = Store(run)
+    kept = [record for record in store.read() if not unwanted(record)]
+    store.path.unlink()
+    for record in kept:
+        store.append(record)
+
+
+def written(entry, folder, name="entry.json"):
+    path = folder / name
+    path.write_text(entry.to_json())
+    return path
+
+
+class TestEntries:
+    def test_it_holds_the_means_of_the_records(self, finished):  # noqa: F811
+        entry = entry_of(finished, "tiny")
+        records = [record for record in Store(finished).read() if record.model == "tiny"]
+        for rows in (summarize(records), summarize(worst_case(records))):
+            for row in rows:
+                figure = next(e for e in entry.empirical if (e.attack, e.level) == (row.attack, row.level))
+                assert figure.sr_psnr.mean == pytest.approx(row.sr_psnr, abs=1e-4)
+                assert figure.sr_psnr.low <= figure.sr_psnr.mean <= figure.sr_psnr.high
+                assert figure.images == 2
+        assert entry.threat.budgets == [4, 16]
+        assert entry.threat.norms == ["linf"]
+        assert entry.threat.knowledge == ["white-box"]
+        assert entry.model.sha256 == records[0].weights
+        assert entry.cells == 8
+
+    def test_it_survives_its_file(self, finished, tmp_path):  # noqa: F811
+        entry = entry_of(finished, "tiny", submitter="A. Person", link="https://example.org/a")
+        assert read_entry(written(entry, tmp_path)) == entry
+
+    def test_what_the_attacker_knows_is_told_apart(self, tmp_path):
+        study = tiny_study(tmp_path, models=("tiny",))
+        tables = (AttackTable(kind="square", queries=3), AttackTable(kind="pgd", steps=1, norm="l2"))
+        study = dataclasses.replace(study, models=(f"{study.models[0]}+round8",), attacks=tables, epsilons=(16,))
+        study.run(tmp_path / "run")
+        (entry,), notes = entries_of(tmp_path / "run")
+        assert notes == []
+        assert entry.threat.knowledge == ["adaptive", "black-box"]
+        assert entry.threat.norms == ["linf", "l2"]
+
+    def test_the_suite_is_the_attacks_with_their_settings_and_not_the_budgets(self, run):
+        before = entry_of(run, "tiny")
+        drop(run, lambda record: record.epsilon > 0.05)
+        assert entry_of(run, "tiny").suite.version == before.suite.version
+        edit(run, lambda r: dataclasses.replace(r, configuration=r.configuration.replace("steps=2", "steps=1")))
+        assert entry_of(run, "tiny").suite.version != before.suite.version
+
+    def test_a_choice_of_cells_is_refused(self, run):
+        bad = next(record.key for record in Store(run).read() if record.model == "tiny")
+        drop(run, lambda record: record.key == bad)
+        with pytest.raises(ConfigError, match="lacks 1 of 2 images; run the study to its end"):
+            entry_of(run, "tiny")
+        entries, notes = entries_of(run)
+        assert {entry.model.name for entry in entries} == {"tiny-entropy", "bicubic"}
+        assert len(notes) == 1
+
+    def test_leaving_out_an_attack_is_refused(self, run):
+        drop(run, lambda record: record.model == "tiny" and record.attack == "fda")
+        with pytest.raises(ConfigError, match="fda 4/255 lacks 2 of 2 images"):
+            entry_of(run, "tiny")
+
+    def test_other_kinds_have_no_place_among_attacks(self, run):
+        facts = json.loads((run / "study.json").read_text()) | {"kind": "certified-iqa"}
+        (run / "study.json").write_text(json.dumps(facts))
+        with pytest.raises(ConfigError, match="certified"):
+            entries_of(run)
+
+    def test_flags_of_a_check_come_with_the_entry(self, run):
+        assert not entry_of(run, "tiny").checked
+        weights = entry_of(run, "tiny").model.sha256
+        flag = {"name": "zero-gradients", "raised": True, "figure": 100.0, "threshold": 1.0, "words": "none at all"}
+        check = {
+            "model": {"name": "any", "sha256": weights},
+            "check": {"epsilon": 4 / 255},
+            "images": ["a"],
+            "flags": [flag],
+        }
+        (run / "check").mkdir()
+        (run / "check" / "check.json").write_text(json.dumps(check))
+        entry = entry_of(run, "tiny")
+        assert entry.checked
+        assert "zero-gradients" in [flag.name for flag in entry.flags]
+        assert not entry_of(run, "tiny-entropy").checked
+
+
+class TestChecks:
+    def test_an_entry_holds_against_its_own_records(self, finished):  # noqa: F811
+        assert differences(entry_of(finished, "tiny"), finished) == []
+
+    def test_a_better_figure_is_found(self, finished):  # noqa: F811
+        entry = entry_of(finished, "tiny")
+        content = entry.model_dump(mode="json")
+        content["empirical"][0]["sr_psnr"]["mean"] += 0.01
+        told = differences(type(entry).model_validate(content), finished)
+        assert len(told) == 1
+        assert told[0].startswith("empirical[0].sr_psnr.mean: the entry says")
+
+    def test_changed_records_are_found_even_where_means_stay(self, run):
+        entry = entry_of(run, "tiny")
+        edit(run, lambda r: dataclasses.replace(r, sr_psnr_unrounded=1.0))
+        assert any(text.startswith("records: ") for text in differences(entry, run))
+
+    def test_attacked_images_are_sent_through_the_model_again(self, run, tmp_path):
+        path = written(entry_of(run, "tiny"), tmp_path)
+        code, stdout, _ = typed("recheck", path, run, "--replay", 3)
+        assert code == 0
+        assert "8 records and 3 attacked images" in stdout
+        # Records and entry made up together are found by the images alone.
+        edit(run, lambda r: dataclasses.replace(r, sr_psnr=r.sr_psnr + 3))
+        path = written(entry_of(run, "tiny"), tmp_path)
+        assert typed("recheck", path, run)[0] == 0
+        code, _, stderr = typed("recheck", path, run, "--replay", 3)
+        assert code == 5
+        assert "the attacked image gives" in stderr
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"extra": 1},
+            {"version": 2},
+            {"empirical": []},
+            {"records": "short"},
+            {"link": "javascript:alert(1)"},
+            {"link": "https://a.b/\"onclick='x"},
+            {"submitter": "x" * 201},
+        ],
+    )
+    def test_a_broken_entry_is_refused(self, finished, tmp_path, change):  # noqa: F811
+        content = entry_of(finished, "tiny").model_dump(mode="json") | change
+        (tmp_path / "bad.json").write_text(json.dumps(content))
+        with pytest.raises(ConfigError, match=r"bad\.json is no valid entry"):
+            read_entry(tmp_path / "bad.json")
+
+    @pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b'{"mean": NaN}', b"[" * 100_000])
+    def test_what_is_no_entry_is_refused(self, tmp_path, content):
+        (tmp_path / "bad.json").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"bad\.json is no valid entry"):
+            read_entry(tmp_path / "bad.json")
+
+    def test_the_published_schema_is_that_of_the_code(self):
+        published = Path(__file__).parents[1] / "docs" / "leaderboard.schema.json"
+        assert published.read_text(encoding="utf-8") == schema_text(), "write it again with: python docs/make_schema.py"
+
+
+class TestSite:
+    def test_entries_and_runs_of_one_suite_stand_together(self, run, tmp_path):
+        folder = tmp_path / "all"
+        shutil.copytree(run, folder / "run")
+        written(entry_of(run, "tiny", submitter="A. Person"), folder)
+        page, notes = build_site(folder, tmp_path / "site")
+        assert notes == []
+        files = sorted((tmp_path / "site" / "entries").glob("*.json"))
+        assert [read_entry(file).model.name for file in files] == ["bicubic", "tiny", "tiny-entropy"]
+        assert read_entry(files[1]).submitter == "A. Person"
+        text = page.read_text()
+        assert text.count('class="sortable grid" id="board-') == 1
+        assert (tmp_path / "site" / "leaderboard.schema.json").is_file()
+
+    def test_other_attacks_or_images_have_a_board_of_their_own(self, run, tmp_path):
+        folder = tmp_path / "all"
+        shutil.copytree(run, folder / "one")
+        shutil.copytree(run, folder / "two")
+        edit(folder / "two", lambda r: dataclasses.replace(r, seed=1, sr_psnr=r.sr_psnr + 1))
+        text = build_site(folder, tmp_path / "site")[0].read_text()
+        assert text.count('class="sortable grid" id="board-') == 2
+
+    def test_bad_ones_are_left_out_and_said(self, run, tmp_path):
+        (tmp_path / "all").mkdir()
+        written(entry_of(run, "tiny"), tmp_path / "all")
+        (tmp_path / "all" / "bad.json").write_text("{}")
+        page, notes = build_site(tmp_path / "all", tmp_path / "site")
+        assert "bad.json is no valid entry" in notes[0]
+        assert "bad.json" in page.read_text()
+
+    def test_an_empty_folder_says_what_to_do(self, tmp_path):
+        with pytest.raises(ConfigError, match="put entries or folders of studies there"):
+            build_site(tmp_path, tmp_path / "site")
+
+    def test_a_name_cannot_lead_out_of_the_site(self, finished):  # noqa: F811
+        entry = entry_of(finished, "tiny")
+        content = entry.model_dump(mode="json")
+        content["model"]["name"] = "../../<b>etc/passwd"
+        stem = stem_of(type(entry).model_validate(content))
+        assert "/" not in stem
+        assert not stem.startswith(".")
+
+    def test_as_typed(self, run, tmp_path):
+        code, stdout, _ = typed("submit", run, "--model", "tiny", "--submitter", "Me", "--out", tmp_path / "all")
+        assert code == 0
+        (path,) = (tmp_path / "all").glob("*.json")
+        assert path.name in stdout
+        assert typed("leaderboard", tmp_path / "all")[0] == 0
+        assert (tmp_path / "all" / "site" / "index.html").is_file()
+        # The site lies in the folder and is no entry of the next one.
+        assert typed("leaderboard", tmp_path / "all")[0] == 0
+        code, _, stderr = typed("submit", run, "--model", "tiny", "--link", "http://insecure.org")
+        assert code == 5
+        assert "link" in stderr
+        assert "there are tiny, tiny-entropy, bicubic" in typed("submit", run, "--model", "no")[2]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_site_in_a_browser(run, tmp_path, browser, width, scheme):  # noqa: F811
+    bait = "<img src=x onerror=alert(1)>"
+    edit(run, lambda r: dataclasses.replace(r, model=r.model.replace("tiny", bait)))
+    (tmp_path / "all").mkdir()
+    for number, name in enumerate((bait, f"{bait}-entropy")):
+        written(entry_of(run, name, submitter=bait), tmp_path / "all", f"{number}.json")
+    page, _ = build_site(tmp_path / "all", tmp_path / "site")
+    watched = Watched(browser, page, width, scheme, ready="#board-0 [aria-sort]")
+    rows = watched.page.locator("#board-0 tbody tr:visible")
+
+    def figures():
+        return [float(text.split("\n")[0]) for text in rows.locator("td:nth-child(2)").all_inner_texts()]
+
+    assert rows.count() == 2
+    assert figures() == sorted(figures(), reverse=True)
+    before = figures()
+    watched.page.locator("select[data-key=level]").select_option("16")
+    assert figures() != before
+    heading = watched.page.locator("#board-0 thead button").nth(1)
+    heading.focus()
+    heading.press("Enter")
+    assert figures() == sorted(figures())
+    assert watched.page.evaluate("() => document.documentElement.scrollWidth") <= width
+    watched.page.locator("#board-0 tbody tr:visible a").first.click()
+    watched.page.wait_for_selector("text=Threat model")
+    assert bait in watched.page.locator("h1").inner_text()
+    assert watched.page.evaluate("() => document.documentElement.scrollWidth") <= width
+    watched.page.locator("header a", has_text="JSON").click()
+    watched.page.wait_for_url("**/*.json")
+    assert watched.trouble == []
+    assert all(request.startswith("file://") for request in watched.requests)
+    watched.context.close()
