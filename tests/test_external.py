@@ -99,10 +99,6 @@ def test_a_module_that_a_metric_lacks_is_named(stand_in):
 @pytest.fixture(scope="module")
 def pyiqa():
     """Return pyiqa, or skip."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        # Beside a torch for CPUs alone, torchvision lacks these operators and cannot be imported.
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield pytest.importorskip("pyiqa", reason="pyiqa, the extra [iqa], is not installed")

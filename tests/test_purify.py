@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from resolute import ConfigError
-from resolute.defences.purify import Blur, Crop, Flip, Jpeg, Resize, purifier
+from resolute import PGD, Bicubic, ConfigError, DenoisedScorer, QualityNet, ScoreGain
+from resolute.certify import certify as certify_median
+from resolute.defences.purify import AtSigma, Blur, Crop, Flip, ForDeepinv, Jpeg, Resize, purifier
+from resolute.models.denoisers import DnCNN
 
 NAMES = ("jpeg-50", "resize-0.5", "crop-16", "blur-3", "flip", "flip-h", "flip-v")
 
@@ -55,3 +57,64 @@ def test_shapes_and_known_values():
 def test_what_does_not_exist_is_refused(name):
     with pytest.raises(ConfigError):
         purifier(name)
+
+
+# deepinv's convention, denoiser(x, sigma).
+
+
+class Shrinkage(torch.nn.Module):
+    """By deepinv's convention: told the noise, as a number or one an image, it draws pixels towards their mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.strength = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x, sigma):
+        sigma = torch.as_tensor(sigma).view(-1, 1, 1, 1)
+        share = sigma**2 * self.strength / (sigma**2 * self.strength + x.var(dim=(2, 3), keepdim=True))
+        return x + share * (x.mean(dim=(2, 3), keepdim=True) - x)
+
+
+def test_a_denoiser_of_deepinvs_convention_stands_before_a_metric():
+    denoiser, x = Shrinkage(), torch.rand(2, 3, 40, 36)
+    purifier = AtSigma(denoiser, 0.2)
+    torch.testing.assert_close(purifier(x), denoiser(x, 0.2))
+    assert (purifier.card.name, purifier.card.architecture["sigma"]) == ("shrinkage-0.2", 0.2)
+    before = purifier.card.sha256
+    torch.nn.init.constant_(denoiser.strength, 3.0)
+    assert AtSigma(denoiser, 0.2).card.sha256 != before
+    metric = DenoisedScorer(QualityNet().eval(), purifier)
+    image = x[0]
+    certificate = certify_median(metric, image, n=50)
+    assert certificate.lower <= certificate.upper
+    found = PGD(epsilon=4 / 255, steps=2, objective=ScoreGain())(metric, x)
+    assert (found.objective >= metric(x)).all()
+    assert denoiser.strength.requires_grad
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_denoiser_of_deepinv_itself():
+    models = pytest.importorskip("deepinv.models", reason="deepinv is not installed")
+    denoiser, x = (
+        models.DRUNet(in_channels=3, out_channels=3, pretrained=None, nc=(4, 4, 4, 4), nb=1),
+        torch.rand(2, 3, 16, 24),
+    )
+    torch.testing.assert_close(AtSigma(denoiser, 0.1)(x), denoiser(x, 0.1))
+
+
+def test_ours_can_be_called_as_deepinv_calls_its_own():
+    model = DnCNN(depth=3, channels=4)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x = torch.rand(2, 3, 9, 8)
+    ours = ForDeepinv(model)
+    for sigma in (0.1, torch.tensor([0.1, 0.2]), None):
+        torch.testing.assert_close(ours(x, sigma), model(x))
+    torch.testing.assert_close(AtSigma(ours, 0.1)(x), model(x))
+
+
+def test_what_is_no_denoiser_is_refused():
+    with pytest.raises(ConfigError, match="keeps the size"):
+        ForDeepinv(Bicubic(2))
+    with pytest.raises(ConfigError, match="standard deviation"):
+        AtSigma(Shrinkage(), -0.1)

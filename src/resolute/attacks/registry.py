@@ -24,6 +24,7 @@ from resolute.attacks.targeted import Picture, ReferenceShift, SavedOutput, Targ
 from resolute.attacks.transfer import Source, Transfer, WarmStart, WorstOf
 from resolute.defences.loading import load_defended
 from resolute.errors import ConfigError
+from resolute.plugins import find_plugin, known
 
 ATTACKS: dict[str, type[Attack]] = {
     "fgsm": FGSM,
@@ -46,6 +47,7 @@ AROUND: dict[str, tuple[str, ...]] = {
 
 KINDS = (*ATTACKS, *AROUND)
 
+# Those of plug-ins come on top.
 OBJECTIVES = ("output", "feature_shift", "feature_disruption")
 
 _OF_OBJECTIVES = ("objective", "reference", "target", "density", "layers")
@@ -60,9 +62,9 @@ class AttackTable:
     the change over all pixels and channels for ``l2``, so that 127.5 there is a radius of 0.5 on the scale of [0, 1].
 
     Attributes:
-        kind: name in ``KINDS``.
+        kind: name in ``KINDS``, or of a plug-in.
         label: name in tables; the kind if empty.
-        objective: what to climb instead of the attack's own objective.
+        objective: what to climb instead of the attack's own objective: a name in ``OBJECTIVES``, or of a plug-in.
         layers: of a feature objective or of ``density``; empty for the model's feature layer.
         reference: what the output is driven away from (eq. 14): the model's own clean output, ``self``; that output as
             an 8-bit file holds it, ``self_u8``; the ground truth, ``hr``.
@@ -84,7 +86,7 @@ class AttackTable:
 
     kind: str
     label: str = ""
-    objective: Literal["output", "feature_shift", "feature_disruption"] | None = None
+    objective: str | None = None
     layers: tuple[str, ...] = ()
     reference: Literal["self", "self_u8", "hr"] | None = None
     target: str | None = None
@@ -152,9 +154,7 @@ class AttackTable:
             )
         if self.kind in AROUND:
             return self._build_around(epsilon, precision)
-        if self.kind not in ATTACKS:
-            raise ConfigError(f"no attack named {self.kind!r}; choose one of {', '.join(KINDS)}")
-        attack = ATTACKS[self.kind]
+        attack = ATTACKS.get(self.kind) or _plugged_attack(self.kind)
         options = self._given(*_OF_SEARCHES, "source", "mask", "attacks")
         objective = self._objective()
         if objective is not None:
@@ -252,8 +252,31 @@ class AttackTable:
             return FeatureShift(self.layers)
         elif self.objective == "feature_disruption" or (self.layers and self.kind == "fda" and self.objective is None):
             return FeatureDisruption(self.layers)
+        elif self.objective == "output":
+            objective = OutputShift()
         else:
-            objective = OutputShift() if self.objective == "output" else None
+            objective = None if self.objective is None else _plugged_objective(self.objective)
         if self.layers:
             raise ConfigError(f"{self.kind} climbs the output and has no layers; set objective to a feature objective")
         return objective
+
+
+def _plugged_attack(kind: str) -> type[Attack]:
+    plugin = find_plugin("attacks", kind)
+    if plugin is None:
+        raise ConfigError(f"no attack named {kind!r}; choose one of {known('attacks', KINDS)}")
+    attack = plugin.load()
+    if not (isinstance(attack, type) and issubclass(attack, Attack) and dataclasses.is_dataclass(attack)):
+        raise plugin.error("is no attack, a dataclass under Attack or GradientAttack")
+    return attack
+
+
+def _plugged_objective(name: str) -> Objective:
+    plugin = find_plugin("objectives", name)
+    if plugin is None:
+        raise ConfigError(f"no objective named {name!r}; choose one of {known('objectives', OBJECTIVES)}")
+    objective = plugin.load()
+    found = objective() if isinstance(objective, type) else objective
+    if not isinstance(found, Objective):
+        raise plugin.error("is no objective, with a method bind(model, clean)")
+    return found

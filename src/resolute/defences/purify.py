@@ -5,9 +5,11 @@ Gushchin et al. (arXiv:2404.06957) compare them as defences; none of them certif
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -19,12 +21,13 @@ from torch.nn import functional as F
 
 from resolute.errors import ConfigError
 from resolute.images import from_uint8, to_uint8
-from resolute.models.base import Card
+from resolute.models.base import Card, Restorer
+from resolute.models.weights import weights_sha256
 from resolute.randomness import generator_for
 
 
 class Purifier(nn.Module, ABC):
-    """A transformation of images, without weights.
+    """A transformation of images before a metric sees them.
 
     Attributes:
         card: name and parameters; a metric behind it (``DenoisedScorer``) is named and keyed by them.
@@ -179,6 +182,63 @@ class Flip(Purifier):
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         return x.flip(self.ways)
+
+
+@final
+class AtSigma(Purifier):
+    """A denoiser of deepinv's convention, ``denoiser(x, sigma)``, at one noise level: any such callable or module.
+
+    Args:
+        denoiser: maps images and the standard deviation of their noise, on the scale of [0, 1], to images.
+        sigma: that it is told.
+        name: of the denoiser, in tables and records; that of its class if empty.
+
+    Example:
+        >>> AtSigma(lambda x, sigma: x * (1 - sigma), 0.1, "fade")(torch.ones(1, 3, 1, 1)).flatten().tolist()
+        [0.8999999761581421, 0.8999999761581421, 0.8999999761581421]
+    """
+
+    def __init__(self, denoiser: Callable[[Tensor, float], Tensor], sigma: float, name: str = "") -> None:
+        if not sigma >= 0:
+            raise ConfigError(f"the standard deviation of noise is 0 or more, not {sigma}")
+        name = name or type(denoiser).__name__.lower()
+        super().__init__(f"{name}-{sigma:g}", sigma=sigma)
+        # A module among the attributes is a submodule: its weights follow .to() and are frozen by attacks.
+        self.denoiser = denoiser
+        self.sigma = sigma
+        if isinstance(denoiser, nn.Module):
+            sha256 = weights_sha256(denoiser.state_dict())
+            self.card = dataclasses.replace(self.card, sha256=sha256, licence="unknown")
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return self.denoiser(x, self.sigma)
+
+
+@final
+class ForDeepinv(nn.Module):
+    """A denoiser of Resolute's that can be called as deepinv calls its own, ``denoiser(x, sigma)``.
+
+    It was trained for one noise level and removes that, whatever ``sigma`` says.
+
+    Args:
+        model: maps images with noise to images without.
+
+    Example:
+        >>> from resolute.models.denoisers import UNet
+        >>> x = torch.rand(1, 3, 8, 8)
+        >>> torch.equal(ForDeepinv(UNet())(x, 0.1), x)
+        True
+    """
+
+    def __init__(self, model: Restorer) -> None:
+        if model.scale != 1:
+            raise ConfigError(f"a denoiser keeps the size of its input; this model upscales by {model.scale}")
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Float[Tensor, "b 3 h w"], sigma: float | Tensor | None = None) -> Float[Tensor, "b 3 h w"]:
+        """Denoise images in [0, 1]."""
+        return self.model(x)
 
 
 NAMES = "jpeg-QUALITY, resize-SHARE, crop-SIDE, blur-SIZE, flip, flip-h, flip-v"

@@ -83,7 +83,6 @@ class UNet(Restorer):
         return {"class": "UNet", "widths": self.widths}
 
     def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
-        height, width = x.shape[-2:]
         maps = F.pixel_unshuffle(_pad(x, 2 ** len(self.widths)), 2)
         skips: list[Tensor] = []
         for i, level in enumerate(self.down):
@@ -93,7 +92,7 @@ class UNet(Restorer):
         for level in reversed(self.up):
             larger = F.interpolate(maps, scale_factor=2, mode="nearest")
             maps = level(torch.cat([skips.pop(), larger], dim=1))
-        return self.joint(torch.cat([x, F.pixel_shuffle(maps, 2)[..., :height, :width]], dim=1))
+        return self.joint(torch.cat([x, _crop(F.pixel_shuffle(maps, 2), x)], dim=1))
 
     def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
         return phi[:, :3] - self.last(phi)
@@ -191,4 +190,14 @@ def _pad(x: Tensor, multiple: int) -> Tensor:
     height, width = x.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     mode = "reflect" if bottom < height and right < width else "replicate"
-    return F.pad(x, (0, right, 0, bottom), mode=mode) if bottom or right else x
+    # A traced network has one way for all sizes.
+    needed = torch.compiler.is_compiling() or bottom or right
+    return F.pad(x, (0, right, 0, bottom), mode=mode) if needed else x
+
+
+def _crop(x: Tensor, like: Tensor) -> Tensor:
+    height, width = like.shape[-2:]
+    if torch.compiler.is_compiling():
+        # A slice would be traced for sizes that need one, and no others.
+        return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+    return x[..., :height, :width]

@@ -93,7 +93,7 @@ def _pyiqa() -> ModuleType:
             raise ConfigError("metrics of pyiqa need it installed: pip install 'resolute[iqa]'") from None
         raise ConfigError(f"pyiqa needs the module {error.name}: pip install 'resolute[iqa]'") from None
     except Exception as error:  # Built for another torch, its libraries raise a RuntimeError.
-        raise ConfigError(f"pyiqa is installed but cannot be imported: {_first_line(error)}") from error
+        raise ConfigError(f"pyiqa is installed but cannot be imported: {first_line(error)}") from error
 
 
 def _create(pyiqa: ModuleType, name: str) -> Any:
@@ -103,23 +103,24 @@ def _create(pyiqa: ModuleType, name: str) -> Any:
         raise ConfigError(f"pyiqa has no no-reference metric {name!r}; it has, among {len(known)}, {', '.join(near)}")
     try:
         # What pyiqa prints is no result. Its checkpoints are pickles, and it would let them run code.
-        with contextlib.redirect_stdout(sys.stderr), _weights_only():
+        with contextlib.redirect_stdout(sys.stderr), weights_only():
             return pyiqa.create_metric(name, as_loss=True, loss_reduction="none", device=torch.device("cpu"))
     except ModuleNotFoundError as error:
         raise ConfigError(f"pyiqa:{name} needs the module {error.name}: pip install 'resolute[iqa]'") from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"the weights of pyiqa:{name} hold more than tensors and were not loaded ({_first_line(error)}); where you "
+            f"the weights of pyiqa:{name} hold more than tensors and were not loaded ({first_line(error)}); where you "
             "trust them, wrap the metric of pyiqa with as_scorer"
         ) from None
     except OSError as error:
-        raise CheckpointError(f"the weights of pyiqa:{name} are not there: {_remedy(error)}") from None
+        raise CheckpointError(f"the weights of pyiqa:{name} are not there: {remedy(error)}") from None
     except Exception as error:  # Weights that are something else, or a dependency of another version: anything.
-        raise CheckpointError(f"pyiqa cannot build {name}: {type(error).__name__}: {_first_line(error)}") from error
+        raise CheckpointError(f"pyiqa cannot build {name}: {type(error).__name__}: {first_line(error)}") from error
 
 
 @contextlib.contextmanager
-def _weights_only() -> Generator[None]:
+def weights_only() -> Generator[None]:
+    """Let torch.load read tensors alone, whoever calls it."""
     switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(switch)
     os.environ[switch] = "1"
@@ -132,7 +133,7 @@ def _weights_only() -> Generator[None]:
             os.environ[switch] = before
 
 
-def _remedy(error: OSError) -> str:
+def remedy(error: OSError) -> str:
     """Say which file to fetch and where to put it, from the call that could not."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         values = frame.f_locals
@@ -141,7 +142,7 @@ def _remedy(error: OSError) -> str:
             return f"fetch {values['url']} and save it as {target}"
         if {"repo_id", "filename"} <= values.keys():
             return f"run `hf download {values['repo_id']}` where there is a network, and copy its cache (HF_HOME) here"
-    return _first_line(error)
+    return first_line(error)
 
 
 def _stated_range(text: str | None) -> tuple[float, float] | None:
@@ -153,5 +154,6 @@ def _stated_range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return what an error says, or its class, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -110,7 +110,8 @@ class QualityNet(Scorer):
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         self.require_size(x)
         height, width = x.shape[-2:]
-        if width % PATCH or height % PATCH:
+        # A traced network has one way for all sizes.
+        if torch.compiler.is_compiling() or width % PATCH or height % PATCH:
             x = F.pad(x, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
         maps = F.relu(self.stem(x))
         pooled: list[Tensor] = []

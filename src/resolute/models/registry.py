@@ -12,17 +12,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.errors import CheckpointError
-from resolute.models.base import Card, Restorer, ScorerCard
+from resolute.models.base import Card, Restorer, Scorer, ScorerCard
 from resolute.models.carn import CARN, select_scale
 from resolute.models.denoisers import DnCNN, UNet
 from resolute.models.edsr import EDSR
+from resolute.models.hub import HUBS, fetch
 from resolute.models.msrn import MSRN
+from resolute.models.onnx_session import load_onnx_restorer
+from resolute.models.plugged import build
 from resolute.models.rcan import RCAN
 from resolute.models.srresnet import SRResNet
 from resolute.models.weights import built_in_weights, misfit, read_weights, weights_sha256
+from resolute.models.zoo import HINT, ZooModel, load_zoo
+from resolute.plugins import Plugin, find_plugin, plugins
 from resolute.resize import upscale_tensor
 
 Architecture = type[EDSR] | type[RCAN] | type[MSRN] | type[CARN] | type[SRResNet] | type[UNet] | type[DnCNN]
+
+# How the files end that can be given by a path.
+FILES = (".safetensors", ".pt", ".pth", ".onnx")
 
 # A checkpoint is detected by one of them at most.
 ARCHITECTURES: tuple[Architecture, ...] = (EDSR, RCAN, MSRN, CARN, SRResNet, UNet, DnCNN)
@@ -58,17 +66,20 @@ def built_in_models() -> dict[str, Path]:
 
 
 def load(model: str | Path, scale: int | None = None) -> Restorer:
-    """Load a model by built-in name (``edsr-s``, ``edsr-s-entropy``, ``bicubic``) or from a weights file.
+    """Load a model by built-in name (``edsr-s``, ``edsr-s-entropy``), from a weights file, or from a plug-in.
 
-    The architecture of a file is recognised from its layout. The model comes in evaluation mode, with its card.
+    The architecture of a file is recognised from its layout: one of Resolute's own, or, with the extra ``[zoo]``, one
+    of spandrel's (see ``models.zoo``). The model comes in evaluation mode, with its card.
 
     Args:
-        model: name, or path of a ``.safetensors``, ``.pt`` or ``.pth`` file.
+        model: name; path of a ``.safetensors``, ``.pt``, ``.pth`` or ``.onnx`` file; or
+            ``hf-hub:OWNER/REPOSITORY/FILE`` or ``openmodeldb:NAME`` (see ``models.hub``).
         scale: the scale you expect; an error if the model has another. A file of CARN that holds several scales needs
             it, and one of them is loaded.
 
     Raises:
         CheckpointError: no such model; a damaged, hostile or non-finite file; an unknown layout; another scale.
+        ConfigError: a plug-in is broken, or a hub's address is.
 
     Example:
         >>> load("edsr-s").card.scale
@@ -78,14 +89,21 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
         restorer: Restorer = Bicubic(scale or 4)
         restorer.card = Card(name="bicubic", architecture=restorer.arguments(), scale=restorer.scale, licence="MIT")
         return restorer.eval()
+    if str(model).startswith(HUBS):
+        return load(fetch(str(model)), scale)
     path = {**built_in_models(), **built_in_weights(ScorerCard)}.get(str(model), Path(model))
-    if not path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth"):
-        known = [*built_in_models(), "bicubic"]
+    plugin = None if path.is_file() else find_plugin("models", str(model))
+    if plugin is not None:
+        return _of_scale(_restorer(build(plugin), plugin), scale, plugin.name)
+    if not path.is_file() and path.suffix not in FILES:
+        known = [*built_in_models(), "bicubic", *(plugin.name for plugin in plugins("models"))]
         near = difflib.get_close_matches(str(model), known, n=4, cutoff=0.5) or ["edsr-s", "bicubic"]
         raise CheckpointError(
             f"no model named {str(model)!r}; give a weights file or a name such as {' or '.join(near)} "
             f"(`resolute models` lists all {len(known)})"
         )
+    if path.suffix == ".onnx" and path.is_file():
+        return _of_scale(load_onnx_restorer(path), scale, path.name)
     state, card = read_weights(path)
     if isinstance(card, ScorerCard):
         raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
@@ -93,9 +111,7 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
         state = select_scale(state, scale)
     except ValueError as error:
         raise CheckpointError(f"{path.name} {error}") from None
-    restorer = _build(state, path.name)
-    if scale is not None and restorer.scale != scale:
-        raise CheckpointError(f"{path.name} upscales by {restorer.scale}, not by {scale}; give the matching checkpoint")
+    restorer = _of_scale(_build(state, path.name), scale, path.name)
     sha256 = weights_sha256(state)
     if card is None:
         card = Card(name=path.stem, architecture=restorer.arguments(), scale=restorer.scale)
@@ -106,7 +122,24 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
     else:
         restorer = _as_on_card(restorer, card, path.name)
     restorer.card = dataclasses.replace(card, sha256=sha256)
+    if isinstance(restorer, ZooModel):
+        # Many of these reshape with view(), which fails in another layout.
+        return restorer.eval()
     return restorer.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue], a gap in torch's stubs
+
+
+def _of_scale(restorer: Restorer, scale: int | None, name: str) -> Restorer:
+    if scale is not None and restorer.scale != scale:
+        raise CheckpointError(f"{name} upscales by {restorer.scale}, not by {scale}; give the matching checkpoint")
+    return restorer
+
+
+def _restorer(model: Restorer | Scorer, plugin: Plugin) -> Restorer:
+    if isinstance(model, Scorer):
+        raise CheckpointError(
+            f"{plugin.name!r} of the package {plugin.package} is a quality metric; load it with load_scorer"
+        )
+    return model
 
 
 def _as_on_card(model: Restorer, card: Card, file: str) -> Restorer:
@@ -142,5 +175,10 @@ def _build(state: dict[str, Tensor], name: str) -> Restorer:
                 return architecture.from_state_dict(state)
             except (RuntimeError, ValueError, LookupError, ArithmeticError) as error:
                 raise misfit(name, architecture.__name__, error) from None
+    other = load_zoo(state, name)
+    if other is not None:
+        return other
     known = ", ".join(architecture.__name__ for architecture in ARCHITECTURES)
-    raise CheckpointError(f"{name}: no known architecture has its {len(state)} keys; known are {known}")
+    raise CheckpointError(
+        f"{name}: no known architecture has its {len(state)} keys; known are {known} and, with {HINT}, spandrel's"
+    )

@@ -9,15 +9,20 @@ import torch
 from torch import Tensor
 
 from resolute.errors import CheckpointError
-from resolute.models.base import Card, Scorer, ScorerCard
+from resolute.models.base import Card, Restorer, Scorer, ScorerCard
 from resolute.models.brisque import BRISQUE
 from resolute.models.external import load_external
+from resolute.models.hub import HUBS, fetch
+from resolute.models.libraries import LIBRARIES, load_from_library
 from resolute.models.mobilenet import MobileNetScorer
 from resolute.models.naturalness import parameter_file
 from resolute.models.niqe import NIQE
+from resolute.models.onnx_session import load_onnx_scorer
+from resolute.models.plugged import build
 from resolute.models.probe import probe
 from resolute.models.quality import QualityNet
 from resolute.models.weights import built_in_weights, misfit, read_weights, weights_sha256
+from resolute.plugins import find_plugin
 
 SCORER_ARCHITECTURES: tuple[type[QualityNet] | type[MobileNetScorer], ...] = (QualityNet, MobileNetScorer)
 
@@ -34,7 +39,8 @@ def load_scorer(scorer: str | Path, data: Path | None = None) -> Scorer:
 
     Args:
         scorer: a built-in name (``quality-s``); ``niqe`` or ``brisque``; ``pyiqa:`` and the name of one of pyiqa's
-            metrics (``pyiqa:dbcnn``); or the path of a ``.safetensors``, ``.pt`` or ``.pth`` file.
+            metrics (``pyiqa:dbcnn``), or so of piq or torchmetrics (see ``models.libraries``); the name of a plug-in or
+            of a file on a hub; or the path of a ``.safetensors``, ``.pt``, ``.pth`` or ``.onnx`` file.
         data: the folder of research data with the parameters of ``niqe`` and ``brisque`` below ``iqa/weights``; by
             default the one that RESOLUTE_DATA names.
 
@@ -48,12 +54,29 @@ def load_scorer(scorer: str | Path, data: Path | None = None) -> Scorer:
         # Some of these crop or tile their input and fail on small ones.
         external.card = probe(external, side=384)
         return external
+    if str(scorer).startswith(LIBRARIES):
+        return load_from_library(str(scorer))
     if scorer in ("niqe", "brisque"):
         return _classical(str(scorer), data)
+    if str(scorer).startswith(HUBS):
+        return load_scorer(fetch(str(scorer)), data)
     path = {**built_in_scorers(), **built_in_weights(Card)}.get(str(scorer), Path(scorer))
-    if not path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth"):
-        known = ", ".join([*built_in_scorers(), "niqe", "brisque", "pyiqa:NAME"])
+    plugin = None if path.is_file() else find_plugin("models", str(scorer))
+    if plugin is not None:
+        plugged = build(plugin)
+        if isinstance(plugged, Restorer):
+            raise CheckpointError(
+                f"{plugin.name!r} of the package {plugin.package} is a super-resolution model; load it with load"
+            )
+        plugged.card = probe(plugged)
+        return plugged
+    if not path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth", ".onnx"):
+        known = ", ".join([*built_in_scorers(), "niqe", "brisque", "pyiqa:NAME", "piq:NAME", "torchmetrics:NAME"])
         raise CheckpointError(f"no quality metric named {str(scorer)!r}; give a weights file or one of {known}")
+    if path.suffix == ".onnx" and path.is_file():
+        session = load_onnx_scorer(path)
+        session.card = probe(session)
+        return session
     state, card = read_weights(path)
     if isinstance(card, Card):
         raise CheckpointError(f"{path.name} holds a super-resolution model; load it with load")

@@ -30,7 +30,7 @@ _KINDS: dict[str, type[Card] | type[ScorerCard]] = {"restorer": Card, "scorer": 
 _BUILT_IN = Path(str(resources.files("resolute") / "weights"))
 
 # Where training code commonly nests the weights in a checkpoint, most specific first.
-_NESTINGS = ("params_ema", "params", "state_dict", "model")
+_NESTINGS = ("params_ema", "params-ema", "params", "model_state_dict", "state_dict", "model", "net")
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
