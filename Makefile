@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check browser clean
+.PHONY: help demo test docs lint types check browser clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -15,6 +15,9 @@ demo: $(VENV)/.installed ## attack models, certify and game scores on sample ima
 
 test: $(VENV)/.installed-dev browser ## run the full test suite, with doctests and coverage
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/.installed-dev ## build the site into runs/site; a warning is an error
+	$(BIN)/python docs/site/build.py
 
 lint: $(VENV)/.installed-dev ## ruff: rules and format
 	$(BIN)/ruff check .

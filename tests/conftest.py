@@ -1,3 +1,5 @@
+import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -5,6 +7,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
+from hypothesis import settings
 
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
@@ -12,6 +15,30 @@ from resolute.models.weights import save_model
 # Small tensors gain nothing from threads, and lose much where several processes share a machine.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+# How long an example takes says more of the machine's other work than of the code.
+settings.register_profile("resolute", deadline=None)
+settings.load_profile("resolute")
+
+
+def declare_operators() -> torch.library.Library | None:
+    """Declare two operators of torchvision where its own library does not load, as beside a torch for CPUs alone.
+
+    Without them torchvision, and spandrel that imports it, cannot be imported; nothing here calls them.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        return None
+    with contextlib.suppress(OSError, StopIteration):
+        torch.ops.load_library(next(Path(found.origin).parent.glob("_C*.so")))
+        return None
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+OPERATORS = declare_operators()
 
 
 @pytest.fixture(scope="session")

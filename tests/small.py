@@ -1,10 +1,14 @@
 """Small networks, small images and objectives that keep a diary, for the tests of attacks."""
 
 import dataclasses
+import os
+import signal
 
 import torch
 from torch import nn
 
+from resolute.attacks.ascent import Attack
+from resolute.attacks.ball import Linf
 from resolute.attacks.objective import OutputShift
 from resolute.models import EDSR
 
@@ -71,6 +75,17 @@ class Broken:
 
     def bind(self, model, clean):
         return lambda x: x.flatten(1).sum(dim=1) * torch.nan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fatal(Attack):
+    """An attack that ends its process, as the kernel does when memory runs out."""
+
+    def aim(self):
+        return OutputShift(), Linf(self.epsilon)
+
+    def search(self, task):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Stepped(nn.Module):

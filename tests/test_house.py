@@ -16,13 +16,14 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Lower layers first; a module may import from its own layer and from those before it.
 LAYERS = (
     {"errors", "randomness"},
-    {"files", "runtime", "provenance", "toml"},
+    {"files", "runtime", "provenance", "toml", "plugins"},
     {"images", "resize"},
     {"models"},
-    {"attacks", "defences", "measure"},
+    {"attacks", "defences", "measure", "export"},
     {"certify"},
     {"training", "studies"},
     {"report", "tables", "terminal"},
+    {"leaderboard", "serve"},
     {"cli", "__main__"},
 )
 

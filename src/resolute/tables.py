@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from resolute.models.base import Restorer, Scorer
+from resolute.plugins import Plugin
 from resolute.report.published import claimed
 from resolute.report.published import found as here
 from resolute.studies.claims import Finding
@@ -129,6 +130,14 @@ def models_table(models: Sequence[Restorer]) -> Table:
             _figure(psnr if isinstance(psnr, float) else None),
             escape(card.licence),
         )
+    return table
+
+
+def plugins_table(added: Sequence[Plugin]) -> Table:
+    """Return what other packages add, one name a row."""
+    table = Table("added by packages", "what", "package")
+    for plugin in added:
+        table.add_row(escape(plugin.name), plugin.group[:-1], escape(f"{plugin.package} {plugin.version}"))
     return table
 
 

@@ -1,9 +1,10 @@
-"""Reading a TOML file into a checked dataclass, with errors that name file and key."""
+"""Reading a TOML file into a checked dataclass, with errors that name file, line and key."""
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -49,10 +50,75 @@ def check_table(path: Path, content: Mapping[str, object], kind: type[T]) -> T:
         # What the table as a whole gets wrong is said by the class itself, which names the key.
         own = first.get("ctx", {}).get("error")
         message = str(own) if isinstance(own, ConfigError) else first["msg"].lower()
-        raise ConfigError(f"{path.name}: {key and f'{key}: '}{message}") from None
+        raise located(path, key, message) from None
 
 
-def _key(content: object, location: tuple[int | str, ...]) -> str:
+def located(path: Path, key: Sequence[str], message: str) -> ConfigError:
+    """Return an error about a key of a file, with the line that the key is on, or that of the table around it.
+
+    Args:
+        path: the file.
+        key: names and, in lists of tables, numbers, such as ``("attacks", "0", "steps")``.
+        message: what is wrong.
+    """
+    line = line_of(path.read_text(encoding="utf-8"), key)
+    place = f"{path.name}, line {line}: " if line else f"{path.name}: "
+    return ConfigError(f"{place}{'.'.join(key) + ': ' if key else ''}{message}")
+
+
+def line_of(text: str, key: Sequence[str]) -> int | None:
+    """Return the line, counted from 1, on which a key of a valid TOML text is set, or else the table around it begins.
+
+    Example:
+        >>> text = "name = 'x'{0}[[attacks]]{0}kind = 'fda'{0}steps = 0".format(chr(10))
+        >>> [line_of(text, key) for key in (("attacks", "0", "steps"), ("attacks", "0", "layers"), ("every",))]
+        [4, 2, None]
+    """
+    found: dict[tuple[str, ...], int] = {}
+    counts: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    value = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if value:  # a list or a text of several lines goes on
+            value += f"\n{line}"
+        elif header := re.fullmatch(r"\s*(\[\[?)(.+?)\]\]?\s*(#.*)?", line):
+            table = _absolute(_names(header[2]), counts)
+            if header[1] == "[[":
+                counts[table] = counts.get(table, -1) + 1
+                table = (*table, str(counts[table]))
+            found.setdefault(table, number)
+        elif setting := re.match(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*'|\s*\.\s*)+?)\s*=(.*)""", line):
+            found.setdefault(table + _names(setting[1]), number)
+            value = setting[2]
+        if value and _whole(value):
+            value = ""
+    wanted = tuple(key)
+    return next((found[wanted[:length]] for length in range(len(wanted), 0, -1) if wanted[:length] in found), None)
+
+
+def _names(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip(" \t\"'") for part in re.findall(r"""\s*("[^"]*"|'[^']*'|[\w-]+)\s*""", dotted))
+
+
+def _absolute(names: tuple[str, ...], counts: Mapping[tuple[str, ...], int]) -> tuple[str, ...]:
+    """Return a header's names with the number of the last entry after each list of tables on the way."""
+    path: tuple[str, ...] = ()
+    for place, name in enumerate(names):
+        path = (*path, name)
+        if path in counts and place < len(names) - 1:
+            path = (*path, str(counts[path]))
+    return path
+
+
+def _whole(value: str) -> bool:
+    try:
+        tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def _key(content: object, location: tuple[int | str, ...]) -> tuple[str, ...]:
     """Return the key in the file: pydantic's location without the names of alternatives."""
     key: list[str] = []
     for index, part in enumerate(location):
@@ -61,4 +127,4 @@ def _key(content: object, location: tuple[int | str, ...]) -> str:
             continue
         key.append(str(part))
         content = below
-    return ".".join(key)
+    return tuple(key)

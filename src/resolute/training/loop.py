@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import math
+import os
 import pickle
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -65,7 +66,7 @@ def train(
         data: folders of high-resolution images, or for a quality metric of rated ones (see ``rated.read_ratings``).
         out: folder for checkpoint, log, weights and model card.
         device: ``auto``, ``cpu`` or ``cuda``.
-        devices: processes to train on together; the batch of the recipe is shared among them.
+        devices: processes to train on together; the batch of the recipe is shared among them. Under torchrun, its own.
         on_step: called with (step, figures) after every step, in the first process.
         on_read: called with (images read, images in all).
 
@@ -77,8 +78,15 @@ def train(
     from lightning_fabric import Fabric  # as slow to import as torch
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(accelerator=device, devices=devices, precision=recipe.precision)
+    here, nodes = _processes(devices)
+    fabric = Fabric(accelerator=device, devices=here, num_nodes=nodes, precision=recipe.precision)
     fabric.launch()
+    if recipe.data.batch % fabric.world_size:
+        # Shares of different sizes would weigh differently in the mean of the gradients.
+        raise ConfigError(
+            f"a batch of {recipe.data.batch} cannot be shared evenly among {fabric.world_size} processes; change "
+            "data.batch in the recipe, or the number of processes"
+        )
     run = _Run(recipe, task_of(recipe, data, out, on_read), out, fabric)
     if not run.resume():
         run.begin()
@@ -96,6 +104,16 @@ def train(
         if on_step is not None and fabric.is_global_zero:
             on_step(run.step, figures)
     return run.finish()
+
+
+def _processes(devices: int) -> tuple[int, int]:
+    """Return how many processes train on this node, and on how many nodes: as torchrun says, where it started this."""
+    if not (torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()):
+        return devices, 1
+    here, all_of_them = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    if devices not in (1, here):
+        raise ConfigError(f"torchrun started {here} processes here, and --devices asks for {devices}; leave it out")
+    return here, all_of_them // here
 
 
 def task_of(
@@ -169,7 +187,7 @@ class _Run:
             group["lr"] = rate * group["scale"]
         self.module.train()
         loss, parts = self.task.loss(self.module, batch, self.step, rank)
-        figures = {"loss": loss.item(), **parts, "rate": rate}
+        figures = self._of_all({"loss": loss.item(), **parts}) | {"rate": rate}
         if not math.isfinite(figures["loss"]):
             return figures
         self.optimizer.zero_grad(set_to_none=True)
@@ -185,6 +203,15 @@ class _Run:
                 self.average[name].lerp_(tensor.to(self.average[name]), 1 - decay)
         self.seconds += time.perf_counter() - began
         return figures
+
+    def _of_all(self, figures: Figures) -> Figures:
+        """Return the means over all processes, so that the log tells of the whole batch, and all stop at a NaN."""
+        if self.fabric.world_size == 1:
+            return figures
+        own = torch.tensor(list(figures.values()), dtype=torch.float64, device=self.fabric.device)
+        means = self.fabric.all_reduce(own, reduce_op="mean")
+        assert isinstance(means, torch.Tensor)
+        return dict(zip(figures, means.tolist(), strict=True))
 
     def is_finite(self) -> bool:
         """Tell whether all weights are finite: a finite loss can still have had a gradient that was not."""

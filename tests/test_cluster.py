@@ -1,0 +1,93 @@
+"""Studies on a real Ray cluster of several nodes on this machine, one of which is killed on the way."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from resolute import Store, Study
+from resolute.images import sample_image, write_png
+
+pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
+
+# In a process of its own: Ray changes signal handlers and leaves threads behind.
+SCRIPT = """
+import sys
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from resolute import Study
+
+study, out = Study.read(sys.argv[1]), Path(sys.argv[2])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+cluster.wait_for_nodes()
+killed, found = [], []
+
+def kill(one):
+    found.append(one)
+    if len(found) == 5:
+        killed.append(nodes[0])
+        cluster.remove_node(nodes[0], allow_graceful=False)
+
+records = study.run(out, ray=cluster.address, on_found=kill)
+print(len(records), "records,", len(killed), "node killed")
+cluster.shutdown()
+"""
+
+
+@pytest.fixture
+def table(tmp_path, tiny_model):
+    for name in ("astronaut", "coffee"):
+        write_png(tmp_path / "photos" / f"{name}.png", sample_image(name)[:, 100:164, 150:199])
+    path = tmp_path / "study.toml"
+    path.write_text(
+        f'name = "small"\nmodels = ["{tiny_model}", "bicubic"]\nepsilons = [1, 2, 4, 8]\n'
+        f'images = ["{tmp_path / "photos"}"]\n[[attacks]]\nkind = "ifgsm"\nsteps = 20\n'
+        '[[attacks]]\nkind = "pgd"\nsteps = 10\n[clever]\nsamples = 4\n'
+    )
+    return path
+
+
+def environment():
+    # Ray looks up the machine's address, and takes it to heart where there is no network.
+    return os.environ | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def figures(folder):
+    return "\n".join(json.dumps(record.figures()) for record in Store(folder).read()).encode()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_node_gives_the_figures_of_one_process(table, tmp_path):
+    Study.read(table).run(tmp_path / "one")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py", table, tmp_path / "ray"],
+        capture_output=True, text=True, timeout=280, env=environment(), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "32 records, 1 node killed" in done.stdout
+    assert figures(tmp_path / "ray") == figures(tmp_path / "one")
+    assert len(Store(tmp_path / "ray").path.read_text().splitlines()) == 32
+    assert (tmp_path / "ray" / "clever.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_the_command_line_starts_a_cluster_of_its_own(table, tmp_path):
+    command = [sys.executable, "-m", "resolute", "study", table, "--out", tmp_path / "out", "--ray", "local"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "on Ray" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "INFO" not in done.stderr, "Ray keeps its log to itself"
+    assert len(Store(tmp_path / "out").read()) == 32
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_said(table, tmp_path):
+    command = [sys.executable, "-m", "resolute", "study", table, "--out", tmp_path, "--ray", "127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment(), check=False)
+    assert done.returncode == 5, done.stderr[-3000:]
+    assert "no Ray cluster at '127.0.0.1:1'" in " ".join(done.stderr.split())

@@ -1,0 +1,131 @@
+"""Questions in SQL over the records of studies."""
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import duckdb
+import pytest
+from typer.testing import CliRunner
+
+from resolute import ConfigError, Record, Store, Study
+from resolute.attacks.registry import AttackTable
+from resolute.cli import app
+from resolute.images import sample_image, write_png
+from resolute.studies.query import VIEWS, columns, documentation, find_runs, query
+from resolute.studies.steepness import CleverTable, Index
+from resolute.studies.store import append_line
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    write_png(folder / "photos" / "coffee.png", sample_image("coffee")[:, 100:164, 150:199])
+    study = Study(
+        name="one", models=("bicubic",), attacks=(AttackTable(kind="ifgsm", steps=2),), epsilons=(2, 4),
+        images=(str(folder / "photos"),), clever=CleverTable(samples=2),
+    )  # fmt: skip
+    study.run(folder / "one")
+    dataclasses.replace(study, epsilons=(4, 8)).run(folder / "deep" / "two")
+    return folder
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, ["query", *map(str, arguments)], env={"COLUMNS": "200"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_what_several_runs_hold_counts_once(runs):
+    assert [path.name for path in find_runs([runs])] == ["two", "one"]
+    found = query("SELECT epsilon * 255 AS level, sr_psnr, run FROM records ORDER BY 1", find_runs([runs]))
+    assert [round(row[0]) for row in found.rows] == [2, 4, 8]
+    stored = {record.epsilon: record.sr_psnr for record in Store(runs / "one").read()}
+    assert [row[1] for row in found.rows[:2]] == list(stored.values())
+    assert query("SELECT count(*) FROM clever", find_runs([runs])).rows == [(1,)]
+
+
+def test_every_figure_comes_out_as_it_was_stored(runs):
+    found = query("SELECT * FROM records", [runs / "one"])
+    rows = [dict(zip(found.names, row, strict=True)) for row in found.rows]
+    assert [Record(**{name: row[name] for name in row if name != "run"}) for row in rows] == Store(runs / "one").read()
+
+
+def test_a_torn_line_is_left_out(runs, tmp_path):
+    text = (runs / "one" / "records.jsonl").read_text()
+    (tmp_path / "records.jsonl").write_text(text[:-30])
+    assert query("SELECT count(*) FROM records", [tmp_path]).rows == [(1,)]
+
+
+def test_formats(runs, tmp_path):
+    sql = "SELECT model, attack, count(*) AS n, min(sr_psnr) AS low, NULL AS nothing FROM records GROUP BY ALL"
+    assert "bicubic" in run(sql, "--runs", runs).stdout
+    rows = list(csv.DictReader(io.StringIO(run(sql, "--runs", runs, "--format", "csv").stdout)))
+    assert [(row["model"], row["n"]) for row in rows] == [("bicubic", "3")]
+    [row] = json.loads(run(sql, "--runs", runs, "--format", "json").stdout)
+    assert row["nothing"] is None
+    assert row["low"] == float(rows[0]["low"])
+    path = tmp_path / "answer.parquet"
+    assert run(sql, "--runs", runs, "--format", "parquet", "--out", path).exit_code == 0
+    assert duckdb.read_parquet(str(path)).fetchall() == [("bicubic", "ifgsm", 3, row["low"], None)]
+    assert run(sql, "--runs", runs, "--format", "csv", "--out", tmp_path / "answer.csv").stdout == ""
+    assert (tmp_path / "answer.csv").read_text().startswith("model,attack,n")
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("SELECT modle FROM records", 'Candidate bindings: "model"'),
+        ("SELECT modle FROM records", "--columns"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT * FROM recods", "The views are records and clever"),
+        ("SELECT * FROM read_text('/etc/passwd')", "disabled"),
+        ("COPY records TO 'stolen.csv'", "disabled"),
+        ("SET enable_external_access = true", "locked"),
+        ("ATTACH 'other.db'", "disabled"),
+    ],
+)
+def test_wrong_questions_are_explained_and_reach_nothing(runs, sql, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(sql, "--runs", runs)
+    assert result.exit_code == 5
+    assert words in " ".join(result.stderr.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_query_changes_no_record(runs):
+    before = (runs / "one" / "records.jsonl").read_bytes()
+    assert run("DELETE FROM records", "--runs", runs).exit_code == 0
+    assert (runs / "one" / "records.jsonl").read_bytes() == before
+    with pytest.raises(ConfigError):
+        query("COPY records TO '/tmp/elsewhere.parquet'", [runs / "one"], Path("/tmp/answer.parquet"))
+
+
+def test_what_is_missing_is_said(tmp_path):
+    assert "no records in" in run("SELECT 1", "--runs", tmp_path).stderr
+    assert "give a query" in run().stderr
+    assert "--out" in run("SELECT 1", "--runs", tmp_path, "--format", "parquet").stderr
+
+
+@pytest.mark.parametrize(("view", "kind"), [("records", Record), ("clever", Index)])
+def test_every_column_is_documented(view, kind):
+    assert VIEWS[view] is kind
+    documented = {column.name: column for column in columns(view)}
+    assert documented.keys() == {field.name for field in dataclasses.fields(kind)} | {"run"}
+    assert all(len(column.text) > 4 for column in documented.values())
+
+
+def test_the_page_of_columns_is_up_to_date():
+    page = Path(__file__).parents[1] / "docs" / "records.md"
+    assert page.read_text(encoding="utf-8") == documentation(), "resolute query --columns --out docs/records.md"
+
+
+def test_records_of_strange_names_are_asked_for_too(runs, tmp_path):
+    [record, *_] = Store(runs / "one").read()
+    strange = dataclasses.replace(record, image='it\'s "ä" \u2028 \\n', sr_psnr=None)
+    append_line(tmp_path / "it's" / "records.jsonl", dataclasses.asdict(strange))
+    assert query("SELECT image, sr_psnr, run FROM records", find_runs([tmp_path])).rows == [
+        (strange.image, None, str(tmp_path / "it's"))
+    ]

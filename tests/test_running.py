@@ -1,0 +1,410 @@
+"""Studies that are killed, starved, run twice at once or by many: the figures are those of an unbroken run."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small import Fatal
+
+from resolute import ConfigError, ImageError, Record, Store, Study
+from resolute.attacks.registry import AttackTable
+from resolute.errors import OutputError
+from resolute.images import sample_image, write_png
+from resolute.models import EDSR, Card
+from resolute.models.weights import save_model
+from resolute.studies.estimate import estimate
+from resolute.studies.journal import Claims, Journal
+from resolute.studies.plan import DEATHS, Unit
+from resolute.studies.running import Machine
+from resolute.studies.steepness import read_indices
+from resolute.studies.store import files_of, read_lines, torn_lines
+from resolute.studies.workers import packed
+
+warm = multiprocessing.get_context("forkserver")
+warm.set_forkserver_preload(["resolute"])
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    for name in ("astronaut", "coffee"):
+        write_png(folder / f"{name}.png", sample_image(name)[:, 100:164, 150:199])
+    return folder
+
+
+@pytest.fixture
+def study(photos, tiny_model):
+    return Study(
+        name="small",
+        models=(str(tiny_model), "bicubic"),
+        attacks=(AttackTable(kind="ifgsm", steps=8), AttackTable(kind="pgd", steps=4, restarts=2)),
+        epsilons=(2, 4, 8),
+        images=(str(photos),),
+    )
+
+
+def tiny(study):
+    return dataclasses.replace(study, models=("bicubic",), epsilons=(4,), attacks=study.attacks[:1])
+
+
+def figures(folder):
+    """The figures of a folder as bytes, in the order that a reader gets them."""
+    return "\n".join(json.dumps(record.figures()) for record in Store(folder).read()).encode()
+
+
+def lines(folder):
+    return [line["key"] for file in files_of(folder, "records") for line in read_lines(file)]
+
+
+def run_in_child(study, out, ready=None, limit=None, room=0, **options):
+    if limit is not None:
+        resource.setrlimit(*limit)
+    if room:
+        status = Path("/proc/self/status").read_text().splitlines()
+        taken = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (taken + room, taken + room))
+    if ready is not None:
+        ready.send("begun")
+    try:
+        study.run(out, **options)
+    except OutputError:
+        os._exit(7)
+
+
+def child(*arguments, **options):
+    process = warm.Process(target=run_in_child, args=arguments, kwargs=options)
+    process.start()
+    return process
+
+
+def test_kill_9_at_fifty_random_moments_changes_no_figure(study, tmp_path):
+    study.run(tmp_path / "whole")
+    whole = figures(tmp_path / "whole")
+    rng = random.Random(0)
+    kills, broken = 0, 0
+    while kills < 50:
+        out = tmp_path / f"broken-{broken}"
+        broken += 1
+        while len(Store(out).read()) < 24 and kills < 50:
+            ours, theirs = warm.Pipe()
+            process = child(study, out, theirs)
+            assert ours.recv() == "begun"
+            process.join(rng.random() * 0.4)
+            if process.is_alive():
+                process.kill()
+                kills += 1
+            process.join()
+        study.run(out)
+        assert figures(out) == whole
+        assert len(lines(out)) == 24, "no cell is computed twice"
+
+
+def test_workers_give_the_figures_of_one_process(study, tmp_path):
+    one = study.run(tmp_path / "one")
+    several = study.run(tmp_path / "several", workers=2)
+    assert [record.figures() for record in several] == [record.figures() for record in one]
+    assert figures(tmp_path / "several") == figures(tmp_path / "one")
+    assert len(files_of(tmp_path / "several", "records")) <= 2
+    assert sorted(lines(tmp_path / "several")) == sorted(record.key for record in one)
+
+
+def test_a_worker_that_is_killed_is_replaced(study, tmp_path):
+    study.run(tmp_path / "whole")
+    killed = []
+
+    def kill(_found):
+        if len(killed) < 2:
+            killed.append(multiprocessing.active_children()[0].pid)
+            os.kill(killed[-1], signal.SIGKILL)
+
+    study.run(tmp_path / "out", workers=2, on_found=kill)
+    assert len(killed) == 2
+    assert figures(tmp_path / "out") == figures(tmp_path / "whole")
+
+
+def test_a_cell_that_kills_its_workers_is_left_out_and_said(study, tmp_path):
+    study = dataclasses.replace(study, models=("bicubic",), attacks=study.attacks[:1], epsilons=(2, 4))
+
+    plan = study.plan()
+    plan.cells[1] = dataclasses.replace(plan.cells[1], attack=Fatal(epsilon=4 / 255))
+    found = []
+    records = study.carry_out(plan, tmp_path, Machine(workers=2), on_found=found.append)
+    [failure] = [failure for one in found for failure in one.failures]
+    assert "ifgsm 4/255" in failure.title
+    assert f"killed {DEATHS} times" in failure.reason
+    assert len(records) == 3
+    assert [line["key"] for line in read_lines(tmp_path / "failed.jsonl")] == [failure.key]
+    assert len(study.run(tmp_path)) == 4, "the next run tries it again"
+
+
+def test_a_killed_first_process_leaves_no_worker_behind_that_spoils_the_next_run(study, tmp_path):
+    study.run(tmp_path / "whole")
+    out = tmp_path / "out"
+    script = tmp_path / "script.py"
+    # A child of the fork server may not have children of its own, so this one is a process like any other.
+    script.write_text(
+        "import pickle, sys\n"
+        "if __name__ == '__main__':\n"
+        "    study, out = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "    study.run(out, workers=2)\n"
+    )
+    (tmp_path / "arguments").write_bytes(pickle.dumps((study, out)))
+    process = subprocess.Popen([sys.executable, script, tmp_path / "arguments"])
+    deadline = time.monotonic() + 60
+    while not lines(out) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    study.run(out)
+    assert figures(out) == figures(tmp_path / "whole")
+    assert len(lines(out)) == len(set(lines(out)))
+
+
+def test_two_runs_at_once_share_the_work(study, tmp_path):
+    study.run(tmp_path / "whole")
+    out = tmp_path / "out"
+    processes = [child(study, out) for _ in range(3)]
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert figures(out) == figures(tmp_path / "whole")
+    assert len(lines(out)) == len(set(lines(out))) == 24
+
+
+def test_a_full_disk_stops_with_what_was_done_kept(study, tmp_path):
+    study.run(tmp_path / "whole")
+    out = tmp_path / "out"
+    for room in (900, 3000, 9000):
+        process = child(study, out, limit=(resource.RLIMIT_FSIZE, (room, room)))
+        process.join(60)
+        assert process.exitcode == 7
+    assert 0 < len(Store(out).read()) < 24
+    study.run(out)
+    assert figures(out) == figures(tmp_path / "whole")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_disk_that_is_really_full(study, tmp_path):
+    out = tmp_path / "disk"
+    out.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "none", out], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a disk")
+    try:
+        with pytest.raises(OutputError, match=r"No space left.*(run again|same command)"):
+            study.run(out)
+        kept = len(Store(out).read())
+        assert 0 < kept < 24
+        subprocess.run(["mount", "-o", "remount,size=8m", out], check=True)
+        study.run(out)
+        study.run(tmp_path / "whole")
+        assert figures(out) == figures(tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", "-l", out], check=True)
+
+
+def test_a_line_torn_anywhere_costs_that_line_alone(study, tmp_path):
+    study = dataclasses.replace(study, models=("bicubic",), attacks=study.attacks[:1])
+    study.run(tmp_path)
+    whole, path = figures(tmp_path), tmp_path / "records.jsonl"
+    content = path.read_bytes()
+    last = content.rstrip(b"\n").rfind(b"\n") + 1
+    for end in range(last, len(content) - 1):
+        path.write_bytes(content[:end])
+        assert len(Store(tmp_path).read()) == 5
+        assert torn_lines(tmp_path) == (end > last)
+    for end in (last + 1, last + 100, len(content) - 2):
+        path.write_bytes(content[:end])
+        study.run(tmp_path)
+        assert figures(tmp_path) == whole
+
+
+def test_clocks_that_jump_change_nothing(study, tmp_path, monkeypatch):
+    study.run(tmp_path / "whole")
+    jumps = iter(range(10**6))
+    monkeypatch.setattr(time, "time", lambda: (-1) ** next(jumps) * 10**9 + 10**9)
+    out = tmp_path / "out"
+
+    def stop(done, _total, _title):
+        if done > 11.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.run(out, progress=stop)
+    kept = lines(out)
+    for number, path in enumerate(sorted(out.rglob("*"))):
+        os.utime(path, (0, 0) if number % 2 else (4e9, 4e9))
+    study.run(out)
+    assert lines(out)[: len(kept)] == kept
+    assert figures(out) == figures(tmp_path / "whole")
+
+
+@pytest.fixture(scope="session")
+def wide_model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("wide") / "wide.safetensors"
+    model = EDSR(scale=2, blocks=10, channels=32, upsampler="direct")
+    save_model(model, path, Card(name="wide", architecture=model.arguments(), scale=2))
+    return path
+
+
+@pytest.mark.slow
+def test_a_cell_that_memory_does_not_hold_is_done_in_tiles(wide_model, tmp_path):
+    write_png(tmp_path / "photo.png", sample_image("astronaut")[:, :256, :256])
+    study = Study(
+        name="wide", models=(str(wide_model), f"{wide_model}+mix=0.5"), attacks=(AttackTable(kind="ifgsm", steps=1),),
+        epsilons=(4,), images=(str(tmp_path / "photo.png"),), high_resolution=False, scale=2,
+    )  # fmt: skip
+    [whole, _] = study.run(tmp_path / "whole")
+    process = child(study, tmp_path / "out", room=300 * 2**20)
+    process.join(300)
+    assert process.exitcode == 0
+    # A mixture cannot work in tiles, and is said to have been left out; the study went on.
+    [record] = Store(tmp_path / "out").read()
+    assert record.model == "wide"
+    assert record.sr_psnr == pytest.approx(whole.sr_psnr, abs=0.05)
+    [failure] = read_lines(tmp_path / "out" / "failed.jsonl")
+    assert "memory" in failure["reason"]
+    assert "tiles" in failure["reason"]
+
+
+def test_units_get_smaller_until_nothing_is_left():
+    unit = Unit(cells=(0, 1, 2, 3))
+    sizes = []
+    while unit:
+        sizes.append((len(unit.cells), unit.tile))
+        unit = next(iter(unit.smaller()), None)
+    assert sizes == [(4, 0), (2, 0), (1, 0), (1, 128), (1, 64), (1, 32), (1, 16)]
+    lives, unit = 0, Unit(cells=(0,))
+    while unit:
+        lives, unit = lives + 1, next(iter(unit.after_death()), None)
+    assert lives == DEATHS
+
+
+def test_units_hold_cells_of_one_model_attack_and_size(study):
+    plan = study.plan()
+    for batch in (1, 4, 100):
+        units = plan.units((), batch)
+        assert sorted(place for unit in units for place in unit.cells) == list(range(24))
+        for unit in units:
+            cells = [plan.cells[place] for place in unit.cells]
+            assert len(cells) <= batch
+            assert len({(cell.model, cell.label, cell.subject.low.shape) for cell in cells}) == 1
+
+
+def test_batches_change_no_figure(study, tmp_path):
+    study.run(tmp_path / "one")
+    study.run(tmp_path / "four", batch=4)
+    assert figures(tmp_path / "four") == figures(tmp_path / "one")
+
+
+def test_several_seeds_are_cells_of_their_own(study, tmp_path):
+    study = dataclasses.replace(study, models=("bicubic",), epsilons=(4,))
+    one = study.run(tmp_path)
+    both = dataclasses.replace(study, seeds=(0, 1)).run(tmp_path)
+    assert {record.seed for record in both} == {0, 1}
+    assert {record.key for record in one} < {record.key for record in both}
+    assert len(lines(tmp_path)) == len(both) == 8
+
+
+def test_measures_say_what_a_record_holds(study, tmp_path):
+    study = tiny(study)
+    [few, _] = dataclasses.replace(study, measures=("psnr",)).run(tmp_path)
+    assert (few.sr_ssim, few.phi_moved) == (None, None)
+    assert few.sr_psnr is not None
+    [more, _] = study.run(tmp_path)
+    assert more.sr_ssim is not None, "what was not asked for then is taken now"
+    assert [record.measures for record in Store(tmp_path).read()] == ["psnr ssim features"] * 2
+    assert not read_indices(tmp_path)
+    small = dataclasses.replace(study, measures=("clever",), crop=32, clever=None)
+    assert small.plan().probes[0].table.samples == 1024
+
+
+def test_records_of_earlier_versions_are_read(study, tmp_path):
+    [record] = dataclasses.replace(study, models=("bicubic",), epsilons=(4,), attacks=study.attacks[:1]).run(tmp_path)[
+        :1
+    ]
+    old = dataclasses.asdict(record)
+    for name in ("measures", "phi_mean", "phi_moved"):
+        del old[name]
+    for path in tmp_path.glob("*.json*"):
+        path.unlink()
+    (tmp_path / "records.jsonl").write_text(json.dumps(old) + "\n")
+    [found] = Store(tmp_path).read()
+    assert found == dataclasses.replace(record, phi_mean=None, phi_moved=None)
+
+
+def test_of_two_records_of_one_key_the_same_is_taken_in_any_order(study, tmp_path):
+    [record] = dataclasses.replace(study, models=("bicubic",), epsilons=(4,), attacks=study.attacks[:1]).run(tmp_path)[
+        :1
+    ]
+    rows = [dataclasses.replace(record, sr_psnr=value, seconds=value) for value in (30.0, 30.1, 30.05)]
+    found = set()
+    for number, order in enumerate(((0, 1, 2), (2, 1, 0), (1, 0, 2))):
+        for place, row in enumerate(order):
+            Journal(tmp_path / str(number), f"records-{place}").append(dataclasses.asdict(rows[row]))
+        [one] = Store(tmp_path / str(number)).read()
+        found.add(one)
+    assert len(found) == 1
+
+
+def claim_in_child(folder, keys, answer):
+    answer.send(Claims(folder).take(keys))
+
+
+def test_a_claim_holds_until_its_process_ends(tmp_path):
+    def other(keys):
+        ours, theirs = warm.Pipe()
+        process = warm.Process(target=claim_in_child, args=(tmp_path, keys, theirs))
+        process.start()
+        answer = ours.recv()
+        process.join()
+        return answer
+
+    a, b = "a" * 24, "b" * 24
+    mine = Claims(tmp_path)
+    assert mine.take([a])
+    assert not other([b, a])
+    assert other([b]), "a refused claim leaves nothing behind, nor does a process that has ended"
+    assert mine.take([a, b])
+    mine.release([a])
+    assert other([a])
+    mine.close()
+
+
+def test_the_estimate_is_about_what_it_takes(study, tmp_path):
+    study = dataclasses.replace(study, models=study.models[:1], attacks=(AttackTable(kind="ifgsm", steps=400),))
+    plan = study.plan()
+    units = plan.units((), 1)
+    cost = estimate(plan, units, Machine())
+    assert cost.memory is not None
+    assert cost.memory > 2**27
+    began = time.perf_counter()
+    study.run(tmp_path)
+    took = time.perf_counter() - began
+    assert cost.seconds is not None
+    assert took / 4 < cost.seconds < 4 * took
+
+
+def test_images_that_vanish_are_named(study, photos, tmp_path):
+    (photos / "coffee.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match="coffee"):
+        study.run(tmp_path / "out", workers=2)
+
+
+def test_a_record_is_what_it_says(study, tmp_path):
+    record = study.run(tmp_path)[0]
+    assert isinstance(record, Record)
+    assert set(record.figures()) == {field.name for field in dataclasses.fields(Record)} - {"seconds"}
+    plan = study.plan()
+    plan.models[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(ConfigError, match="cannot be sent to other processes"):
+        packed(plan)

@@ -1,0 +1,101 @@
+"""Errors in a study or a recipe name the line and the key."""
+
+import pytest
+
+from resolute import ConfigError, Study, read_recipe
+from resolute.studies.kinds import read_study
+from resolute.toml import line_of
+
+STUDY = """\
+# What is asked.
+name = "x"
+models = [
+    "edsr-s",  # one
+    "bicubic",
+]
+epsilons = [1, 2]
+
+[[attacks]]
+kind = "fda"
+steps = 5
+
+[[attacks]]
+kind = "worst"
+
+[[attacks.attacks]]
+kind = "pgd"
+
+[[attacks.attacks]]
+kind = "apgd"
+steps = 7
+
+[clever]
+samples = 16
+
+[quick]
+"epsilons" = [4]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key"),
+    [
+        ('name = "x"', "name = 3", 2, "name"),
+        ('"bicubic",', "7,", 3, "models.1"),
+        ("epsilons = [1, 2]", "epsilonz = [1, 2]", 7, "epsilonz"),
+        ("steps = 5", "steps = 0", 11, "attacks.0.steps"),
+        ('kind = "fda"', 'kind = "fdaa"', 9, "attacks.0"),
+        ('kind = "fda"\n', "", 9, "attacks.0.kind"),
+        ("steps = 7", 'steps = "many"', 21, "attacks.1.attacks.1.steps"),
+        ("samples = 16", "samples = -1", 24, "clever.samples"),
+        ('"epsilons" = [4]', '"epsilons" = []', 27, "quick.epsilons"),
+        ("[quick]", "[quickly]", 26, "quickly"),
+        ('name = "x"', 'name = "x"\nmeasures = ["psnr", "beauty"]', 3, "measures.1"),
+        ('name = "x"', 'name = "x"\nseeds = [0, 0.5]', 3, "seeds.1"),
+        ('name = "x"', 'name = "x"\nquestion = """\na = 1\n[b]\n"""\nevery = 0', 7, "every"),
+        ('name = "x"', 'name = "x"\nkind = "unheard-of"', 3, "kind"),
+    ],
+)
+def test_an_error_names_the_line_and_the_key(tmp_path, old, new, line, key):
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=rf"^study\.toml, line {line}: {key}: "):
+        read_study(path)
+
+
+def test_the_text_as_it_stands_is_valid(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY)
+    assert Study.read(path).attacks[1].attacks[1].steps == 7
+
+
+def test_what_is_not_there_has_no_line(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text('name = "x"\n[[attacks]]\nkind = "fda"\n')
+    with pytest.raises(ConfigError, match=r"^study\.toml: models: field required$"):
+        Study.read(path)
+
+
+def test_broken_toml_names_the_line(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY.replace("epsilons = [1, 2]", "epsilons = [1, 2"))
+    with pytest.raises(ConfigError, match=r"no valid TOML.*line \d"):
+        Study.read(path)
+
+
+def test_recipes_name_the_line_too(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\n[model]\nblocks = 1\n[optimizer]\nsteps = 2\nrate = -1\n')
+    with pytest.raises(ConfigError, match=r"^mine\.toml, line 6: optimizer\.rate: "):
+        read_recipe(path)
+
+
+def test_dotted_keys_and_inline_tables_are_found():
+    text = "a.b = 1\n[c]\nd . e = 2\nf = [{ g = 1 },\n { h = 2 }]\n'i j' = 3\n"
+    assert [line_of(text, tuple(key.split("."))) for key in ("a.b", "c.d.e", "c.f.1.h", "c.i j", "z")] == [
+        1,
+        3,
+        4,
+        6,
+        None,
+    ]

@@ -1,0 +1,80 @@
+"""Training under torchrun: two processes on a CPU end where one does."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from resolute.images import sample_image, write_png
+
+RECIPE = """
+name = "tiny"
+validate_every = 4
+[model]
+blocks = 1
+channels = 6
+upsampler = "direct"
+scale = 2
+[data]
+patch = 12
+batch = {batch}
+validation = 1
+[optimizer]
+steps = 8
+rate = 2e-3
+"""
+DEFENCE = "[defence]\nweight = 0.1\n"
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "resolute")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name in ("astronaut", "coffee", "rocket"):
+        write_png(tmp_path / "photos" / f"{name}.png", sample_image(name)[:, 60:160, 60:180])
+    return tmp_path / "photos"
+
+
+def train(tmp_path, photos, module, out, text, *options):
+    (tmp_path / "tiny.toml").write_text(text)
+    command = [sys.executable, "-m", *module, "train", tmp_path / "tiny.toml", "--data", photos, "--out", out]
+    return subprocess.run(
+        [*command, "--device", "cpu", *options], capture_output=True, text=True, timeout=200, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def log(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    # The noise of the regulariser is another one in each process, so that only its effect is the same.
+    ("defence", "weights", "decibels"),
+    [("", 1e-4, 0.001), (DEFENCE, 2e-2, 0.2)],
+    ids=["plain", "entropy"],
+)
+def test_two_processes_end_within_tolerance_of_one(tmp_path, photos, defence, weights, decibels):
+    text = RECIPE.format(batch=4) + defence
+    for module, name in ((("resolute",), "one"), (TORCHRUN, "two")):
+        done = train(tmp_path, photos, module, tmp_path / name, text)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("weights and model card") == 1, "one of the processes speaks"
+    one, two = (load_file(tmp_path / name / "tiny.safetensors") for name in ("one", "two"))
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], atol=weights, rtol=1e-3)
+    for first, second in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+        assert second["psnr_y"] == pytest.approx(first["psnr_y"], abs=decibels)
+        assert second["l1"] == pytest.approx(first["l1"], rel=5e-2 if defence else 1e-3), "of the whole batch"
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(tmp_path, photos):
+    done = train(tmp_path, photos, TORCHRUN, tmp_path / "out", RECIPE.format(batch=3))
+    assert done.returncode != 0
+    assert "a batch of 3 cannot be shared evenly among 2 processes" in " ".join(done.stderr.split())
+    assert not (tmp_path / "out").exists()
