@@ -38,7 +38,7 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/RE
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 COMMANDS = typer.main.get_command(app).commands
-QUICK = {"attack", "certify", "models", "report", "leaderboard", "query"}
+QUICK = {"attack", "certify", "models", "report", "leaderboard"}
 SHELL = {"", "bash", "sh", "console"}
 LOOKED_AT = {"json", "text", "csv", "markdown", "html", "sql"}
 # Commands that a page must not stop running unnoticed.
@@ -161,6 +161,8 @@ def parsed(line: str, *, whole: bool = True) -> list[str]:
         whole: arguments may not be missing.
     """
     words = shlex.split(line, comments=True)
+    if words[0] == "torchrun":
+        words = words[words.index("-m") + 1 :]
     program, rest = words[0], words[1:]
     if program == "make":
         targets = re.findall(r"^([a-z]+):", text_of("Makefile"), re.MULTILINE)
@@ -206,12 +208,18 @@ def is_run(words: list[str]) -> bool:
     """Whether a command is executed: a quick one whose files are there, or a study that the page itself made small."""
     params = COMMANDS[words[0]].make_context(words[0], list(words[1:])).params
     given = [value for name, value in params.items() if name != "out"]
+    if words[0] == "study" and Path(params["source"]).exists():
+        given.append(read_study(params["source"]).models)
     values = [item for value in given for item in (value if isinstance(value, list | tuple) else [value])]
-    files = [value for value in values if isinstance(value, Path) or re.search(r"\.[a-z]\w*$|/$", str(value))]
+    files = [value for value in values if isinstance(value, Path) or names_file(value)]
     if not all(Path(file).exists() for file in files):
         return False
-    small = words[0] == "study" and bool(params["budget"] or Path(params["source"]).exists())
+    small = words[0] == "study" and not params["ray"] and bool(params["budget"] or Path(params["source"]).exists())
     return small or words[0] in QUICK
+
+
+def names_file(value: object) -> bool:
+    return isinstance(value, str) and re.search(r"\.[a-z]\w*$|/$", value) is not None
 
 
 def executed(words: list[str]) -> None:

@@ -89,12 +89,13 @@ def bent(old: Path, new: str, pages: dict[Path, str], folder: Path) -> str:
         return f"[{match['text']}]({up}files/{target.relative_to(ROOT).as_posix()})"
 
     text = old.read_text(encoding="utf-8")
-    parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
-    text = "".join(part if part.startswith("```") else LINK.sub(bend, part) for part in parts)
+    # Blocks and spans of code that show a link are no links.
+    parts = re.split(r"(^```.*?^```$|(?<!`)``(?!`).+?``)", text, flags=re.DOTALL | re.MULTILINE)
+    text = "".join(part if part.startswith("``") else LINK.sub(bend, part) for part in parts)
     if new.startswith("cards/"):
         text = f"---\norphan: true\n---\n{text}"
     elif not text.startswith("# "):
-        text = f"# {old.stem}\n\n{text}"
+        text = f"# Study: {old.stem}\n\n{text}"
     return text
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, ResoluteError
 from resolute.studies.plan import Plan, Unit
 from resolute.studies.running import PATIENCE, Machine, Shelf, Tally, give_up
 from resolute.studies.work import Bench, Found
@@ -71,6 +71,8 @@ def run_on_ray(plan: Plan, units: Sequence[Unit], folder: Path, machine: Machine
                     try:
                         found: Found = ray.get(reference)
                     except ray.exceptions.RayTaskError as error:
+                        if isinstance(error.cause, ResoluteError):
+                            raise error.cause from None
                         raise RuntimeError(f"a node failed:\n{error}") from None
                     except ray.exceptions.RayError:  # the node, the process or its memory is gone for good
                         again = mine.after_death()

@@ -11,7 +11,6 @@ import torch
 
 from resolute.attacks.targeted import with_truth
 from resolute.defences import surrogate
-from resolute.errors import ResoluteError
 from resolute.studies.cell import Cell, Clean
 from resolute.studies.plan import Plan, Unit
 from resolute.studies.running import Machine
@@ -75,6 +74,9 @@ def estimate(
         units: that are to be done.
         machine: how they will be run.
         progress: called with (tries done, tries in all).
+
+    Raises:
+        ResoluteError: an attack and a model do not go together, told before anything was spent on others.
     """
     kinds: dict[tuple[int, str], list[Cell | Probe]] = {}
     for unit in units:
@@ -124,7 +126,7 @@ def _try(work: Cell | Probe, device: str, patience: float) -> float | None:
             work.take(device, watch)
     except _EnoughError:
         pass
-    except (RuntimeError, MemoryError, FloatingPointError, ResoluteError):
+    except (RuntimeError, MemoryError, FloatingPointError):
         return None
     finally:
         if device != "cpu":

@@ -14,7 +14,7 @@ from torch import Tensor
 from resolute.attacks.batch import out_of_memory
 from resolute.attacks.transfer import Transfer, WarmStart
 from resolute.defences import undefended
-from resolute.errors import OutputError, ResoluteError
+from resolute.errors import ResoluteError
 from resolute.models.base import Restorer
 from resolute.models.tiling import Tiled
 from resolute.studies.cell import Cell, Clean, measure_all
@@ -95,9 +95,7 @@ class Bench:
                 raise
             self._free()
             reason = f"the memory of {self.device} does not suffice: {_line(error)}"
-        except (FloatingPointError, ResoluteError) as error:
-            if isinstance(error, OutputError):
-                raise
+        except FloatingPointError as error:
             reason = _line(error)
             if len(unit.cells) <= 1:
                 return self._failed(unit, reason)
