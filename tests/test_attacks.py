@@ -543,12 +543,15 @@ def test_tables_that_make_no_sense_are_refused(options, message):
         AttackTable(**options).build(4 / 255)
 
 
-@pytest.mark.parametrize(
-    "options", [{"steps": 0}, {"restarts": 0}, {"relative_step": 0}, {"objective": "labels"}, {"step": 3}]
-)
+@pytest.mark.parametrize("options", [{"steps": 0}, {"restarts": 0}, {"relative_step": 0}, {"step": 3}])
 def test_tables_are_checked_where_they_are_read(options):
     with pytest.raises(pydantic.ValidationError):
         pydantic.TypeAdapter(AttackTable).validate_python({"kind": "pgd", **options})
+
+
+def test_an_objective_that_nobody_knows_is_refused_before_anything_runs():
+    with pytest.raises(ConfigError, match="no objective named 'labels'"):
+        AttackTable(kind="pgd", objective="labels").build(EPSILON)
 
 
 def test_options_that_a_person_typed_are_answered_in_one_line():

@@ -184,7 +184,7 @@ def test_settings_are_checked(place, tmp_path):
             f'kind = "certified-iqa"\nname = "x"\nmetric = "m"\nimages = "i"\ncontenders = [{{defence = "a"}}]\n{line}'
         )
         (tmp_path / "x.toml").write_text(text)
-        with pytest.raises(ConfigError, match=rf"x\.toml: {key}"):
+        with pytest.raises(ConfigError, match=rf"x\.toml, line [67]: {key}"):
             read_study(tmp_path / "x.toml")
     with pytest.raises(ConfigError, match="no image in the split 'val'"):
         plan(place, split="val").ratings()

@@ -28,7 +28,6 @@ from resolute.studies.certified import DENOISER, Certification
 try:
     # Read when gradio is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import gradio as gr
     from gradio.themes import Default
 except ImportError:
