@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_cli import fails, run
-from test_report_browser import Watched, browser  # noqa: F401, a fixture
+from test_report_browser import Watched
 
 from resolute import ConfigError, ImageError, QualityNet, Study, as_scorer
 from resolute.attacks.registry import AttackTable
@@ -168,7 +168,7 @@ def names(watched):
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_page_sorts_filters_and_explains(width, scheme, page, browser):  # noqa: F811
+def test_the_page_sorts_filters_and_explains(width, scheme, page, browser):
     watched = Watched(browser, page, width, scheme, ready="#images li")
     try:
         assert len(names(watched)) == 4
@@ -358,7 +358,7 @@ def test_the_demonstration_ends_with_certificates(metric, tmp_path, monkeypatch)
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_gamed_images_stand_side_by_side(width, scheme, metric, folder, tmp_path, browser):  # noqa: F811
+def test_gamed_images_stand_side_by_side(width, scheme, metric, folder, tmp_path, browser):
     kinds = (Gaming(epsilon=4 / 255, steps=2), Gaming(epsilon=0.02, norm="l2", adaptive=True, draws=2))
     rows = plan(metric, attacks=kinds).run([folder], tmp_path / "out")
     Path(rows[0]["attacks"][0]["path"]).unlink()

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from test_cli import fails, run
-from test_report_browser import Watched, browser  # noqa: F401, a fixture
+from test_report_browser import Watched
 
 from resolute import Card, ConfigError, QualityNet, UNet
 from resolute.images import sample_image, write_png
@@ -227,7 +227,7 @@ def test_as_typed(place, tmp_path):
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_page_opens_without_an_error(width, scheme, done, browser):  # noqa: F811
+def test_the_page_opens_without_an_error(width, scheme, done, browser):
     page = iqa_page([done], done / "report.html")
     watched = Watched(browser, page, width, scheme, ready="#agreement-0 svg.main-svg")
     try:
@@ -248,7 +248,7 @@ def test_the_page_escapes_names(done):
 
 
 @pytest.mark.browser
-def test_every_certificate_is_on_the_page_the_widest_first(done, browser):  # noqa: F811
+def test_every_certificate_is_on_the_page_the_widest_first(done, browser):
     rows = [row for row in read_lines(done / CERTIFICATES) if row["certified"]]
     watched = Watched(browser, iqa_page([done], done / "report.html"), ready="#images-0 [aria-sort]")
     try:

@@ -5,9 +5,10 @@ import json
 import shutil
 
 import pytest
+from small import rewrite
 from test_cli import run as typed
 from test_report import Page, edit, finished  # noqa: F401, a fixture
-from test_report_browser import Watched, browser  # noqa: F401, a fixture
+from test_report_browser import Watched
 
 from resolute.errors import ConfigError
 from resolute.report.cells import Cell, Quantity, Side, read_side
@@ -78,11 +79,7 @@ def test_what_is_infinite_in_one_is_in_no_mean():
 
 def test_cells_of_one_study_alone_and_changed_pixels_are_in_no_difference(pair):
     edit(pair[1], lambda r: dataclasses.replace(r, pixels="0" * 64) if r.image == "coffee" else r)
-    store = Store(pair[1])
-    kept = [record for record in store.read() if record.model != "bicubic"]
-    store.path.unlink()
-    for record in kept:
-        store.append(record)
+    rewrite(pair[1], [record for record in Store(pair[1]).read() if record.model != "bicubic"])
     found = compared(pair)
     assert {delta.setting[0] for delta in found.deltas} == {"tiny", "tiny-entropy"}
     assert all(delta.images == 1 for delta in found.deltas)
@@ -128,7 +125,7 @@ def test_as_typed(pair):
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_page_in_a_browser(pair, tmp_path, browser, width, scheme):  # noqa: F811
+def test_the_page_in_a_browser(pair, tmp_path, browser, width, scheme):
     edit(pair[1], lambda r: dataclasses.replace(r, sr_psnr=r.sr_psnr + (-1 if r.model == "tiny" else 0)))
     page = write_comparison(*pair, tmp_path / "page.html")
     watched = Watched(browser, page, width, scheme, ready="#deltas-table [aria-sort]")

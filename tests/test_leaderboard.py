@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from small import rewrite
 from test_cli import run as typed
 from test_report import edit, finished, tiny_model, tiny_study  # noqa: F401, a fixture
-from test_report_browser import Watched, browser  # noqa: F401, a fixture
+from test_report_browser import Watched
 
 from resolute.attacks.registry import AttackTable
 from resolute.errors import ConfigError
@@ -24,11 +25,7 @@ def run(finished, tmp_path):  # noqa: F811
 
 
 def drop(run, unwanted):
-    store = Store(run)
-    kept = [record for record in store.read() if not unwanted(record)]
-    store.path.unlink()
-    for record in kept:
-        store.append(record)
+    rewrite(run, [record for record in Store(run).read() if not unwanted(record)])
 
 
 def written(entry, folder, name="entry.json"):
@@ -230,7 +227,7 @@ class TestSite:
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_site_in_a_browser(run, tmp_path, browser, width, scheme):  # noqa: F811
+def test_the_site_in_a_browser(run, tmp_path, browser, width, scheme):
     bait = "<img src=x onerror=alert(1)>"
     edit(run, lambda r: dataclasses.replace(r, model=r.model.replace("tiny", bait)))
     (tmp_path / "all").mkdir()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from plotly import graph_objects
+from small import rewrite
 
 from resolute.attacks.registry import AttackTable
 from resolute.errors import ConfigError, OutputError
@@ -104,11 +105,7 @@ def tiny_study(
 
 def edit(folder: Path, change: Callable[[Record], Record]) -> None:
     """Rewrite the records of a folder."""
-    store = Store(folder)
-    records = [change(record) for record in store.read()]
-    store.path.unlink()
-    for record in records:
-        store.append(record)
+    rewrite(folder, [change(record) for record in Store(folder).read()])
 
 
 @pytest.fixture(scope="session")

@@ -35,14 +35,6 @@ warm.set_forkserver_preload(["resolute"])
 
 
 @pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    for name in ("astronaut", "coffee"):
-        write_png(folder / f"{name}.png", sample_image(name)[:, 100:164, 150:199])
-    return folder
-
-
-@pytest.fixture
 def study(photos, tiny_model):
     return Study(
         name="small",

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_report_browser import browser  # noqa: F401, a fixture
 
 from resolute.errors import ImageError
 from resolute.images import sample_image, write_png
@@ -175,7 +174,7 @@ def served(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(served, browser):  # noqa: F811
+def opened(served, browser):
     context = browser.new_context(viewport={"width": 390, "height": 844})
     page = context.new_page()
     page.set_default_timeout(60_000)

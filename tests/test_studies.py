@@ -19,14 +19,6 @@ from resolute.studies.summary import bicubic_line, compare, verdict, worst_case
 
 
 @pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    for name in ("astronaut", "coffee"):
-        write_png(folder / f"{name}.png", sample_image(name)[:, 100:164, 150:199])
-    return folder
-
-
-@pytest.fixture
 def study(photos, tiny_model):
     return Study(
         name="small",

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 from resolute import Store, Study
 from resolute.cli import app
 from resolute.errors import ConfigError, OutputError
-from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
 from resolute.studies.remote import at_place
@@ -25,13 +24,11 @@ from resolute.terminal import StudyDisplay, duration
 
 
 @pytest.fixture
-def table(tmp_path, tiny_model):
-    for name in ("astronaut", "coffee"):
-        write_png(tmp_path / "photos" / f"{name}.png", sample_image(name)[:, 100:164, 150:199])
+def table(tmp_path, photos, tiny_model):
     path = tmp_path / "study.toml"
     path.write_text(
         f'name = "small"\nmodels = ["{tiny_model}", "bicubic"]\nepsilons = [2, 8]\n'
-        f'images = ["{tmp_path / "photos"}"]\nseeds = [0, 1]\nmeasures = ["psnr", "ssim", "clever"]\n'
+        f'images = ["{photos}"]\nseeds = [0, 1]\nmeasures = ["psnr", "ssim", "clever"]\n'
         '[[attacks]]\nkind = "ifgsm"\nsteps = 5\n[clever]\nsamples = 4\n'
     )
     return path

@@ -43,3 +43,23 @@ class OutputError(ResoluteError):
     """A result cannot be written."""
 
     exit_code: ClassVar[int] = 7
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """Return the first line of what an error says, or its class where it says nothing.
+
+    Example:
+        >>> first_line(ValueError("no such layer")), first_line(KeyboardInterrupt())
+        ('no such layer', 'KeyboardInterrupt')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]
+
+
+def class_and_line(error: BaseException) -> str:
+    """Return the class of an error and the first line of what it says: for errors of other people's code.
+
+    Example:
+        >>> class_and_line(KeyError("weight"))
+        "KeyError: 'weight'"
+    """
+    return f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__

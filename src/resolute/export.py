@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, first_line
 from resolute.files import write_atomically
-from resolute.models.base import Restorer, Scorer
+from resolute.models.base import Restorer, Scorer, frozen
 from resolute.models.onnx_session import CARD, HINT, KIND, open_session
 
 OPSET = 20
@@ -67,28 +67,20 @@ def export(model: Restorer | Scorer, path: Path) -> Exported:
     if path.suffix == ".onnx":
         for name in ("onnx", "onnxruntime", "onnxscript"):
             _library(name)
-    model = model.eval()
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        with _quiet():
-            program = _traced(model)
-            compared: list[tuple[float, float]] = []
+    with frozen(model), _quiet():
+        program = _traced(model)
+        compared: list[tuple[float, float]] = []
 
-            def write(temporary: Path) -> None:
-                if path.suffix == ".onnx":
-                    _save_onnx(program, model, temporary)
-                    compared.append(_compared(model, open_session(temporary)))
-                else:
-                    torch.export.save(program, temporary)
-                    loaded = torch.export.load(temporary).module()
-                    compared.append(_compared(model, lambda x: cast("Tensor", loaded(x))))
+        def write(temporary: Path) -> None:
+            if path.suffix == ".onnx":
+                _save_onnx(program, model, temporary)
+                compared.append(_compared(model, open_session(temporary)))
+            else:
+                torch.export.save(program, temporary)
+                loaded = torch.export.load(temporary).module()
+                compared.append(_compared(model, lambda x: cast("Tensor", loaded(x))))
 
-            write_atomically(path, write)
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+        write_atomically(path, write)
     form = f"ONNX, opset {OPSET}" if path.suffix == ".onnx" else "torch.export"
     return Exported(path, form, *compared[0])
 
@@ -100,8 +92,8 @@ def _traced(model: Restorer | Scorer) -> torch.export.ExportedProgram:
     try:
         return torch.export.export(model, (example,), dynamic_shapes=(dims,))
     except Exception as error:  # What cannot be traced raises anything, in many lines.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise ConfigError(f"{_name(model)} cannot be exported for images of any size: {lines[0][:300]}") from error
+        reason = first_line(error, 300)
+        raise ConfigError(f"{_name(model)} cannot be exported for images of any size: {reason}") from error
 
 
 def _save_onnx(program: torch.export.ExportedProgram, model: Restorer | Scorer, path: Path) -> None:
@@ -117,8 +109,7 @@ def _save_onnx(program: torch.export.ExportedProgram, model: Restorer | Scorer, 
         )
         proto = made.model_proto
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise ConfigError(f"{_name(model)} cannot be written as ONNX: {lines[0][:300]}") from error
+        raise ConfigError(f"{_name(model)} cannot be written as ONNX: {first_line(error, 300)}") from error
     if model.card is not None:
         facts = {CARD: json.dumps(dataclasses.asdict(model.card)), KIND: _kind(model)}
         _library("onnx").helper.set_model_props(proto, facts)
@@ -139,9 +130,8 @@ def _compared(model: Restorer | Scorer, other: Callable[[Float[Tensor, "b 3 h w"
             try:
                 got = other(x)
             except Exception as error:
-                lines = str(error).strip().splitlines() or [type(error).__name__]
                 raise ConfigError(
-                    f"the file of {_name(model)} fails on images of {width} x {height} pixels: {lines[0][:300]}"
+                    f"the file of {_name(model)} fails on images of {width} x {height} pixels: {first_line(error, 300)}"
                 ) from error
         if got.shape != wanted.shape:
             raise ConfigError(

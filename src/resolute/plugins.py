@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Literal, final, get_args
 
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, class_and_line
 
 Group = Literal["models", "attacks", "objectives", "datasets"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -41,8 +41,7 @@ class Plugin:
         try:
             return self.entry.load()
         except Exception as error:  # Code of somebody else can raise anything.
-            lines = str(error).strip().splitlines() or [""]
-            raise self.error(f"cannot be imported: {type(error).__name__}: {lines[0][:200]}") from error
+            raise self.error(f"cannot be imported: {class_and_line(error)}") from error
 
     def error(self, what: str) -> ConfigError:
         """Return the error that says what is wrong with this plug-in, and whose it is."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from resolute.attacks.ball import Ball, Length, Linf
 from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift
+from resolute.models.base import frozen
 from resolute.randomness import generator_for
 from resolute.runtime import full_float32
 
@@ -329,23 +330,3 @@ def at_work(model: nn.Module, device: torch.device) -> Generator[None]:
     # Off first, for the verdict is float32 wherever this is called, also inside the search of another attack.
     with torch.autocast(device.type, enabled=False), full_float32(), frozen(model), torch.enable_grad():
         yield
-
-
-@contextlib.contextmanager
-def frozen(model: nn.Module) -> Generator[None]:
-    """Put a model in evaluation mode with frozen parameters, and give it back as it was.
-
-    Frozen parameters halve the cost of the backward pass, and keep gradients of an attack out of a training run.
-    """
-    training = {name: module.training for name, module in model.named_modules()}
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        model.eval()
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-        for name, module in model.named_modules():
-            module.training = training[name]

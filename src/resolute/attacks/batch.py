@@ -40,10 +40,17 @@ _WAYS = 2
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """One image and one attack of one budget."""
+    """One image and one attack of one budget.
+
+    Attributes:
+        attack: with its settings.
+        image: clean.
+        seed: of the random starts.
+    """
 
     attack: Attack
     image: Image
+    seed: int = 0
 
 
 @final
@@ -99,7 +106,6 @@ def attack_all(
     model: nn.Module,
     jobs: Sequence[Job],
     *,
-    seed: int = 0,
     memory: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[Adversarial]:
@@ -112,7 +118,6 @@ def attack_all(
     Args:
         model: differentiable where an attack uses gradients; it comes back as it was.
         jobs: what to attack, and how.
-        seed: of the random starts.
         memory: bytes that a batch may take beyond the model; None for a share of what a CUDA device has free, and for
             one image at a time on a CPU, where batches of large outputs gain nothing. A batch for which memory does not
             suffice all the same is halved.
@@ -143,14 +148,14 @@ def attack_all(
     found: dict[int, Adversarial] = {}
     for group in _groups(jobs):
         if isinstance(jobs[group[0]].attack, GradientAttack):
-            found |= zip(group, _climbed(model, [jobs[i] for i in group], seed, memory, report), strict=True)
+            found |= zip(group, _climbed(model, [jobs[i] for i in group], memory, report), strict=True)
         else:
             (only,) = group
-            found[only] = _alone(model, jobs[only], seed, report)
+            found[only] = _alone(model, jobs[only], report)
     return [found[i] for i in range(len(jobs))]
 
 
-def _alone(model: nn.Module, job: Job, seed: int, report: Callable[[float], None]) -> Adversarial:
+def _alone(model: nn.Module, job: Job, report: Callable[[float], None]) -> Adversarial:
     before = 0.0
 
     def step(done: int, steps: int) -> None:
@@ -158,7 +163,7 @@ def _alone(model: nn.Module, job: Job, seed: int, report: Callable[[float], None
         report(done / steps - before)
         before = done / steps
 
-    return job.attack(model, job.image, seed=seed, progress=step)
+    return job.attack(model, job.image, seed=job.seed, progress=step)
 
 
 def _groups(jobs: Sequence[Job]) -> list[list[int]]:
@@ -193,14 +198,14 @@ class _Run:
 
 
 def _climbed(
-    model: nn.Module, jobs: list[Job], seed: int, memory: int | None, report: Callable[[float], None]
+    model: nn.Module, jobs: list[Job], memory: int | None, report: Callable[[float], None]
 ) -> list[Adversarial]:
     plans = [job.attack.ascent() for job in jobs if isinstance(job.attack, GradientAttack)]
     cleans = [job.image.detach() for job in jobs]
     for clean in cleans:
         check_images(clean)
     runs = [
-        _Run(i, plan, clean, start_of(plan, clean, seed, restart))
+        _Run(i, plan, clean, start_of(plan, clean, jobs[i].seed, restart))
         for i, (plan, clean) in enumerate(zip(plans, cleans, strict=True))
         for restart in range(plan.restarts)
     ]

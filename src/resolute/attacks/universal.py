@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ascent import Ascent, Progress, Task, check_images, climb, frozen
+from resolute.attacks.ascent import Ascent, Progress, Task, check_images, climb
 from resolute.attacks.ball import SLACK, Length
 from resolute.attacks.objective import Objective, OutputShift
+from resolute.models.base import frozen
 
 Images = Float[Tensor, "b c h w"]
 Perturbation = Float[Tensor, "1 c h w"]

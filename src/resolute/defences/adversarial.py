@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ascent import TINY, frozen
+from resolute.attacks.ascent import TINY
 from resolute.attacks.ball import Linf
+from resolute.models.base import frozen
 
 Reference = Literal["truth", "self"]
 

@@ -16,9 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resolute.attacks.ascent import frozen
 from resolute.errors import ConfigError
-from resolute.models.base import Scorer
+from resolute.models.base import Scorer, frozen
 
 
 class Losses(NamedTuple):

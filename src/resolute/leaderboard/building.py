@@ -41,13 +41,13 @@ def entries_of(run: Path, *, submitter: str = "", link: str = "") -> tuple[list[
     Raises:
         ConfigError: the folder holds no records of attacks on super-resolution models.
     """
-    records = _records(run)
+    source, records = _read(run)
     entries: list[Entry] = []
     notes: list[str] = []
     for model in dict.fromkeys(record.model for record in records):
         for dataset in dict.fromkeys(record.dataset for record in records if record.model == model):
             try:
-                entries.append(entry_of(run, model, dataset, submitter=submitter, link=link))
+                entries.append(_entry(run, source, records, model, dataset, submitter, link))
             except ConfigError as error:
                 notes.append(str(error))
     return entries, notes
@@ -66,7 +66,18 @@ def entry_of(run: Path, model: str, dataset: str | None = None, *, submitter: st
     Raises:
         ConfigError: no such model or data set, or its records are unfinished or contradict each other.
     """
-    records = _records(run)
+    return _entry(run, *_read(run), model, dataset, submitter, link)
+
+
+def _entry(
+    run: Path,
+    source: Source,
+    records: Sequence[Record],
+    model: str,
+    dataset: str | None,
+    submitter: str,
+    link: str,
+) -> Entry:
     own = [record for record in records if record.model == model]
     if not own:
         names = ", ".join(dict.fromkeys(record.model for record in records))
@@ -81,7 +92,6 @@ def entry_of(run: Path, model: str, dataset: str | None = None, *, submitter: st
     # What all models of the study went through: an entry must not leave out the attacks that it fared badly under.
     asked = [record for record in records if record.dataset == chosen]
     _complete(model, own, asked)
-    source = read_folders([run]).sources[0]
     found = doubts_of(own, [run])
     attacks = _attacks(own)
     return Entry(
@@ -104,13 +114,14 @@ def entry_of(run: Path, model: str, dataset: str | None = None, *, submitter: st
     )
 
 
-def _records(run: Path) -> list[Record]:
+def _read(run: Path) -> tuple[Source, list[Record]]:
     kind = kind_of(run)
     if kind != DEFAULT:
         raise ConfigError(
             f"{run} is a study of the kind {kind}: its certified or trained figures have no place beside attacks"
         )
-    return read_folders([run]).records
+    found = read_folders([run])
+    return found.sources[0], found.records
 
 
 def _complete(model: str, own: Sequence[Record], asked: Sequence[Record]) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ascent import frozen
+from resolute.models.base import frozen
 from resolute.randomness import generator_for
 
 Shifts = Float[Tensor, "b c h w"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -165,3 +166,23 @@ class Scorer(nn.Module, ABC):
         height, width = x.shape[-2:]
         if min(height, width) < self.smallest:
             raise ImageError(f"this metric needs {self.smallest} pixels a side; the image has {width} x {height}")
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Generator[None]:
+    """Put a model in evaluation mode with frozen parameters, and give it back as it was.
+
+    Frozen parameters halve the cost of the backward pass, and keep gradients of an attack out of a training run.
+    """
+    training = {name: module.training for name, module in model.named_modules()}
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        model.eval()
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for name, module in model.named_modules():
+            module.training = training[name]

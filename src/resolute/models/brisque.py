@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from resolute.errors import CheckpointError
+from resolute.errors import CheckpointError, first_line
 from resolute.images import sample_image
 from resolute.models.base import Scorer
 from resolute.models.naturalness import (
@@ -91,7 +91,7 @@ class BRISQUE(Scorer):
                 gamma=float(model["Parameters"].ravel()[3]),
             )
         except Exception as error:  # A damaged file can raise anything in a parser of this format.
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+            reason = first_line(error, 120)
             raise CheckpointError(f"{folder} holds no parameters of BRISQUE in the layout of piq ({reason})") from None
         photograph = sample_image("coffee")[None]
         sharp, blurred = (float(metric(x)) for x in (photograph, F.avg_pool2d(photograph, 5, stride=1)))

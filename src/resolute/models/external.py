@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.errors import CheckpointError, ConfigError
+from resolute.errors import CheckpointError, ConfigError, class_and_line, first_line
 from resolute.models.base import Scorer
 from resolute.models.weights import weights_sha256
 
@@ -115,7 +115,7 @@ def _create(pyiqa: ModuleType, name: str) -> Any:
     except OSError as error:
         raise CheckpointError(f"the weights of pyiqa:{name} are not there: {remedy(error)}") from None
     except Exception as error:  # Weights that are something else, or a dependency of another version: anything.
-        raise CheckpointError(f"pyiqa cannot build {name}: {type(error).__name__}: {first_line(error)}") from error
+        raise CheckpointError(f"pyiqa cannot build {name}: {class_and_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -152,8 +152,3 @@ def _stated_range(text: str | None) -> tuple[float, float] | None:
     except ValueError:
         return None
     return low, high
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, or its class, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from resolute.errors import CheckpointError, ConfigError
+from resolute.errors import CheckpointError, ConfigError, first_line
 from resolute.files import write_atomically, write_text
 
 HUBS = ("hf-hub:", "openmodeldb:")
@@ -91,7 +91,7 @@ def _from_hub(address: str, sha256: str) -> Path:
     except errors.EntryNotFoundError:
         raise CheckpointError(f"{repository} has no file {file}; see {endpoint}/{repository}/tree/main") from None
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
-        raise CheckpointError(f"cannot fetch {file} of {repository}: {_first_line(error)}") from None
+        raise CheckpointError(f"cannot fetch {file} of {repository}: {first_line(error)}") from None
     if sha256 and _sha256(path) != sha256:
         raise CheckpointError(f"{file} of {repository} has the sha256 {_sha256(path)}, and not the one asked for")
     return path
@@ -146,7 +146,7 @@ def _facts(name: str, file: Path) -> Mapping[str, Any]:
             f"https://openmodeldb.info/models/{name} where there is a network, and give its path"
         ) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"what OpenModelDB says about {name} cannot be read: {_first_line(error)}") from None
+        raise CheckpointError(f"what OpenModelDB says about {name} cannot be read: {first_line(error)}") from None
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
@@ -179,7 +179,7 @@ def _download(url: str, path: Path, sha256: str) -> None:
                 digest.update(block)
                 file.write(block)
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as error:
-        raise CheckpointError(f"{url}: {_first_line(error)}") from None
+        raise CheckpointError(f"{url}: {first_line(error)}") from None
     if digest.hexdigest() != sha256:
         raise CheckpointError(f"{url} sends a file of another sha256, perhaps a page to click through")
 
@@ -218,7 +218,3 @@ def _cache() -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -18,9 +18,9 @@ from typing import Any, final
 
 from torch import Tensor
 
-from resolute.errors import CheckpointError, ConfigError
+from resolute.errors import CheckpointError, ConfigError, first_line
 from resolute.models.base import Scorer
-from resolute.models.external import first_line, remedy, weights_only
+from resolute.models.external import remedy, weights_only
 from resolute.models.function import as_scorer
 
 LIBRARIES = ("piq:", "torchmetrics:")

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from resolute.errors import CheckpointError, ImageError
+from resolute.errors import CheckpointError, ImageError, first_line
 from resolute.models.base import Scorer
 from resolute.models.naturalness import (
     asymmetric_fit,
@@ -63,7 +63,7 @@ class NIQE(Scorer):
                 mean, covariance = (torch.tensor(arrays[name]) for name in ("mu_pris_param", "cov_pris_param"))
             return cls(mean.view(36), covariance.view(36, 36))
         except (OSError, ValueError, LookupError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+            reason = first_line(error, 120)
             raise CheckpointError(f"{path} holds no parameters of NIQE ({reason})") from None
 
     def arguments(self) -> dict[str, object]:

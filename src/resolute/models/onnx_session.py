@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resolute.errors import CheckpointError, ConfigError, ImageError
+from resolute.errors import CheckpointError, ConfigError, ImageError, first_line
 from resolute.models.base import Card, Restorer, Scorer, ScorerCard
 
 HINT = "pip install 'resolute[onnx]'"
@@ -48,8 +48,7 @@ class Session:
         try:
             self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class of its own for every way in which a file is broken.
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise CheckpointError(f"{file} is no ONNX file that onnxruntime can run: {lines[0][:200]}") from None
+            raise CheckpointError(f"{file} is no ONNX file that onnxruntime can run: {first_line(error)}") from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shape: list[object] = list(inputs[0].shape) if len(inputs) == 1 else []
         if len(shape) != 4 or (shape[1] not in (3, None) and isinstance(shape[1], int)) or not outputs:
@@ -79,8 +78,7 @@ class Session:
         try:
             (found,) = self._session.run([self._output], {self._input: images.numpy()})
         except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ImageError(f"the ONNX file fails on images of shape {tuple(x.shape)}: {lines[0][:200]}") from None
+            raise ImageError(f"the ONNX file fails on images of shape {tuple(x.shape)}: {first_line(error)}") from None
         return torch.from_numpy(found)
 
 
@@ -195,14 +193,19 @@ def open_session(path: Path) -> Session:
         CheckpointError: onnxruntime cannot run it.
         ConfigError: onnxruntime is missing.
     """
+    return Session(_content(path), path.name)
+
+
+def _content(path: Path) -> bytes:
     try:
-        return Session(path.read_bytes(), path.name)
+        return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read: {error.strerror or error}") from None
 
 
 def _opened(path: Path, kind: str) -> tuple[Session, str, dict[str, Any] | None]:
-    session = open_session(path)
+    content = _content(path)
+    session = Session(content, path.name)
     said = session.metadata.get(KIND, kind)
     if said != kind:
         other = "load_scorer" if said == "scorer" else "load"
@@ -211,7 +214,7 @@ def _opened(path: Path, kind: str) -> tuple[Session, str, dict[str, Any] | None]
         facts: object = json.loads(session.metadata.get(CARD, "null"))
     except ValueError:
         facts = {}
-    return session, hashlib.sha256(path.read_bytes()).hexdigest(), cast("dict[str, Any] | None", facts)
+    return session, hashlib.sha256(content).hexdigest(), cast("dict[str, Any] | None", facts)
 
 
 def _kept(card: Card, facts: dict[str, Any], path: Path) -> Card:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from resolute.errors import ResoluteError
+from resolute.errors import ResoluteError, class_and_line
 from resolute.models.base import Card, Restorer, Scorer
 from resolute.models.weights import weights_sha256
 from resolute.plugins import Plugin
@@ -25,8 +25,7 @@ def build(plugin: Plugin) -> Restorer | Scorer:
     except ResoluteError:
         raise
     except Exception as error:  # Code of somebody else can raise anything.
-        lines = str(error).strip().splitlines() or [""]
-        raise plugin.error(f"cannot be built: {type(error).__name__}: {lines[0][:200]}") from error
+        raise plugin.error(f"cannot be built: {class_and_line(error)}") from error
     if not isinstance(model, Restorer | Scorer):
         raise plugin.error(f"returns an object of type {type(model).__name__}, not a Restorer or a Scorer")
     if model.card is None:

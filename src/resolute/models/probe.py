@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, class_and_line
 from resolute.images import sample_image
 from resolute.models.base import Scorer, ScorerCard
 
@@ -75,9 +75,8 @@ def _scores(scorer: Scorer, images: Float[Tensor, "b 3 h w"], card: ScorerCard) 
     try:
         scores = scorer(images)
     except Exception as error:  # A metric of somebody else can raise anything.
-        what = (str(error).strip().splitlines() or [""])[0][:200]
         raise ConfigError(
-            f"the metric {card.name} fails on images of shape {shape}: {type(error).__name__}: {what}"
+            f"the metric {card.name} fails on images of shape {shape}: {class_and_line(error)}"
         ) from error
     if not isinstance(scores, Tensor) or scores.shape != (len(images),):
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__

@@ -22,15 +22,12 @@ from resolute.models.onnx_session import load_onnx_restorer
 from resolute.models.plugged import build
 from resolute.models.rcan import RCAN
 from resolute.models.srresnet import SRResNet
-from resolute.models.weights import built_in_weights, misfit, read_weights, weights_sha256
+from resolute.models.weights import FILES, built_in_weights, misfit, read_weights, weights_sha256
 from resolute.models.zoo import HINT, ZooModel, load_zoo
 from resolute.plugins import Plugin, find_plugin, plugins
 from resolute.resize import upscale_tensor
 
 Architecture = type[EDSR] | type[RCAN] | type[MSRN] | type[CARN] | type[SRResNet] | type[UNet] | type[DnCNN]
-
-# How the files end that can be given by a path.
-FILES = (".safetensors", ".pt", ".pth", ".onnx")
 
 # A checkpoint is detected by one of them at most.
 ARCHITECTURES: tuple[Architecture, ...] = (EDSR, RCAN, MSRN, CARN, SRResNet, UNet, DnCNN)

@@ -21,7 +21,7 @@ from resolute.models.onnx_session import load_onnx_scorer
 from resolute.models.plugged import build
 from resolute.models.probe import probe
 from resolute.models.quality import QualityNet
-from resolute.models.weights import built_in_weights, misfit, read_weights, weights_sha256
+from resolute.models.weights import FILES, built_in_weights, misfit, read_weights, weights_sha256
 from resolute.plugins import find_plugin
 
 SCORER_ARCHITECTURES: tuple[type[QualityNet] | type[MobileNetScorer], ...] = (QualityNet, MobileNetScorer)
@@ -70,7 +70,7 @@ def load_scorer(scorer: str | Path, data: Path | None = None) -> Scorer:
             )
         plugged.card = probe(plugged)
         return plugged
-    if not path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth", ".onnx"):
+    if not path.is_file() and path.suffix not in FILES:
         known = ", ".join([*built_in_scorers(), "niqe", "brisque", "pyiqa:NAME", "piq:NAME", "torchmetrics:NAME"])
         raise CheckpointError(f"no quality metric named {str(scorer)!r}; give a weights file or one of {known}")
     if path.suffix == ".onnx" and path.is_file():

@@ -17,12 +17,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from resolute.errors import CheckpointError
+from resolute.errors import CheckpointError, first_line
 from resolute.files import write_atomically
 from resolute.models.base import Card, ScorerCard
 
 State = dict[str, Tensor]
 AnyCard = TypeVar("AnyCard", Card, ScorerCard)
+
+# How the files end that can be given by a path.
+FILES = (".safetensors", ".pt", ".pth", ".onnx")
 
 # What a file says that it holds, and the class of its card. Files without a word on it hold a restorer.
 _KINDS: dict[str, type[Card] | type[ScorerCard]] = {"restorer": Card, "scorer": ScorerCard}
@@ -97,7 +100,7 @@ def _read_safetensors(path: Path) -> tuple[State, Card | ScorerCard | None]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         metadata = _metadata(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path.name} is no readable safetensors file ({_first_line(error)})") from None
+        raise CheckpointError(f"{path.name} is no readable safetensors file ({first_line(error, 120)})") from None
     kind = metadata.get("kind", "restorer")
     if "card" in metadata and kind not in _KINDS:
         raise CheckpointError(f"{path.name} holds a {kind[:40]!r}, which this version does not know; update Resolute")
@@ -129,17 +132,13 @@ def _read_checkpoint(path: Path) -> State:
             ) from None
         raise CheckpointError(f"{path.name} is damaged or no checkpoint; copy or download it again") from None
     except Exception as error:  # A damaged file can raise anything in an unpickler: struct.error, AssertionError...
-        raise CheckpointError(f"{path.name} is damaged or no checkpoint ({_first_line(error)})") from None
+        raise CheckpointError(f"{path.name} is damaged or no checkpoint ({first_line(error, 120)})") from None
     for key in _NESTINGS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(f"{path.name} holds no state_dict: expected a mapping from names to tensors")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
 def misfit(file: str, architecture: str, error: Exception) -> CheckpointError:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, cast, final
 
@@ -14,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resolute.errors import CheckpointError, ConfigError
+from resolute.errors import CheckpointError, ConfigError, class_and_line
 from resolute.images import sample_image
-from resolute.models.base import Restorer
+from resolute.models.base import Restorer, frozen
 
 HINT = "pip install 'resolute[zoo]'"
 
@@ -80,7 +79,7 @@ class ZooModel(Restorer):
             if type(module).__name__ in _IN_PLACE:
                 module.register_forward_pre_hook(_as_in_training)
                 module.register_forward_hook(_as_in_evaluation, always_call=True)
-        with torch.random.fork_rng(devices=[]), _frozen(network):
+        with torch.random.fork_rng(devices=[]), frozen(network):
             self._try()
             self.feature_layer = self._find_feature_layer()
 
@@ -150,8 +149,7 @@ class ZooModel(Restorer):
                 y = self._whole(x)
                 (gradient,) = torch.autograd.grad((y * torch.linspace(-1, 1, y.shape[-1])).sum(), x)
         except Exception as error:  # A network of somebody else can raise anything.
-            what = (str(error).strip().splitlines() or [""])[0][:200]
-            raise self._refused(f"it fails on a sample image: {type(error).__name__}: {what}") from error
+            raise self._refused(f"it fails on a sample image: {class_and_line(error)}") from error
         if together.shape != shape:
             raise self._refused(f"it turns {tuple(x.shape)} into {tuple(together.shape)}, and not into {shape}")
         if not together.isfinite().all() or not gradient.isfinite().all():
@@ -287,15 +285,3 @@ def _as_in_training(module: nn.Module, _inputs: object) -> None:
 
 def _as_in_evaluation(module: nn.Module, _inputs: object, _output: object) -> None:
     module.training = False
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Generator[None]:
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)

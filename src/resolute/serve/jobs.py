@@ -146,8 +146,8 @@ def attack_steps(
 
     def work(report: Callable[[int, int], None]) -> Trial:
         clean = Clean.of(model, subject)
-        cell = Cell("", model, attack, kind, subject)
-        record, attacked = measure(cell, clean, 0, lambda share: report(round(share * taken), taken))
+        cell = Cell("", model, attack, kind, subject, seed=0)
+        record, attacked = measure(cell, clean, lambda share: report(round(share * taken), taken))
         with torch.no_grad():
             output = model(attacked)
         truth = None if subject.truth is None else subject.truth[0]

@@ -44,6 +44,7 @@ class Cell:
     attack: Attack
     label: str
     subject: Subject
+    seed: int
 
     @property
     def title(self) -> str:
@@ -74,24 +75,20 @@ class Clean:
         return self.model is cell.model and self.subject is cell.subject
 
 
-def measure(
-    cell: Cell, clean: Clean, seed: int, progress: Callable[[float], None] | None = None
-) -> tuple[Record, Image]:
+def measure(cell: Cell, clean: Clean, progress: Callable[[float], None] | None = None) -> tuple[Record, Image]:
     """Attack one image and measure what became of it; return the record and the attacked image on the 8-bit grid.
 
     Args:
         cell: what is to be done.
         clean: of the cell's model and image.
-        seed: of the attack.
         progress: called with the share of the work that is done.
     """
-    return measure_all([cell], [clean], seed, progress=progress)[0]
+    return measure_all([cell], [clean], progress=progress)[0]
 
 
 def measure_all(
     cells: Sequence[Cell],
     cleans: Sequence[Clean],
-    seed: int,
     *,
     memory: int | None = None,
     progress: Callable[[float], None] | None = None,
@@ -107,13 +104,13 @@ def measure_all(
     model = cells[0].model
     device = next(model.parameters(), cells[0].subject.low).device
     # An attacker who knows of a defence around the model climbs through it; what is found is judged on the defence.
-    jobs = [Job(with_truth(cell.attack, cell.subject.truth), cell.subject.low.to(device)) for cell in cells]
-    found = attack_all(surrogate(model), jobs, seed=seed, memory=memory, progress=progress)
+    jobs = [Job(with_truth(cell.attack, cell.subject.truth), cell.subject.low.to(device), cell.seed) for cell in cells]
+    found = attack_all(surrogate(model), jobs, memory=memory, progress=progress)
     seconds = (time.perf_counter() - began) / len(cells)
-    return [_judged(*one, seed, seconds) for one in zip(cells, cleans, found, strict=True)]
+    return [_judged(*one, seconds) for one in zip(cells, cleans, found, strict=True)]
 
 
-def _judged(cell: Cell, clean: Clean, found: Adversarial, seed: int, seconds: float) -> tuple[Record, Image]:
+def _judged(cell: Cell, clean: Clean, found: Adversarial, seconds: float) -> tuple[Record, Image]:
     subject, model = cell.subject, cell.model
     # Scored as a reader of the saved file would see it.
     saved = from_uint8(to_uint8(found.images[0])).unsqueeze(0)
@@ -132,7 +129,7 @@ def _judged(cell: Cell, clean: Clean, found: Adversarial, seed: int, seconds: fl
         pixels=image_sha256(subject.low[0]),
         width=subject.low.shape[-1],
         height=subject.low.shape[-2],
-        seed=seed,
+        seed=cell.seed,
         clean_psnr_y=clean.psnr_y,
         clean_ssim_y=clean.ssim_y,
         attacked_psnr_y=attacked_psnr_y,

@@ -17,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.attacks import APGD, FGSM, Attack, GradientAttack, OutputShift, RandomNoise, Square
-from resolute.attacks.ascent import Adversarial, frozen
+from resolute.attacks.ascent import Adversarial
 from resolute.defences import surrogate, undefended
 from resolute.defences.resizing import redrawn
 from resolute.errors import ConfigError
 from resolute.files import write_text
-from resolute.models.base import Restorer
+from resolute.models.base import Restorer, frozen
 from resolute.provenance import provenance
 from resolute.randomness import generator_for, stream_seed
 from resolute.studies.flags import RULES, Evidence, Flag, sr_psnr

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from resolute.errors import ConfigError, ResoluteError
+from resolute.errors import ConfigError, ResoluteError, first_line
 from resolute.studies.plan import Plan, Unit
 from resolute.studies.running import PATIENCE, Machine, Shelf, Tally, give_up
 from resolute.studies.work import Bench, Found
@@ -135,7 +135,7 @@ def _connected(ray: Any, machine: Machine) -> Generator[None]:
         _knock(machine.ray)
         ray.init(**options)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(f"no Ray cluster at {machine.ray!r} ({reason}); try --ray local") from None
     try:
         yield

@@ -13,12 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ascent import frozen
 from resolute.attacks.gradient import PGD
 from resolute.attacks.objective import Bound, Images, ScoreGain
 from resolute.certify.median import DenoisedScorer, ExpectedScore
 from resolute.errors import ConfigError
-from resolute.models.base import Scorer
+from resolute.models.base import Scorer, frozen
 from resolute.randomness import generator_for
 
 Progress = Callable[[int, int], None]

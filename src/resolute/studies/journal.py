@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, final
 
 from resolute.errors import OutputError
-from resolute.studies.store import append_line, files_of
+from resolute.studies.store import append_line, files_of, parsed
 
 if sys.platform != "win32" or TYPE_CHECKING:
     import fcntl
@@ -159,13 +158,9 @@ class Seen:
             whole = new.rpartition(b"\n")[0]
             self._read[path] = begin + len(whole)
             for line in whole.splitlines():
-                try:
-                    content: object = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(content, dict) and "key" in content:
-                    found = cast("dict[str, Any]", content)
-                    self.lines[str(found["key"])] = found
+                content = parsed(line)
+                if content is not None and "key" in content:
+                    self.lines[str(content["key"])] = content
         return self.lines
 
 

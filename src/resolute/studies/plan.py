@@ -20,7 +20,7 @@ _TILES = (0, 128, 64, 32, 16)
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Unit:
-    """What one worker does at a time: some cells of one model, attack, seed and image size, or one CLEVER index.
+    """What one worker does at a time: some cells of one model, attack and image size, or one CLEVER index.
 
     It holds places in the plan and no model, so that it costs nothing to send.
 
@@ -68,7 +68,6 @@ class Plan:
         models: as loaded.
         attacks: labels and attacks, one a budget.
         cells: units of attack, image by image.
-        seeds: of each cell.
         probes: units of CLEVER; none where the index is not asked for.
         measures: what a record is to hold.
     """
@@ -76,7 +75,6 @@ class Plan:
     models: list[Restorer]
     attacks: list[tuple[str, Attack]]
     cells: list[Cell]
-    seeds: list[int]
     probes: list[Probe]
     measures: tuple[str, ...]
 
@@ -91,7 +89,7 @@ class Plan:
         for place, cell in enumerate(self.cells):
             if cell.key in done:
                 continue
-            alike = (id(cell.model), cell.label, self.seeds[place], cell.subject.low.shape)
+            alike = (id(cell.model), cell.label, cell.subject.low.shape)
             parts = groups.setdefault(alike, [])
             if not parts or len(parts[-1]) >= batch:
                 parts.append([])

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from resolute.measure.clever import clever, clever_power
 from resolute.models.base import Restorer
 from resolute.studies.cell import Subject
-from resolute.studies.store import cell_key, files_of, in_order, read_lines
+from resolute.studies.store import cell_key, read_rows
 
 
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
@@ -143,17 +143,7 @@ class Probe:
 
 def read_indices(folder: Path) -> list[Index]:
     """Return all whole indices of a study's folder, each key once; none where none were taken."""
-    found: dict[str, Index] = {}
-    for file in files_of(folder, "clever"):
-        for line in read_lines(file):
-            try:
-                index = Index(**line)
-            except TypeError:
-                continue
-            known = found.get(index.key)
-            if known is None or _rank(index) > _rank(known):
-                found[index.key] = index
-    return in_order(folder, found)
+    return read_rows(folder, "clever", Index, _rank)
 
 
 def _rank(index: Index) -> tuple[float, float]:

@@ -6,9 +6,9 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from resolute.errors import OutputError
 from resolute.files import write_text
@@ -19,7 +19,18 @@ PROTOCOL = 1
 # What a record can hold besides the PSNRs, which are always there.
 FIGURES = "psnr ssim features"
 
-T = TypeVar("T")
+
+@runtime_checkable
+class Keyed(Protocol):
+    """A line of a study's files."""
+
+    @property
+    def key(self) -> str:
+        """Hash of all that determines it."""
+        ...
+
+
+Row = TypeVar("Row", bound=Keyed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +135,6 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.path = folder / "records.jsonl"
 
     def image_path(self, key: str) -> Path:
         """Return where the attacked image of a cell lies."""
@@ -136,25 +146,7 @@ class Store:
         A line torn by a killed run is left out, and is computed again by the next. Of several records of one key, as
         two runs at once may leave where the file system has no locks, the same one is chosen whatever their order.
         """
-        records: dict[str, Record] = {}
-        for file in files_of(self.folder, "records"):
-            for line in read_lines(file):
-                try:
-                    record = Record(**line)
-                except TypeError:
-                    continue
-                known = records.get(record.key)
-                if known is None or _rank(record) > _rank(known):
-                    records[record.key] = record
-        return in_order(self.folder, records)
-
-    def append(self, record: Record) -> None:
-        """Write a record so that a killed process loses at most this one.
-
-        Raises:
-            OutputError: the record cannot be written.
-        """
-        append_line(self.path, dataclasses.asdict(record))
+        return read_rows(self.folder, "records", Record, _rank)
 
     def write_order(self, keys: Sequence[str]) -> None:
         """Say in which order the cells were planned, so that tables look the same whoever finished first.
@@ -165,8 +157,25 @@ class Store:
         write_text(self.folder / "order.json", json.dumps(keys) + "\n")
 
 
-def in_order(folder: Path, found: Mapping[str, T]) -> list[T]:
-    """Return what was found for each key in the order of the folder's last plan, and then as found."""
+def read_rows(folder: Path, stem: str, kind: Callable[..., Row], rank: Callable[[Row], Any]) -> list[Row]:
+    """Return what all processes have written under one name, each key once, in the order of the last plan.
+
+    Args:
+        folder: of the study.
+        stem: of the files' names.
+        kind: what a line holds; lines that are no such thing are left out.
+        rank: of several rows of one key the one of the highest rank is taken.
+    """
+    found: dict[str, Row] = {}
+    for file in files_of(folder, stem):
+        for line in read_lines(file):
+            try:
+                row = kind(**line)
+            except TypeError:
+                continue
+            known = found.get(row.key)
+            if known is None or rank(row) > rank(known):
+                found[row.key] = row
     try:
         keys: object = json.loads((folder / "order.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # a folder of an earlier version, whose one file is in order
@@ -195,7 +204,7 @@ def torn_lines(folder: Path) -> int:
         bool(line.strip())
         for file in files_of(folder, "records")
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
-        if _parsed(line) is None
+        if parsed(line) is None
     )
 
 
@@ -204,10 +213,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [content for line in lines if (content := _parsed(line)) is not None]
+    return [content for line in lines if (content := parsed(line)) is not None]
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def parsed(line: str | bytes) -> dict[str, Any] | None:
+    """Return what a line of JSON holds; None where it is torn."""
     try:
         content: object = json.loads(line)
     except ValueError:

@@ -161,7 +161,6 @@ class Study:
         ]
         each = tuple(dict.fromkeys(self.seeds or (self.seed,)))
         cells: list[Cell] = []
-        seeds: list[int] = []
         probes: list[Probe] = []
         for subject in self.subjects():
             pixels = image_sha256(subject.low[0])
@@ -172,14 +171,10 @@ class Study:
                 for label, attack in attacks:
                     for seed in each:
                         key = cell_key(model.card.name, weights, label, repr(attack), pixels, truth, seed)
-                        cells.append(Cell(key, model, attack, label, subject))
-                        seeds.append(seed)
+                        cells.append(Cell(key, model, attack, label, subject, seed))
                 if self.steepness is not None:
-                    probes += [
-                        Probe(model, subject, pixels, self.steepness, s)
-                        for s in dict.fromkeys(self.seeds or (self.seed,))
-                    ]
-        return Plan(models, attacks, cells, seeds, probes, tuple(name for name in self.measures if name != "clever"))
+                    probes += [Probe(model, subject, pixels, self.steepness, seed) for seed in each]
+        return Plan(models, attacks, cells, probes, tuple(name for name in self.measures if name != "clever"))
 
     @property
     def steepness(self) -> CleverTable | None:

@@ -125,7 +125,7 @@ class Bench:
         cells = [self._placed(self.plan.cells[place], unit.tile) for place in unit.cells]
         # Those of the last unit are often those of this one; older ones would fill the memory.
         self._cleans = cleans = [self._clean(cell) for cell in cells]
-        measured = measure_all(cells, cleans, self.plan.seeds[unit.cells[0]], progress=progress)
+        measured = measure_all(cells, cleans, progress=progress)
         return Found(
             records=[trimmed(record, self.plan.measures) for record, _ in measured],
             images=[image.cpu() for _, image in measured],

@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resolute.attacks.ascent import frozen
 from resolute.certify.median import DenoisedScorer, ExpectedScore
 from resolute.defences.dms_iqa import scaled, score_range
 from resolute.errors import ConfigError
-from resolute.models.base import Restorer, Scorer
+from resolute.models.base import Restorer, Scorer, frozen
 from resolute.models.registry import load
 from resolute.randomness import generator_for
 from resolute.training.denoise_recipe import RewardTable
