@@ -13,8 +13,8 @@ help: ## show this list
 demo: $(VENV)/.installed ## attack models, certify and game scores on sample images; reports in runs/demo and runs/demo/quality
 	$(BIN)/resolute demo --out $(OUT)
 
-test: $(VENV)/.installed-dev browser ## run the full test suite, with doctests and coverage
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-dev browser ## run the full test suite on all cores, with doctests and coverage
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 docs: $(VENV)/.installed-dev ## build the site into runs/site; a warning is an error
 	$(BIN)/python docs/site/build.py

@@ -10,7 +10,7 @@ from small import Recorded, images, network
 from torch import nn
 
 from resolute.attacks.apgd import APGD
-from resolute.attacks.ascent import Ascent, GradientAttack, frozen
+from resolute.attacks.ascent import Ascent, GradientAttack, arithmetic
 from resolute.attacks.ball import L2, Linf, Rectangle
 from resolute.attacks.feature import FDA
 from resolute.attacks.gradient import FGSM, IFGSM, PGD
@@ -22,8 +22,10 @@ from resolute.attacks.registry import ATTACKS, OBJECTIVES, AttackTable
 from resolute.attacks.square import Square
 from resolute.attacks.transfer import Source, Transfer, WarmStart, WorstOf
 from resolute.errors import ConfigError
+from resolute.images import sample_image
 from resolute.measure.fidelity import psnr_rgb
-from resolute.models import Bicubic
+from resolute.models import Bicubic, load
+from resolute.models.base import frozen
 
 EPSILON = 8 / 255
 SHORT = [
@@ -493,6 +495,42 @@ def test_the_search_in_bfloat16_is_judged_in_float32():
     assert not torch.equal(found.unrounded, exact.unrounded), "bfloat16 was not used"
     assert (found.objective > 0.8 * exact.objective).all()
     assert (Linf(1.0).norm(found.images - x) <= EPSILON + 1e-6).all()
+
+
+def test_what_sees_the_image_stays_float32_and_the_rest_does_not():
+    model, x = network(), images()
+    seen = {"head": set(), "body": set()}
+    model.head.register_forward_hook(lambda *call: seen["head"].add(call[2].dtype))
+    model.body[0].body[0].register_forward_hook(lambda *call: seen["body"].add(call[2].dtype))
+    hooks = sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
+    PGD(epsilon=EPSILON, steps=2, precision="bfloat16")(model, x)
+    assert seen == {"head": {torch.float32}, "body": {torch.float32, torch.bfloat16}}
+    assert sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules()) == hooks
+
+
+def test_float32_inside_a_search_of_bfloat16_stays_float32():
+    model, x = network(), images()
+    with arithmetic(model, "bfloat16", x.device):
+        assert model(x).dtype == torch.float32, "the mean is added outside"
+        assert model.body[0].body[0](model.head(x)).dtype == torch.bfloat16
+        with torch.autocast("cpu", enabled=False):
+            assert model.body[0].body[0](model.head(x)).dtype == torch.float32
+        with pytest.raises(RuntimeError, match="channels"):
+            model.head(x.repeat(1, 2, 1, 1))
+        assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [IFGSM, FDA])
+def test_short_steps_are_as_strong_in_bfloat16(kind):
+    model, x = load("edsr-xs"), sample_image("astronaut")[None, :, 100:148, 150:198]
+
+    def damage(precision):
+        found = [kind(epsilon=1 / 255, precision=precision)(model, x, seed=seed).unrounded for seed in range(2)]
+        with torch.no_grad():
+            return sum(float(psnr_rgb(model(x), model(one))) for one in found) / 2
+
+    assert damage("bfloat16") <= damage("float32") + 0.1
 
 
 # Attacks by name.

@@ -208,7 +208,7 @@ def certify_images(plan: Certification, images: Sequence[Path], out: Path, devic
             name = f"{row['image']}: " if len(rows) > 1 else ""
             console.print(escape(name + words(row, attack)), highlight=False)
     page = write_certificates(out, rows)
-    console.print(f"report: [bold]{escape(str(page))}[/bold]")
+    console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
     return page
 
 
@@ -229,7 +229,7 @@ def compare_defences(plan: CertifiedIqa, out: Path, device: str) -> Path:
     for sentence in results.sentences():
         console.print(escape(sentence), highlight=False)
     page = iqa_page([out], out / "report.html")
-    console.print(f"report: [bold]{escape(str(page))}[/bold]")
+    console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
     return page
 
 
@@ -242,5 +242,5 @@ def compare_restorers(plan: MetricAsLoss, out: Path, device: str) -> Path:
     for found in finding.verdicts:
         console.print(escape(found.sentence), highlight=False)
     page = restorers_page([out], out / "report.html")
-    console.print(f"report: [bold]{escape(str(page))}[/bold]")
+    console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
     return page

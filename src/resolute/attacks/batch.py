@@ -21,7 +21,6 @@ from resolute.attacks.ascent import (
     arithmetic,
     ascend,
     at_work,
-    bind,
     check_images,
     start_of,
 )
@@ -246,19 +245,19 @@ def _together(
         restarts=1,
     )
     best = Best(clean)
-    bound = bind(plan.objective, model, clean)
     share = sum(1 / (run.plan.steps * run.plan.restarts) for run in batch)
 
     def step(_: int) -> None:
         report(share)
 
-    with arithmetic(precision, clean.device):
+    with arithmetic(model, precision, clean.device):
+        bound = plan.objective.bind(model, clean)
         ascend(plan, clean, bound, torch.cat([run.start for run in batch]), best, step)
     return best.images, best.values
 
 
 def _judged(model: nn.Module, plan: Ascent, clean: Image, best: Image) -> Adversarial:
-    bound = bind(plan.objective, model, clean)
+    bound = plan.objective.bind(model, clean)
     with torch.no_grad():
         rounded = plan.ball.round(best, clean)
         return Adversarial(rounded, best, bound(rounded), bound(best), plan.steps * plan.restarts)
@@ -295,9 +294,9 @@ def footprint(model: nn.Module, plan: Ascent, clean: Images, precision: Precisio
             kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with at_work(model, clean.device):
-        bound = bind(plan.objective, model, clean)
-        with arithmetic(precision, clean.device), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with at_work(model, clean.device), arithmetic(model, precision, clean.device):
+        bound = plan.objective.bind(model, clean)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             bound(clean.clone().requires_grad_())
     return max(1, _WAYS * sum(kept.values()))
 

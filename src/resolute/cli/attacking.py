@@ -37,7 +37,9 @@ def demo(
         pages = [run_study(study, planned_cells(study, precision), Place(out), machine)]
         quality = out / "quality"
         pages.append(certify_images(certification(seed), [write_photographs(quality / "photos")], quality, device))
-        console.print(f"both reports: {' '.join(f'[bold]{escape(str(page))}[/bold]' for page in pages)}")
+        console.print(
+            f"both reports: {' '.join(f'[bold]{escape(str(page))}[/bold]' for page in pages)}", soft_wrap=True
+        )
 
 
 @app.command(epilog="Example:  [bold]resolute attack edsr-s photo.png --attack ifgsm --epsilon 4/255[/bold]")
@@ -85,6 +87,6 @@ def attack(
         records, failures = run_cells(study, planned_cells(study, precision), Place(out), machine)
         written = write_outputs(study, records, out)
         console.print(results_table(records))
-        console.print(f"{len(written)} images and figures.json are in [bold]{escape(str(out))}[/bold]")
+        console.print(f"{len(written)} images and figures.json are in [bold]{escape(str(out))}[/bold]", soft_wrap=True)
         if failures:
             raise typer.Exit(FAILED)

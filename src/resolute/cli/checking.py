@@ -73,7 +73,7 @@ def check(
             console.print(f"what they mean, and what to do: docs/flags.md#{raised[0]} and so on", highlight=False)
         else:
             console.print("no flag raised; what each would mean: docs/flags.md", highlight=False)
-        console.print(f"check.json and check.md are in [bold]{escape(str(page.parent))}[/bold]")
+        console.print(f"check.json and check.md are in [bold]{escape(str(page.parent))}[/bold]", soft_wrap=True)
 
 
 def flags_table(flags: list[Flag]) -> Table:

@@ -34,5 +34,6 @@ def export_model(
         made = export(load_scorer(model) if metric else load_defended(model), out)
         console.print(
             f"[bold]{escape(str(made.path))}[/bold] ({made.form}) differs from the model by {made.difference:.1g} at "
-            f"most, {made.relative:.1g} of its largest output; {TOLERANCE:g} is allowed"
+            f"most, {made.relative:.1g} of its largest output; {TOLERANCE:g} is allowed",
+            soft_wrap=True,
         )

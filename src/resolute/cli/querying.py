@@ -59,7 +59,7 @@ def query(
             folders = [places.enter_context(at_place(run, ".jsonl")).folder for run in runs or ["runs"]]
             answer = ask(sql, find_runs(folders), out if form is Format.parquet else None)
         if form is Format.parquet:
-            console.print(f"{len(answer.rows)} rows in [bold]{escape(str(out))}[/bold]")
+            console.print(f"{len(answer.rows)} rows in [bold]{escape(str(out))}[/bold]", soft_wrap=True)
             return
         text = {Format.csv: answer.csv, Format.json: answer.json}.get(form)
         if text is None and out is None:

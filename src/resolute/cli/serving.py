@@ -38,7 +38,9 @@ def serve(
         page = Page(model_names(models or ()), runtime.resolve_device(device))
         address = page.start(port)
         try:
-            console.print(f"serving [bold]{escape(address)}[/bold] on this machine alone; Ctrl-C stops it")
+            console.print(
+                f"serving [bold]{escape(address)}[/bold] on this machine alone; Ctrl-C stops it", soft_wrap=True
+            )
             if browser:
                 webbrowser.open(address)
             with contextlib.suppress(KeyboardInterrupt):

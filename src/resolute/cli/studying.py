@@ -146,7 +146,7 @@ def run_study(study: Study, plan: Plan, place: Place, machine: Machine) -> Path:
     show_results(study, records, place.folder)
     page = write_report([place.folder], place.folder / "report.html")
     place.push_all()
-    console.print(f"report: [bold]{escape(place.name_of(page))}[/bold]")
+    console.print(f"report: [bold]{escape(place.name_of(page))}[/bold]", soft_wrap=True)
     if failures:
         raise typer.Exit(FAILED)
     return page

@@ -68,4 +68,4 @@ def report(
         else:
             assert folders is not None
             page = write_any(folders, out or folders[0] / "report.html", megabytes)
-        console.print(f"report: [bold]{escape(str(page))}[/bold]")
+        console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
