@@ -497,27 +497,28 @@ def test_the_search_in_bfloat16_is_judged_in_float32():
     assert (Linf(1.0).norm(found.images - x) <= EPSILON + 1e-6).all()
 
 
-def test_what_sees_the_image_stays_float32_and_the_rest_does_not():
-    model, x = network(), images()
-    seen = {"head": set(), "body": set()}
-    model.head.register_forward_hook(lambda *call: seen["head"].add(call[2].dtype))
-    model.body[0].body[0].register_forward_hook(lambda *call: seen["body"].add(call[2].dtype))
-    hooks = sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
-    PGD(epsilon=EPSILON, steps=2, precision="bfloat16")(model, x)
-    assert seen == {"head": {torch.float32}, "body": {torch.float32, torch.bfloat16}}
-    assert sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules()) == hooks
+def test_what_sees_the_image_sees_it_in_float32():
+    model, x = network(), images() - 1e-4
+    exact = model.head(x)
+    inside = []
+    model.body[0].body[0].register_forward_hook(lambda *call: inside.append(call[2].dtype))
+    with arithmetic(model, "bfloat16", x.device):
+        assert torch.equal(model.head(x), exact.bfloat16()), "rounded when it is no image any more"
+        assert model(x).dtype == torch.float32, "the mean is added in float32"
+    assert inside == [torch.bfloat16]
 
 
-def test_float32_inside_a_search_of_bfloat16_stays_float32():
+def test_a_search_of_bfloat16_leaves_a_model_and_its_surroundings_as_they_were():
     model, x = network(), images()
     with arithmetic(model, "bfloat16", x.device):
-        assert model(x).dtype == torch.float32, "the mean is added outside"
-        assert model.body[0].body[0](model.head(x)).dtype == torch.bfloat16
         with torch.autocast("cpu", enabled=False):
-            assert model.body[0].body[0](model.head(x)).dtype == torch.float32
+            assert model.head(x).dtype == torch.float32
         with pytest.raises(RuntimeError, match="channels"):
             model.head(x.repeat(1, 2, 1, 1))
         assert torch.is_autocast_enabled("cpu")
+    assert not torch.is_autocast_enabled("cpu")
+    assert model.head(x).dtype == torch.float32
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 import pytest
 import torch
 from layouts import Layout, conv_of, upsampled
+from torch.nn import functional as F
 
 from resolute.models import EDSR, Bicubic, load
-from resolute.models.blocks import DIV2K_MEAN
+from resolute.models.blocks import DIV2K_MEAN, MeanShift
 from resolute.models.edsr import ResidualBlock
 
 
@@ -186,6 +187,19 @@ def test_mean_shifts_are_frozen_and_yet_loaded():
     state = model.state_dict()
     state["sub_mean.bias"] = state["sub_mean.bias"] + 3
     assert torch.equal(EDSR.from_state_dict(state).sub_mean.bias, state["sub_mean.bias"])
+
+
+def test_mean_shifts_are_the_convolutions_that_their_weights_say():
+    shift, x = MeanShift(-1), 255 * images(2, 3, 5, 4)
+    assert torch.equal(shift(x), F.conv2d(x, shift.weight, shift.bias))
+    mixing = {"weight": torch.randn(3, 3, 1, 1), "bias": torch.randn(3)}
+    shift.load_state_dict(mixing)
+    assert torch.equal(shift(x), F.conv2d(x, **mixing))
+    shift.load_state_dict(MeanShift(+1).state_dict())
+    assert torch.equal(shift(x), x + shift.bias.view(3, 1, 1))
+    shift.weight.requires_grad_()
+    shift(x).sum().backward()
+    assert shift.weight.grad.abs().min() > 0
 
 
 @pytest.mark.parametrize("scale", [1, 5, 8])

@@ -319,8 +319,8 @@ def check_images(x: Tensor) -> None:
 def arithmetic(model: nn.Module, precision: Precision, device: torch.device) -> Generator[None]:
     """Set up the arithmetic of a search in bfloat16; float32 needs nothing.
 
-    Convolutions of images, which are those of three channels, stay float32: of levels between 128 and 255 bfloat16
-    tells only whole ones apart, and a step is a fraction of one.
+    Convolutions that take an image, which are those of three channels, stay float32: of levels between 128 and 255
+    bfloat16 tells only whole ones apart, and a step is a fraction of one.
     """
     if precision == "float32":
         yield
@@ -332,8 +332,11 @@ def arithmetic(model: nn.Module, precision: Precision, device: torch.device) -> 
         torch.set_autocast_enabled(device.type, False)
         return tuple(x.float() for x in inputs)
 
-    def enter(*_: object) -> None:
-        torch.set_autocast_enabled(device.type, before.pop())
+    def enter(module: nn.Module, _inputs: object, output: Tensor | None) -> Tensor | None:
+        reduced = before.pop()
+        torch.set_autocast_enabled(device.type, reduced)
+        # What becomes of the image may be rounded, not the image itself, shifted or weighted.
+        return output.bfloat16() if reduced and output is not None and module.out_channels != 3 else output
 
     with contextlib.ExitStack() as hooks, torch.autocast(device.type, torch.bfloat16):
         for module in model.modules():

@@ -35,6 +35,20 @@ class MeanShift(nn.Conv2d):
             assert self.bias is not None
             self.bias.copy_(sign * peak * torch.tensor(mean))
         self.requires_grad_(False)
+        self.mixes = False
+        self.register_load_state_dict_post_hook(_look)
+
+    def forward(self, input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        # The same to the bit, and quicker: libraries have no fast convolution from three channels to three.
+        if self.bias is None or self.mixes or self.weight.requires_grad:
+            return super().forward(input)
+        return input + self.bias.view(3, 1, 1)
+
+
+def _look(shift: nn.Module, _keys: object) -> None:
+    """Take note of whether loaded weights mix the channels."""
+    assert isinstance(shift, MeanShift)
+    shift.mixes = not torch.equal(shift.weight, torch.eye(3).view(3, 3, 1, 1).to(shift.weight))
 
 
 @final
