@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from subjects import low_resolution
 
-from resolute import IFGSM, PGD, Attack, Restorer, load, psnr_rgb
+from resolute import FDA, IFGSM, PGD, Attack, Restorer, load, psnr_rgb
 from resolute.provenance import provenance
 from resolute.runtime import tune_allocator
 
@@ -35,7 +35,7 @@ def main() -> None:
     print(f"{'':30} {'float32':>9} {'bfloat16':>9} {'weaker by':>10}")
     for name in arguments.models:
         model = load(name, scale=4)
-        for kind in (IFGSM, PGD):
+        for kind in (IFGSM, FDA, PGD):
             for level in arguments.budgets:
                 exact, fast = (
                     damage(model, kind(epsilon=level / 255, steps=arguments.steps, precision=precision), x)

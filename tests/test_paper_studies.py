@@ -154,7 +154,7 @@ def test_numbers_are_compared_by_their_order_and_need_all_names():
     claim = Claim(says="", where="", quantity="clean_psnr_y", values={"a": 27.5, "b": 26.4})
     records = [dataclasses.replace(r, clean_psnr_y=29.0 if r.model == "a" else 28.0) for r in HIGH + LOW]
     [found] = check([claim], records)
-    assert (found.verdict, len(found.settings)) == ("agrees", 1)
+    assert (found.verdict, len(found.settings)) == ("agrees in sign; 91 % of the published change", 1)
     assert check([dataclasses.replace(claim, values={"a": 26.4, "b": 27.5})], records)[0].verdict == "disagrees"
 
 

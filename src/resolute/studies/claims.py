@@ -122,14 +122,25 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """In words: in how many settings our figures agree."""
+        """In words: in how many settings our figures agree, and how much of a published change there is."""
         count = Counter(setting.verdict for setting in self.settings)
         if not count:
             return "not measured"
         if len(count) == 1:
+            share = self._share() if count["agrees"] else None
+            if share is not None:
+                return f"agrees in sign; {share * 100:.0f} % of the published change"
             return next(iter(count))
         parts = [f"{verdict} in {count[verdict]}" for verdict in ("agrees", "disagrees", "undecided") if count[verdict]]
         return f"{', '.join(parts)} of {len(self.settings)} settings"
+
+    def _share(self) -> float | None:
+        """Return the change here over the published one; None unless two numbers were published of one setting."""
+        if len(self.claim.values) != 2 or len(self.settings) > 1 or self.claim.order or self.claim.relation != "above":
+            return None
+        (upper,), (lower,) = self.claim.tiers
+        here = self.settings[0].here
+        return (here[upper] - here[lower]) / (self.claim.values[upper] - self.claim.values[lower])
 
 
 def check(claims: Sequence[Claim], records: Sequence[Record], indices: Sequence[Index] = ()) -> list[Finding]:
