@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from resolute.models.base import Card
 from resolute.models.denoisers import UNet
 from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
+from resolute.report.cells import Side, read_side
+from resolute.report.comparison import compare_sides
 from resolute.report.metric_as_loss import Finding, restorers_markdown, restorers_page
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.metric_as_loss_summary import Change, Measure, changes, judge, verdicts
@@ -317,3 +320,20 @@ def test_kinds_are_told_apart(runs, done, tmp_path):
     assert "leave out --budget" in fails(5, "study", "metric-as-loss", "--budget", "4/255")
     (tmp_path / "study.json").write_text("{}")
     assert "several kinds" in fails(5, "report", runs / "done", tmp_path)
+
+
+def test_two_runs_are_compared_by_their_first_measure(done, runs, tmp_path):
+    worse = shutil.copytree(runs / "done", tmp_path / "worse")
+    rows = read_lines(worse / "records.jsonl")
+    for row in rows:
+        if row["restorer"] == "plain":
+            row["values"]["PSNR"] -= 1
+            row["weights"] = "f" * 64
+    (worse / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = compare_sides(read_side(runs / "done"), read_side(worse))
+    assert found.deltas[0].setting == ("plain",)
+    assert found.deltas[0].values["PSNR"].mean == pytest.approx(-1)
+    assert [delta.verdict for delta in found.deltas] == ["worse"] + ["equal"] * (len(found.deltas) - 1)
+    assert [change.what for change in found.changes] == ["weights of plain"]
+    with pytest.raises(ConfigError, match="metric-as-loss"):
+        compare_sides(read_side(runs / "done"), Side("other", "certified-iqa", (), [], [], {}, {}, {}))

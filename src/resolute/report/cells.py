@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from resolute.models.weights import FILES
 from resolute.report.metric_as_loss import Finding
 from resolute.report.source import read_folders, without_budget
 from resolute.report.text import title
@@ -106,7 +107,7 @@ def _super_resolution(folder: Path) -> Side:
 def _certified_iqa(folder: Path) -> Side:
     results = Results.read(folder, resamples=1)
     cells = [
-        Cell((row["contender"], row["metric"]), row["image"], str(row.get("image_sha256", "")), _certificate(row))
+        Cell((row["contender"], _metric(row["metric"])), row["image"], str(row.get("image_sha256", "")), _certificate(row))
         for row in results.scores
     ]
     quantities = [
@@ -120,6 +121,12 @@ def _certified_iqa(folder: Path) -> Side:
         folder.resolve().name, "certified-iqa", ("defence", "metric"), quantities, cells,
         {name: sha256 for name, sha256 in weights.items() if sha256}, {}, _facts(folder),
     )  # fmt: skip
+
+
+def _metric(name: str) -> str:
+    """Return what a metric is called: of a file its name alone, wherever it lay."""
+    path = Path(name)
+    return path.stem if path.suffix in FILES else name
 
 
 def _certificate(row: Mapping[str, Any]) -> dict[str, float | None]:
