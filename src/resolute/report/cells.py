@@ -107,7 +107,7 @@ def _super_resolution(folder: Path) -> Side:
 def _certified_iqa(folder: Path) -> Side:
     results = Results.read(folder, resamples=1)
     cells = [
-        Cell((row["contender"], _metric(row["metric"])), row["image"], str(row.get("image_sha256", "")), _certificate(row))
+        Cell((row["contender"], _metric(row["metric"])), row["image"], row.get("image_sha256", ""), _certificate(row))
         for row in results.scores
     ]
     quantities = [
