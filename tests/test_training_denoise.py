@@ -1,16 +1,12 @@
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small import train_killed_once
 from typer.testing import CliRunner
 
 from resolute import ConfigError, DenoiseRecipe, TrainingError, load, load_scorer, read_recipe, train
@@ -142,17 +138,7 @@ def test_a_killed_process_resumes_to_the_same_weights(photos, unbroken, tmp_path
     assert read_recipe(recipe) == TINY
     write_judge(tmp_path)
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "resolute", "train", str(recipe), "--data", str(photos), "--out", str(out)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    deadline = time.monotonic() + 60
-    while not (out / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run([*command, "--device", "cpu"], check=True, capture_output=True, env=environment)
+    train_killed_once(recipe, photos, out)
     assert same(weights(out), weights(unbroken))
 
 

@@ -1,16 +1,12 @@
 import csv
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small import train_killed_once
 from typer.testing import CliRunner
 
 from resolute import ConfigError, ImageError, Recipe, ScoreRecipe, TrainingError, load_scorer, read_recipe, train
@@ -148,17 +144,7 @@ def test_a_killed_process_resumes_to_the_same_weights(rated, unbroken, tmp_path)
     recipe.write_text(TOML)
     assert read_recipe(recipe) == TINY
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "resolute", "train", str(recipe), "--data", str(rated), "--out", str(out)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    deadline = time.monotonic() + 60
-    while not (out / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run([*command, "--device", "cpu"], check=True, capture_output=True, env=environment)
+    train_killed_once(recipe, rated, out)
     assert same(weights(out), weights(unbroken))
 
 

@@ -7,15 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from resolute.errors import ConfigError
 from resolute.images import find_images, read_image, to_uint8
-from resolute.randomness import stream_seed
-from resolute.training.rated import TABLE, random_crop, read_ratings, shuffled, to_images
+from resolute.training.rated import TABLE, crops_and_scores, read_ratings
 
 # A validation takes longer than a thousand steps if it denoises large images whole.
 _VALIDATED = 384
@@ -74,17 +72,7 @@ class Photos:
         self, seed: int, step: int, size: int, rank: int = 0, ranks: int = 1
     ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, " b"]]:
         """Return this rank's share of the batch of ``step``: crops, half of them mirrored, and scores or NaN."""
-        rng = np.random.default_rng(stream_seed(seed, "photos", step))
-        places = rng.random((size, 2))
-        mirrored = rng.random(size) < 0.5
-        crops: list[NDArray[np.uint8]] = []
-        scores: list[float] = []
-        for index in range(rank, size, ranks):
-            image, mos = self.training[shuffled(seed, step * size + index, len(self.training))]
-            part = random_crop(image, self.crop, places[index])
-            crops.append(part[:, ::-1] if mirrored[index] else part)
-            scores.append(mos)
-        return to_images(crops), torch.tensor(scores)
+        return crops_and_scores(self.training, self.crop, "photos", seed, step, size, rank, ranks)
 
 
 def _middle(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

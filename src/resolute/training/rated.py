@@ -99,17 +99,7 @@ class RatedImages:
 
         Every image comes once before any comes again.
         """
-        rng = np.random.default_rng(stream_seed(seed, "rated", step))
-        places = rng.random((size, 2))
-        mirrored = rng.random(size) < 0.5
-        crops: list[NDArray[np.uint8]] = []
-        scores: list[float] = []
-        for index in range(rank, size, ranks):
-            image, mos = self.training[shuffled(seed, step * size + index, len(self.training))]
-            part = random_crop(image, self.crop, places[index])
-            crops.append(part[:, ::-1] if mirrored[index] else part)
-            scores.append(mos)
-        return to_images(crops), torch.tensor(scores)
+        return crops_and_scores(self.training, self.crop, "rated", seed, step, size, rank, ranks)
 
     def _check_size(self, image: NDArray[np.uint8], path: Path) -> None:
         size = image.shape[:2]
@@ -117,6 +107,30 @@ class RatedImages:
             raise ConfigError(f"{path} is smaller than a crop of {self.crop}; set a smaller data.crop in the recipe")
         if self.crop == 0 and self.training and size != self.training[0][0].shape[:2]:
             raise ConfigError(f"{path} is of another size than the first image; set data.crop in the recipe")
+
+
+def crops_and_scores(
+    images: Sequence[tuple[NDArray[np.uint8], float]],
+    crop: int,
+    stream: str,
+    seed: int,
+    step: int,
+    size: int,
+    rank: int,
+    ranks: int,
+) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, " b"]]:
+    """Return this rank's share of the batch of ``step``: crops, half of them mirrored, and the images' scores."""
+    rng = np.random.default_rng(stream_seed(seed, stream, step))
+    places = rng.random((size, 2))
+    mirrored = rng.random(size) < 0.5
+    crops: list[NDArray[np.uint8]] = []
+    scores: list[float] = []
+    for index in range(rank, size, ranks):
+        image, mos = images[shuffled(seed, step * size + index, len(images))]
+        part = random_crop(image, crop, places[index])
+        crops.append(part[:, ::-1] if mirrored[index] else part)
+        scores.append(mos)
+    return to_images(crops), torch.tensor(scores)
 
 
 def shuffled(seed: int, position: int, count: int) -> int:
