@@ -14,9 +14,8 @@ from resolute.images import sample_image, write_png
 from resolute.measure import agreement_of
 from resolute.models.weights import save_model
 from resolute.report.assets import plotting_library
-from resolute.report.cells import read_side
 from resolute.report.certified_iqa import iqa_markdown, iqa_page
-from resolute.report.comparison import compare_sides
+from resolute.report.comparison import compare_folders
 from resolute.studies import certified_iqa_summary
 from resolute.studies.certified_iqa import ATTACKS, CERTIFICATES, Attacks, CertifiedIqa, Contender
 from resolute.studies.certified_iqa_summary import Results, compare, order, shifts, standings
@@ -288,15 +287,16 @@ def test_as_typed_two_runs_are_compared_by_the_width_of_their_certificates(done,
         if row["contender"] == "DMS":
             row["upper"] += 0.02 * row["span"]
     (wider / CERTIFICATES).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert {delta.verdict for delta in compare_sides(read_side(done), read_side(again)).deltas} == {"equal"}
-    found = compare_sides(read_side(done), read_side(wider))
+    assert {delta.verdict for delta in compare_folders(done, again).deltas} == {"equal"}
+    found = compare_folders(done, wider)
     assert [delta.verdict for delta in found.deltas] == ["worse", "equal", "equal", "equal"]
     worst = found.deltas[0]
     assert worst.setting == ("DMS", "tiny")
     assert worst.values["certified width"].mean == pytest.approx(2)
     assert worst.values["score"].mean == 0
-    code, _, _ = run("report", "--compare", done, wider, "--out", tmp_path / "page.html")
+    code, stdout, _ = run("report", "--compare", done, wider, "--out", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert code == 0
     assert "became worse in 1" in page
+    assert "became worse in 1" in " ".join(stdout.split())
     assert "&lt;b&gt;JPEG&lt;/b&gt;" in page

@@ -12,7 +12,7 @@ from test_report_browser import Watched
 
 from resolute.errors import ConfigError
 from resolute.report.cells import Cell, Quantity, Side, read_side
-from resolute.report.comparison import compare_sides, write_comparison
+from resolute.report.comparison import compare_folders, compare_sides, write_comparison
 from resolute.studies.store import Store
 
 
@@ -23,7 +23,7 @@ def pair(finished, tmp_path):  # noqa: F811
 
 
 def compared(pair):
-    return compare_sides(*map(read_side, pair))
+    return compare_folders(*pair)
 
 
 def side(values, name="a", **quantity):
@@ -107,7 +107,7 @@ def test_the_page_escapes_names(pair, tmp_path):
     name = "<script>alert(1)</script>"
     for folder in pair:
         edit(folder, lambda r: dataclasses.replace(r, model=r.model.replace("tiny", name)))
-    page = Page(write_comparison(*pair, tmp_path / "page.html"))
+    page = Page(write_comparison(compared(pair), tmp_path / "page.html"))
     assert name in page.words
     assert len(page.scripts) == 1
 
@@ -127,7 +127,7 @@ def test_as_typed(pair):
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_the_page_in_a_browser(pair, tmp_path, browser, width, scheme):
     edit(pair[1], lambda r: dataclasses.replace(r, sr_psnr=r.sr_psnr + (-1 if r.model == "tiny" else 0)))
-    page = write_comparison(*pair, tmp_path / "page.html")
+    page = write_comparison(compared(pair), tmp_path / "page.html")
     watched = Watched(browser, page, width, scheme, ready="#deltas-table [aria-sort]")
     rows = watched.page.locator("#deltas-table tbody tr:visible")
     assert rows.count() == 12

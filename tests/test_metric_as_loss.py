@@ -18,7 +18,7 @@ from resolute.models.denoisers import UNet
 from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
 from resolute.report.cells import Side, read_side
-from resolute.report.comparison import compare_sides
+from resolute.report.comparison import compare_folders, compare_sides
 from resolute.report.metric_as_loss import Finding, restorers_markdown, restorers_page
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.metric_as_loss_summary import Change, Measure, changes, judge, verdicts
@@ -330,7 +330,7 @@ def test_two_runs_are_compared_by_their_first_measure(done, runs, tmp_path):
             row["values"]["PSNR"] -= 1
             row["weights"] = "f" * 64
     (worse / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = compare_sides(read_side(runs / "done"), read_side(worse))
+    found = compare_folders(runs / "done", worse)
     assert found.deltas[0].setting == ("plain",)
     assert found.deltas[0].values["PSNR"].mean == pytest.approx(-1)
     assert [delta.verdict for delta in found.deltas] == ["worse"] + ["equal"] * (len(found.deltas) - 1)

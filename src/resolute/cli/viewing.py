@@ -55,7 +55,7 @@ def report(
     ] = MEGABYTES,
 ) -> None:
     """Make one self-contained page, or Markdown tables, from the results of one or more studies."""
-    from resolute.report.comparison import write_comparison
+    from resolute.report.comparison import compare_folders, write_comparison
     from resolute.report.kinds import write_any
 
     with guarded():
@@ -64,7 +64,10 @@ def report(
         if compare is not None:
             if out is not None and out.suffix == ".md":
                 raise ConfigError("--compare writes a page; give --out a name that ends in .html")
-            page = write_comparison(*compare, out or compare[1] / "comparison.html")
+            found = compare_folders(*compare)
+            page = write_comparison(found, out or compare[1] / "comparison.html")
+            for sentence in found.sentences:
+                console.print(escape(sentence), highlight=False)
         else:
             assert folders is not None
             page = write_any(folders, out or folders[0] / "report.html", megabytes)

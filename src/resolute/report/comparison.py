@@ -162,14 +162,21 @@ def compare_sides(first: Side, second: Side) -> Comparison:
     )
 
 
-def write_comparison(first: Path, second: Path, out: Path) -> Path:
-    """Write one self-contained page about what changed from the first study to the second; return its path.
+def compare_folders(first: Path, second: Path) -> Comparison:
+    """Find what changed from the study in the first folder to that in the second.
 
     Raises:
         ConfigError: a folder without results, or studies of two kinds.
+    """
+    return compare_sides(read_side(first), read_side(second))
+
+
+def write_comparison(found: Comparison, out: Path) -> Path:
+    """Write one self-contained page about what changed; return its path.
+
+    Raises:
         OutputError: the file cannot be written.
     """
-    found = compare_sides(read_side(first), read_side(second))
     template = environment().get_template("comparison.html.j2")
     page = template.render(
         found=found,
