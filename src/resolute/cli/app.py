@@ -31,7 +31,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.", rich_hel
 Precision = Annotated[
     str,
     typer.Option(
-        help="Of the search: float32, or bfloat16, which is faster on some processors and weaker at small budgets.",
+        help="Of the search: float32, or bfloat16, which is faster on some processors and weaker for I-FGSM.",
         rich_help_panel="Machine",
     ),
 ]
