@@ -85,6 +85,12 @@ class TestEntries:
         with pytest.raises(ConfigError, match="fda 4/255 lacks 2 of 2 images"):
             entry_of(run, "tiny")
 
+    def test_several_seeds_are_refused(self, run):
+        again = [dataclasses.replace(r, seed=1, key=f"{r.key}-1") for r in Store(run).read() if r.model == "tiny"]
+        rewrite(run, Store(run).read() + again)
+        with pytest.raises(ConfigError, match="several seeds"):
+            entry_of(run, "tiny")
+
     def test_other_kinds_have_no_place_among_attacks(self, run):
         facts = json.loads((run / "study.json").read_text()) | {"kind": "certified-iqa"}
         (run / "study.json").write_text(json.dumps(facts))

@@ -128,6 +128,10 @@ def _complete(model: str, own: Sequence[Record], asked: Sequence[Record]) -> Non
     """Refuse a choice of cells: every attack and budget of the study on every image, with one configuration each."""
     if len({record.weights for record in own}) > 1:
         raise ConfigError(f"the records of {model} are of several weights; run the study again into an empty folder")
+    if len({record.seed for record in own}) > 1:
+        raise ConfigError(
+            f"the records of {model} are of several seeds; an entry is of one: give `resolute study` --seed"
+        )
     settings = dict.fromkeys((record.attack, level_of(record)) for record in asked)
     images = {record.image for record in asked}
     have = {(record.attack, level_of(record), record.image) for record in own}
