@@ -1,5 +1,6 @@
 """A real package with entry points, written for CONTRIBUTING.md, built and installed by pip into a folder."""
 
+import dataclasses
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resolute import load, load_scorer
+from resolute import Study, load, load_scorer
 from resolute.attacks.registry import AttackTable
 from resolute.errors import CheckpointError, ConfigError
 from resolute.images import sample_image, write_png
@@ -81,10 +82,11 @@ def test_all_four_kinds_work_on_the_command_line(installed, tmp_path):
     for name in ("colour_cast", "redness", "nearest", "cats"):
         assert re.search(rf"{name}.*resolute-colourcast 1\.0", listed)
     out = tmp_path / "out"
-    options = ["--attack", "colour_cast", "--steps", 4, "--out", out]
+    options = ["--attack", "colour_cast", "--steps", 4, "--option", "reach=1.5", "--out", out]
     resolute(installed, "attack", "nearest", cats / "chelsea.png", *options, home=tmp_path)
     figures = json.loads((out / "figures.json").read_text())
     assert "colour_cast" in json.dumps(figures)
+    assert "reach=1.5" in json.dumps(figures)
     resolute(
         installed,
         "attack",
@@ -114,6 +116,14 @@ def test_the_names_are_built(plugged, monkeypatch, tmp_path):
     assert (found.objective > attack.ascent().objective.bind(model, x)(x)).all()
     climbed = AttackTable(kind="pgd", objective="redness").build(4 / 255)
     assert type(climbed.objective).__name__ == "Redness"
+    typed = AttackTable.typed(["reach=1.5"], kind="colour_cast", steps=3)
+    assert typed.build(4 / 255) == dataclasses.replace(attack, reach=1.5)
+    assert typed == AttackTable.checked(kind="colour_cast", steps=3, options={"reach": "1.5"})
+    with pytest.raises(ConfigError, match=r"colour_cast.reach: input should be a valid number.*, not 'far'"):
+        AttackTable.typed(["reach=far"], kind="colour_cast").build(4 / 255)
+    for kind, name in (("colour_cast", "haste"), ("pgd", "haste"), ("worst", "haste"), ("colour_cast", "epsilon")):
+        with pytest.raises(ConfigError, match=f"{kind} has no option '{name}'"):
+            AttackTable.typed([f"{name}=3"], kind=kind).build(4 / 255)
     with pytest.raises(ConfigError, match="colour_cast has no option 'queries'"):
         AttackTable(kind="colour_cast", queries=3).build(4 / 255)
     with pytest.raises(CheckpointError, match="by 2, not by 4"):
@@ -124,6 +134,18 @@ def test_the_names_are_built(plugged, monkeypatch, tmp_path):
     (tmp_path / "cats").mkdir()
     write_png(tmp_path / "cats" / "tom.png", torch.rand(3, 8, 8))
     assert [(photo.dataset, photo.name) for photo in find_photos(["cats"])] == [("cats", "tom")]
+
+
+def test_a_study_gives_an_attack_its_own_options(plugged, tmp_path):
+    write_png(tmp_path / "chelsea.png", sample_image("chelsea")[:, 100:124, 100:130])
+    path = tmp_path / "own.toml"
+    head = f'name = "own"\nmodels = ["nearest"]\nimages = ["{tmp_path / "chelsea.png"}"]\nscale = 2\nepsilons = [4]\n'
+    path.write_text(head + '[[attacks]]\nkind = "colour_cast"\nsteps = 2\noptions = { reach = 1.5 }\n')
+    (record,) = Study.read(path).run(tmp_path / "out")
+    assert "steps=2, reach=1.5" in record.configuration
+    path.write_text(path.read_text().replace("1.5", '"far"'))
+    with pytest.raises(ConfigError, match=r"colour_cast\.reach: .* not 'far'"):
+        Study.read(path).plan()
 
 
 def test_errors_offer_the_names_of_plugins(plugged):

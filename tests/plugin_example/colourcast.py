@@ -25,13 +25,14 @@ class ColourCast(GradientAttack):
     """Tint the output red with a perturbation of at most epsilon a pixel."""
 
     steps: int = 10
+    reach: float = 2.0
 
     def ascent(self):
         return Ascent(
             objective=Redness(),
             ball=Linf(self.epsilon),
             steps=self.steps,
-            step_size=2 * self.epsilon / self.steps,
+            step_size=self.reach * self.epsilon / self.steps,
             start="zero",
         )
 

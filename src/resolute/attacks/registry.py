@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, get_type_hints
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -76,6 +76,7 @@ class AttackTable:
         mask: top, left, bottom and right of what ``partial`` may change, as shares of the sides.
         attacks: what is inside ``transfer``, ``partial``, ``worst`` and ``warm_start`` (there two: what finds the start
             on the source, and what goes on from it). Without, other options go to the usual ones, see ``AROUND``.
+        options: of a plug-in that has some of its own, by name.
 
     Example:
         >>> AttackTable(kind="pgd", steps=200, restarts=10).build(4 / 255).steps
@@ -103,6 +104,7 @@ class AttackTable:
     source: str | None = None
     mask: tuple[float, float, float, float] | None = None
     attacks: tuple[AttackTable, ...] = ()
+    options: dict[str, object] = dataclasses.field(default_factory=dict[str, object])
 
     @staticmethod
     def checked(**options: object) -> AttackTable:
@@ -121,6 +123,8 @@ class AttackTable:
     def typed(words: Sequence[str], **options: object) -> AttackTable:
         """Return the table with further options written as ``NAME=VALUE``, lists with commas.
 
+        Names that no attack of the package knows are options of a plug-in.
+
         Raises:
             ConfigError: as ``checked``, or a word that is no such pair.
 
@@ -128,12 +132,15 @@ class AttackTable:
             >>> AttackTable.typed(["mask=0,0,0.5,1"], kind="partial").mask
             (0.0, 0.0, 0.5, 1.0)
         """
+        known_here = {field.name for field in dataclasses.fields(AttackTable)}
+        foreign: dict[str, object] = {}
         for word in words:
             name, equals, value = word.partition("=")
             if not equals or not name:
                 raise ConfigError(f"an option of an attack is NAME=VALUE, such as queries=500, not {word!r}")
-            options[name] = value.split(",") if name in ("mask", "layers") else value
-        return AttackTable.checked(**options)
+            place = options if name in known_here else foreign
+            place[name] = value.split(",") if name in ("mask", "layers") else value
+        return AttackTable.checked(**options, options=foreign)
 
     @property
     def name(self) -> str:
@@ -155,19 +162,23 @@ class AttackTable:
         if self.kind in AROUND:
             return self._build_around(epsilon, precision)
         attack = ATTACKS.get(self.kind) or _plugged_attack(self.kind)
-        options = self._given(*_OF_SEARCHES, "source", "mask", "attacks")
+        options = self._given(*_OF_SEARCHES, "source", "mask", "attacks") | self.options
         objective = self._objective()
         if objective is not None:
             options["objective"] = objective
-        surplus = options.keys() - {field.name for field in dataclasses.fields(attack)}
+        surplus = options.keys() - ({field.name for field in dataclasses.fields(attack)} - {"epsilon", "precision"})
         if surplus:
             raise ConfigError(f"{self.kind} has no option {sorted(surplus)[0]!r}")
+        if self.kind not in ATTACKS:
+            options = _of_right_types(attack, self.kind, options)
         try:
             return attack(epsilon=epsilon, precision=precision, **options)  # pyright: ignore[reportArgumentType]
         except ValueError as error:
             raise ConfigError(f"{self.name}: {error}") from None
 
     def _build_around(self, epsilon: float, precision: Precision) -> Attack:
+        if self.options:
+            raise ConfigError(f"{self.kind} has no option {next(iter(self.options))!r}; give it to an attack inside")
         foreign = {"transfer": "mask", "warm_start": "mask", "partial": "source"}.get(self.kind)
         for option in ("source", "mask") if foreign is None else (foreign,):
             if self._given(option):
@@ -269,6 +280,20 @@ def _plugged_attack(kind: str) -> type[Attack]:
     if not (isinstance(attack, type) and issubclass(attack, Attack) and dataclasses.is_dataclass(attack)):
         raise plugin.error("is no attack, a dataclass under Attack or GradientAttack")
     return attack
+
+
+def _of_right_types(attack: type[Attack], kind: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Return the options of a plug-in's attack as values of the types that its fields are declared with."""
+    hints = get_type_hints(attack)
+    found: dict[str, object] = {}
+    for name, value in options.items():
+        try:
+            found[name] = pydantic.TypeAdapter(hints[name]).validate_python(value)
+        except pydantic.ValidationError as error:
+            raise ConfigError(f"{kind}.{name}: {error.errors()[0]['msg'].lower()}, not {value!r}") from None
+        except pydantic.PydanticUserError:  # a type of its own, which no file can write
+            found[name] = value
+    return found
 
 
 def _plugged_objective(name: str) -> Objective:

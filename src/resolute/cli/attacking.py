@@ -54,7 +54,10 @@ def attack(
     layer: Annotated[list[str] | None, typer.Option(help="Layer of a feature objective; may be repeated.")] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(help="More of the attack, as queries=500, source=edsr-s or mask=0,0,0.5,1; may be repeated."),
+        typer.Option(
+            help="More of the attack, as queries=500, source=edsr-s or mask=0,0,0.5,1, or what a plug-in has; may be "
+            "repeated."
+        ),
     ] = None,
     ground_truth: Annotated[
         bool, typer.Option(help="The images are high-resolution: shrink them first, and measure against them.")
