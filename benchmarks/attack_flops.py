@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resolute import IFGSM, OutputShift, Restorer, load
 from resolute.attacks.objective import Objective
+from resolute.models.base import frozen
 
 EPSILON = 4 / 255
 
@@ -32,7 +33,8 @@ def main() -> None:
     x = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     for name in arguments.models:
         model = load(name, scale=4).requires_grad_(True)
-        forward = operations(lambda model=model: model(x))
+        with frozen(model):
+            forward = operations(lambda model=model: model(x))
         steps = arguments.steps
         whole = attack_operations(model, x, steps)
         print(f"{Path(name).stem}: {forward / x[0, 0].numel() / 2e3:.1f} kMAC a low-resolution pixel and forward pass")
@@ -46,7 +48,8 @@ def main() -> None:
 
 def step_in_forwards(model: Restorer, x: torch.Tensor) -> float:
     """Return what one step of ours costs, in forward passes."""
-    return (attack_operations(model, x, 2) - attack_operations(model, x, 1)) / operations(lambda: model(x))
+    with frozen(model):
+        return (attack_operations(model, x, 2) - attack_operations(model, x, 1)) / operations(lambda: model(x))
 
 
 def plain_step_in_forwards(model: Restorer, x: torch.Tensor) -> float:

@@ -19,6 +19,9 @@ from resolute.models.weights import save_model
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
+# No table is cut, whoever runs the tests; it is read once, when the terminal's module is imported.
+os.environ["COLUMNS"] = "200"
+
 # How long an example takes says more of the machine's other work than of the code.
 settings.register_profile("resolute", deadline=None)
 settings.load_profile("resolute")

@@ -170,7 +170,7 @@ def model_details(model: Restorer) -> Table:
     assert card is not None
     table = Table(show_header=False)
     table.add_column(style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")
     for key, value in {
         "name": card.name,
         "architecture": ", ".join(f"{key} {value}" for key, value in card.architecture.items()),
