@@ -123,7 +123,7 @@ def test_the_names_are_built(plugged, monkeypatch, tmp_path):
         AttackTable.typed(["reach=far"], kind="colour_cast").build(4 / 255)
     for kind, name in (("colour_cast", "haste"), ("pgd", "haste"), ("worst", "haste"), ("colour_cast", "epsilon")):
         with pytest.raises(ConfigError, match=f"{kind} has no option '{name}'"):
-            AttackTable.typed([f"{name}=3"], kind=kind).build(4 / 255)
+            AttackTable(kind=kind, options={name: "3"}).build(4 / 255)
     with pytest.raises(ConfigError, match="colour_cast has no option 'queries'"):
         AttackTable(kind="colour_cast", queries=3).build(4 / 255)
     with pytest.raises(CheckpointError, match="by 2, not by 4"):

@@ -138,6 +138,8 @@ class AttackTable:
             name, equals, value = word.partition("=")
             if not equals or not name:
                 raise ConfigError(f"an option of an attack is NAME=VALUE, such as queries=500, not {word!r}")
+            if name not in known_here and options.get("kind") in KINDS:
+                raise ConfigError(f"{name}: {options['kind']} has no such option")
             place = options if name in known_here else foreign
             place[name] = value.split(",") if name in ("mask", "layers") else value
         return AttackTable.checked(**options, options=foreign)
