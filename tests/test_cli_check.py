@@ -11,7 +11,7 @@ from resolute.studies.flags import RULES
 
 def run(*arguments):
     """Run in this process; return exit code, stdout and stderr, each as one line of words."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, " ".join(result.stdout.split()), " ".join(result.stderr.split())
 

@@ -223,5 +223,5 @@ def names_file(value: object) -> bool:
 
 
 def executed(words: list[str]) -> None:
-    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, f"resolute {shlex.join(words)}: {result.output} {result.exception!r}"

@@ -349,7 +349,6 @@ def test_quick_needs_no_data(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     monkeypatch.delenv("RESOLUTE_DATA", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
     table = tmp_path / "mine.toml"
     model = tiny_model(tmp_path / "tiny.safetensors", "tiny", 0)
     table.write_text(

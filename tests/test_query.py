@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
 
 
 def run(*arguments):
-    result = CliRunner().invoke(app, ["query", *map(str, arguments)], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, ["query", *map(str, arguments)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from small import Fatal
 
-from resolute import ConfigError, Store, Study
+from resolute import ConfigError, ImageError, Record, Store, Study
 from resolute.attacks.registry import AttackTable
 from resolute.errors import OutputError
 from resolute.images import sample_image, write_png
@@ -384,6 +384,18 @@ def test_the_estimate_is_about_what_it_takes(study, tmp_path):
     took = time.perf_counter() - began
     assert cost.seconds is not None
     assert took / 4 < cost.seconds < 4 * took
+
+
+def test_images_that_vanish_are_named(study, photos, tmp_path):
+    (photos / "coffee.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match="coffee"):
+        study.run(tmp_path / "out", workers=2)
+
+
+def test_a_record_is_what_it_says(study, tmp_path):
+    record = study.run(tmp_path)[0]
+    assert isinstance(record, Record)
+    assert set(record.figures()) == {field.name for field in dataclasses.fields(Record)} - {"seconds"}
 
 
 def test_a_model_that_no_other_process_can_be_sent_is_said(study):

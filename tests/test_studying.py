@@ -35,7 +35,7 @@ def table(tmp_path, photos, tiny_model):
 
 
 def run(*arguments):
-    result = CliRunner().invoke(app, ["study", *map(str, arguments)], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, ["study", *map(str, arguments)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 

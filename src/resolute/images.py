@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from resolute.errors import ImageError
+from resolute.errors import ImageError, first_line
 from resolute.files import write_atomically
 
 MAX_PIXELS = 100_000_000
@@ -82,7 +82,7 @@ def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
         if isinstance(error, OSError) and error.errno is not None:
             reason = f"{error.strerror}; check its name, permissions and disk"
         else:
-            detail = (str(error) or type(error).__name__).splitlines()[0]
+            detail = first_line(error)
             reason = f"it is damaged or cut short ({detail}); copy it again or save it as PNG with an image editor"
     raise ImageError(f"cannot read {path}: {reason}")
 

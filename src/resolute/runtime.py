@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import torch
 
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, first_line
 
 # glibc's mallopt parameters, from malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -65,6 +65,6 @@ def resolve_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        reason = first_line(error).split(". ")[0]
         raise ConfigError(f"device {device!r} cannot be used ({reason}); try --device cpu") from None
     return device

@@ -46,6 +46,11 @@ console = Console(width=WIDTH)
 errors = Console(stderr=True, width=WIDTH)
 
 
+def name_file(what: str, path: Path | str) -> None:
+    """Say where something was written, on one line however long, so that it can be copied."""
+    console.print(f"{what}: [bold]{escape(str(path))}[/bold]", soft_wrap=True)
+
+
 def progress_bar() -> Progress:
     """Return a progress bar with an estimate of the time that is left."""
     return Progress(
@@ -213,7 +218,7 @@ def certify_images(plan: Certification, images: Sequence[Path], out: Path, devic
             name = f"{row['image']}: " if len(rows) > 1 else ""
             console.print(escape(name + words(row, attack)), highlight=False)
     page = write_certificates(out, rows)
-    console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
+    name_file("report", page)
     return page
 
 
@@ -234,7 +239,7 @@ def compare_defences(plan: CertifiedIqa, out: Path, device: str) -> Path:
     for sentence in results.sentences():
         console.print(escape(sentence), highlight=False)
     page = iqa_page([out], out / "report.html")
-    console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
+    name_file("report", page)
     return page
 
 
@@ -247,5 +252,5 @@ def compare_restorers(plan: MetricAsLoss, out: Path, device: str) -> Path:
     for found in finding.verdicts:
         console.print(escape(found.sentence), highlight=False)
     page = restorers_page([out], out / "report.html")
-    console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
+    name_file("report", page)
     return page

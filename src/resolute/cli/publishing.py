@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from resolute.cli.app import app, guarded
 from resolute.errors import ConfigError
-from resolute.terminal import console
+from resolute.terminal import console, name_file
 
 
 @app.command(epilog="Example:  [bold]resolute leaderboard runs/ --out site/[/bold]")
@@ -25,7 +25,7 @@ def leaderboard(
         page, notes = build_site(folder, out or folder / "site")
         for note in notes:
             console.print(f"[yellow]left out:[/yellow] {escape(note)}", highlight=False)
-        console.print(f"leaderboard: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
+        name_file("leaderboard", page)
 
 
 @app.command(epilog="Example:  [bold]resolute submit runs/bsd100 --model mine --submitter 'A. Person'[/bold]")
@@ -52,7 +52,7 @@ def submit(
             raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         path = (out or Path()) / f"{stem_of(entry)}.json"
         write_text(path, entry.to_json())
-        console.print(f"entry: [bold]{escape(str(path))}[/bold]", soft_wrap=True)
+        name_file("entry", path)
 
 
 @app.command(epilog="Example:  [bold]resolute recheck entry.json runs/bsd100 --replay 20[/bold]")

@@ -21,7 +21,16 @@ from resolute.studies.running import Machine, finished
 from resolute.studies.store import Record, torn_lines
 from resolute.studies.study import Study
 from resolute.studies.work import Failure, Found
-from resolute.terminal import StudyDisplay, console, errors, plan_in_words, run_kind, show_results, shown_progress
+from resolute.terminal import (
+    StudyDisplay,
+    console,
+    errors,
+    name_file,
+    plan_in_words,
+    run_kind,
+    show_results,
+    shown_progress,
+)
 
 FAILED = 8
 
@@ -146,7 +155,7 @@ def run_study(study: Study, plan: Plan, place: Place, machine: Machine) -> Path:
     show_results(study, records, place.folder)
     page = write_report([place.folder], place.folder / "report.html")
     place.push_all()
-    console.print(f"report: [bold]{escape(place.name_of(page))}[/bold]", soft_wrap=True)
+    name_file("report", place.name_of(page))
     if failures:
         raise typer.Exit(FAILED)
     return page

@@ -16,7 +16,7 @@ from resolute.models.scorers import built_in_scorers, load_scorer
 from resolute.plugins import GROUPS, plugins
 from resolute.report.assets import MEGABYTES
 from resolute.tables import model_details, models_table, plugins_table, scorers_table
-from resolute.terminal import console
+from resolute.terminal import console, name_file
 
 
 @app.command(epilog="Example:  [bold]resolute models[/bold]")
@@ -71,4 +71,4 @@ def report(
         else:
             assert folders is not None
             page = write_any(folders, out or folders[0] / "report.html", megabytes)
-        console.print(f"report: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
+        name_file("report", page)

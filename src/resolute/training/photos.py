@@ -7,19 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from resolute.errors import ConfigError
 from resolute.images import find_images, read_image, to_uint8
-from resolute.training.rated import TABLE, crops_and_scores, read_ratings
+from resolute.training.rated import TABLE, Crops, read_ratings
 
 # A validation takes longer than a thousand steps if it denoises large images whole.
 _VALIDATED = 384
 
 
-class Photos:
+class Photos(Crops):
     """Folders of images, in memory as bytes; a folder with ``mos.csv`` brings its own split and the scores.
 
     Args:
@@ -36,6 +34,8 @@ class Photos:
         ConfigError: too few images are large enough for one crop, or a ``mos.csv`` is wrong.
     """
 
+    stream = "photos"
+
     def __init__(
         self,
         folders: Sequence[Path],
@@ -43,9 +43,7 @@ class Photos:
         validation: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.crop = crop
-        self.training: list[tuple[NDArray[np.uint8], float]] = []
-        self.validation: list[tuple[NDArray[np.uint8], float]] = []
+        super().__init__(crop)
         rated = [folder for folder in folders if (folder / TABLE).is_file()]
         plain = [folder for folder in folders if folder not in rated]
         found = [(rating.path, rating.mos, rating.split) for folder in rated for rating in read_ratings(folder)]
@@ -67,12 +65,6 @@ class Photos:
                 "give larger or more images with --data, or a smaller data.crop in the recipe"
             )
         self.rated = not any(math.isnan(mos) for _, mos in self.training)
-
-    def batch(
-        self, seed: int, step: int, size: int, rank: int = 0, ranks: int = 1
-    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, " b"]]:
-        """Return this rank's share of the batch of ``step``: crops, half of them mirrored, and scores or NaN."""
-        return crops_and_scores(self.training, self.crop, "photos", seed, step, size, rank, ranks)
 
 
 def _middle(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -64,7 +65,43 @@ def read_ratings(folder: Path, needed: Sequence[str] = ("train", "val")) -> list
     return ratings
 
 
-class RatedImages:
+class Crops:
+    """Images in memory as bytes, and batches of crops of them.
+
+    Attributes:
+        crop: side of the crops; 0 for whole images.
+        training, validation: images, and the human score of each or NaN.
+    """
+
+    # Names the random numbers, so that two kinds of images draw different ones.
+    stream: ClassVar[str]
+
+    def __init__(self, crop: int) -> None:
+        self.crop = crop
+        self.training: list[tuple[NDArray[np.uint8], float]] = []
+        self.validation: list[tuple[NDArray[np.uint8], float]] = []
+
+    def batch(
+        self, seed: int, step: int, size: int, rank: int = 0, ranks: int = 1
+    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, " b"]]:
+        """Return this rank's share of the batch of ``step``: crops, half of them mirrored, and scores or NaN.
+
+        Every image comes once before any comes again.
+        """
+        rng = np.random.default_rng(stream_seed(seed, self.stream, step))
+        places = rng.random((size, 2))
+        mirrored = rng.random(size) < 0.5
+        crops: list[NDArray[np.uint8]] = []
+        scores: list[float] = []
+        for index in range(rank, size, ranks):
+            image, mos = self.training[shuffled(seed, step * size + index, len(self.training))]
+            part = random_crop(image, self.crop, places[index])
+            crops.append(part[:, ::-1] if mirrored[index] else part)
+            scores.append(mos)
+        return to_images(crops), torch.tensor(scores)
+
+
+class RatedImages(Crops):
     """The training and validation images of a folder with ``mos.csv``, in memory as bytes.
 
     Args:
@@ -77,10 +114,10 @@ class RatedImages:
         ImageError: an image cannot be read.
     """
 
+    stream = "rated"
+
     def __init__(self, folder: Path, crop: int, progress: Callable[[int, int], None] | None = None) -> None:
-        self.crop = crop
-        self.training: list[tuple[NDArray[np.uint8], float]] = []
-        self.validation: list[tuple[NDArray[np.uint8], float]] = []
+        super().__init__(crop)
         ratings = [rating for rating in read_ratings(folder) if rating.split != "test"]
         for done, rating in enumerate(ratings, start=1):
             image = to_uint8(read_image(rating.path))
@@ -92,45 +129,12 @@ class RatedImages:
             if progress is not None:
                 progress(done, len(ratings))
 
-    def batch(
-        self, seed: int, step: int, size: int, rank: int = 0, ranks: int = 1
-    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, " b"]]:
-        """Return this rank's share of the batch of ``step``: crops, half of them mirrored, and the images' scores.
-
-        Every image comes once before any comes again.
-        """
-        return crops_and_scores(self.training, self.crop, "rated", seed, step, size, rank, ranks)
-
     def _check_size(self, image: NDArray[np.uint8], path: Path) -> None:
         size = image.shape[:2]
         if min(size) < self.crop:
             raise ConfigError(f"{path} is smaller than a crop of {self.crop}; set a smaller data.crop in the recipe")
         if self.crop == 0 and self.training and size != self.training[0][0].shape[:2]:
             raise ConfigError(f"{path} is of another size than the first image; set data.crop in the recipe")
-
-
-def crops_and_scores(
-    images: Sequence[tuple[NDArray[np.uint8], float]],
-    crop: int,
-    stream: str,
-    seed: int,
-    step: int,
-    size: int,
-    rank: int,
-    ranks: int,
-) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, " b"]]:
-    """Return this rank's share of the batch of ``step``: crops, half of them mirrored, and the images' scores."""
-    rng = np.random.default_rng(stream_seed(seed, stream, step))
-    places = rng.random((size, 2))
-    mirrored = rng.random(size) < 0.5
-    crops: list[NDArray[np.uint8]] = []
-    scores: list[float] = []
-    for index in range(rank, size, ranks):
-        image, mos = images[shuffled(seed, step * size + index, len(images))]
-        part = random_crop(image, crop, places[index])
-        crops.append(part[:, ::-1] if mirrored[index] else part)
-        scores.append(mos)
-    return to_images(crops), torch.tensor(scores)
 
 
 def shuffled(seed: int, position: int, count: int) -> int:
