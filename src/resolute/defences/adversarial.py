@@ -1,9 +1,14 @@
-"""Adversarial training of super-resolution models (Choi et al., ACCV 2020, section 5.6).
+"""Adversarial training of super-resolution models: the patches that an attacker makes of a batch.
 
-Every low-resolution patch is trained on twice, clean and attacked, both towards the same original. The paper's attack
-is I-FGSM of 8/255 with T = 1. Its loss (eq. 14) is flat at the clean image, where one step cannot begin, so the
-distance that the attack raises is that from the ground truth, as in the authors' published attack code;
-``reference = "self"`` takes eq. 14 by its letter, from a start within 1e-3/255 of the clean patch.
+The paper's form (Choi et al., ACCV 2020, section 5.6) trains on every low-resolution patch twice, clean and attacked,
+both towards the same original, with I-FGSM of 8/255 and T = 1. Its loss (eq. 14) is flat at the clean image, where one
+step cannot begin, so the distance that the attack raises is that from the ground truth, as in the authors' published
+attack code; ``reference = "self"`` takes eq. 14 by its letter, from a start within 1e-3/255 of the clean patch.
+
+Multi-step training (Madry et al., ICLR 2018) starts at a random point of the ball and takes several steps whose lengths
+add up to more than its radius. How many decides whether the model becomes robust or only learns to mislead so short an
+attack: with two steps robustness under a strong attack falls as training goes on, with seven it keeps rising
+(docs/harden.md).
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from resolute.attacks.ball import Linf
 from resolute.models.base import frozen
 
 Reference = Literal["truth", "self"]
+PatchStart = Literal["clean", "uniform"]
 
 
 def attacked_patches(
@@ -28,10 +34,12 @@ def attacked_patches(
     *,
     epsilon: float = 8 / 255,
     steps: int = 1,
+    relative_step: float | None = None,
+    start: PatchStart = "clean",
     reference: Reference = "truth",
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "b 3 h w"]:
-    """Return the patches after ``steps`` steps of I-FGSM, each of length ``epsilon / steps``.
+    """Return the patches after ``steps`` sign steps that raise the distance of the output from a reference.
 
     The model is in evaluation mode meanwhile, without the noise of a regulariser, and comes back as it was.
 
@@ -40,27 +48,33 @@ def attacked_patches(
         low: clean patches, in [0, 1].
         high: their originals.
         epsilon: largest change of a pixel.
-        steps: T of I-FGSM.
+        steps: T of I-FGSM, or the steps of PGD.
+        relative_step: length of a step as a share of ``epsilon``; None for ``1 / steps``, as in I-FGSM.
+        start: the ``clean`` patch, or ``uniform``, a random point of the ball.
         reference: what the output is driven away from, the ``truth`` or the model's own clean output.
-        generator: of the start beside the clean patch, for ``self``.
+        generator: of the start.
 
     Example:
         >>> from resolute.models import EDSR
         >>> model, low, high = EDSR(scale=2, blocks=1, channels=4), torch.rand(2, 3, 6, 6), torch.rand(2, 3, 12, 12)
-        >>> bool((attacked_patches(model, low, high) - low).abs().max() <= 8.001 / 255)
+        >>> attacked = attacked_patches(model, low, high, steps=3, relative_step=0.5, start="uniform")
+        >>> bool((attacked - low).abs().max() <= 8.001 / 255)
         True
     """
     ball = Linf(epsilon)
+    length = epsilon * (1 / steps if relative_step is None else relative_step)
     with frozen(model), torch.enable_grad():
         x, target = low, high
         if reference == "self":
             with torch.no_grad():
                 target = model(low)
-            start = torch.rand(low.shape, generator=generator, device=low.device) * 2 - 1
-            x = ball.project(low + min(TINY, epsilon) * start, low)
+        if start == "uniform" or reference == "self":
+            radius = epsilon if start == "uniform" else min(TINY, epsilon)
+            away = torch.rand(low.shape, generator=generator, device=low.device) * 2 - 1
+            x = ball.project(low + radius * away, low)
         for _ in range(steps):
             x = x.detach().requires_grad_()
             distance = (model(x).float() - target.float()).square().sum()
             (gradient,) = torch.autograd.grad(distance, x)
-            x = ball.project(ball.ascend(x.detach(), gradient, epsilon / steps), low)
+            x = ball.project(ball.ascend(x.detach(), gradient, length), low)
     return x.detach()

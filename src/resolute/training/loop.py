@@ -25,6 +25,7 @@ import torch
 import resolute
 from resolute.errors import CheckpointError, ConfigError, TrainingError
 from resolute.files import beside, write_atomically, write_text
+from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.recipe import AnyRecipe
 from resolute.training.restore_recipe import Recipe
 from resolute.training.task import Figures, Task
@@ -75,21 +76,53 @@ def train(
         TrainingError: the loss is not finite; the last good checkpoint is kept and written as the model.
         OutputError: a file cannot be written.
     """
-    from lightning_fabric import Fabric  # as slow to import as torch
-
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    here, nodes = _processes(devices)
-    fabric = Fabric(accelerator=device, devices=here, num_nodes=nodes, precision=recipe.precision)
-    fabric.launch()
+    fabric = fabric_for(recipe, device, devices)
     if recipe.data.batch % fabric.world_size:
         # Shares of different sizes would weigh differently in the mean of the gradients.
         raise ConfigError(
             f"a batch of {recipe.data.batch} cannot be shared evenly among {fabric.world_size} processes; change "
             "data.batch in the recipe, or the number of processes"
         )
-    run = _Run(recipe, task_of(recipe, data, out, on_read), out, fabric)
+    return fit(recipe, task_of(recipe, data, out, on_read), out, fabric, on_step)
+
+
+def fabric_for(recipe: AnyRecipe, device: str, devices: int = 1) -> lightning_fabric.Fabric:
+    """Return what places a training on devices and processes, started."""
+    from lightning_fabric import Fabric  # as slow to import as torch
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    here, nodes = _processes(devices)
+    fabric = Fabric(accelerator=device, devices=here, num_nodes=nodes, precision=recipe.precision)
+    fabric.launch()
+    return fabric
+
+
+def fit(
+    recipe: AnyRecipe,
+    task: Task,
+    out: Path,
+    fabric: lightning_fabric.Fabric,
+    on_step: Callable[[int, Figures], None] | None = None,
+    weights: Path | None = None,
+) -> Trained:
+    """Carry out the steps of a recipe on a task, or go on where a killed run stopped; see ``train``.
+
+    Args:
+        recipe: how many steps, and how.
+        task: what a step is.
+        out: folder for checkpoint and log.
+        fabric: devices and processes.
+        on_step: called with (step, figures) after every step, and before the first where the recipe validates first.
+        weights: the file to write; by default named after the recipe.
+    """
+    run = _Run(recipe, task, out, fabric, weights or out / f"{recipe.name}.safetensors")
     if not run.resume():
         run.begin()
+        if recipe.validate_first:
+            figures = run.validate()
+            run.log(figures)
+            if on_step is not None and fabric.is_global_zero:
+                on_step(0, figures)
     while run.step < recipe.optimizer.steps:
         figures = run.advance()
         if not math.isfinite(figures["loss"]):
@@ -129,6 +162,8 @@ def task_of(
     from resolute.training.score import ScoreTask
     from resolute.training.score_recipe import ScoreRecipe
 
+    if isinstance(recipe, HardenRecipe):
+        raise ConfigError(f"{recipe.name} hardens a model that is there already: run `resolute harden MODEL` with it")
     if isinstance(recipe, Recipe):
         return RestoreTask(recipe, data, progress)
     if isinstance(recipe, ScoreRecipe):
@@ -138,8 +173,11 @@ def task_of(
 
 
 class _Run:
-    def __init__(self, recipe: AnyRecipe, task: Task, out: Path, fabric: lightning_fabric.Fabric) -> None:
+    def __init__(
+        self, recipe: AnyRecipe, task: Task, out: Path, fabric: lightning_fabric.Fabric, weights: Path
+    ) -> None:
         self.recipe = recipe
+        self.weights = weights
         self.task = task
         self.out = out
         self.fabric = fabric
@@ -153,7 +191,7 @@ class _Run:
             for module, scale in task.groups()
         ]
         optimizer = torch.optim.Adam(groups, lr=recipe.optimizer.rate)
-        task.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
+        task.model.to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
         self.module, self.optimizer = fabric.setup(task.parts, optimizer)
         task.move(fabric.device)
 
@@ -292,7 +330,6 @@ class _Run:
 
     def finish(self) -> Trained:
         """Write the weights and all that belongs to them."""
-        weights = self.out / f"{self.recipe.name}.safetensors"
         if self.fabric.is_global_zero:
             training: dict[str, object] = {
                 "recipe": dataclasses.asdict(self.recipe),
@@ -305,9 +342,9 @@ class _Run:
                 "torch": torch.__version__,
             }
             with self._evaluated():
-                self.task.save(weights, training)
+                self.task.save(self.weights, training)
         self.fabric.barrier()
-        return Trained(weights, self.last)
+        return Trained(self.weights, self.last)
 
     def _state(self) -> dict[str, torch.Tensor]:
         return {name: tensor.clone() for name, tensor in self.task.model.state_dict().items()}

@@ -24,11 +24,16 @@ class Patches:
     """Folders of high-resolution images and their MATLAB-bicubic low-resolution twins, in memory as bytes.
 
     Args:
-        folders: with the images, not searched recursively.
+        folders: with the images, not searched recursively, or image files.
         scale: downscaling factor.
         patch: side of a low-resolution patch.
         validation: images held out, spread evenly over the sorted files.
         progress: called with (images read, images in all).
+        largest: side in pixels beyond which an image is cut to its middle; None to take all of it.
+
+    Attributes:
+        training, validation: low- and high-resolution images.
+        names: of the files for validation.
 
     Raises:
         ConfigError: too few images are large enough for one patch.
@@ -41,6 +46,7 @@ class Patches:
         patch: int,
         validation: int = 0,
         progress: Callable[[int, int], None] | None = None,
+        largest: int | None = None,
     ) -> None:
         self.scale = scale
         self.patch = patch
@@ -48,11 +54,14 @@ class Patches:
         held_out = set(np.linspace(0, len(files) - 1, validation).round().astype(int).tolist()) if validation else set()
         self.training: list[Pair] = []
         self.validation: list[Pair] = []
+        self.names: list[str] = []
         for index, file in enumerate(files):
             image = to_uint8(read_image(file))
+            image = image if largest is None else middle(image, largest)
             if min(image.shape[:2]) >= scale * patch:
                 high = mod_crop(image, scale)
                 (self.validation if index in held_out else self.training).append((downscale(high, scale), high))
+                self.names += [file.name] if index in held_out else []
             if progress is not None:
                 progress(index + 1, len(files))
         if not self.training:
@@ -78,6 +87,17 @@ class Patches:
             s = self.scale
             highs.append(_augment(_crop(high, s * top, s * left, s * self.patch), flip))
         return _to_batch(lows), _to_batch(highs)
+
+
+def middle(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Cut the middle out of an image larger than ``side`` pixels.
+
+    Example:
+        >>> middle(np.zeros((9, 4, 3), np.uint8), 5).shape
+        (5, 4, 3)
+    """
+    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 def _crop(image: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:

@@ -12,17 +12,19 @@ from pathlib import Path
 from resolute.errors import ConfigError
 from resolute.toml import check_table, read_table
 from resolute.training.denoise_recipe import DenoiseRecipe
+from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.restore_recipe import Recipe
 from resolute.training.score_recipe import ScoreRecipe
 
 _FOLDER = Path(str(resources.files("resolute") / "training" / "recipes"))
 
-AnyRecipe = Recipe | ScoreRecipe | DenoiseRecipe
+AnyRecipe = Recipe | ScoreRecipe | DenoiseRecipe | HardenRecipe
 
-_TASKS: dict[object, type[Recipe] | type[ScoreRecipe] | type[DenoiseRecipe]] = {
+_TASKS: dict[object, type[Recipe] | type[ScoreRecipe] | type[DenoiseRecipe] | type[HardenRecipe]] = {
     "restore": Recipe,
     "score": ScoreRecipe,
     "denoise": DenoiseRecipe,
+    "harden": HardenRecipe,
 }
 
 
@@ -30,9 +32,9 @@ def read_recipe(source: str | Path) -> AnyRecipe:
     """Read a recipe from a TOML file, or a built-in one by name.
 
     The key ``task`` says what it trains: ``restore``, the default, a super-resolution model; ``score`` a quality
-    metric; ``denoise`` a denoiser. With ``base = "NAME"`` it takes all that it does not say itself from another
-    recipe, built in or beside it. The name of a recipe of a super-resolution model may end in that of one of its
-    ``variants``.
+    metric; ``denoise`` a denoiser; ``harden`` a super-resolution model that is there already. With ``base = "NAME"`` it
+    takes all that it does not say itself from another recipe, built in or beside it. The name of a recipe of a
+    super-resolution model may end in that of one of its ``variants``.
 
     Raises:
         ConfigError: no such recipe, no valid TOML, or a key that does not exist or is out of range.

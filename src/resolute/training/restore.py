@@ -24,9 +24,9 @@ from resolute.models.weights import save_model, weights_sha256
 from resolute.randomness import stream_seed
 from resolute.training.card import model_card
 from resolute.training.gan import GanLoss
-from resolute.training.hardening import harden, reconstruction_loss
 from resolute.training.networks import FIRST_LAYERS
 from resolute.training.patches import Patches
+from resolute.training.prepared import prepare, reconstruction_loss
 from resolute.training.restore_recipe import Recipe
 from resolute.training.task import Figures, Task
 
@@ -93,7 +93,7 @@ class RestoreTask(Task):
         self._generator.manual_seed(stream_seed(self.recipe.seed, "hardening", step, rank))
         if self.defence is not None and self.defence.generator is not None:
             self.defence.generator.manual_seed(stream_seed(self.recipe.seed, "noise", step, rank))
-        batch_seen = harden(self.recipe, self.restorer, low, high, self._generator)
+        batch_seen = prepare(self.recipe, self.restorer, low, high, self._generator)
         output, bits, penalty, adversary = module(batch_seen.low, batch_seen.high, batch_seen.shifted)
         table = self.recipe.loss
         reconstruction = reconstruction_loss(table, output, batch_seen.high)

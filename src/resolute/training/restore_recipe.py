@@ -73,21 +73,30 @@ class DefenceTable:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AdversarialTable:
-    """Adversarial training (section 5.6): every patch once clean and once attacked, towards the same original.
-
-    See ``defences.adversarial`` for what the paper leaves open.
+    """Adversarial training; see ``defences.adversarial``. The defaults are the paper's (section 5.6).
 
     Attributes:
         level: largest change of a pixel, in levels of 255.
-        steps: T of I-FGSM.
+        steps: of the attack on the patches.
+        relative_step: length of a step as a share of ``level``; None for ``1 / steps``.
+        start: at the ``clean`` patch, or at a ``uniform`` random point of the ball.
         reference: attack the distance from the ``truth``, or from the model's own clean output (``self``).
+        share: of the patches of a batch that are attacked while the others stay clean; 0, as in the paper, to train on
+            every patch twice, once clean and once attacked.
         combine: of the losses of clean and attacked patches, the ``mean`` or the ``sum``.
     """
 
     level: float = pydantic.Field(default=8.0, gt=0, le=255)
     steps: int = pydantic.Field(default=1, ge=1)
+    relative_step: float | None = pydantic.Field(default=None, gt=0, le=2)
+    start: Literal["clean", "uniform"] = "clean"
     reference: Literal["truth", "self"] = "truth"
+    share: float = pydantic.Field(default=0.0, ge=0, le=1)
     combine: Literal["mean", "sum"] = "mean"
+
+    def clean(self, batch: int) -> int:
+        """Return how many patches of a batch stay clean: all of them, where every patch is trained on twice."""
+        return batch - max(1, round(self.share * batch)) if self.share else batch
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -48,6 +48,7 @@ class RunTable:
         precision: ``bf16-mixed`` or ``32-true``.
         checkpoint_every: steps between checkpoints.
         validate_every: steps between validations.
+        validate_first: validate before the first step too.
     """
 
     name: str
@@ -56,3 +57,4 @@ class RunTable:
     precision: Precision = "32-true"
     checkpoint_every: int = pydantic.Field(default=1000, ge=1)
     validate_every: int = pydantic.Field(default=1000, ge=1)
+    validate_first: bool = False

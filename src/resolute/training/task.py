@@ -27,6 +27,7 @@ _OF_A_STEP = {
 _OF_A_VALIDATION = {
     "psnr_y": "{:.2f} dB",
     "psnr_rgb": "{:.2f} dB",
+    "attacked": "attacked {:.2f} dB",
     "srocc": "SROCC {:.3f}",
     "plcc": "PLCC {:.3f}",
     "srocc_clean": "SROCC with clean {:.3f}",
@@ -64,11 +65,13 @@ class Task(ABC):
         parts: all that trains, as one module that contains ``model`` and is called once a step, so that data-parallel
             training sees every parameter.
         images: how many there are to train on.
+        memory_format: in which the weights lie while it trains.
     """
 
     model: nn.Module
     parts: nn.Module
     images: int
+    memory_format: torch.memory_format = torch.channels_last
 
     @abstractmethod
     def groups(self) -> list[tuple[nn.Module, float]]:

@@ -7,13 +7,13 @@ from typing import final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resolute.defences.adversarial import attacked_patches
 from resolute.defences.jacobian import probe_shift
 from resolute.models.base import Restorer
-from resolute.training.restore_recipe import LossTable, Recipe
+from resolute.training.restore_recipe import AdversarialTable, LossTable, Recipe
 
 Low = Float[Tensor, "b 3 h w"]
 High = Float[Tensor, "b 3 sh sw"]
@@ -21,7 +21,7 @@ High = Float[Tensor, "b 3 sh sw"]
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Hardened:
+class Prepared:
     """A batch as the network sees it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Hardened:
     scale: float
 
 
-def harden(recipe: Recipe, model: Restorer, low: Low, high: High, generator: torch.Generator) -> Hardened:
+def prepare(recipe: Recipe, model: Restorer, low: Low, high: High, generator: torch.Generator) -> Prepared:
     """Return the batch that the recipe trains on instead of clean patches and originals.
 
     Args:
@@ -50,11 +50,7 @@ def harden(recipe: Recipe, model: Restorer, low: Low, high: High, generator: tor
     if recipe.adversarial is not None:
         table = recipe.adversarial
         with torch.autocast(low.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            attacked = attacked_patches(
-                model, low, high, epsilon=table.level / 255, steps=table.steps, reference=table.reference,
-                generator=generator,
-            )  # fmt: skip
-        low, high = torch.cat([low, attacked]), torch.cat([high, high])
+            low, high = with_attacked(table, model, low, high, generator)
         scale = 2.0 if table.combine == "sum" else 1.0
     if recipe.jitter is not None:
         noise = torch.randn(low.shape, generator=generator, device=low.device)
@@ -62,7 +58,21 @@ def harden(recipe: Recipe, model: Restorer, low: Low, high: High, generator: tor
     shifted = None
     if recipe.jacobian is not None:
         shifted = low + probe_shift(low, recipe.jacobian.level / 255, generator)
-    return Hardened(low, high, shifted, scale)
+    return Prepared(low, high, shifted, scale)
+
+
+def with_attacked(
+    table: AdversarialTable, model: nn.Module, low: Low, high: High, generator: torch.Generator
+) -> tuple[Low, High]:
+    """Return the batch of adversarial training and its originals: first the clean patches, then the attacked ones."""
+    clean = table.clean(len(low))
+    # The paper attacks the very patches that are clean as well.
+    chosen = slice(0, None) if clean == len(low) else slice(clean, None)
+    attacked = attacked_patches(
+        model, low[chosen], high[chosen], epsilon=table.level / 255, steps=table.steps,
+        relative_step=table.relative_step, start=table.start, reference=table.reference, generator=generator,
+    )  # fmt: skip
+    return torch.cat([low[:clean], attacked]), torch.cat([high[:clean], high[chosen]])
 
 
 def reconstruction_loss(table: LossTable, output: High, high: High) -> Float[Tensor, ""]:

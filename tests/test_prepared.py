@@ -8,7 +8,7 @@ from resolute import EDSR, Bicubic
 from resolute.attacks import OutputShift
 from resolute.defences.adversarial import attacked_patches
 from resolute.defences.jacobian import jacobian_penalty, probe_shift
-from resolute.training.hardening import harden, reconstruction_loss
+from resolute.training.prepared import prepare, reconstruction_loss
 from resolute.training.recipe import read_recipe
 from resolute.training.restore_recipe import LossTable
 
@@ -67,21 +67,21 @@ def test_the_model_is_left_as_it_was(batch):
 
 def test_adversarial_training_doubles_the_batch_with_the_clean_half_first(batch):
     low, high = batch
-    seen = harden(read_recipe("edsr-xs-adv"), network(), low, high, torch.Generator().manual_seed(0))
+    seen = prepare(read_recipe("edsr-xs-adv"), network(), low, high, torch.Generator().manual_seed(0))
     assert torch.equal(seen.low[:2], low)
     assert not torch.equal(seen.low[2:], low)
     assert torch.equal(seen.high, torch.cat([high, high]))
     assert seen.scale == 1.0
     recipe = read_recipe("edsr-xs-adv")
     summed = dataclasses.replace(recipe, adversarial=dataclasses.replace(recipe.adversarial, combine="sum"))
-    assert harden(summed, network(), low, high, torch.Generator()).scale == 2.0
+    assert prepare(summed, network(), low, high, torch.Generator()).scale == 2.0
 
 
 def test_jitter_is_noise_of_its_level_and_a_plain_recipe_changes_nothing(batch):
     low, high = torch.full((1, 3, 100, 100), 0.5), torch.zeros(1, 3, 200, 200)
-    seen = harden(read_recipe("edsr-xs-jitter"), network(), low, high, torch.Generator().manual_seed(0))
+    seen = prepare(read_recipe("edsr-xs-jitter"), network(), low, high, torch.Generator().manual_seed(0))
     assert ((seen.low - low).std() * 255).item() == pytest.approx(4.0, rel=0.02)
-    plain = harden(read_recipe("edsr-xs"), network(), *batch, torch.Generator())
+    plain = prepare(read_recipe("edsr-xs"), network(), *batch, torch.Generator())
     assert plain.low is batch[0]
     assert plain.shifted is None
 

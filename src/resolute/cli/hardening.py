@@ -1,0 +1,142 @@
+"""The command that hardens: harden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from resolute.cli.app import Arguments, Device, Range, Scale, Weights, addressed, app, guarded, parse_epsilon
+from resolute.errors import ConfigError
+from resolute.report.hardening import write_hardening
+from resolute.terminal import console, errors, name_file, progress_bar
+from resolute.training.harden import Watcher, harden
+from resolute.training.harden_recipe import HardenRecipe
+from resolute.training.hardened import Hardening, table
+from resolute.training.task import Figures, describe_step, describe_validation
+
+# Where hardening left the model no better than it was.
+NO_BETTER = 9
+
+
+@app.command("harden", epilog="Example:  [bold]resolute harden my_edsr_x4.pt --data photos/[/bold]")
+def harden_model(
+    model: Annotated[str, typer.Argument(help="Weights file, FILE.py:CLASS with --weights, or a built-in name.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Photographs of high resolution, or folders of them, a hundred or more; may be repeated."),
+    ],
+    minutes: Annotated[
+        float | None, typer.Option(help="Of training; ten if not given.", min=0.01, show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Of training, instead of minutes: the same on every machine.", min=1)
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Largest change of a pixel, as 4/255, the default.", show_default=False)
+    ] = None,
+    recipe: Annotated[str, typer.Option(help='A recipe in TOML with task = "harden", for the rest.')] = "harden",
+    test: Annotated[
+        list[Path] | None,
+        typer.Option(help="Judge on these images whole, by more attacks, instead of on photographs held out."),
+    ] = None,
+    tested: Annotated[int, typer.Option(help="How many of them at most, spread evenly.", min=1)] = 20,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result; runs/NAME-hardened if not given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    device: Device = "auto",
+    scale: Scale = None,
+    weights: Weights = None,
+    range_: Range = None,
+    argument: Arguments = None,
+) -> None:
+    """Make a checkpoint robust in minutes: adversarial fine-tuning, weights back in the form in which they came.
+
+    Writes NAME-hardened with the same layout, keys and number type as the file that was given, so that it goes back
+    into the program which it came from; a card; and a page with figures and pictures: clean PSNR, and what strong
+    attacks leave, before and after, on images that were not trained on. Killed at any moment, the same command goes on.
+
+    Exits with 9 where the model is no better than before.
+    """
+    with guarded():
+        if minutes is not None and steps is not None:
+            raise ConfigError("give --minutes or --steps, not both")
+        with _Display() as display:
+            made = harden(
+                addressed(model, scale=scale, weights=weights, range_=range_, arguments=argument),
+                data,
+                out,
+                recipe=recipe,
+                minutes=minutes,
+                steps=steps,
+                epsilon=None if budget is None else parse_epsilon(budget, "--budget"),
+                seed=seed,
+                test=test or (),
+                tested=tested,
+                device=device,
+                watcher=display.watcher,
+            )
+        for sentence in made.sentences():
+            console.print(escape(sentence), highlight=False)
+        console.print(hardening_table(made))
+        if made.note:
+            console.print(escape(made.note), highlight=False)
+        name_file("weights", made.weights)
+        name_file("report", write_hardening(made.weights.parent))
+        if not made.improved:
+            raise typer.Exit(NO_BETTER)
+
+
+def hardening_table(made: Hardening) -> Table:
+    """Return the figures of a hardening as a terminal shows them."""
+    header, rows = table(made)
+    shown = Table(
+        caption=f"Means over {len(made.after.judged)} images in dB, the worst attack on each; of single attacks: "
+        "against the original / SR-PSNR."
+    )
+    for place, name in enumerate(header):
+        shown.add_column(escape(name), justify="left" if place == 0 else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*map(escape, row))
+    return shown
+
+
+class _Display:
+    """A bar for what goes on, and a line for every validation."""
+
+    def __init__(self) -> None:
+        self._bar: Progress = progress_bar()
+        self._task = self._bar.add_task("reading photographs", total=None)
+        self._steps = 0
+        self.watcher = Watcher(read=self._read, planned=self._planned, step=self._step, judged=self._judged)
+
+    def __enter__(self) -> _Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def _read(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+
+    def _planned(self, recipe: HardenRecipe, seconds: float) -> None:
+        self._steps = recipe.optimizer.steps
+        minutes = self._steps * seconds / 60
+        errors.print(
+            f"training: {self._steps} steps of {seconds:.2g} s, {minutes:.1f} minutes on this machine; then judging",
+            highlight=False,
+        )
+        self._bar.reset(self._task, total=self._steps, description="training")
+
+    def _step(self, step: int, figures: Figures) -> None:
+        self._bar.update(self._task, completed=step, description=describe_step(figures) or "training")
+        validation = describe_validation(figures)
+        if validation:
+            errors.print(f"step {step} of {self._steps}: validation {validation}", highlight=False)
+
+    def _judged(self, done: float, total: int, what: str) -> None:
+        self._bar.update(self._task, completed=done, total=total, description=escape(what))

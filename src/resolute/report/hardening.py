@@ -1,0 +1,94 @@
+"""The page of a hardening: the verdict, the picture that shows it, the table, and how it was made."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import metadata
+from pathlib import Path
+
+from markupsafe import Markup
+
+from resolute.files import write_text
+from resolute.images import read_image, to_uint8
+from resolute.report.assets import MEGABYTES, asset, environment
+from resolute.report.encode import Album
+from resolute.report.text import interval
+from resolute.training.hardened import Hardening, table
+
+# What the tiles of an image show: role and picture, as ``Hardening.pictures`` names them, and the words for them.
+_TILES = (
+    ("before", "original", "original"),
+    ("before", "clean output", "before, clean input"),
+    ("before", "output", "before, attacked"),
+    ("after", "clean output", "hardened, clean input"),
+    ("after", "output", "hardened, attacked"),
+    ("before", "attacked", "attacked input, before"),
+    ("after", "attacked", "attacked input, hardened"),
+)
+
+# On the page, those with the lowest figures first.
+_SHOWN = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One image on the page: its name, figures, and pictures as (words, number in the album)."""
+
+    image: str
+    facts: str
+    tiles: list[tuple[str, int]]
+
+
+def write_hardening(folder: Path, out: Path | None = None) -> Path:
+    """Write the page of the hardening in ``folder`` and return its path.
+
+    Args:
+        folder: that ``harden`` wrote.
+        out: the file to write; ``report.html`` in the folder if not given.
+
+    Raises:
+        ConfigError: the folder holds no hardening.
+        OutputError: the file cannot be written.
+    """
+    made, album = Hardening.read(folder), Album()
+    cases = _cases(made, folder, album)
+    header, rows = table(made)
+    page = (
+        environment()
+        .get_template("hardening.html.j2")
+        .render(
+            version=metadata.version("resolute"),
+            made=made,
+            sentences=made.sentences(),
+            header=header,
+            rows=rows,
+            gains={quantity: interval(made.gain(quantity)) for quantity in ("clean", "truth", "kept")},
+            cases=cases,
+            album=album.uris,
+            style=Markup(asset("page.css")),
+        )
+    )
+    path = out or folder / "report.html"
+    write_text(path, page.encode(errors="replace").decode())
+    return path
+
+
+def _cases(made: Hardening, folder: Path, album: Album) -> list[Case]:
+    found: list[Case] = []
+    pairs = zip(made.before.judged, made.after.judged, strict=True)
+    for before, after in sorted(pairs, key=lambda pair: pair[0].truth)[:_SHOWN]:
+        files = made.pictures.get(before.image, {})
+        paths = [(words, folder / files[role][what]) for role, what, words in _TILES if what in files.get(role, {})]
+        tiles = [
+            (words, album.add(to_uint8(read_image(path)), lossless="input" in words, quality=90))
+            for words, path in paths
+            if path.is_file()
+        ]
+        if len(tiles) < len(_TILES) or album.size > MEGABYTES * 1_000_000 * 0.9:
+            continue
+        facts = (
+            f"against the original {before.truth:.1f} → {after.truth:.1f} dB, SR-PSNR {before.kept:.1f} → "
+            f"{after.kept:.1f} dB, clean {before.clean:.2f} → {after.clean:.2f} dB"
+        )
+        found.append(Case(before.image, facts, tiles))
+    return found

@@ -1,0 +1,260 @@
+"""``harden``: fine-tune a model so that attacks bite less, write its weights back, and judge what that was worth.
+
+A folder holds the weights in the form in which they came, a card, ``harden.json`` with every figure, the attacked
+images, ``log.jsonl`` and ``checkpoint.pt``. The same call goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pydantic
+import torch
+from PIL import Image
+
+from resolute import runtime
+from resolute.defences.loading import load_defended
+from resolute.errors import ConfigError
+from resolute.files import write_text
+from resolute.images import find_images
+from resolute.models.base import Restorer
+from resolute.training.harden_recipe import HardenRecipe
+from resolute.training.harden_task import LARGEST, HardenTask
+from resolute.training.hardened import Hardening
+from resolute.training.judge import photographs
+from resolute.training.judging import Judging
+from resolute.training.loop import fabric_for, fit
+from resolute.training.recipe import read_recipe
+from resolute.training.subject import subject_of
+from resolute.training.task import Figures
+
+# Of photographs as they are cut; what lies beyond, in a fixed random order, would add little in minutes.
+_PIXELS = 80_000_000
+
+# Between checkpoints, so that little is lost by a kill, and between validations, as a share of the training.
+_SECONDS, _VALIDATIONS = 20.0, 10
+
+_PLAN = "plan.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Watcher:
+    """Who is told how far a hardening is; by default nobody.
+
+    Attributes:
+        read: called with (photographs read, photographs in all).
+        planned: called once with the recipe as it is carried out, and the seconds that a step takes.
+        step: called with (step, figures) before the first and after every one.
+        judged: called with (done, in all, what is being judged).
+    """
+
+    read: Callable[[int, int], None] | None = None
+    planned: Callable[[HardenRecipe, float], None] | None = None
+    step: Callable[[int, Figures], None] | None = None
+    judged: Callable[[float, int, str], None] | None = None
+
+
+def harden(
+    model: Restorer | str | Path,
+    photos: Path | str | Sequence[Path | str],
+    out: Path | str | None = None,
+    *,
+    recipe: HardenRecipe | str | Path = "harden",
+    minutes: float | None = None,
+    steps: int | None = None,
+    epsilon: float | None = None,
+    seed: int | None = None,
+    test: Path | str | Sequence[Path | str] = (),
+    tested: int = 20,
+    device: str = "auto",
+    watcher: Watcher | None = None,
+) -> Hardening:
+    """Make a super-resolution model robust by adversarial fine-tuning, and judge it before and after.
+
+    Half of every batch is attacked by ten steps of PGD (Madry et al., ICLR 2018) from random points of the ball, which
+    raise the distance from the original; the loss is the L1 distance of clean and attacked patches from their
+    originals. A model given as an object stays as it is.
+
+    Killed at any moment, the same call goes on, and on a CPU ends with the same weights as an unbroken one.
+
+    Args:
+        model: name, file or address of a model (see ``load``), or the model itself.
+        photos: folders or files of high-resolution photographs; a few are held out and judged on.
+        out: folder for the result; ``runs/NAME-hardened`` if not given.
+        recipe: the name or file of a recipe whose ``task`` is ``harden``, or the recipe itself.
+        minutes: of training, instead of the recipe's.
+        steps: of training, instead of minutes.
+        epsilon: largest change of a pixel, on the scale of [0, 1], instead of the recipe's 4/255.
+        seed: of everything random, instead of the recipe's.
+        test: judge on these images or folders, whole, instead of on what is held out, and by more attacks.
+        tested: how many of them at most, spread evenly.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        watcher: is told how far it is.
+
+    Raises:
+        CheckpointError: the model cannot be loaded, or its weights not be written back.
+        ConfigError: too few or too small photographs; a model without gradients or weights to train; a budget below one
+            level of 255; ``out`` holds another run.
+        TrainingError: the loss is not finite; the last good weights are kept.
+        OutputError: a file cannot be written.
+
+    Example:
+        >>> import resolute
+        >>> made = resolute.harden("edsr-s", "photos/", minutes=10)  # doctest: +SKIP
+        >>> round(made.gain("truth").mean, 1)  # doctest: +SKIP
+        3.1
+    """
+    watcher = watcher or Watcher()
+    place = torch.device(runtime.resolve_device(device))
+    address = str(model) if isinstance(model, str | Path) else ""
+    restorer = load_defended(model) if isinstance(model, str | Path) else model
+    subject = subject_of(restorer, address)
+    folder = Path("runs") / Path(subject.file_name).stem if out is None else Path(out)
+    files = _chosen(find_images(_paths(photos)), restorer.scale)
+    asked = _asked(recipe, minutes=minutes, steps=steps, epsilon=epsilon, seed=seed)
+    asked = dataclasses.replace(asked, weights=subject.sha256, photos=_fingerprint(files))
+    tests = photographs(_paths(test), restorer.scale, tested) if test else None
+    training = copy.deepcopy(restorer).eval().to(place)
+    held_out = min(asked.data.validation, len(files) // 2)
+    asked = dataclasses.replace(asked, data=dataclasses.replace(asked.data, validation=held_out))
+    task = HardenTask(asked, training, files, subject.write, watcher.read)
+    planned, seconds = _planned(asked, task, folder)
+    if watcher.planned is not None:
+        watcher.planned(planned, seconds)
+    task.recipe = planned
+    fabric = fabric_for(planned, str(place))
+    weights = fit(planned, task, folder, fabric, watcher.step, weights=folder / subject.file_name).weights
+    before = copy.deepcopy(restorer).eval().to(place)
+    after = subject.read_back(weights, task.restorer).eval().to(place)
+    judging = Judging(folder, planned, before, after, subject.name)
+    made = judging.result(weights, subject.note, task.held_out, tests, watcher.judged)
+    made.save(folder)
+    write_text(weights.with_suffix(".md"), subject.page(made))
+    return made
+
+
+def _paths(given: Path | str | Sequence[Path | str]) -> list[Path]:
+    return [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
+
+
+def _asked(
+    recipe: HardenRecipe | str | Path,
+    *,
+    minutes: float | None,
+    steps: int | None,
+    epsilon: float | None,
+    seed: int | None,
+) -> HardenRecipe:
+    """Return the recipe with what the caller said otherwise.
+
+    Raises:
+        ConfigError: no such recipe, one for something else, or a setting out of range.
+    """
+    found = read_recipe(recipe) if isinstance(recipe, str | Path) else recipe
+    if not isinstance(found, HardenRecipe):
+        raise ConfigError(f"{found.name} trains a model from a recipe: run `resolute train` with it")
+    if minutes is not None and not 0 < minutes < 1e5:
+        raise ConfigError(f"minutes of training are a number above 0, not {minutes:g}")
+    if steps is not None and steps < 1:
+        raise ConfigError(f"steps of training are 1 or more, not {steps}")
+    if epsilon is not None:
+        found = dataclasses.replace(
+            found, adversarial=dataclasses.replace(found.adversarial, level=round(epsilon * 255, 6))
+        )
+    if found.adversarial.level < 1:
+        raise ConfigError(
+            f"a budget of {found.adversarial.level:g}/255 changes no sample of an 8-bit image; give 1/255 or more"
+        )
+    if steps is not None:
+        found = dataclasses.replace(found, minutes=0, optimizer=dataclasses.replace(found.optimizer, steps=steps))
+    elif minutes is not None:
+        found = dataclasses.replace(found, minutes=minutes)
+    return found if seed is None else dataclasses.replace(found, seed=seed)
+
+
+def _chosen(files: Sequence[Path], scale: int) -> list[Path]:
+    """Return as many photographs as memory and minutes have room for, in the order of their names.
+
+    Raises:
+        ConfigError: there is one only, and none would be left to judge on.
+    """
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
+    chosen: list[int] = []
+    pixels = 0
+    for index in order:
+        try:
+            with Image.open(files[index]) as image:
+                width, height = image.size
+        except (OSError, ValueError, Image.DecompressionBombError):
+            # What it is, is said when it is read.
+            width = height = LARGEST
+        pixels += min(width, LARGEST) * min(height, LARGEST)
+        if pixels > _PIXELS and len(chosen) > 1:
+            break
+        chosen.append(index)
+    if len(chosen) < 2:
+        raise ConfigError(
+            "one photograph cannot be both trained and judged on: give two or more with --data, better a hundred"
+        )
+    return [files[index] for index in sorted(chosen)]
+
+
+def _fingerprint(files: Sequence[Path]) -> str:
+    facts = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
+    return hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()
+
+
+def _planned(asked: HardenRecipe, task: HardenTask, folder: Path) -> tuple[HardenRecipe, float]:
+    """Return the recipe with its number of steps, the same on every call for one folder, and the seconds a step takes.
+
+    Raises:
+        ConfigError: the folder holds a run that was asked for otherwise.
+        OutputError: it cannot be written to.
+    """
+    path, kind = folder / _PLAN, pydantic.TypeAdapter(HardenRecipe)
+    if path.is_file():
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            before, planned = (kind.validate_python(content[name]) for name in ("asked", "planned"))
+            seconds = float(content["seconds_per_step"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path} is damaged ({type(error).__name__}); choose another --out, or delete it"
+            ) from None
+        if before != asked:
+            raise ConfigError(
+                f"{folder} holds a hardening of {_differences(before, asked)}; choose another --out, or delete it"
+            )
+        return planned, seconds
+    seconds = task.seconds_per_step()
+    steps = asked.optimizer.steps if asked.minutes == 0 else max(1, round(60 * asked.minutes / seconds))
+    planned = dataclasses.replace(
+        asked,
+        minutes=0,
+        optimizer=dataclasses.replace(asked.optimizer, steps=steps, warmup=min(asked.optimizer.warmup, steps // 5)),
+        checkpoint_every=max(1, min(asked.checkpoint_every, round(_SECONDS / seconds))),
+        validate_every=max(1, min(asked.validate_every, -(-steps // _VALIDATIONS))),
+    )
+    content = {"asked": dataclasses.asdict(asked), "planned": dataclasses.asdict(planned), "seconds_per_step": seconds}
+    write_text(path, json.dumps(content, indent=1) + "\n")
+    return planned, seconds
+
+
+def _differences(before: HardenRecipe, asked: HardenRecipe) -> str:
+    names = {
+        "weights": "other weights",
+        "photos": "other photographs",
+        "seed": "another seed",
+        "minutes": "other minutes",
+    }
+    found = [
+        names.get(field.name, f"another {field.name}")
+        for field in dataclasses.fields(asked)
+        if getattr(before, field.name) != getattr(asked, field.name)
+    ]
+    return " and ".join(found)

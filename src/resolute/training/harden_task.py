@@ -1,0 +1,199 @@
+"""Adversarial fine-tuning as a training task: a model that is there already, on patches clean and attacked."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from resolute.defences.adversarial import attacked_patches
+from resolute.errors import ConfigError
+from resolute.measure.fidelity import psnr_y
+from resolute.models.base import Restorer, frozen
+from resolute.randomness import generator_for, stream_seed
+from resolute.training.harden_recipe import HardenRecipe
+from resolute.training.judge import Photograph
+from resolute.training.patches import Patches
+from resolute.training.prepared import reconstruction_loss, with_attacked
+from resolute.training.task import Figures, Task
+
+# Of the attack of a validation, which watches and does not judge; and the side of its images.
+_WATCH_STEPS = 10
+_WATCH_SIDE = 48
+
+# Side beyond which a photograph is cut to its middle, so that a folder from a camera fits into memory.
+LARGEST = 1024
+
+Writer = Callable[[Restorer, Path, dict[str, object]], None]
+
+
+@final
+class HardenTask(Task):
+    """The distance from the original of what the model makes of clean and of attacked patches.
+
+    Args:
+        recipe: how.
+        model: changed in place; evaluation mode throughout, so that BatchNorm and dropout stay as in use.
+        photos: files of high-resolution images, or folders of them.
+        write: writes the model, called with (model, file, facts about the training).
+        progress: called with (images read, images in all).
+
+    Raises:
+        ConfigError: too few or too small images, or no weights to train.
+
+    Attributes:
+        held_out: images that are not trained on.
+    """
+
+    def __init__(
+        self,
+        recipe: HardenRecipe,
+        model: Restorer,
+        photos: Sequence[Path],
+        write: Writer,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not trainable:
+            raise ConfigError(
+                "the model has no weights that can be trained: all are frozen, or it has none; give the weights a "
+                "gradient with model.requires_grad_(True)"
+            )
+        self.recipe = recipe
+        self.patches = Patches(
+            photos, model.scale, recipe.data.patch, recipe.data.validation, progress, largest=LARGEST
+        )
+        if recipe.data.validation and not self.patches.validation:
+            raise ConfigError(
+                f"none of the photographs held out for validation has {recipe.data.patch * model.scale} pixels on both "
+                "sides; give more or larger ones"
+            )
+        self.images = len(self.patches.training)
+        self.model = model
+        self.restorer = model
+        self.before = copy.deepcopy(model).eval().requires_grad_(False)
+        self.parts = _InUse(model)
+        self.memory_format = torch.channels_last if _takes_channels_last(model) else torch.contiguous_format
+        self._write = write
+        self._device = torch.device("cpu")
+        self._generator = torch.Generator()
+
+    @property
+    def held_out(self) -> list[Photograph]:
+        """The photographs that are not trained on."""
+        pairs = zip(self.patches.names, self.patches.validation, strict=True)
+        return [Photograph(name, low, high) for name, (low, high) in pairs]
+
+    def groups(self) -> list[tuple[nn.Module, float]]:
+        return [(self.restorer, 1.0)]
+
+    def move(self, device: torch.device) -> None:
+        self._device = device
+        self._generator = torch.Generator(device=device)
+        self.before.to(device)
+        self.before.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
+
+    def start(self, path: Path) -> str:
+        raise ConfigError("a hardening starts from its model; leave `start` out of the recipe")
+
+    def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
+        return self.patches.batch(self.recipe.seed, step, self.recipe.data.batch, rank, ranks)
+
+    def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
+        low, high = (images.to(self._device) for images in batch)
+        low = low.to(memory_format=self.memory_format)
+        table = self.recipe.adversarial
+        self._generator.manual_seed(stream_seed(self.recipe.seed, "hardening", step, rank))
+        seen, originals = with_attacked(table, self.restorer, low, high, self._generator)
+        clean = table.clean(len(low))
+        if self.recipe.anchor and clean:
+            with torch.no_grad():
+                anchored = torch.lerp(high[:clean], self.before(low[:clean]).float(), self.recipe.anchor)
+            originals = torch.cat([anchored, originals[clean:]])
+        loss = reconstruction_loss(self.recipe.loss, module(seen), originals)
+        return loss, {self.recipe.loss.kind: loss.item()}
+
+    def validate(self) -> Figures:
+        """Return the clean PSNR of the middle of what was held out, and that under a short attack on the truth."""
+        clean: list[float] = []
+        attacked: list[float] = []
+        scale = self.restorer.scale
+        for number, photograph in enumerate(self.held_out):
+            x, y = photograph.cut(_WATCH_SIDE).tensors(self._device)
+            moved = attacked_patches(
+                self.restorer, x, y, epsilon=self.recipe.adversarial.level / 255, steps=_WATCH_STEPS,
+                relative_step=0.25, start="uniform", generator=generator_for(self.recipe.seed, "watch", number),
+            )  # fmt: skip
+            with torch.no_grad():
+                clean.append(_psnr(self.restorer(x), y, scale))
+                attacked.append(_psnr(self.restorer(moved), y, scale))
+        if not clean:
+            return {}
+        return {"psnr_y": sum(clean) / len(clean), "attacked": sum(attacked) / len(attacked)}
+
+    def save(self, weights: Path, training: dict[str, object]) -> None:
+        self._write(self.restorer, weights, training)
+
+    def seconds_per_step(self, steps: int = 3) -> float:
+        """Try a few steps without taking them, and return how long one takes; the model stays as it is."""
+        taken: list[float] = []
+        for step in range(-1, steps):
+            began = time.perf_counter()
+            loss, _ = self.loss(self.parts, self.batch(max(step, 0), 0, 1), max(step, 0), 0)
+            loss.backward()
+            self.restorer.zero_grad(set_to_none=True)
+            taken.append(time.perf_counter() - began)
+        # The first one finds its memory and its kernels.
+        return sorted(taken[1:])[steps // 2]
+
+
+@final
+class _InUse(nn.Module):
+    """A model that is trained in evaluation mode."""
+
+    def __init__(self, model: Restorer) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def train(self, mode: bool = True) -> _InUse:
+        super().train(False)
+        return self
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        return self.model(x)
+
+
+def _psnr(output: Tensor, truth: Tensor, scale: int) -> float:
+    return float(psnr_y(output, truth, border=scale)) if bool(output.isfinite().all()) else 0.0
+
+
+def _takes_channels_last(model: Restorer) -> bool:
+    """Tell whether a model gives the same, gradient included, with its weights in the layout that is faster on CPUs."""
+    x = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    device = next(model.parameters()).device
+    tried = copy.deepcopy(model).eval()
+
+    def output() -> tuple[Tensor, Tensor]:
+        images = x.to(device).requires_grad_()
+        y = tried(images)
+        (gradient,) = torch.autograd.grad(y.square().sum(), images)
+        return y.detach(), gradient
+
+    with frozen(tried):
+        before = output()
+        try:
+            tried.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
+            after = output()
+        except (RuntimeError, ValueError):  # view() of somebody's forward, say
+            return False
+    return all(
+        bool(torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(a.abs().max())))
+        for a, b in zip(before, after, strict=True)
+    )

@@ -1,0 +1,197 @@
+"""What came of a hardening: figures before and after, beside what it must beat, and the words for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal, final
+
+import pydantic
+
+from resolute.errors import ConfigError, first_line
+from resolute.files import write_text
+from resolute.measure.intervals import Interval, bootstrap_mean
+from resolute.training.judge import Judged
+
+Role = Literal["before", "after", "bicubic", "mixture"]
+ROLES: tuple[Role, ...] = ("before", "after", "mixture", "bicubic")
+
+RESULT = "harden.json"
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """How one model stands: means over images, in dB, with bootstrap intervals.
+
+    Attributes:
+        name: what it is called in tables.
+        judged: image by image.
+    """
+
+    name: str
+    judged: tuple[Judged, ...]
+
+    @property
+    def clean(self) -> Interval:
+        """PSNR on Y without an attack."""
+        return bootstrap_mean([one.clean for one in self.judged])
+
+    @property
+    def kept(self) -> Interval:
+        """SR-PSNR under the attack that lowers it most on each image."""
+        return bootstrap_mean([one.kept for one in self.judged])
+
+    @property
+    def truth(self) -> Interval:
+        """PSNR on Y against the original, under the attack that lowers it most on each image."""
+        return bootstrap_mean([one.truth for one in self.judged])
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks that judged it."""
+        return tuple(dict.fromkeys(name for one in self.judged for name in one.damage))
+
+    def under(self, attack: str) -> tuple[Interval, Interval]:
+        """Return SR-PSNR and PSNR against the original under one attack, over the images that saw it."""
+        found = [one.damage[attack] for one in self.judged if attack in one.damage]
+        return bootstrap_mean([one.kept for one in found]), bootstrap_mean([one.truth for one in found])
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Hardening:
+    """The result of ``harden``.
+
+    Attributes:
+        name: of the model.
+        weights: the file with the hardened weights.
+        note: what its user must know, or empty.
+        level: budget in levels of 255.
+        theta: share of the undefended model in the mixture with bicubic interpolation whose clean PSNR is that of the
+            hardened model.
+        before, after, mixture, bicubic: how they stand.
+        pictures: by image and role, the files of what a person looks at, as ``attacked`` and ``output``.
+        facts: recipe, provenance and sizes, for the page.
+    """
+
+    name: str
+    weights: Path
+    note: str
+    level: float
+    theta: float
+    before: Standing
+    after: Standing
+    mixture: Standing
+    bicubic: Standing
+    pictures: dict[str, dict[str, dict[str, str]]]
+    facts: dict[str, Any]
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """All of them, in the order of tables."""
+        return tuple(getattr(self, role) for role in ROLES)
+
+    @property
+    def improved(self) -> bool:
+        """Whether the worst that attacks leave is better than before, by both measures."""
+        return self.after.truth.mean > self.before.truth.mean and self.after.kept.mean > self.before.kept.mean
+
+    def gain(self, quantity: Literal["clean", "kept", "truth"]) -> Interval:
+        """Return the mean difference of after and before, paired image by image."""
+        pairs = zip(self.before.judged, self.after.judged, strict=True)
+        return bootstrap_mean([getattr(after, quantity) - getattr(before, quantity) for before, after in pairs])
+
+    def sentences(self) -> list[str]:
+        """Say what came out; a result that is no better than the start is said first.
+
+        Example:
+            >>> from resolute.training.judge import Damage
+            >>> one = Judged("a.png", 28.0, {"APGD": Damage(10.0, 11.0)})
+            >>> two = Judged("a.png", 27.9, {"APGD": Damage(29.0, 26.0)})
+            >>> line = Judged("a.png", 26.5, {"APGD": Damage(37.0, 26.2)})
+            >>> before, after, bicubic = (Standing("x", (judged,)) for judged in (one, two, line))
+            >>> made = Hardening("net", Path("net.pth"), "", 4, 0.9, before, after, before, bicubic, {}, {})
+            >>> made.sentences()[0]
+            'Attacked at 4/255, net keeps 29.0 dB of its own clean output instead of 10.0 dB (+19.0 dB).'
+        """
+        before, after = self.before, self.after
+        told: list[str] = []
+        if not self.improved:
+            told.append(
+                f"Hardening did not help: under attack the weights that {self.name} had before are at least as good. "
+                "Give more minutes or more photographs, or keep what you have."
+            )
+        told.append(
+            f"Attacked at {self.level:g}/255, {self.name} keeps {_db(after.kept)} of its own clean output instead of "
+            f"{_db(before.kept)} ({_change(before.kept, after.kept)})."
+        )
+        told.append(
+            f"Against the original that is {_db(after.truth)} instead of {_db(before.truth)} "
+            f"({_change(before.truth, after.truth)}), {_beside(after.truth, self.bicubic.truth)} bicubic interpolation "
+            f"under the same attacks ({_db(self.bicubic.truth)}) and {_beside(after.truth, self.mixture.truth)} the "
+            f"mixture of bicubic and {self.name} with the same clean PSNR ({_db(self.mixture.truth)})."
+        )
+        told.append(
+            f"Without an attack it has {_db(after.clean, 2)} instead of {_db(before.clean, 2)} "
+            f"({_change(before.clean, after.clean, 2)}), over {len(after.judged)} images that it was not trained on."
+        )
+        return told
+
+    def save(self, folder: Path) -> None:
+        """Write ``harden.json``.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        content = dataclasses.asdict(self) | {"weights": self.weights.name}
+        write_text(folder / RESULT, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    @staticmethod
+    def read(folder: Path) -> Hardening:
+        """Read the ``harden.json`` of a folder.
+
+        Raises:
+            ConfigError: there is none, or it is damaged.
+        """
+        path = folder / RESULT
+        try:
+            made = pydantic.TypeAdapter(Hardening).validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise ConfigError(f"no hardening in {folder}: run `resolute harden MODEL --data PHOTOS` first") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} is damaged ({first_line(error)}); delete it and run the command again") from None
+        return dataclasses.replace(made, weights=folder / made.weights.name)
+
+
+def table(made: Hardening) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the table of a hardening: clean PSNR beside what attacks leave."""
+    header = ["model", "clean PSNR", "attacked, against the original", "SR-PSNR", *made.after.attacks]
+    rows: list[list[str]] = []
+    for standing in made.standings:
+        cells = [f"{standing.clean.mean:.2f}", f"{standing.truth.mean:.2f}", f"{standing.kept.mean:.2f}"]
+        for attack in made.after.attacks:
+            if attack in standing.attacks:
+                kept, truth = standing.under(attack)
+                cells.append(f"{truth.mean:.2f} / {kept.mean:.2f}")
+            else:
+                cells.append("-")
+        rows.append([standing.name, *cells])
+    return header, rows
+
+
+def _db(value: Interval, digits: int = 1) -> str:
+    return f"{value.mean:.{digits}f} dB"
+
+
+def _change(before: Interval, after: Interval, digits: int = 1) -> str:
+    # Of the figures as printed, so that they add up.
+    return f"{round(after.mean, digits) - round(before.mean, digits):+.{digits}f} dB"
+
+
+def _beside(value: Interval, other: Interval) -> str:
+    difference = round(round(value.mean, 1) - round(other.mean, 1), 1)
+    if difference == 0:
+        return "level with"
+    return f"{abs(difference):.1f} dB {'above' if difference > 0 else 'below'}"

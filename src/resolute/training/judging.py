@@ -1,0 +1,181 @@
+"""Judge a hardening: the model before and after, bicubic interpolation, and their mixture of equal clean PSNR.
+
+What is judged already is kept in the folder, so that a killed run goes on image by image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import pydantic
+
+from resolute.attacks.ascent import Attack
+from resolute.defences.calibration import clean_psnr, match_clean_psnr
+from resolute.defences.wrappers import Mixture
+from resolute.errors import ConfigError
+from resolute.files import write_atomically
+from resolute.images import from_uint8, write_png
+from resolute.models.base import Restorer
+from resolute.models.registry import Bicubic
+from resolute.models.weights import weights_sha256
+from resolute.provenance import provenance
+from resolute.training.harden_recipe import HardenRecipe
+from resolute.training.hardened import ROLES, Hardening, Role, Standing
+from resolute.training.judge import Judged, Photograph, further, judge, suite
+
+# Of the middle of a held-out photograph, in low-resolution pixels.
+_SIDE = 48
+
+# How many images also see the attacks that do without the model's gradient.
+_FURTHER = 5
+
+_RECORDS, _PICTURES = "judged.json", "attacked"
+
+Files = dict[str, str]
+
+_KEPT = pydantic.TypeAdapter(dict[str, Judged])
+
+
+@final
+class Judging:
+    """The models to judge, and where the figures are kept.
+
+    Args:
+        folder: of the hardening.
+        recipe: as it was carried out.
+        before, after: the model, on the device to judge on.
+        name: of the model.
+    """
+
+    def __init__(self, folder: Path, recipe: HardenRecipe, before: Restorer, after: Restorer, name: str) -> None:
+        self._folder, self._recipe, self._name = folder, recipe, name
+        self._before, self._after = before, after
+        self._path = folder / _RECORDS
+        self._records = _read(self._path)
+
+    def result(
+        self,
+        weights: Path,
+        note: str,
+        held_out: Sequence[Photograph],
+        tests: Sequence[Photograph] | None,
+        progress: Callable[[float, int, str], None] | None = None,
+    ) -> Hardening:
+        """Judge all models on all images, and return what came out.
+
+        Args:
+            weights: the file that was written.
+            note: what its user must know.
+            held_out: photographs that were not trained on; their middles are judged where there are no ``tests``.
+            tests: images to judge on whole, by more attacks on the first of them.
+            progress: called with (done, in all, what is being judged).
+        """
+        images = [photograph.cut(_SIDE) for photograph in held_out] if tests is None else list(tests)
+        pairs = [photograph.tensors(_device(self._before)) for photograph in images]
+        target = clean_psnr(self._after, pairs)
+        theta = _share(self._before, target, pairs)
+        models: dict[Role, Restorer] = {
+            "before": self._before,
+            "after": self._after,
+            "mixture": Mixture(self._before, theta).eval(),
+            "bicubic": Bicubic(self._before.scale).to(_device(self._before)).eval(),
+        }
+        names = {"before": self._name, "after": f"{self._name}, hardened", "bicubic": "bicubic"}
+        names["mixture"] = f"mixture, {theta:.2f} of {self._name}"
+        total = len(ROLES) * len(images)
+        standings: dict[Role, Standing] = {}
+        pictures: dict[str, dict[str, Files]] = {image.name: {} for image in images}
+        for place, role in enumerate(ROLES):
+            judged: list[Judged] = []
+            for number, image in enumerate(images):
+                done = place * len(images) + number
+                title = f"attacking {names[role]}: {image.name}"
+
+                def report(share: float, before: int = done, what: str = title) -> None:
+                    if progress is not None:
+                        progress(before + share, total, what)
+
+                attacks = self._attacks(role, strict=tests is not None and number < _FURTHER)
+                found, picture = self._judged(role, models[role], number, image, attacks, report)
+                judged.append(found)
+                pictures[image.name][role] = picture
+            standings[role] = Standing(names[role], tuple(judged))
+        made = provenance()
+        return Hardening(
+            name=self._name,
+            weights=weights,
+            note=note,
+            level=self._recipe.adversarial.level,
+            theta=theta,
+            **standings,
+            pictures=pictures,
+            facts={"recipe": dataclasses.asdict(self._recipe), "provenance": dataclasses.asdict(made)},
+        )
+
+    def _attacks(self, role: Role, *, strict: bool) -> Mapping[str, Attack]:
+        epsilon = self._recipe.adversarial.level / 255
+        attacks = suite(epsilon)
+        if strict and role in ("before", "after"):
+            attacks |= further(epsilon, self._before if role == "after" else None)
+        return attacks
+
+    def _judged(
+        self,
+        role: Role,
+        model: Restorer,
+        number: int,
+        image: Photograph,
+        attacks: Mapping[str, Attack],
+        report: Callable[[float], None],
+    ) -> tuple[Judged, Files]:
+        """Return the figures of one model on one image and the files of its pictures, made or kept."""
+        theta = f"{model.theta:.6f}" if isinstance(model, Mixture) else ""
+        facts = [role, theta, weights_sha256(model.state_dict()), image.name, repr(attacks), self._recipe.seed]
+        pixels = hashlib.sha256(image.low.tobytes() + image.high.tobytes()).hexdigest()
+        key = hashlib.sha256(json.dumps([*facts, pixels]).encode()).hexdigest()
+        stem = f"{_PICTURES}/{number + 1:02}"
+        files = {"attacked": f"{stem}-{role}.png"}
+        if role in ("before", "after"):
+            files |= {"clean output": f"{stem}-{role}-clean-output.png", "output": f"{stem}-{role}-output.png"}
+        if role == "before":
+            files |= {"clean": f"{stem}-clean.png", "original": f"{stem}-original.png"}
+        if key in self._records and all((self._folder / file).is_file() for file in files.values()):
+            report(1.0)
+            return self._records[key], files
+        found, seen = judge(model, image, attacks, seed=self._recipe.seed, progress=report)
+        pictures = {
+            "attacked": seen.attacked, "clean output": seen.clean_output, "output": seen.output,
+            "clean": from_uint8(image.low), "original": from_uint8(image.high),
+        }  # fmt: skip
+        for what, file in files.items():
+            # An output that is not finite is shown as what it is worth.
+            write_png(self._folder / file, pictures[what].nan_to_num(0.0, 0.0, 0.0))
+        self._records[key] = found
+        write_atomically(self._path, lambda temporary: temporary.write_bytes(_KEPT.dump_json(self._records)))
+        return found, files
+
+
+def _device(model: Restorer) -> Any:
+    return next(model.parameters()).device
+
+
+def _share(model: Restorer, target: float, pairs: Sequence[Any]) -> float:
+    """Return the share of a model in the mixture with bicubic interpolation that has a given clean PSNR."""
+    try:
+        return match_clean_psnr(lambda theta: Mixture(model, theta), pairs, target, 0.0, 1.0)
+    except ConfigError:
+        # Better than the model itself, or worse than bicubic interpolation: no mixture is as good, or as bad.
+        return 1.0 if target > clean_psnr(model, pairs) else 0.0
+
+
+def _read(path: Path) -> dict[str, Judged]:
+    try:
+        return _KEPT.validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        # Whatever is wrong in it is judged again.
+        return {}

@@ -1,0 +1,116 @@
+"""The model that is hardened: where its weights came from, and how they go back in the form in which they came."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import final
+
+from resolute.defences.loading import load_defended
+from resolute.defences.wrappers import Defended
+from resolute.errors import CheckpointError, ConfigError
+from resolute.models.address import parse_address
+from resolute.models.base import Card, Restorer
+from resolute.models.onnx_session import OnnxRestorer
+from resolute.models.weights import save_model, weights_sha256
+from resolute.training.hardened import Hardening, table
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model to harden.
+
+    Attributes:
+        model: as it was loaded.
+        address: where from, or empty for a model of the caller's own.
+        name: what it is called.
+        sha256: of its weights and of what else determines it.
+    """
+
+    model: Restorer
+    address: str
+    name: str
+    sha256: str
+
+    @property
+    def note(self) -> str:
+        """What the user of the weights must know, or empty."""
+        return "" if self.model.origin is None else self.model.origin.note
+
+    @property
+    def file_name(self) -> str:
+        """Of the hardened weights: that of the file they came from, with a word in it."""
+        origin = self.model.origin
+        path = Path(f"{self.name}.safetensors") if origin is None else origin.path
+        return f"{path.stem}-hardened{path.suffix}"
+
+    def write(self, model: Restorer, path: Path, training: dict[str, object]) -> None:
+        """Write weights as the file they came from has them, or, where there is none, as safetensors.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        origin = self.model.origin
+        if origin is not None:
+            origin.write(model, path, training)
+            return
+        card = self.model.card or Card(name=self.name, architecture=model.arguments(), scale=model.scale)
+        save_model(model, path, dataclasses.replace(card, name=f"{self.name}-hardened", training=training))
+
+    def read_back(self, path: Path, model: Restorer) -> Restorer:
+        """Return the model as the written file has it: what was rounded to fewer bits is judged as rounded."""
+        if not self.address:
+            return copy.deepcopy(model)
+        address = dataclasses.replace(parse_address(self.address), sha256="")
+        written = {"weights": str(path)} if address.code else {"target": str(path)}
+        return load_defended(str(dataclasses.replace(address, **written)))  # pyright: ignore[reportArgumentType]
+
+    def page(self, made: Hardening) -> str:
+        """Return the card of the hardened weights as Markdown."""
+        recipe = made.facts["recipe"]
+        attack, data, optimizer = recipe["adversarial"], recipe["data"], recipe["optimizer"]
+        licence = "unknown" if self.model.card is None else self.model.card.licence
+        header, rows = table(made)
+        facts = {
+            "starts from": f"{self.name}, sha256 `{self.sha256}`; licence: {licence}",
+            "method": f"adversarial fine-tuning: {attack['steps']} steps of PGD at {attack['level']:g}/255 against the "
+            f"{attack['reference']}, {100 * attack['share']:g} % of every batch",
+            "steps": f"{optimizer['steps']} of {data['batch']} patches of {data['patch']} x {data['patch']}, "
+            f"Adam, {optimizer['rate']:g}, {optimizer['schedule']}",
+            "photographs": f"licence: {data['licence']}",
+            "seed": recipe["seed"],
+            "command": f"`{made.facts['provenance']['command']}`",
+            "hardware": made.facts["provenance"]["hardware"],
+        }
+        lines = [f"# {made.weights.name}", "", *made.sentences(), *([made.note] if made.note else []), ""]
+        lines += _markdown(header, rows)
+        lines += ["", "PSNR in dB; of single attacks: against the original / SR-PSNR.", "", "| | |", "|---|---|"]
+        lines += [f"| {key} | {value} |" for key, value in facts.items()]
+        return "\n".join(lines) + "\n"
+
+
+def subject_of(model: Restorer, address: str) -> Subject:
+    """Return a model as a subject of hardening.
+
+    Raises:
+        CheckpointError: its weights cannot be written back, or it is an ONNX file.
+        ConfigError: it has a defence around it.
+    """
+    if isinstance(model, Defended):
+        raise ConfigError(
+            "a defence around a model has no weights: harden the model inside, without the + and the rest"
+        )
+    if isinstance(model, OnnxRestorer):
+        raise CheckpointError("an ONNX file cannot be trained; give the PyTorch weights that it was made from")
+    if model.origin is not None:
+        model.origin.check(model)
+    card = model.card
+    sha256 = card.sha256 if card is not None and card.sha256 else weights_sha256(model.state_dict())
+    return Subject(model, address, card.name if card is not None else type(model).__name__, sha256)
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
+    rule = "|".join(["---", *["--:"] * (len(header) - 1)])
+    return [f"| {' | '.join(header)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)]
