@@ -26,6 +26,8 @@ from resolute.models.blocks import (
     upsampling,
 )
 
+_SEVERAL = re.compile(r"upsample\.up([2-9])\.")
+
 
 @final
 class ResidualBlock(nn.Module):
@@ -161,22 +163,32 @@ class CARN(Restorer):
         return self.add_mean(self.exit(self.upsample(phi))) / self.peak
 
 
+def scales_held(state: Mapping[str, Tensor]) -> list[int]:
+    """Return the scales of a checkpoint of CARN that holds several; none for any other.
+
+    Example:
+        >>> scales_held({"upsample.up2.body.0.weight": torch.ones(1), "upsample.up4.body.0.weight": torch.ones(1)})
+        [2, 4]
+    """
+    return sorted({int(match[1]) for name in state if (match := _SEVERAL.match(name))})
+
+
 def select_scale(state: Mapping[str, Tensor], scale: int | None) -> dict[str, Tensor]:
     """Keep one scale of a checkpoint of CARN that holds several; return any other state as it is.
 
     Raises:
         ValueError: the checkpoint holds several scales, and none of them is asked for.
     """
-    several = re.compile(r"upsample\.up([2-9])\.")
-    found = {name: int(match[1]) for name in state if (match := several.match(name))}
+    found = scales_held(state)
     if not found or not CARN.detects(state):
         return dict(state)
-    if scale not in found.values():
-        held = ", ".join(f"x{held}" for held in sorted(set(found.values())))
-        most = max(found.values())
-        raise ValueError(f"holds CARN for {held}: choose one with --scale {most}, or with #x{most} behind its name")
-    kept = {name: tensor for name, tensor in state.items() if found.get(name, scale) == scale}
-    return {several.sub("upsample.up.", name): tensor for name, tensor in kept.items()}
+    if scale not in found:
+        held = ", ".join(f"x{held}" for held in found)
+        raise ValueError(
+            f"holds CARN for {held}: choose one with --scale {found[-1]}, or with #x{found[-1]} behind its name"
+        )
+    kept = {name: tensor for name, tensor in state.items() if int((_SEVERAL.match(name) or [0, scale])[1]) == scale}
+    return {_SEVERAL.sub("upsample.up.", name): tensor for name, tensor in kept.items()}
 
 
 def _cascade(x: Tensor, blocks: Sequence[nn.Module], fusions: Sequence[nn.Module]) -> Tensor:

@@ -46,25 +46,24 @@ class PythonFile:
     name: str
     arguments: tuple[tuple[str, object], ...] = ()
 
-    def warn(self) -> None:
-        """Say, once a file, that its code is run."""
-        path = self.path.resolve()
-        if path not in _warned:
-            _warned.add(path)
-            warnings.warn(f"the code in {self.path} is run, to build {self.name}", ModelWarning, stacklevel=3)
-
     def build(self) -> nn.Module:
         """Run the code and return the network."""
         return self.build_with_sources()[0]
 
-    def build_with_sources(self) -> tuple[nn.Module, str]:
+    def build_with_sources(self, *, warn: bool = False) -> tuple[nn.Module, str]:
         """Run the code; return the network and a sha256 of all files that it is made of.
+
+        Args:
+            warn: say, once a file, that its code is run.
 
         Raises:
             CheckpointError: the file or the name is missing, or the code fails.
         """
         if not self.path.is_file():
-            raise CheckpointError(f"no file {self.path}")
+            raise CheckpointError(f"no file {self.path}; FILE.py:NAME names a file and a class or function in it")
+        if warn and self.path.resolve() not in _warned:
+            _warned.add(self.path.resolve())
+            warnings.warn(f"the code in {self.path} is run, to build {self.name}", ModelWarning, stacklevel=4)
         with _LOCK, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # What somebody's code is warned of says nothing to who runs it.
             warnings.simplefilter("ignore")

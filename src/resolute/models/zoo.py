@@ -66,15 +66,12 @@ class ZooModel(Foreign):
         return "; it is a network of spandrel, which loads it as it is"
 
 
-def load_zoo(state: Mapping[str, Tensor], file: str) -> ZooModel | None:
-    """Build the network of spandrel that weights belong to; None where spandrel is missing or does not know them.
+def wrap_zoo(found: Any) -> ZooModel:
+    """Return the network of a descriptor as a restorer.
 
     Raises:
-        CheckpointError: spandrel is installed and cannot be imported, or the network cannot be built or attacked.
+        CheckpointError: it cannot be attacked.
     """
-    found = describe_zoo(state, file)
-    if found is None:
-        return None
     return ZooModel(
         found.model.float(),
         found._call_fn,  # what comes before and after the module, as its range, is nowhere else
@@ -86,10 +83,13 @@ def load_zoo(state: Mapping[str, Tensor], file: str) -> ZooModel | None:
 
 
 def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
-    """Return spandrel's descriptor of the network that weights belong to, untried; None where there is none.
+    """Return spandrel's descriptor of the network that weights belong to, untried.
+
+    Returns None where spandrel is missing or does not know them.
 
     Raises:
-        CheckpointError: spandrel is installed and cannot be imported, or the network cannot be built or attacked.
+        CheckpointError: spandrel is installed and cannot be imported, or the network cannot be built, or does not take
+            images of three channels or one.
     """
     spandrel = _spandrel(file)
     if spandrel is None:
