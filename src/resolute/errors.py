@@ -45,6 +45,10 @@ class OutputError(ResoluteError):
     exit_code: ClassVar[int] = 7
 
 
+class ModelWarning(UserWarning):
+    """A model loads, and there is something about it that its user must know before anything is measured."""
+
+
 def first_line(error: BaseException, limit: int = 200) -> str:
     """Return the first line of what an error says, or its class where it says nothing.
 

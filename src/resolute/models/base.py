@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -34,6 +35,40 @@ class Card:
     training: dict[str, object] = dataclasses.field(default_factory=dict[str, object])
 
 
+class Origin(ABC):
+    """The file that a model's weights came from, and how to put changed weights back into it.
+
+    Attributes:
+        path: the file.
+        note: what its user must know before writing, in one sentence; empty if there is nothing.
+    """
+
+    path: Path
+    note: str
+
+    @abstractmethod
+    def check(self, model: Restorer) -> None:
+        """Refuse a model whose weights cannot be written back; ask before it is trained.
+
+        Raises:
+            CheckpointError: it says why.
+        """
+
+    @abstractmethod
+    def write(self, model: Restorer, out: Path, training: Mapping[str, object] | None = None) -> None:
+        """Write the file again with the weights of ``model``, all else in it as it was.
+
+        Args:
+            model: loaded from this file, its weights perhaps changed since.
+            out: the new file.
+            training: added to what the card says about training, where the file carries a card of Resolute.
+
+        Raises:
+            CheckpointError: the weights cannot be written back.
+            OutputError: the file cannot be written.
+        """
+
+
 class Restorer(nn.Module, ABC):
     """A super-resolution model: RGB float in [0, 1] in, RGB float on the same scale out, not clamped.
 
@@ -44,15 +79,21 @@ class Restorer(nn.Module, ABC):
     Attributes:
         scale: upscaling factor.
         feature_layer: name of the submodule whose output is Φ.
+        peak: what white is to the network inside.
         card: the facts about this model, set by ``load``; None for a model built by hand.
+        origin: the file that the weights came from, set by ``load``; None where there is none to write back to.
+        doubt: why the model seems not to upscale, and the remedy; empty where nothing speaks against it.
     """
 
     feature_layer: str
+    peak: float = 1.0
 
     def __init__(self, scale: int) -> None:
         super().__init__()
         self.scale = scale
         self.card: Card | None = None
+        self.origin: Origin | None = None
+        self.doubt = ""
 
     @abstractmethod
     def arguments(self) -> dict[str, object]:

@@ -84,6 +84,22 @@ def require_scale(architecture: str, scale: int) -> None:
         raise ValueError(f"{architecture} upscales by 2, 3 or 4, not {scale}")
 
 
+def require_peak(architecture: str, peak: float) -> None:
+    """Raise ValueError unless white is 1 or 255."""
+    if peak not in (1.0, 255.0):
+        raise ValueError(f"white is 1 or 255 to {architecture}, not {peak}")
+
+
+def read_peak(state: Mapping[str, Tensor], bias: str = "sub_mean.bias") -> float:
+    """Return what white is to a network, which the mean that it subtracts tells.
+
+    Example:
+        >>> read_peak({"sub_mean.bias": torch.tensor([-0.45, -0.44, -0.40])})
+        1.0
+    """
+    return 255.0 if state[bias].abs().max() > 1 else 1.0
+
+
 def prime_factors(scale: int) -> tuple[int, ...]:
     """Return the factors by which published networks upscale one after the other.
 

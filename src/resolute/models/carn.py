@@ -19,10 +19,14 @@ from resolute.models.blocks import (
     conv1x1,
     conv3x3,
     prime_factors,
+    read_peak,
     read_upsampling,
+    require_peak,
     require_scale,
     upsampling,
 )
+
+_SEVERAL = re.compile(r"upsample\.up([2-9])\.")
 
 
 @final
@@ -61,7 +65,7 @@ class CascadingBlock(nn.Module):
 class CARN(Restorer):
     """CARN for one scale; parameter names are those of the official code, so its checkpoints load strictly.
 
-    The official checkpoints hold the upsamplers of all three scales; ``load(path, scale=4)`` keeps one of them. The
+    The official checkpoints hold the upsamplers of all three scales; ``load("FILE#x4")`` keeps one of them. The
     feature layer Φ is the tensor that enters the upsampler, the output of ``c3``, which is never negative.
 
     Args:
@@ -86,8 +90,7 @@ class CARN(Restorer):
         self, scale: int = 4, channels: int = 64, group: int = 1, upsampler: Upsampler = "staged", peak: float = 1.0
     ) -> None:
         require_scale("CARN", scale)
-        if peak not in (1.0, 255.0):
-            raise ValueError(f"white is 1 or 255 to CARN, not {peak}")
+        require_peak("CARN", peak)
         if group < 1 or channels % group:
             raise ValueError(f"the groups of CARN-M divide its {channels} channels; {group} do not")
         super().__init__(scale)
@@ -129,9 +132,7 @@ class CARN(Restorer):
         group = channels // state["b1.b1.body.0.weight"].shape[1]
         up = "upsample.up.body"
         scale, upsampler = read_upsampling(state, channels, first=f"{up}.0", second=f"{up}.3", last="exit")
-        # The mean that is subtracted tells what white is.
-        peak = 255.0 if state["sub_mean.shifter.bias"].abs().max() > 1 else 1.0
-        model = cls(scale, channels, group, upsampler, peak)
+        model = cls(scale, channels, group, upsampler, read_peak(state, "sub_mean.shifter.bias"))
         model.load_state_dict(dict(state), strict=True)
         return model
 
@@ -162,21 +163,32 @@ class CARN(Restorer):
         return self.add_mean(self.exit(self.upsample(phi))) / self.peak
 
 
+def scales_held(state: Mapping[str, Tensor]) -> list[int]:
+    """Return the scales of a checkpoint of CARN that holds several; none for any other.
+
+    Example:
+        >>> scales_held({"upsample.up2.body.0.weight": torch.ones(1), "upsample.up4.body.0.weight": torch.ones(1)})
+        [2, 4]
+    """
+    return sorted({int(match[1]) for name in state if (match := _SEVERAL.match(name))})
+
+
 def select_scale(state: Mapping[str, Tensor], scale: int | None) -> dict[str, Tensor]:
     """Keep one scale of a checkpoint of CARN that holds several; return any other state as it is.
 
     Raises:
         ValueError: the checkpoint holds several scales, and none of them is asked for.
     """
-    several = re.compile(r"upsample\.up([2-9])\.")
-    found = {name: int(match[1]) for name in state if (match := several.match(name))}
+    found = scales_held(state)
     if not found or not CARN.detects(state):
         return dict(state)
-    if scale not in found.values():
-        held = ", ".join(f"x{held}" for held in sorted(set(found.values())))
-        raise ValueError(f"holds CARN for {held}: choose one, as in load(path, scale={max(found.values())})")
-    kept = {name: tensor for name, tensor in state.items() if found.get(name, scale) == scale}
-    return {several.sub("upsample.up.", name): tensor for name, tensor in kept.items()}
+    if scale not in found:
+        held = ", ".join(f"x{held}" for held in found)
+        raise ValueError(
+            f"holds CARN for {held}: choose one with --scale {found[-1]}, or with #x{found[-1]} behind its name"
+        )
+    kept = {name: tensor for name, tensor in state.items() if int((_SEVERAL.match(name) or [0, scale])[1]) == scale}
+    return {_SEVERAL.sub("upsample.up.", name): tensor for name, tensor in kept.items()}
 
 
 def _cascade(x: Tensor, blocks: Sequence[nn.Module], fusions: Sequence[nn.Module]) -> Tensor:

@@ -11,7 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.models.base import Restorer
-from resolute.models.blocks import MeanShift, Upsampler, conv3x3, read_upsampling, rename, require_scale, upsampling
+from resolute.models.blocks import (
+    MeanShift,
+    Upsampler,
+    conv3x3,
+    read_peak,
+    read_upsampling,
+    rename,
+    require_peak,
+    require_scale,
+    upsampling,
+)
 
 
 @final
@@ -43,6 +53,7 @@ class EDSR(Restorer):
             several times cheaper on a CPU and used by ``edsr-s``.
         res_scale: what a block's convolutions are multiplied by before the skip; None for the published value, which is
             0.1 at the size of the large network and one otherwise.
+        peak: what white is to the network: 255 as published, or 1.
 
     Example:
         >>> model = EDSR(scale=4)
@@ -61,8 +72,10 @@ class EDSR(Restorer):
         channels: int = 64,
         upsampler: Upsampler = "staged",
         res_scale: float | None = None,
+        peak: float = 255.0,
     ) -> None:
         require_scale("EDSR", scale)
+        require_peak("EDSR", peak)
         super().__init__(scale)
         self._arguments: dict[str, object] = {
             "scale": scale,
@@ -75,8 +88,11 @@ class EDSR(Restorer):
             res_scale = published
         elif res_scale != published:
             self._arguments["res_scale"] = res_scale
-        self.sub_mean = MeanShift(-1)
-        self.add_mean = MeanShift(+1)
+        if peak != 255.0:
+            self._arguments["peak"] = peak
+        self.peak = peak
+        self.sub_mean = MeanShift(-1, peak)
+        self.add_mean = MeanShift(+1, peak)
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.Sequential(
             *(ResidualBlock(channels, res_scale) for _ in range(blocks)), conv3x3(channels, channels)
@@ -91,10 +107,12 @@ class EDSR(Restorer):
         return official <= state.keys() or _is_basicsr(state)
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> EDSR:
+    def from_state_dict(cls, state: Mapping[str, Tensor], res_scale: float | None = None) -> EDSR:
         """Build the network that ``state`` belongs to, its arguments read from names and shapes, and load it strictly.
 
-        No shape tells the residual scale, so it is taken to be the published one.
+        Args:
+            state: the weights.
+            res_scale: which no shape tells; None for the published one.
 
         Raises:
             RuntimeError: missing or surplus keys, or shapes that do not fit together.
@@ -105,7 +123,7 @@ class EDSR(Restorer):
         channels = state["head.0.weight"].shape[0]
         blocks = sum(1 for name in state if re.fullmatch(r"body\.\d+\.body\.0\.weight", name))
         scale, upsampler = read_upsampling(state, channels, first="tail.0.0", second="tail.0.2", last="tail.1")
-        model = cls(scale, blocks, channels, upsampler)
+        model = cls(scale, blocks, channels, upsampler, res_scale, read_peak(state))
         model.load_state_dict(dict(state), strict=True)
         return model
 
@@ -113,11 +131,11 @@ class EDSR(Restorer):
         return {"class": "EDSR", **self._arguments}
 
     def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
-        shallow = self.head(self.sub_mean(x * 255.0))
+        shallow = self.head(self.sub_mean(x * self.peak))
         return self.long_skip(self.body(shallow) + shallow)
 
     def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
-        return self.add_mean(self.tail(phi)) / 255.0
+        return self.add_mean(self.tail(phi)) / self.peak
 
 
 def _is_basicsr(state: Mapping[str, Tensor]) -> bool:

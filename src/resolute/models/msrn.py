@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resolute.models.base import Restorer
-from resolute.models.blocks import MeanShift, Upsampler, conv1x1, conv3x3, read_upsampling, require_scale, upsampling
+from resolute.models.blocks import (
+    MeanShift,
+    Upsampler,
+    conv1x1,
+    conv3x3,
+    read_peak,
+    read_upsampling,
+    require_peak,
+    require_scale,
+    upsampling,
+)
 
 
 @final
@@ -45,6 +55,7 @@ class MSRN(Restorer):
         blocks: multi-scale blocks; 8 as published.
         channels: width; 64 as published.
         upsampler: ``staged``, as published, or ``direct``; see ``EDSR``.
+        peak: what white is to the network: 255 as published, or 1.
 
     Example:
         >>> model = MSRN(scale=3, blocks=2, channels=8)
@@ -54,12 +65,28 @@ class MSRN(Restorer):
 
     feature_layer = "tail.1"
 
-    def __init__(self, scale: int = 4, blocks: int = 8, channels: int = 64, upsampler: Upsampler = "staged") -> None:
+    def __init__(
+        self,
+        scale: int = 4,
+        blocks: int = 8,
+        channels: int = 64,
+        upsampler: Upsampler = "staged",
+        peak: float = 255.0,
+    ) -> None:
         require_scale("MSRN", scale)
+        require_peak("MSRN", peak)
         super().__init__(scale)
-        self._arguments = {"scale": scale, "blocks": blocks, "channels": channels, "upsampler": upsampler}
-        self.sub_mean = MeanShift(-1)
-        self.add_mean = MeanShift(+1)
+        self._arguments: dict[str, object] = {
+            "scale": scale,
+            "blocks": blocks,
+            "channels": channels,
+            "upsampler": upsampler,
+        }
+        if peak != 255.0:
+            self._arguments["peak"] = peak
+        self.peak = peak
+        self.sub_mean = MeanShift(-1, peak)
+        self.add_mean = MeanShift(+1, peak)
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.ModuleList(MultiScaleBlock(channels) for _ in range(blocks))
         self.tail = nn.Sequential(
@@ -86,7 +113,7 @@ class MSRN(Restorer):
         channels = state["head.0.weight"].shape[0]
         blocks = sum(1 for name in state if re.fullmatch(r"body\.\d+\.confusion\.weight", name))
         scale, upsampler = read_upsampling(state, channels, first="tail.2.0", second="tail.2.2", last="tail.3")
-        model = cls(scale, blocks, channels, upsampler)
+        model = cls(scale, blocks, channels, upsampler, read_peak(state))
         model.load_state_dict(dict(state), strict=True)
         return model
 
@@ -94,7 +121,7 @@ class MSRN(Restorer):
         return {"class": "MSRN", **self._arguments}
 
     def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
-        shallow = maps = self.head(self.sub_mean(x * 255.0))
+        shallow = maps = self.head(self.sub_mean(x * self.peak))
         outputs: list[Tensor] = []
         for block in self.body:
             maps = block(maps)
@@ -102,7 +129,7 @@ class MSRN(Restorer):
         return self.tail[:2](torch.cat([*outputs, shallow], dim=1))
 
     def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
-        return self.add_mean(self.tail[2:](phi)) / 255.0
+        return self.add_mean(self.tail[2:](phi)) / self.peak
 
 
 def _is_old(state: Mapping[str, Tensor]) -> bool:

@@ -10,7 +10,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.models.base import Restorer
-from resolute.models.blocks import MeanShift, Upsampler, conv1x1, conv3x3, read_upsampling, require_scale, upsampling
+from resolute.models.blocks import (
+    MeanShift,
+    Upsampler,
+    conv1x1,
+    conv3x3,
+    read_peak,
+    read_upsampling,
+    require_peak,
+    require_scale,
+    upsampling,
+)
 
 
 @final
@@ -67,6 +77,7 @@ class RCAN(Restorer):
         channels: width; 64 as published.
         reduction: how many times narrower the inside of an attention is, a divisor of ``channels``; 16 as published.
         upsampler: ``staged``, as published, or ``direct``; see ``EDSR``.
+        peak: what white is to the network: 255 as published, or 1.
 
     Example:
         >>> import torch
@@ -85,12 +96,14 @@ class RCAN(Restorer):
         channels: int = 64,
         reduction: int = 16,
         upsampler: Upsampler = "staged",
+        peak: float = 255.0,
     ) -> None:
         require_scale("RCAN", scale)
+        require_peak("RCAN", peak)
         if reduction < 1 or channels % reduction:
             raise ValueError(f"the reduction of RCAN divides its {channels} channels; {reduction} does not")
         super().__init__(scale)
-        self._arguments = {
+        self._arguments: dict[str, object] = {
             "scale": scale,
             "groups": groups,
             "blocks": blocks,
@@ -98,8 +111,11 @@ class RCAN(Restorer):
             "reduction": reduction,
             "upsampler": upsampler,
         }
-        self.sub_mean = MeanShift(-1)
-        self.add_mean = MeanShift(+1)
+        if peak != 255.0:
+            self._arguments["peak"] = peak
+        self.peak = peak
+        self.sub_mean = MeanShift(-1, peak)
+        self.add_mean = MeanShift(+1, peak)
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.Sequential(
             *(ResidualGroup(blocks, channels, reduction) for _ in range(groups)), conv3x3(channels, channels)
@@ -125,7 +141,7 @@ class RCAN(Restorer):
         blocks = sum(1 for name in state if re.fullmatch(r"body\.0\.body\.\d+\.body\.0\.weight", name))
         reduction = channels // state["body.0.body.0.body.3.conv_du.0.weight"].shape[0]
         scale, upsampler = read_upsampling(state, channels, first="tail.0.0", second="tail.0.2", last="tail.1")
-        model = cls(scale, groups, blocks, channels, reduction, upsampler)
+        model = cls(scale, groups, blocks, channels, reduction, upsampler, read_peak(state))
         model.load_state_dict(dict(state), strict=True)
         return model
 
@@ -133,8 +149,8 @@ class RCAN(Restorer):
         return {"class": "RCAN", **self._arguments}
 
     def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
-        shallow = self.head(self.sub_mean(x * 255.0))
+        shallow = self.head(self.sub_mean(x * self.peak))
         return self.long_skip(self.body(shallow) + shallow)
 
     def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
-        return self.add_mean(self.tail(phi)) / 255.0
+        return self.add_mean(self.tail(phi)) / self.peak

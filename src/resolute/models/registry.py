@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import hashlib
 import json
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resolute.errors import CheckpointError
+from resolute.errors import CheckpointError, ConfigError, ModelWarning
+from resolute.models.address import CODE, Address, complete, parse_address
 from resolute.models.base import Card, Restorer, Scorer, ScorerCard
-from resolute.models.carn import CARN, select_scale
-from resolute.models.denoisers import DnCNN, UNet
+from resolute.models.coded import load_code
 from resolute.models.edsr import EDSR
+from resolute.models.foreign import Foreign
 from resolute.models.hub import HUBS, fetch
-from resolute.models.msrn import MSRN
-from resolute.models.onnx_session import load_onnx_restorer
+from resolute.models.onnx_session import OnnxRestorer, load_onnx_restorer
+from resolute.models.origin import FileOrigin
 from resolute.models.plugged import build
-from resolute.models.rcan import RCAN
-from resolute.models.srresnet import SRResNet
-from resolute.models.weights import FILES, built_in_weights, misfit, read_weights, weights_sha256
-from resolute.models.zoo import HINT, ZooModel, load_zoo
+from resolute.models.python_file import defined
+from resolute.models.ranged import Ranged
+from resolute.models.recognised import Recognised, recognise
+from resolute.models.restorer_probe import Alternative, doubt
+from resolute.models.weights import FILES, State, built_in_weights, read_weights, weights_sha256
 from resolute.plugins import Plugin, find_plugin, plugins
 from resolute.resize import upscale_tensor
 
-Architecture = type[EDSR] | type[RCAN] | type[MSRN] | type[CARN] | type[SRResNet] | type[UNet] | type[DnCNN]
-
-# A checkpoint is detected by one of them at most.
-ARCHITECTURES: tuple[Architecture, ...] = (EDSR, RCAN, MSRN, CARN, SRResNet, UNet, DnCNN)
+# What the probe said of the models that this process has loaded.
+_doubts: dict[tuple[str, str], str] = {}
 
 
 class Bicubic(Restorer):
@@ -63,66 +67,171 @@ def built_in_models() -> dict[str, Path]:
 
 
 def load(model: str | Path, scale: int | None = None) -> Restorer:
-    """Load a model by built-in name (``edsr-s``, ``edsr-s-entropy``), from a weights file, or from a plug-in.
+    """Load a model by built-in name (``edsr-s``, ``edsr-s-entropy``), from a file, or from a plug-in.
 
     The architecture of a file is recognised from its layout: one of Resolute's own, or, with the extra ``[zoo]``, one
-    of spandrel's (see ``models.zoo``). The model comes in evaluation mode, with its card.
+    of spandrel's (see ``models.zoo``). A network of any other architecture is built by its code. The model comes in
+    evaluation mode, with its card. One from a file upscales a sample first, and a ``ModelWarning`` says so if that is
+    far worse than bicubic.
 
     Args:
-        model: name; path of a ``.safetensors``, ``.pt``, ``.pth`` or ``.onnx`` file; or
-            ``hf-hub:OWNER/REPOSITORY/FILE`` or ``openmodeldb:NAME`` (see ``models.hub``).
+        model: name; path of a ``.safetensors``, ``.pt``, ``.pth`` or ``.onnx`` file; ``FILE.py:NAME``, a class or
+            function that returns a module; or ``hf-hub:OWNER/REPOSITORY/FILE`` or ``openmodeldb:NAME`` (see
+            ``models.hub``). Behind ``#`` goes what a file does not tell, as in ``FILE#x4,range=255`` (see
+            ``models.address``).
         scale: the scale you expect; an error if the model has another. A file of CARN that holds several scales needs
             it, and one of them is loaded.
 
     Raises:
-        CheckpointError: no such model; a damaged, hostile or non-finite file; an unknown layout; another scale.
-        ConfigError: a plug-in is broken, or a hub's address is.
+        CheckpointError: no such model; a damaged, hostile or non-finite file; an unknown layout; another scale; code
+            that fails, or a network that cannot be attacked.
+        ConfigError: a plug-in is broken, or an address is.
 
     Example:
         >>> load("edsr-s").card.scale
         4
     """
-    if model == "bicubic":
-        restorer: Restorer = Bicubic(scale or 4)
+    address = complete(parse_address(str(model)), scale=scale)
+    if address.code:
+        return _probed(load_code(address), address, str(model))
+    if address.target == "bicubic":
+        restorer: Restorer = Bicubic(address.scale or 4)
         restorer.card = Card(name="bicubic", architecture=restorer.arguments(), scale=restorer.scale, licence="MIT")
         return restorer.eval()
-    if str(model).startswith(HUBS):
-        return load(fetch(str(model)), scale)
-    path = {**built_in_models(), **built_in_weights(ScorerCard)}.get(str(model), Path(model))
-    plugin = None if path.is_file() else find_plugin("models", str(model))
+    if address.target.startswith(HUBS):
+        path = fetch(f"{address.target}#sha256={address.sha256}" if address.sha256 else address.target)
+        return _probed(_from_file(path, address), address, path.name)
+    built_in = {**built_in_models(), **built_in_weights(ScorerCard)}.get(address.target)
+    if built_in is not None:
+        return _from_file(built_in, address)
+    path = Path(address.target)
+    plugin = None if path.is_file() else find_plugin("models", address.target)
     if plugin is not None:
-        return _of_scale(_restorer(build(plugin), plugin), scale, plugin.name)
+        return _of_scale(_restorer(build(plugin), plugin), address.scale, plugin.name)
+    if path.suffix == ".py":
+        names = ", ".join(defined(path)[:12])
+        says = f"it defines {names}" if names else "give its path" if not path.is_file() else "it defines nothing"
+        raise CheckpointError(f"{path.name} is code: say what to build, as in {CODE}; {says}")
     if not path.is_file() and path.suffix not in FILES:
-        known = [*built_in_models(), "bicubic", *(plugin.name for plugin in plugins("models"))]
-        near = difflib.get_close_matches(str(model), known, n=4, cutoff=0.5) or ["edsr-s", "bicubic"]
-        raise CheckpointError(
-            f"no model named {str(model)!r}; give a weights file or a name such as {' or '.join(near)} "
-            f"(`resolute models` lists all {len(known)})"
-        )
+        raise _unknown(address.target)
+    if address.sha256 and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != address.sha256:
+        raise CheckpointError(f"{path.name} has not the sha256 that is asked for; copy or download it again")
+    return _probed(_from_file(path, address), address, path.name)
+
+
+def _unknown(name: str) -> CheckpointError:
+    known = [*built_in_models(), "bicubic", *(plugin.name for plugin in plugins("models"))]
+    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or ["edsr-s", "bicubic"]
+    return CheckpointError(
+        f"no model named {name!r}; give a weights file or a name such as {' or '.join(near)} "
+        f"(`resolute models` lists all {len(known)})"
+    )
+
+
+def _from_file(path: Path, address: Address) -> Restorer:
+    """Load a weights file or an ONNX file, with what the address says about it."""
     if path.suffix == ".onnx" and path.is_file():
-        return _of_scale(load_onnx_restorer(path), scale, path.name)
-    state, card = read_weights(path)
-    if isinstance(card, ScorerCard):
-        raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
-    try:
-        state = select_scale(state, scale)
-    except ValueError as error:
-        raise CheckpointError(f"{path.name} {error}") from None
-    restorer = _of_scale(_build(state, path.name), scale, path.name)
-    sha256 = weights_sha256(state)
+        restorer: Restorer = _of_scale(load_onnx_restorer(path), address.scale, path.name)
+    else:
+        state, card = read_weights(path)
+        if isinstance(card, ScorerCard):
+            raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
+        found = recognise(state, path.name, address.scale, address.res_scale)
+        restorer = _described(found, card, path, address)
+        restorer.origin = _origin(found, state, path)
+        restorer.eval()
+        if not isinstance(restorer, Foreign):
+            # Many of those reshape with view(), which fails in another layout.
+            restorer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
+    if address.layer:
+        restorer.feature_layer = _layer(restorer, address.layer)
+    return _as_said(restorer, address)
+
+
+def _described(found: Recognised, card: Card | None, path: Path, address: Address) -> Restorer:
+    """Return the network with its card.
+
+    Raises:
+        CheckpointError: it has another scale than asked for, or than its card says.
+    """
+    restorer = _of_scale(found.model, address.scale, path.name)
+    sha256 = weights_sha256(found.state)
     if card is None:
         card = Card(name=path.stem, architecture=restorer.arguments(), scale=restorer.scale)
     elif card.sha256 != sha256:
         raise CheckpointError(f"{path.name} does not match the sha256 on its card; copy the file again")
     elif card.scale != restorer.scale:
         raise CheckpointError(f"{path.name} does not match its card, which says x{card.scale}; copy the file again")
-    else:
+    elif address.res_scale is None:
         restorer = _as_on_card(restorer, card, path.name)
     restorer.card = dataclasses.replace(card, sha256=sha256)
-    if isinstance(restorer, ZooModel):
-        # Many of these reshape with view(), which fails in another layout.
-        return restorer.eval()
-    return restorer.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue], a gap in torch's stubs
+    return restorer
+
+
+def _origin(found: Recognised, state: State, path: Path) -> FileOrigin:
+    # The same tensors under other names.
+    keys = {id(tensor): name for name, tensor in state.items()}
+    names = {name: keys[id(tensor)] for name, tensor in found.state.items()}
+    return FileOrigin(path, names, functools.partial(_rebuilt, found.rebuild), found.note)
+
+
+def _rebuilt(rebuild: Callable[[State], State], _model: Restorer, state: State) -> State:
+    return rebuild(state)
+
+
+def _layer(restorer: Restorer, name: str) -> str:
+    names = dict(restorer.named_modules())
+    found = next((one for one in (name, f"network.{name}") if one in names), None)
+    if found is None:
+        near = difflib.get_close_matches(name, [one for one in names if one], n=4, cutoff=0.3)
+        raise CheckpointError(f"the network has no layer {name!r}; near are {', '.join(near)}")
+    if not isinstance(restorer, Foreign) and found != restorer.feature_layer:
+        raise ConfigError(f"Φ of {type(restorer).__name__} is {restorer.feature_layer}; leave layer= out")
+    return found
+
+
+def _as_said(restorer: Restorer, address: Address) -> Restorer:
+    """Return the model in the range and order of channels that the address says, with that on its card."""
+    card = restorer.card
+    assert card is not None
+    if address.range is not None or address.bgr:
+        origin, inner = restorer.origin, restorer
+        restorer = Ranged(inner, address.range or (inner.peak, inner.peak), address.bgr).eval()
+        restorer.origin = origin
+    said = [*(address.range or ()), address.bgr, address.res_scale]
+    if any(said):
+        facts = json.dumps([card.sha256, said])
+        sha256 = hashlib.sha256(facts.encode()).hexdigest()
+        card = dataclasses.replace(card, architecture=restorer.arguments(), sha256=sha256)
+    restorer.card = card
+    return restorer
+
+
+def _probed(restorer: Restorer, address: Address, name: str) -> Restorer:
+    """Warn of a model that does not upscale."""
+    assert restorer.card is not None
+    key = (name, restorer.card.sha256)
+    if key not in _doubts:
+        inner = restorer.inner if isinstance(restorer, Ranged) else restorer
+        _doubts[key] = doubt(
+            restorer,
+            name,
+            range=address.range or (inner.peak, inner.peak),
+            size=inner.session.size if isinstance(inner, OnnxRestorer) else None,
+            others=_others(inner, address),
+        )
+    restorer.doubt = _doubts[key]
+    if restorer.doubt:
+        warnings.warn(restorer.doubt, ModelWarning, stacklevel=3)
+    return restorer
+
+
+def _others(model: Restorer, address: Address) -> list[Alternative]:
+    """Return what else a network may be that does not upscale: an EDSR of another residual scale."""
+    if not isinstance(model, EDSR) or address.res_scale is not None:
+        return []
+    again = EDSR.from_state_dict(model.state_dict(), res_scale=0.1).eval()
+    return [("residual scale 0.1", "#res_scale=0.1 behind its name", again)]
 
 
 def _of_scale(restorer: Restorer, scale: int | None, name: str) -> Restorer:
@@ -163,19 +272,3 @@ def _as_on_card(model: Restorer, card: Card, file: str) -> Restorer:
     except (TypeError, ValueError, RuntimeError):
         raise other from None
     return again
-
-
-def _build(state: dict[str, Tensor], name: str) -> Restorer:
-    for architecture in ARCHITECTURES:
-        if architecture.detects(state):
-            try:
-                return architecture.from_state_dict(state)
-            except (RuntimeError, ValueError, LookupError, ArithmeticError) as error:
-                raise misfit(name, architecture.__name__, error) from None
-    other = load_zoo(state, name)
-    if other is not None:
-        return other
-    known = ", ".join(architecture.__name__ for architecture in ARCHITECTURES)
-    raise CheckpointError(
-        f"{name}: no known architecture has its {len(state)} keys; known are {known} and, with {HINT}, spandrel's"
-    )

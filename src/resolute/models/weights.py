@@ -7,7 +7,7 @@ import hashlib
 import json
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,8 +32,11 @@ _KINDS: dict[str, type[Card] | type[ScorerCard]] = {"restorer": Card, "scorer": 
 
 _BUILT_IN = Path(str(resources.files("resolute") / "weights"))
 
-# Where training code commonly nests the weights in a checkpoint, most specific first.
-_NESTINGS = ("params_ema", "params-ema", "params", "model_state_dict", "state_dict", "model", "net")
+# Where training code commonly nests the weights in a checkpoint, the averaged and the most specific first.
+_NESTINGS = (
+    *("params_ema", "params-ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema", "params", "model_state_dict"),
+    *("state_dict", "model", "net", "generator", "netG", "net_g", "weights"),
+)
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
@@ -71,7 +74,9 @@ def built_in_file(name: str) -> Path:
 def built_in_weights(card: type[Card] | type[ScorerCard]) -> dict[str, Path]:
     """Return the names and files of this project's weights that carry a card of the given class."""
     files = {path.stem: path for path in sorted(_BUILT_IN.glob("*.safetensors"))}
-    return {name: path for name, path in files.items() if _KINDS.get(_metadata(path).get("kind", "restorer")) is card}
+    return {
+        name: path for name, path in files.items() if _KINDS.get(read_metadata(path).get("kind", "restorer")) is card
+    }
 
 
 def read_weights(path: Path) -> tuple[State, Card | ScorerCard | None]:
@@ -89,7 +94,8 @@ def read_weights(path: Path) -> tuple[State, Card | ScorerCard | None]:
     return state, card
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what a safetensors file says about itself."""
     with safe_open(path, framework="pt") as file:
         return file.metadata() or {}
 
@@ -98,7 +104,7 @@ def _read_safetensors(path: Path) -> tuple[State, Card | ScorerCard | None]:
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
-        metadata = _metadata(path)
+        metadata = read_metadata(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path.name} is no readable safetensors file ({first_line(error, 120)})") from None
     kind = metadata.get("kind", "restorer")
@@ -118,12 +124,17 @@ def _card(facts: dict[str, Any], kind: type[Card] | type[ScorerCard]) -> Card | 
     return kind(**facts)
 
 
-def _read_checkpoint(path: Path) -> State:
+def read_checkpoint(path: Path) -> object:
+    """Return what a PyTorch checkpoint holds, without running code in it.
+
+    Raises:
+        CheckpointError: it is damaged, or holds code.
+    """
     try:
         with warnings.catch_warnings():
             # torch remarks on pickle protocols, which say nothing to someone who only wants to load a file.
             warnings.simplefilter("ignore")
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error):
             raise CheckpointError(
@@ -133,12 +144,63 @@ def _read_checkpoint(path: Path) -> State:
         raise CheckpointError(f"{path.name} is damaged or no checkpoint; copy or download it again") from None
     except Exception as error:  # A damaged file can raise anything in an unpickler: struct.error, AssertionError...
         raise CheckpointError(f"{path.name} is damaged or no checkpoint ({first_line(error, 120)})") from None
-    for key in _NESTINGS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+
+
+def find_weights(content: object, file: str) -> tuple[State, tuple[str, ...]]:
+    """Return the weights in a checkpoint, as they are named there, and the keys that lead to them.
+
+    Raises:
+        CheckpointError: it holds none.
+
+    Example:
+        >>> state, route = find_weights({"epoch": 3, "model": {"state_dict": {"a.weight": torch.zeros(2)}}}, "x.pt")
+        >>> list(state), route
+        (['a.weight'], ('model', 'state_dict'))
+    """
+    route: list[str] = []
+    while isinstance(content, dict):
+        key = next((key for key in _NESTINGS if isinstance(content.get(key), dict)), None)
+        if key is None:
+            break
+        content = content[key]
+        route.append(key)
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path.name} holds no state_dict: expected a mapping from names to tensors")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+        raise CheckpointError(f"{file} holds no state_dict: expected a mapping from names to tensors")
+    return {str(name): tensor for name, tensor in content.items()}, tuple(route)
+
+
+def _read_checkpoint(path: Path) -> State:
+    state, _ = find_weights(read_checkpoint(path), path.name)
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def readings(state: Mapping[str, Tensor]) -> Iterator[State]:
+    """Yield weights under the names that they may have in their network, the likeliest first.
+
+    Training code puts its own names in front: of the wrapper, the attribute, or one of several networks.
+
+    Example:
+        >>> [list(names) for names in readings({"module._orig_mod.a.w": torch.ones(1), "n_averaged": torch.ones(1)})]
+        [['module._orig_mod.a.w', 'n_averaged'], ['_orig_mod.a.w'], ['a.w'], ['w']]
+    """
+    yield dict(state)
+    rest = {name: tensor for name, tensor in state.items() if name != "n_averaged"}
+    one_of_several = [
+        {name.removeprefix(first): tensor for name, tensor in rest.items() if name.startswith(first)}
+        for first in ("generator.", "netG.", "net_g.", "ema_model.", "model_ema.", "model.", "net.")
+    ]
+    yield from (some for some in _stripped(rest))
+    for some in one_of_several:
+        if some and len(some) < len(rest):
+            yield some
+            yield from _stripped(some)
+
+
+def _stripped(state: State) -> Iterator[State]:
+    """Yield weights without what stands before a dot in all of their names, again and again."""
+    while len({name.partition(".")[0] for name in state}) == 1 and all("." in name for name in state):
+        state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
+        yield state
 
 
 def misfit(file: str, architecture: str, error: Exception) -> CheckpointError:

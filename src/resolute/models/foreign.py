@@ -1,0 +1,336 @@
+"""Networks that were written for other programs: made to work under attack, or refused in a line that says why."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from resolute.errors import CheckpointError, ConfigError, class_and_line
+from resolute.images import sample_image
+from resolute.models.base import Restorer
+
+# Height and width of the samples: no multiples of anything, and one of them smaller than some networks take.
+_SIDES = (13, 37)
+
+IN_PLACE = (
+    "it writes into tensors that its gradient needs, as `x += y` does: write `x = x + y` in its code, and `out = "
+    "torch.cat(...)` for `out[...] = `"
+)
+
+
+class _Reached(Exception):  # noqa: N818, no error
+    """Thrown out of a network as soon as the layer asked for has run."""
+
+
+class Foreign(Restorer, ABC):
+    """A network of somebody else as a restorer: its module, with gradients, padded to the sizes that it takes.
+
+    Input is mirrored beyond its right and bottom edge where the network asks for it, and the output cropped. It gets
+    one image a call where it takes no batches. It gets a copy of the input, its activations do not work in place, and
+    if its code does, then what autograd keeps is copied, and so are the parts of what it splits.
+
+    Φ is the output of the last convolution before the maps grow larger than those of the first, the one that makes the
+    sub-pixels of a pixel shuffle not counted; in models that do not upscale, of the last with more than three channels.
+    Where there is none, Φ is the output. What comes after may take shortcuts around it, so there is no
+    ``reconstruct``.
+
+    A subclass calls ``adapt`` at the end of its constructor.
+
+    Args:
+        network: the module.
+        name: what errors call it.
+        scale: upscaling factor.
+    """
+
+    def __init__(self, network: nn.Module, name: str, scale: int) -> None:
+        super().__init__(scale)
+        self.network = network.eval()
+        self.output = nn.Identity()
+        self.name = name
+        self.feature_layer = "output"
+        self._alone = False
+        # What is done about code that works in place: nothing, copies of what autograd keeps, copies of parts as well.
+        self._copies = 0
+        nothing_in_place(network)
+
+    @abstractmethod
+    def call(self, images: Float[Tensor, "b c h w"]) -> Tensor:
+        """Run the network on images in [0, 1], of a size that it takes; return images in [0, 1]."""
+
+    @abstractmethod
+    def lacks(self, width: int, height: int) -> tuple[int, int]:
+        """Return how much a width and a height lack of a size that the network takes."""
+
+    @abstractmethod
+    def remedy(self) -> str:
+        """Return what to do about a network that is refused."""
+
+    @property
+    def gray(self) -> bool:
+        """Whether the network takes one channel, and gets the three one by one."""
+        return False
+
+    @final
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        height, width = x.shape[-2:]
+        found = self._run(x, self.call)
+        return self.output(found[..., : height * self.scale, : width * self.scale])
+
+    @final
+    def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h1 w1"]:
+        return self(x) if self.feature_layer == "output" else self._run(x, self._call_up_to_phi)
+
+    @final
+    def reconstruct(self, phi: Float[Tensor, "b c h1 w1"]) -> Float[Tensor, "b 3 sh sw"]:
+        raise ConfigError(
+            f"{self.name} is a network of others, which runs from image to image only and cannot be taken apart at its "
+            "feature layer, as tiles and some defences need it"
+        )
+
+    def _run(self, x: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
+        images = x.contiguous()
+        images = pad(images, *self.lacks(images.shape[-1], images.shape[-2]))
+        if self.gray:
+            images = images.flatten(0, 1).unsqueeze(1)
+        with self._copying():
+            # A copy, for networks that write into their input.
+            found = torch.cat([call(one.clone()) for one in images.split(1 if self._alone else len(images))])
+        return found.reshape(len(x), -1, *found.shape[-2:])
+
+    @contextmanager
+    def _copying(self) -> Generator[None]:
+        """Copy what the network's code would write over."""
+        if not self._copies or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            yield
+            return
+        kept = {parameter.data_ptr() for parameter in self.network.parameters()}
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(
+                torch.autograd.graph.saved_tensors_hooks(
+                    lambda tensor: tensor if tensor.data_ptr() in kept else tensor.clone(), lambda tensor: tensor
+                )
+            )
+            if self._copies > 1:
+                stack.enter_context(_PartsApart())
+            yield
+
+    def _call_up_to_phi(self, images: Tensor) -> Tensor:
+        found: list[Tensor] = []
+
+        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            found.append(output)
+            raise _Reached
+
+        layer = self.get_submodule(self.feature_layer)
+        handle = layer.register_forward_hook(keep)
+        try:
+            self.call(images)
+        except _Reached:
+            pass
+        finally:
+            handle.remove()
+        if not found:
+            raise ConfigError(f"{self.name} does not run its layer {self.feature_layer}; name another one")
+        return found[0]
+
+    @final
+    def adapt(self, layer: str = "") -> None:
+        """Run the network as attacks will, find out what it needs for that, and where Φ lies.
+
+        Args:
+            layer: name of the layer whose output is Φ; empty to let it be found.
+
+        Raises:
+            CheckpointError: it cannot be attacked: no gradient reaches the image, it draws random numbers, it does not
+                upscale by ``scale``, or it has no such layer.
+        """
+        device = next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+        with torch.random.fork_rng(devices=[]), _trained(self.network):
+            self._try(device)
+            self.feature_layer = self._named(layer) if layer else self._find_feature_layer(device)
+
+    def find_sizes(self, image: Float[Tensor, "1 3 h w"]) -> None:
+        """Find out which sizes the network takes, if that is not known."""
+
+    def refused(self, why: str) -> CheckpointError:
+        """Return the error that says why the network cannot be attacked."""
+        return CheckpointError(f"{self.name} cannot be attacked: {why}{self.remedy()}")
+
+    def _try(self, device: torch.device) -> None:
+        height, width = _SIDES
+        x = torch.stack([sample_image(name)[:, 100 : 100 + height, 100 : 100 + width] for name in _SAMPLES]).to(device)
+        try:
+            with torch.no_grad():
+                self.find_sizes(x[:1])
+                one = self(x[:1])
+                again = self(x[:1])
+                self._alone = not self._takes_batches(x, one)
+                together = self(x)
+            self._require_shape(x, together)
+            gradient = self._gradient(x, together)
+        except CheckpointError:
+            raise
+        except Exception as error:  # A network of somebody else can raise anything.
+            raise self.refused(f"it fails on a sample image: {class_and_line(error)}") from error
+        if not together.isfinite().all() or not gradient.isfinite().all():
+            raise self.refused("its output or gradient on a sample image is not finite")
+        if not torch.equal(one, again):
+            raise self.refused("it draws random numbers, and gives another output at every call")
+        if not (gradient.flatten(1).abs().amax(dim=1) > 0).all():
+            raise self.refused("no gradient reaches the image")
+
+    def _require_shape(self, x: Tensor, y: Tensor) -> None:
+        height, width = x.shape[-2:]
+        shape = (len(x), 3, height * self.scale, width * self.scale)
+        if y.shape != shape:
+            raise self.refused(f"it turns {tuple(x.shape)} into {tuple(y.shape)}, and not into {shape}")
+
+    def _takes_batches(self, x: Tensor, first: Tensor) -> bool:
+        try:
+            return torch.allclose(self(x)[:1], first, rtol=1e-3, atol=1e-3)
+        except Exception:  # That of a network that takes one image a call has any class.
+            return False
+
+    def _gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return a gradient, with as many copies as it takes for one."""
+        weights = torch.linspace(-1, 1, y.shape[-1], device=y.device)
+        # Of the parameters too: what autograd keeps for them alone is written over as well.
+        wanted = [x.clone().requires_grad_(), *(p for p in self.network.parameters() if p.requires_grad)]
+        for self._copies in range(3):
+            try:
+                with torch.enable_grad():
+                    found = self(wanted[0])
+                    if not found.requires_grad:
+                        break
+                    gradient = torch.autograd.grad((found * weights).sum(), wanted, allow_unused=True)[0]
+            except RuntimeError as error:
+                if "in-place" not in str(error) and "inplace" not in str(error):
+                    raise
+                continue
+            if self._copies and not torch.allclose(found, y, rtol=1e-3, atol=1e-3):
+                continue
+            return torch.zeros_like(x) if gradient is None else gradient
+        else:
+            raise self.refused(IN_PLACE)
+        return torch.zeros_like(x)
+
+    def _named(self, layer: str) -> str:
+        names = dict(self.named_modules())
+        name = layer if layer in names else f"network.{layer}"
+        if name not in names:
+            raise CheckpointError(
+                f"{self.name} has no layer {layer!r}; it has "
+                f"{', '.join(name for name, _ in list(self.network.named_children())[:12])} and those inside of them"
+            )
+        return name
+
+    def _find_feature_layer(self, device: torch.device) -> str:
+        """Return the name of the layer whose output is Φ, by the rule that the class states."""
+        outputs: list[tuple[str, Tensor]] = []
+        shuffled: set[int] = set()
+
+        def keep(name: str) -> Callable[[nn.Module, object, object], None]:
+            def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+                if isinstance(output, Tensor) and output.ndim == 4:
+                    outputs.append((name, output))
+
+            return hook
+
+        def into_shuffle(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+            shuffled.add(inputs[0].data_ptr())
+
+        handles = [
+            module.register_forward_pre_hook(into_shuffle)
+            if isinstance(module, nn.PixelShuffle)
+            else module.register_forward_hook(keep(name))
+            for name, module in self.named_modules()
+            if isinstance(module, nn.PixelShuffle | nn.Conv2d)
+        ]
+        side = 16 + max(self.lacks(16, 16))
+        try:
+            with torch.no_grad():
+                self(torch.full((1, 3, side, side), 0.5, device=device))
+        finally:
+            for handle in handles:
+                handle.remove()
+        counts = Counter(name for name, _ in outputs)
+        first = outputs[0][1].shape[-1] if outputs else side
+        grown = next((i for i, (_, y) in enumerate(outputs) if y.shape[-1] >= 1.5 * first), len(outputs))
+        for some in (outputs[:grown] if self.scale > 1 else outputs, outputs):
+            wide = [
+                name
+                for name, y in some
+                if y.shape[1] > 3 and y.shape[-1] > 0.6 * first and counts[name] == 1 and y.data_ptr() not in shuffled
+            ]
+            if wide:
+                return wide[-1]
+        return "output"
+
+
+def nothing_in_place(network: nn.Module) -> None:
+    """Let the activations of a network give new tensors."""
+    for module in network.modules():
+        if getattr(module, "inplace", False) is True:
+            cast("Any", module).inplace = False
+
+
+def pad(x: Tensor, right: int, bottom: int) -> Tensor:
+    """Mirror images beyond their right and bottom edge, again and again where they are small.
+
+    Example:
+        >>> pad(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 4, 0)
+        tensor([[[[1., 2., 3., 2., 1., 2., 3.]]]])
+    """
+    while right > 0 or bottom > 0:
+        height, width = x.shape[-2:]
+        more = min(right, width - 1), min(bottom, height - 1)
+        if more == (0, 0):
+            return F.pad(x, (0, right, 0, bottom), mode="replicate")
+        x = F.pad(x, (0, more[0], 0, more[1]), mode="reflect")
+        right, bottom = right - more[0], bottom - more[1]
+    return x
+
+
+_SAMPLES = ("coffee", "chelsea")
+
+
+@final
+class _PartsApart(TorchFunctionMode):
+    """The parts of a split tensor as copies: autograd lets nothing be written into them otherwise."""
+
+    _SPLITS = frozenset(
+        getattr(owner, name)
+        for owner in (torch, Tensor)
+        for name in ("split", "chunk", "unbind", "tensor_split", "split_with_sizes")
+    )
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func in self._SPLITS:
+            return tuple(part.clone() for part in found)
+        return found
+
+
+@contextmanager
+def _trained(network: nn.Module) -> Generator[None]:
+    """Let all parameters take gradients, as in training."""
+    frozen = [p for p in network.parameters() if p.is_floating_point() and not p.requires_grad and p.is_leaf]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)

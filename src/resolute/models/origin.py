@@ -1,0 +1,246 @@
+"""Weights back into the file that they came from: same container, nesting, names, types and everything else in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast, final
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from resolute.errors import CheckpointError, class_and_line
+from resolute.files import write_atomically
+from resolute.models.base import Origin, Restorer
+from resolute.models.weights import State, find_weights, read_checkpoint, read_metadata, weights_sha256
+
+# From the weights in a file to all tensors of the network that is built of them, by their names in it.
+Rebuild = Callable[[Restorer, State], State]
+
+# The mean colour that is subtracted tells the range that a network works in.
+_TELLING = ("sub_mean", "add_mean")
+
+# Tensors smaller than this are kept where a layout is read from values.
+_SMALL = 16
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class FileOrigin(Origin):
+    """A weights file, and which of its entries became which tensors of the model.
+
+    The second is not written down anywhere: architectures rename entries, keep one scale of several or drop a mean. It
+    is found out by building the network once more of weights that no two entries share, and looking where they went.
+
+    Attributes:
+        path: the file.
+        names: of the weights that the network was built of, and what they are called in the file.
+        rebuild: builds the network again.
+        note: what its user must know before writing, in one sentence; empty if there is nothing.
+    """
+
+    path: Path
+    names: Mapping[str, str]
+    rebuild: Rebuild
+    note: str = ""
+
+    def check(self, model: Restorer) -> None:
+        self._plan(model, _Content.read(self.path))
+
+    def write(self, model: Restorer, out: Path, training: Mapping[str, object] | None = None) -> None:
+        content = _Content.read(self.path)
+        for names, places in self._plan(model, content):
+            after = names.tensors[names.prefix + names.own]
+            if torch.equal(after.detach().cpu(), names.before):
+                # To the bit as it was, also where the file is more exact than the model.
+                continue
+            for place in places:
+                _put(after, place, self.path, names.own)
+        self._verify(model, content)
+        content.write(out, dict(training or {}))
+
+    def _plan(self, model: Restorer, content: _Content) -> list[tuple[_Tensor, list[Tensor]]]:
+        """Return every tensor of the model that comes from the file, and all places in it that hold it."""
+        chosen = self._chosen(content)
+        before = self._built(model, chosen)
+        told_apart = _told_apart(chosen)
+        try:
+            probed = self.rebuild(model, told_apart)
+        except Exception:  # A layout that is read from small tensors is refused by any class of error.
+            told_apart = {
+                name: chosen[name] if tensor.numel() < _SMALL else tensor for name, tensor in told_apart.items()
+            }
+            probed = self._built(model, told_apart)
+        sources: dict[tuple[int, bytes], list[str]] = {}
+        for name, tensor in told_apart.items():
+            sources.setdefault(_identity(tensor), []).append(name)
+        tensors = model.state_dict()
+        prefix = _prefix(tensors, before)
+        if prefix is None:
+            raise self._refused("the model has other tensors than those that were loaded from it")
+        plan: list[tuple[_Tensor, list[Tensor]]] = []
+        for own, tensor in probed.items():
+            found = sources.get(_identity(tensor), [])
+            # Values that several entries share, such as those of mean shifts, are told apart by their names.
+            found = [name for name in found if name == own.removeprefix("network.")] or found
+            if found:
+                keys = [self.names[name] for name in found]
+                places = [place for state in content.sets(keys) for key in keys for place in [state[key]]]
+                plan.append((_Tensor(tensors, prefix, own, before[own]), places))
+            elif not torch.equal(tensor, before[own]):
+                raise self._refused(f"{own} is computed from its entries on loading, and cannot be taken back")
+            elif not torch.equal(tensors[prefix + own].detach().cpu(), before[own]):
+                raise self._refused(f"{own} was changed, and the file has no entry for it")
+        return plan
+
+    def _chosen(self, content: _Content) -> State:
+        missing = [key for key in self.names.values() if key not in content.state]
+        if missing:
+            raise self._refused(f"it has changed since it was loaded, and has no {missing[0]} any more")
+        return {name: content.state[key] for name, key in self.names.items()}
+
+    def _built(self, model: Restorer, state: State) -> State:
+        try:
+            return self.rebuild(model, state)
+        except Exception as error:  # A network of somebody else can raise anything.
+            raise self._refused(f"it cannot be read in again: {class_and_line(error)}") from error
+
+    def _verify(self, model: Restorer, content: _Content) -> None:
+        """Refuse what would load to another model than the one that is written."""
+        again, tensors = self._built(model, self._chosen(content)), model.state_dict()
+        prefix = _prefix(tensors, again) or ""
+        for own, tensor in again.items():
+            wanted = tensors[prefix + own].detach().cpu()
+            if not torch.allclose(tensor.float(), wanted.float(), rtol=1e-2, atol=1e-3 * float(wanted.abs().max())):
+                raise self._refused(f"{own} would come back as another tensor, as where two share one entry")
+
+    def _refused(self, why: str) -> CheckpointError:
+        return CheckpointError(f"weights cannot be written back to {self.path.name}: {why}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """A tensor of a model: all of them, and the name and former value of this one."""
+
+    tensors: Mapping[str, Tensor]
+    prefix: str
+    own: str
+    before: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class _Content:
+    """What a weights file holds.
+
+    Attributes:
+        whole: all of it.
+        state: the weights that are loaded, by their names in the file.
+        metadata: of a safetensors file; None for a checkpoint of PyTorch.
+        zipped: whether a checkpoint is a zip archive, as since PyTorch 1.6.
+    """
+
+    whole: object
+    state: State
+    metadata: dict[str, str] | None
+    zipped: bool = True
+
+    @staticmethod
+    def read(path: Path) -> _Content:
+        if not path.is_file():
+            raise CheckpointError(f"no file {path} any more, to write weights back to")
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+            return _Content(state, state, read_metadata(path))
+        whole = read_checkpoint(path)
+        state, _ = find_weights(whole, path.name)
+        return _Content(whole, state, None, zipfile.is_zipfile(path))
+
+    def sets(self, keys: list[str]) -> Iterator[State]:
+        """Yield all sets of weights with the same names and shapes as those that are loaded."""
+        shapes = {_bare(key): tensor.shape for key, tensor in self.state.items()}
+        for state in _mappings(self.whole):
+            if {_bare(key): tensor.shape for key, tensor in state.items()} == shapes:
+                named = {_bare(key): tensor for key, tensor in state.items()}
+                yield {key: named[_bare(key)] for key in keys}
+
+    def write(self, out: Path, training: dict[str, object]) -> None:
+        if self.metadata is None:
+            write_atomically(
+                out,
+                lambda path: torch.save(self.whole, path, _use_new_zipfile_serialization=self.zipped),
+            )
+            return
+        metadata = dict(self.metadata)
+        if "card" in metadata:
+            card = json.loads(metadata["card"])
+            card |= {"sha256": weights_sha256(self.state), "training": {**card.get("training", {}), **training}}
+            metadata["card"] = json.dumps(card, sort_keys=True)
+        content = save(self.state, metadata or None)
+        write_atomically(out, lambda path: path.write_bytes(content))
+
+
+def _bare(key: str) -> str:
+    return key.removeprefix("module.")
+
+
+def _mappings(content: object) -> Iterator[State]:
+    """Yield all mappings from names to tensors alone, however deep."""
+    if not isinstance(content, dict):
+        return
+    values = list(cast("dict[Any, object]", content).values())
+    if values and all(isinstance(value, Tensor) for value in values):
+        yield {str(key): cast("Tensor", value) for key, value in cast("dict[Any, object]", content).items()}
+    for value in values:
+        yield from _mappings(value)
+
+
+def _told_apart(state: State) -> State:
+    """Return other values for all weights, none of them the same in two entries."""
+    generator = torch.Generator().manual_seed(0)
+    found: State = {}
+    scalars = 0
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() or any(part in name for part in _TELLING):
+            found[name] = tensor
+        elif tensor.numel() == 1:
+            # Of short types too no two are the same.
+            known = torch.linspace(0.125, 2.0, 4096).to(tensor.dtype).unique()
+            found[name] = known[scalars % len(known)].reshape(tensor.shape)
+            scalars += 1
+        else:
+            values = torch.rand(tensor.shape, generator=generator) + 0.25
+            found[name] = values.to(tensor.dtype)
+    return found
+
+
+def _identity(tensor: Tensor) -> tuple[int, bytes]:
+    """Return what two tensors of the same values have in common, whatever their types and shapes."""
+    flat = tensor.detach().cpu().to(torch.float32).contiguous().flatten()
+    return len(flat), flat.numpy().tobytes()
+
+
+def _prefix(tensors: Mapping[str, Tensor], names: Mapping[str, Tensor]) -> str | None:
+    """Return what stands before the names in a model, which may be wrapped since."""
+    first = next(iter(names))
+    for name in tensors:
+        prefix = name.removesuffix(first)
+        if name.endswith(first) and all(prefix + other in tensors for other in names):
+            return prefix
+    return None
+
+
+def _put(value: Tensor, place: Tensor, path: Path, name: str) -> None:
+    """Write values into a tensor of the file, in its type and order in memory."""
+    if not value.isfinite().all():
+        raise CheckpointError(f"weights cannot be written back to {path.name}: {name} is not finite")
+    with torch.no_grad():
+        place.copy_(value.detach().cpu().reshape(place.shape))
+    if not place.isfinite().all():
+        kind = str(place.dtype).removeprefix("torch.")
+        raise CheckpointError(f"weights cannot be written back to {path.name}: {name} is too large for {kind}")

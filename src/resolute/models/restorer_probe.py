@@ -1,0 +1,122 @@
+"""Whether a loaded network upscales: its output for a sample against bicubic interpolation, and what would mend it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from resolute.errors import ResoluteError
+from resolute.images import from_uint8, sample_image, to_uint8
+from resolute.models.address import write_range
+from resolute.models.base import Restorer, frozen
+from resolute.models.foreign import pad
+from resolute.models.ranged import Ranged
+from resolute.resize import downscale, upscale
+
+# How far below bicubic a network may lie, in dB: generators of GANs lie 2 to 3 below, wrong ranges 10 and more.
+MARGIN = 5.0
+
+# How much better than red, green, blue the other order is where it is the right one.
+ORDER = 0.5
+
+SIDE = 28
+
+_RANGES = ((1.0, 1.0), (255.0, 255.0), (1.0, 255.0), (255.0, 1.0))
+
+Alternative = tuple[str, str, Restorer]
+
+
+def doubt(
+    model: Restorer,
+    name: str,
+    *,
+    range: tuple[float, float],
+    size: tuple[int, int] | None = None,
+    others: Sequence[Alternative] = (),
+) -> str:
+    """Return why a network seems not to upscale, and what would mend it; empty if nothing speaks against it.
+
+    Args:
+        model: as loaded.
+        name: what it is called.
+        range: the one that it is run in.
+        size: height and width of the only images that it takes; None for any.
+        others: more to try where it does not upscale: what is said of it, what to do, and the model that does it.
+
+    Example:
+        >>> from resolute.models import load
+        >>> doubt(load("edsr-xs"), "edsr-xs", range=(255.0, 255.0))
+        ''
+    """
+    if model.scale == 1:
+        return ""
+    low, truth, bicubic = _sample(model.scale, size)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    low, truth = low.to(device), truth.to(device)
+    reached = _psnr(model, low, truth)
+    swapped = Ranged(model, (model.peak, model.peak), bgr=True)
+    if reached >= bicubic - MARGIN:
+        other = _psnr(swapped, low, truth)
+        if other < reached + ORDER:
+            return ""
+        return (
+            f"{name} gives {reached:.1f} dB on a sample, and {other:.1f} with the channels in the order blue, green, "
+            "red: add #bgr behind its name"
+        )
+    said = f"{reached:.1f} dB" if math.isfinite(reached) else "values that are not finite"
+    text = f"{name} does not upscale: on a sample it gives {said} where bicubic gives {bicubic:.1f}"
+    tried = [(_psnr(other, low, truth), what, remedy) for what, remedy, other in _alternatives(model, range)]
+    tried += [(_psnr(other, low, truth), what, remedy) for what, remedy, other in others]
+    tried.append((_psnr(swapped, low, truth), "the channels in the order blue, green, red", "#bgr behind its name"))
+    best, what, remedy = max(tried)
+    if best >= bicubic - MARGIN:
+        return f"{text}; with {what} it gives {best:.1f}: add {remedy}"
+    return (
+        f"{text}; no other range or order of channels mends that: check its scale, its options and whether weights and "
+        "network belong together"
+    )
+
+
+def _alternatives(model: Restorer, range: tuple[float, float]) -> Iterator[Alternative]:
+    for first, last in _RANGES:
+        if (first, last) != range:
+            text = write_range((first, last))
+            # Relative to the range that the model is run in.
+            other = Ranged(model, (model.peak * first / range[0], model.peak * last / range[1]))
+            yield f"range {text}", f"--range {text} (or #range={text})", other
+
+
+def _psnr(model: Restorer, low: Tensor, truth: Tensor) -> float:
+    try:
+        with torch.no_grad(), frozen(model):
+            y = model(low)
+    except ResoluteError:
+        return -math.inf
+    if not y.isfinite().all():
+        return -math.inf
+    return _against(y, truth, model.scale)
+
+
+def _sample(
+    scale: int, size: tuple[int, int] | None
+) -> tuple[Float[Tensor, "1 3 h w"], Float[Tensor, "1 3 sh sw"], float]:
+    """Return a low-resolution image, the truth, and the PSNR of bicubic interpolation."""
+    height, width = size or (SIDE, SIDE)
+    photo = sample_image("chelsea")
+    # The eyes, of four colours at least.
+    large = photo[:, 60 : 60 + height * scale, 110 : 110 + width * scale].unsqueeze(0)
+    large = pad(large, width * scale - large.shape[-1], height * scale - large.shape[-2])
+    low = downscale(to_uint8(large[0]), scale)
+    bicubic = from_uint8(upscale(low, scale)).unsqueeze(0)
+    truth = from_uint8(to_uint8(large[0])).unsqueeze(0)
+    return from_uint8(low).unsqueeze(0), truth, _against(bicubic, truth, scale)
+
+
+def _against(y: Tensor, truth: Tensor, border: int) -> float:
+    inner = (slice(None), slice(None), slice(border, -border), slice(border, -border))
+    error = (y.float().clamp(0, 1)[inner] - truth[inner]).square().mean()
+    return -10 * math.log10(max(float(error), 1e-12))

@@ -1,0 +1,220 @@
+"""Any network as a restorer, in one line: ``as_restorer(module, scale=4)``."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from resolute.errors import class_and_line
+from resolute.models.base import Card
+from resolute.models.foreign import Foreign, nothing_in_place, pad
+from resolute.models.python_file import PythonFile
+from resolute.models.weights import weights_sha256
+
+# Sizes that networks ask for: multiples of these, by windows, shuffles and halvings; and least sides.
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 7, 12, 24, 48, 128)
+_LEAST = (1, 16, 32, 64)
+
+
+@final
+class Wrapped(Foreign):
+    """A module that maps images to larger ones, as a restorer; see ``as_restorer``.
+
+    Args:
+        network: the module.
+        name: what it is called.
+        scale: upscaling factor; None to let it be found.
+        range: what white is to the network, on its way in and on its way out.
+        bgr: whether it takes and returns blue, green, red.
+        layer: name of the layer whose output is Φ; empty to let it be found.
+        source: the code that builds the module, where other processes cannot import its class.
+
+    Raises:
+        CheckpointError: it cannot be attacked; see ``Foreign.adapt``.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        scale: int | None = None,
+        *,
+        range: tuple[float, float] = (1.0, 1.0),
+        bgr: bool = False,
+        layer: str = "",
+        source: PythonFile | None = None,
+    ) -> None:
+        super().__init__(network, name, scale or 0)
+        self.range, self.bgr = range, bgr
+        self._multiple, self._least = 1, 1
+        self._source = source
+        other = {str(p.dtype)[6:] for p in network.parameters() if p.is_floating_point() and p.dtype != torch.float32}
+        if other:
+            raise self.refused(f"its weights are {' and '.join(sorted(other))}; call .float() on it")
+        self.adapt(layer)
+
+    def arguments(self) -> dict[str, object]:
+        facts: dict[str, object] = {"class": "Wrapped", "network": self.name, "scale": self.scale}
+        if self.range != (1.0, 1.0):
+            facts["range"] = list(self.range)
+        return facts | ({"bgr": True} if self.bgr else {})
+
+    def remedy(self) -> str:
+        return ""
+
+    def lacks(self, width: int, height: int) -> tuple[int, int]:
+        wanted = [-(-max(side, self._least) // self._multiple) * self._multiple for side in (width, height)]
+        return wanted[0] - width, wanted[1] - height
+
+    def call(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        x = images.flip(1) if self.bgr else images
+        found = [
+            tensor for tensor in _tensors(self.network(x * self.range[0])) if self._fits(tensor, images) == self.scale
+        ]
+        if len(found) != 1:
+            raise _MisfitError(f"{len(found)} images of x{self.scale} in its output")
+        y = found[0] / self.range[1]
+        return y.flip(1) if self.bgr else y
+
+    def find_sizes(self, image: Float[Tensor, "1 3 h w"]) -> None:
+        tried: dict[tuple[int, ...], str] = {}
+        for self._multiple in _MULTIPLES:
+            for self._least in _LEAST:
+                images = pad(image, *self.lacks(image.shape[-1], image.shape[-2]))
+                size = tuple(images.shape)
+                if size in tried:
+                    continue
+                tried[size] = self._misfit(images)
+                if not tried[size]:
+                    return
+        # On the largest sample it is neither the size nor a multiple that the network lacks.
+        raise self.refused(tried[max(tried)])
+
+    def _misfit(self, images: Tensor) -> str:
+        """Return what is wrong with the network's output for images of this size; empty if nothing is.
+
+        Raises:
+            CheckpointError: it upscales by another factor, which no other size mends.
+        """
+        try:
+            # In as many copies as it may be run in, for code that writes into its input.
+            tensors = list(_tensors(self.network(images.clone() * self.range[0])))
+        except Exception as error:  # A network of somebody else can raise anything.
+            return f"it fails on a sample image: {class_and_line(error)}"
+        scales = [scale for tensor in tensors if (scale := self._fits(tensor, images))]
+        if not self.scale and len(set(scales)) == 1:
+            self.scale = scales[0]
+        fitting = scales.count(self.scale)
+        if fitting == 1:
+            return ""
+        if fitting > 1:
+            return (
+                f"it returns {fitting} images of the same size: wrap it in a module whose forward returns the one that "
+                "counts"
+            )
+        if scales and self.scale:
+            raise self.refused(f"it upscales by {scales[-1]}, not by {self.scale}: give the scale {scales[-1]}")
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors[:3]) or "no tensor"
+        return f"it turns {tuple(images.shape)} into {shapes}, and not into an image of 3 channels times the scale"
+
+    @staticmethod
+    def _fits(tensor: Tensor, images: Tensor) -> int:
+        """Return by how much a tensor is an upscaled image; 0 if it is none."""
+        height, width = images.shape[-2:]
+        if tensor.ndim != 4 or tensor.shape[:2] != images.shape[:2] or tensor.shape[2] % height:
+            return 0
+        scale = tensor.shape[2] // height
+        return scale if tensor.shape[3] == scale * width else 0
+
+    # The class of code in a file cannot be imported by its name: other processes build it again.
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if self._source is not None:
+            modules = dict(state["_modules"])
+            network = modules["network"]
+            modules["network"] = None
+            state |= {"_modules": modules, "_weights": network.state_dict(), "_training": network.training}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weights, training = state.pop("_weights", None), state.pop("_training", False)
+        super().__setstate__(state)
+        if weights is not None:
+            assert self._source is not None
+            network = self._source.build()
+            nothing_in_place(network)
+            network.load_state_dict(weights)
+            self.network = network.train(training)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Wrapped:
+        again = Wrapped.__new__(Wrapped)
+        memo[id(self)] = again
+        again.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return again
+
+
+def as_restorer(
+    module: nn.Module,
+    scale: int,
+    *,
+    range: float | tuple[float, float] = 1.0,
+    layer: str | None = None,
+    name: str | None = None,
+) -> Wrapped:
+    """Wrap a module as a super-resolution model, try it out, and give it a card.
+
+    The module gets RGB float images, ``(b, 3, h, w)``, and returns images ``scale`` times as large, by themselves or
+    among other things in a tuple. What it needs is found by trying: sizes that are a multiple of something, one image
+    a call, copies where its code works in place. The module is put in evaluation mode; its parameters stay its own,
+    and take gradients.
+
+    Args:
+        module: the network.
+        scale: upscaling factor.
+        range: what white is to the network: 1, 255, or a pair of them for its input and its output.
+        layer: name of the layer whose output is Φ, for attacks and defences on features; found if not given.
+        name: what the model is called in tables and records; the name of its class if not given.
+
+    Raises:
+        CheckpointError: it cannot be attacked: it fails on sample images, upscales by another factor, draws random
+            numbers, or no gradient reaches the image.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
+        >>> model = as_restorer(network, scale=2, range=255.0, name="mine")
+        >>> model(torch.rand(1, 3, 8, 6)).shape, model.card.name
+        (torch.Size([1, 3, 16, 12]), 'mine')
+    """
+    ends = range if isinstance(range, tuple) else (range, range)
+    if not all(0 < end < float("inf") for end in ends):
+        raise ValueError(f"a range is a positive number, or a pair of them, not {range}")
+    model = Wrapped(
+        module, name or type(module).__name__, scale, range=(float(ends[0]), float(ends[1])), layer=layer or ""
+    )
+    facts = json.dumps([weights_sha256(module.state_dict()), model.arguments()], sort_keys=True)
+    sha256 = hashlib.sha256(facts.encode()).hexdigest()
+    model.card = Card(name=model.name, architecture=model.arguments(), scale=scale, sha256=sha256)
+    return model
+
+
+class _MisfitError(Exception):
+    """The network's output holds no one image of the right size."""
+
+
+def _tensors(output: object) -> Sequence[Tensor]:
+    """Return the tensors in what a network returns."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        output = list(cast("Mapping[object, object]", output).values())
+    if isinstance(output, list | tuple):
+        return [tensor for one in cast("Sequence[object]", output) for tensor in _tensors(one)]
+    return []
