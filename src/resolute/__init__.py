@@ -107,7 +107,17 @@ from resolute.studies import (
     verdict,
     worst_case,
 )
-from resolute.training import DenoiseRecipe, Recipe, ScoreRecipe, Trained, read_recipe, train
+from resolute.training import (
+    DenoiseRecipe,
+    Hardening,
+    HardenRecipe,
+    Recipe,
+    ScoreRecipe,
+    Trained,
+    harden,
+    read_recipe,
+    train,
+)
 
 __all__ = [
     "APGD",
@@ -141,6 +151,8 @@ __all__ = [
     "FeatureShift",
     "Given",
     "GradientAttack",
+    "HardenRecipe",
+    "Hardening",
     "ImageError",
     "Interval",
     "Linf",
@@ -186,6 +198,7 @@ __all__ = [
     "clever_power",
     "compare",
     "downscale",
+    "harden",
     "load",
     "load_defended",
     "load_scorer",

@@ -1,0 +1,328 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from PIL import Image
+from small import network
+from torch import nn
+
+import resolute
+from resolute import ConfigError, OutputError, TrainingError, as_restorer, load, sample_image
+from resolute.errors import CheckpointError, ImageError
+from resolute.images import read_image, write_png
+from resolute.models.weights import save_model
+from resolute.report.hardening import write_hardening
+from resolute.training import judge as judging
+from resolute.training.hardening import Watcher, harden
+from resolute.training.hardened import Hardening
+from resolute.training.patches import Patches
+from resolute.training.recipe import read_recipe
+
+TINY = read_recipe("harden")
+TINY = dataclasses.replace(
+    TINY,
+    minutes=0,
+    checkpoint_every=3,
+    validate_every=6,
+    data=dataclasses.replace(TINY.data, patch=12, batch=4, validation=1),
+    optimizer=dataclasses.replace(TINY.optimizer, steps=12, warmup=2, rate=1e-3),
+    adversarial=dataclasses.replace(TINY.adversarial, steps=2, relative_step=0.7),
+)
+
+
+@pytest.fixture(autouse=True)
+def weak_judge(request, monkeypatch):
+    """Let most tests judge by a step or two; what the judge is worth has tests of its own."""
+    if "strong" not in request.keywords:
+        whole = judging.suite
+
+        def short(epsilon):
+            return {name: dataclasses.replace(attack, steps=2, restarts=1) for name, attack in whole(epsilon).items()}
+
+        monkeypatch.setattr("resolute.training.judging.suite", short)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        write_png(folder / f"{name}.png", sample_image(name)[:, 100:180, 150:250])
+    return folder
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "mine.pth"
+    torch.save({"params": network().state_dict(), "epoch": 7}, path)
+    return path
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["params"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_weights_come_back_in_the_form_in_which_they_came(checkpoint, photos, tmp_path):
+    made = harden(checkpoint, photos, tmp_path / "out", recipe=TINY)
+    assert made.weights == tmp_path / "out" / "mine-hardened.pth"
+    content = torch.load(made.weights, weights_only=True)
+    assert content["epoch"] == 7
+    before, after = weights(checkpoint), weights(made.weights)
+    assert {name: (t.shape, t.dtype) for name, t in before.items()} == {
+        name: (t.shape, t.dtype) for name, t in after.items()
+    }
+    assert not same(before, after)
+    model = load(made.weights)
+    x, truth = (t[None] for t in (sample_image("coffee")[:, :40, :40], sample_image("coffee")[:, :80, :80]))
+    assert model(x).shape == truth.shape
+
+
+def test_half_precision_stays_half_precision(photos, tmp_path):
+    path = tmp_path / "half.pth"
+    torch.save({name: tensor.half() for name, tensor in network().state_dict().items()}, path)
+    made = harden(path, photos, tmp_path / "out", recipe=TINY)
+    assert {t.dtype for t in torch.load(made.weights, weights_only=True).values()} == {torch.float16}
+
+
+def test_figures_pictures_card_and_page_are_left(checkpoint, photos, tmp_path):
+    out = tmp_path / "out"
+    made = harden(checkpoint, photos, out, recipe=TINY, epsilon=6 / 255, seed=3)
+    again = Hardening.read(out)
+    assert again == made
+    assert made.level == 6
+    assert made.facts["recipe"]["seed"] == 3
+    assert [one.image for one in made.before.judged] == ["astronaut.png"]
+    assert {one.image for standing in made.standings for one in standing.judged} == {"astronaut.png"}
+    files = made.pictures["astronaut.png"]
+    clean, attacked = (read_image(out / files["before"][what]) for what in ("clean", "attacked"))
+    assert 0 < float((attacked - clean).abs().max()) * 255 <= 6.001
+    assert made.weights.with_suffix(".md").read_text().count("| mine") >= 2
+    page = write_hardening(out).read_text()
+    for sentence in made.sentences():
+        assert sentence.split(" (")[0] in page
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [0, 6, 12]
+    assert all(line["psnr_y"] > 0 and line["attacked"] > 0 for line in log)
+
+
+def test_a_model_of_ones_own_is_hardened_in_a_copy(photos, tmp_path):
+    model = as_restorer(network().train(), 2, name="own")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    made = harden(model, photos, tmp_path, recipe=TINY)
+    assert same(before, model.state_dict())
+    assert made.weights.name == "own-hardened.safetensors"
+
+
+@pytest.mark.strong
+@pytest.mark.slow
+def test_a_trained_network_is_harder_to_move(photos, tmp_path):
+    recipe = dataclasses.replace(
+        TINY,
+        optimizer=dataclasses.replace(TINY.optimizer, steps=40, rate=2e-4),
+        adversarial=dataclasses.replace(TINY.adversarial, steps=5, relative_step=0.35),
+    )
+    made = resolute.harden("edsr-xs", photos, tmp_path, recipe=recipe)
+    assert made.improved
+    assert made.gain("kept").mean > 1
+    assert made.gain("truth").mean > 0.1
+    assert made.gain("clean").mean > -1.5
+    # The mixture is the baseline of equal clean PSNR.
+    assert abs(made.mixture.clean.mean - made.after.clean.mean) < 0.02
+    assert made.bicubic.kept.mean > made.before.kept.mean
+
+
+@pytest.fixture(scope="module")
+def unbroken(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    save_network(folder / "mine.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resolute.training.judging.suite", lambda _epsilon: {})
+        with pytest.raises(ValueError, match="empty"):
+            harden(folder / "mine.pth", photos, folder / "out", recipe=TINY)
+    return folder
+
+
+def save_network(path):
+    torch.save({"params": network().state_dict(), "epoch": 7}, path)
+
+
+@pytest.mark.parametrize("moment", [0, 1, 3, 7, 11])
+def test_an_interrupted_run_ends_with_the_weights_of_an_unbroken_one(moment, photos, unbroken, tmp_path):
+    def interrupt(step, _figures):
+        if step == moment:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        harden(unbroken / "mine.pth", photos, out, recipe=TINY, watcher=Watcher(step=interrupt))
+    made = harden(unbroken / "mine.pth", photos, out, recipe=TINY)
+    assert same(weights(made.weights), weights(unbroken / "out" / "mine-hardened.pth"))
+
+
+def test_judging_goes_on_where_it_was_stopped(checkpoint, photos, tmp_path):
+    told = []
+
+    def interrupt(done, _total, what):
+        told.append(what)
+        if done > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        harden(checkpoint, photos, tmp_path / "out", recipe=TINY, watcher=Watcher(judged=interrupt))
+    kept = json.loads((tmp_path / "out" / "judged.json").read_text())
+    assert len(kept) == 2
+    made = harden(checkpoint, photos, tmp_path / "out", recipe=TINY)
+    fresh = harden(checkpoint, photos, tmp_path / "fresh", recipe=TINY)
+    assert made.standings == fresh.standings
+
+
+def test_minutes_become_steps_once(checkpoint, photos, tmp_path):
+    recipe = dataclasses.replace(TINY, minutes=0.02)
+    planned = []
+    for _ in range(2):
+        harden(
+            checkpoint, photos, tmp_path / "out", recipe=recipe, watcher=Watcher(planned=lambda r, _: planned.append(r))
+        )
+    assert planned[0] == planned[1]
+    assert planned[0].optimizer.steps >= 1
+    assert planned[0].minutes == 0
+
+
+def test_a_folder_holds_one_run(checkpoint, photos, tmp_path):
+    harden(checkpoint, photos, tmp_path / "out", recipe=TINY)
+    with pytest.raises(ConfigError, match="seed"):
+        harden(checkpoint, photos, tmp_path / "out", recipe=TINY, seed=1)
+
+
+def test_images_can_be_named_for_judging(checkpoint, photos, tmp_path):
+    folder = tmp_path / "test"
+    for name in ("chelsea", "coffee"):
+        write_png(folder / f"{name}.png", sample_image(name)[:, :64, :72])
+    made = harden(checkpoint, photos, tmp_path / "out", recipe=TINY, test=folder)
+    assert [one.image for one in made.after.judged] == ["chelsea.png", "coffee.png"]
+    assert "Square" in made.before.attacks
+    assert "transfer from the undefended" in made.after.attacks
+    assert set(made.bicubic.attacks) == {"APGD", "PGD on the truth"}
+
+
+def test_batch_norm_stays_as_it_is(photos, tmp_path):
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.drop = nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.Dropout(0.5)
+
+        def forward(self, x):
+            return nn.functional.pixel_shuffle(self.drop(self.norm(self.conv(x))), 2)
+
+    path = tmp_path / "normed.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Normed()
+    module.norm.running_mean.fill_(0.1)
+    model = as_restorer(module, 2, name="normed")
+    statistics = model.state_dict()
+    made = harden(model, photos, tmp_path / "out", recipe=TINY)
+    hardened = resolute.models.weights.read_weights(made.weights)[0]
+    (name,) = [key for key in hardened if key.endswith("norm.running_mean")]
+    assert torch.equal(hardened[name], statistics[name])
+    assert not path.exists()
+
+
+def test_a_result_that_is_no_better_is_said_first(checkpoint, photos, tmp_path):
+    recipe = dataclasses.replace(TINY, optimizer=dataclasses.replace(TINY.optimizer, steps=3, warmup=0, rate=0.3))
+    made = harden(checkpoint, photos, tmp_path / "out", recipe=recipe)
+    assert not made.improved
+    assert "did not help" in made.sentences()[0]
+
+
+def test_nan_keeps_the_last_good_weights(checkpoint, photos, tmp_path, monkeypatch):
+    good = Patches.batch
+
+    def poisoned(self, seed, step, size, rank=0, ranks=1):
+        low, high = good(self, seed, step, size, rank, ranks)
+        return low, high * torch.nan if step == 8 else high
+
+    monkeypatch.setattr(Patches, "batch", poisoned)
+    with pytest.raises(TrainingError, match="step 6"):
+        harden(checkpoint, photos, tmp_path / "out", recipe=TINY)
+    kept = weights(tmp_path / "out" / "mine-hardened.pth")
+    assert all(tensor.isfinite().all() for tensor in kept.values())
+    assert not same(kept, weights(checkpoint))
+
+
+def test_what_cannot_be_hardened_is_refused_before_training(photos, tmp_path, checkpoint):
+    with pytest.raises(ConfigError, match="weights"):
+        harden("bicubic", photos, tmp_path / "a", recipe=TINY)
+    with pytest.raises(ConfigError, match="defence"):
+        harden("edsr-xs+mix=0.5", photos, tmp_path / "b", recipe=TINY)
+    frozen = as_restorer(network().requires_grad_(False), 2, name="frozen")
+    with pytest.raises(ConfigError, match="requires_grad"):
+        harden(frozen, photos, tmp_path / "c", recipe=TINY)
+    for wrong in ({"epsilon": 0.5 / 255}, {"epsilon": 0.0}, {"minutes": 0.0}, {"minutes": float("nan")}, {"steps": 0}):
+        with pytest.raises((ConfigError, ValueError)):
+            harden(checkpoint, photos, tmp_path / "d", recipe=TINY, **wrong)
+    with pytest.raises(ConfigError, match="train"):
+        harden(checkpoint, photos, tmp_path / "e", recipe="edsr-s")
+    assert not any((tmp_path / name).exists() for name in "abcde")
+
+
+def test_photographs_too_few_or_too_small_are_named(checkpoint, photos, tmp_path):
+    with pytest.raises(ConfigError, match="two or more"):
+        harden(checkpoint, photos / "coffee.png", tmp_path / "out", recipe=TINY)
+    small = tmp_path / "small"
+    for index in range(3):
+        write_png(small / f"{index}.png", torch.rand(3, 20, 20))
+    with pytest.raises(ConfigError, match="24 pixels"):
+        harden(checkpoint, small, tmp_path / "out", recipe=TINY)
+    with pytest.raises(ImageError):
+        harden(checkpoint, tmp_path / "nothing", tmp_path / "out", recipe=TINY)
+    (small / "0.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match="0.png"):
+        harden(checkpoint, small, tmp_path / "out", recipe=TINY)
+
+
+def test_large_photographs_are_cut_and_many_left_out(checkpoint, tmp_path, monkeypatch):
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for index in range(4):
+        Image.new("RGB", (1500, 1100), (index, 90, 30)).save(folder / f"{index}.png")
+    seen = []
+    monkeypatch.setattr("resolute.training.hardening._PIXELS", 2_200_000)
+    monkeypatch.setattr(
+        "resolute.training.hardening.HardenTask",
+        lambda _recipe, _model, files, *_rest: seen.append(files) or (_ for _ in ()).throw(KeyboardInterrupt),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        harden(checkpoint, folder, tmp_path / "out", recipe=TINY)
+    assert len(seen[0]) == 2
+    patches = Patches(seen[0], 2, 12, largest=1024)
+    assert patches.training[0][1].shape == (1024, 1024, 3)
+
+
+def test_a_folder_that_cannot_be_written_is_named(checkpoint, photos, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError):
+        harden(checkpoint, photos, tmp_path / "file" / "out", recipe=TINY)
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="harden"):
+        Hardening.read(tmp_path)
+    (tmp_path / "harden.json").write_text('{"name": 3}')
+    with pytest.raises(ConfigError, match="damaged"):
+        Hardening.read(tmp_path)
+
+
+def test_onnx_is_refused(photos, tmp_path):
+    pytest.importorskip("onnx")
+    from resolute.export import export
+
+    model = network()
+    save_model(model, tmp_path / "n.safetensors", resolute.Card(name="n", architecture=model.arguments(), scale=2))
+    export(load(tmp_path / "n.safetensors"), tmp_path / "n.onnx")
+    with pytest.raises(CheckpointError, match="PyTorch"):
+        harden(tmp_path / "n.onnx", photos, tmp_path / "out", recipe=TINY)
