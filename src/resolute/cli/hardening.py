@@ -14,9 +14,9 @@ from resolute.cli.app import Arguments, Device, Range, Scale, Weights, addressed
 from resolute.errors import ConfigError
 from resolute.report.hardening import write_hardening
 from resolute.terminal import console, errors, name_file, progress_bar
-from resolute.training.hardening import Watcher, harden
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.hardened import Hardening, table
+from resolute.training.hardening import Watcher, harden
 from resolute.training.task import Figures, describe_step, describe_validation
 
 # Where hardening left the model no better than it was.

@@ -63,7 +63,7 @@ def prepare(recipe: Recipe, model: Restorer, low: Low, high: High, generator: to
 
 def with_attacked(
     table: AdversarialTable, model: nn.Module, low: Low, high: High, generator: torch.Generator
-) -> tuple[Low, High]:
+) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 sh sw"]]:
     """Return the batch of adversarial training and its originals: first the clean patches, then the attacked ones."""
     clean = table.clean(len(low))
     # The paper attacks the very patches that are clean as well.
