@@ -13,7 +13,7 @@ from resolute.attacks.features import layer_outputs
 from resolute.errors import CheckpointError
 from resolute.models import CARN, EDSR, MSRN, RCAN, Card, SRResNet, load
 from resolute.models.blocks import rename
-from resolute.models.registry import ARCHITECTURES
+from resolute.models.recognised import ARCHITECTURES
 from resolute.models.weights import save_model
 
 SMALL = {

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
+
+from rich.markup import escape
 
 from resolute import runtime
 from resolute.cli import (
@@ -19,6 +22,8 @@ from resolute.cli import (
     viewing,
 )
 from resolute.cli.app import app
+from resolute.errors import ModelWarning
+from resolute.terminal import errors
 
 __all__ = [
     "app",
@@ -40,4 +45,22 @@ def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
     runtime.tune_allocator()
+    show_model_warnings()
     app()
+
+
+def show_model_warnings() -> None:
+    """Show what is to be known about a model as one line, once; other warnings as Python does."""
+    before, said = warnings.showwarning, set[str]()
+    warnings.simplefilter("always", ModelWarning)
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: object, **named: object
+    ) -> None:
+        if not issubclass(category, ModelWarning):
+            before(message, category, filename, lineno, *rest, **named)  # pyright: ignore[reportArgumentType]
+        elif str(message) not in said:
+            said.add(str(message))
+            errors.print(f"[yellow]warning:[/yellow] {escape(str(message))}", soft_wrap=True)
+
+    warnings.showwarning = show

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from resolute.defences.loading import undefended
 from resolute.errors import ConfigError, ResoluteError
+from resolute.models.address import complete, parse_address
 from resolute.terminal import errors
 
 INTERRUPTED = 130
@@ -37,6 +39,52 @@ Precision = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; the same command goes on where it stopped.")]
+
+# What a file does not tell about itself.
+Scale = Annotated[
+    int | None,
+    typer.Option(
+        help="Upscaling factor, where the file holds several or is code; FILE#x4.", min=1, rich_help_panel="Model"
+    ),
+]
+Weights = Annotated[
+    str, typer.Option(help="Weights for the code of FILE.py:NAME; #weights=FILE.", rich_help_panel="Model")
+]
+Range = Annotated[
+    str,
+    typer.Option(
+        "--range", help="White to the network: 255, or 1:255 for in and out; #range=255.", rich_help_panel="Model"
+    ),
+]
+Argument = Annotated[
+    list[str] | None,
+    typer.Option(help="Of NAME in FILE.py:NAME, as nf=48; may be repeated; #nf=48.", rich_help_panel="Model"),
+]
+
+
+def addressed(
+    model: str,
+    scale: int | None = None,
+    weights: str = "",
+    range: str = "",
+    arguments: Sequence[str] | None = None,
+) -> str:
+    """Return a model's address with the options of the command line in it.
+
+    Raises:
+        ConfigError: the address says something else, or an option does not belong to such a model.
+
+    Example:
+        >>> addressed("carn.pth+mix=0.5", scale=4)
+        'carn.pth#x4+mix=0.5'
+        >>> addressed("edsr-s")
+        'edsr-s'
+    """
+    if scale is None and not weights and not range and not arguments:
+        return model
+    address, defences = undefended(model)
+    told = complete(parse_address(address), scale=scale, weights=weights, range=range, arguments=arguments or ())
+    return "+".join([str(told), *defences])
 
 
 def parse_epsilon(text: str, option: str = "--epsilon") -> float:

@@ -11,7 +11,20 @@ from rich.markup import escape
 
 from resolute import runtime
 from resolute.attacks.registry import KINDS, OBJECTIVES, AttackTable
-from resolute.cli.app import Device, Out, Precision, Seed, app, guarded, parse_epsilon
+from resolute.cli.app import (
+    Argument,
+    Device,
+    Out,
+    Precision,
+    Range,
+    Scale,
+    Seed,
+    Weights,
+    addressed,
+    app,
+    guarded,
+    parse_epsilon,
+)
 from resolute.cli.studying import FAILED, planned_cells, run_cells, run_study
 from resolute.defences import load_defended
 from resolute.studies.demonstration import certification, write_photographs
@@ -42,9 +55,15 @@ def demo(
         )
 
 
-@app.command(epilog="Example:  [bold]resolute attack edsr-s photo.png --attack ifgsm --epsilon 4/255[/bold]")
+@app.command(
+    epilog="Examples:  [bold]resolute attack edsr-s photo.png --attack ifgsm --epsilon 4/255[/bold]\n\n"
+    "a network by its code:  [bold]resolute attack nets/rlfn.py:RLFN photo.png --weights rlfn.pth --scale 4 "
+    "--range 255[/bold]"
+)
 def attack(
-    model: Annotated[str, typer.Argument(help="Built-in name (see `resolute models`) or a weights file.")],
+    model: Annotated[
+        str, typer.Argument(help="Built-in name (see `resolute models`), a weights file, or FILE.py:NAME.")
+    ],
     images: Annotated[list[Path], typer.Argument(help="Low-resolution images, or folders of them.")],
     kind: Annotated[str, typer.Option("--attack", help=f"One of {', '.join(KINDS)}.")] = "ifgsm",
     epsilon: Annotated[str, typer.Option(help="Largest change of a pixel, as 4/255 or 0.0157.")] = "4/255",
@@ -62,6 +81,10 @@ def attack(
     ground_truth: Annotated[
         bool, typer.Option(help="The images are high-resolution: shrink them first, and measure against them.")
     ] = False,
+    scale: Scale = None,
+    weights: Weights = "",
+    range: Range = "",
+    argument: Argument = None,
     out: Out = Path("runs/attack"),
     device: Device = "auto",
     precision: Precision = "float32",
@@ -76,14 +99,15 @@ def attack(
         table = AttackTable.typed(
             option or (), kind=kind, objective=objective, layers=tuple(layer or ()), steps=steps, restarts=restarts
         )
+        address = addressed(model, scale, weights, range, argument)
         study = Study(
             name="attack",
-            models=(model,),
+            models=(address,),
             attacks=(table,),
             epsilons=(round(parse_epsilon(epsilon) * 255, 6),),
             images=tuple(str(image) for image in images),
             high_resolution=ground_truth,
-            scale=load_defended(model).scale,
+            scale=load_defended(address).scale,
             seed=seed,
         )
         machine = Machine(device=runtime.resolve_device(device))

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from resolute import runtime
-from resolute.cli.app import Device, Seed, app, guarded, parse_epsilon
+from resolute.cli.app import Argument, Device, Range, Scale, Seed, Weights, addressed, app, guarded, parse_epsilon
 from resolute.defences import load_defended
 from resolute.errors import ImageError
 from resolute.images import find_images, from_uint8, read_image, sample_image, to_uint8
@@ -30,7 +30,10 @@ _SAMPLES = ("coffee", "chelsea", "astronaut")
 @app.command(epilog="Example:  [bold]resolute check edsr-s+round8[/bold]")
 def check(
     model: Annotated[
-        str, typer.Argument(help="Built-in name or weights file, with defences around it if wanted, as edsr-s+mix=0.5.")
+        str,
+        typer.Argument(
+            help="Built-in name, weights file or FILE.py:NAME, with defences around it if wanted, as edsr-s+mix=0.5."
+        ),
     ],
     images: Annotated[
         list[Path] | None,
@@ -47,6 +50,10 @@ def check(
     twin: Annotated[
         str | None, typer.Option(help="The same model without its defence, by name or file, to transfer attacks from.")
     ] = None,
+    scale: Scale = None,
+    weights: Weights = "",
+    range: Range = "",
+    argument: Argument = None,
     out: Annotated[Path, typer.Option(help="Folder for check.json and check.md.")] = Path("runs/check"),
     device: Device = "auto",
     seed: Seed = 0,
@@ -61,7 +68,7 @@ def check(
         plan = Check(epsilon=parse_epsilon(epsilon), steps=steps, seed=seed)
         plan = plan.quickly() if quick else plan
         place = runtime.resolve_device(device)
-        restorer = load_defended(model).to(place)
+        restorer = load_defended(addressed(model, scale, weights, range, argument)).to(place)
         other = load_defended(twin, restorer.scale).to(place) if twin is not None else None
         names, pixels = _samples(restorer.scale) if not images else _crops(images)
         with shown_progress() as show:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from resolute.cli.app import app, guarded
+from resolute.cli.app import Argument, Range, Scale, Weights, addressed, app, guarded
 from resolute.defences import load_defended
 from resolute.errors import ConfigError
 from resolute.export import TOLERANCE, export
@@ -18,9 +18,15 @@ from resolute.terminal import console
 
 @app.command("export", epilog="Example:  [bold]resolute export edsr-s-entropy edsr.onnx[/bold]")
 def export_model(
-    model: Annotated[str, typer.Argument(help="Built-in name or a weights file: a model, or a denoiser.")],
+    model: Annotated[
+        str, typer.Argument(help="Built-in name, a weights file or FILE.py:NAME: a model, or a denoiser.")
+    ],
     out: Annotated[Path, typer.Argument(help="File to write: .onnx, or .pt2 for torch.export.load.")],
     metric: Annotated[bool, typer.Option("--metric", help="The model is a quality metric.")] = False,
+    scale: Scale = None,
+    weights: Weights = "",
+    range: Range = "",
+    argument: Argument = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a model for programs without Resolute: any batch, any size, checked against the model itself.
@@ -31,7 +37,12 @@ def export_model(
     with guarded():
         if out.exists() and not force:
             raise ConfigError(f"{out} is there already; choose another name, or write over it with --force")
-        made = export(load_scorer(model) if metric else load_defended(model), out)
+        address = addressed(model, scale, weights, range, argument)
+        if metric and address != model:
+            raise ConfigError(
+                "--scale, --weights, --range and --argument are about a model; leave them or --metric out"
+            )
+        made = export(load_scorer(model) if metric else load_defended(address), out)
         console.print(
             f"[bold]{escape(str(made.path))}[/bold] ({made.form}) differs from the model by {made.difference:.1g} at "
             f"most, {made.relative:.1g} of its largest output; {TOLERANCE:g} is allowed",

@@ -10,7 +10,18 @@ import typer
 from rich.markup import escape
 
 from resolute import runtime
-from resolute.cli.app import Device, Precision, app, guarded, parse_epsilon
+from resolute.cli.app import (
+    Argument,
+    Device,
+    Precision,
+    Range,
+    Scale,
+    Weights,
+    addressed,
+    app,
+    guarded,
+    parse_epsilon,
+)
 from resolute.errors import ConfigError
 from resolute.studies.estimate import estimate
 from resolute.studies.kinds import read_study, with_options
@@ -43,6 +54,10 @@ def study(
         typer.Option(help="Images, folders, or NAME=FOLDER of a data set, instead of the study's; may be repeated."),
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Models, instead of the study's; may be repeated.")] = None,
+    scale: Scale = None,
+    weights: Weights = "",
+    range: Range = "",
+    argument: Argument = None,
     every: Annotated[int | None, typer.Option(help="Take each n-th image only.", min=1)] = None,
     budget: Annotated[
         list[str] | None, typer.Option(help="Budgets, such as 4/255, instead of the study's; may be repeated.")
@@ -91,9 +106,15 @@ def study(
         if quick and isinstance(planned, Study):
             planned = planned.quickly()
         budgets = tuple(round(parse_epsilon(text) * 255, 6) for text in budget or ())
+        told = scale is not None or weights or range or argument
+        if told and len(model or ()) != 1:
+            raise ConfigError(
+                "--scale, --weights, --range and --argument are about one --model; for several write FILE#x4,range=255"
+            )
+        models = tuple(addressed(name, scale, weights, range, argument) for name in model or ())
         options: dict[str, tuple[str, object]] = {
             "--images": ("images", tuple(images or ())),
-            "--model": ("restorers" if isinstance(planned, MetricAsLoss) else "models", tuple(model or ())),
+            "--model": ("restorers" if isinstance(planned, MetricAsLoss) else "models", models),
             "--every": ("every", every),
             "--budget": ("epsilons", budgets),
             "--seed": ("seeds", tuple(seed or ())),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from resolute.cli.app import app, guarded
+from resolute.cli.app import Argument, Range, Scale, Weights, addressed, app, guarded
 from resolute.defences import load_defended
 from resolute.errors import ConfigError
 from resolute.models.registry import built_in_models, load
@@ -21,7 +21,13 @@ from resolute.terminal import console, name_file
 
 @app.command(epilog="Example:  [bold]resolute models[/bold]")
 def models(
-    model: Annotated[str | None, typer.Argument(help="Show this one, by name or file, with its layers.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Show this one, by name, file or FILE.py:NAME, with its layers.")
+    ] = None,
+    scale: Scale = None,
+    weights: Weights = "",
+    range: Range = "",
+    argument: Argument = None,
 ) -> None:
     """List the built-in models and what other packages add, or describe one."""
     with guarded():
@@ -33,7 +39,7 @@ def models(
             if added:
                 console.print(plugins_table(added))
         else:
-            console.print(model_details(load_defended(model)))
+            console.print(model_details(load_defended(addressed(model, scale, weights, range, argument))))
 
 
 @app.command(epilog="Example:  [bold]resolute report runs/demo[/bold]")

@@ -13,6 +13,7 @@ from resolute.models.base import Restorer
 from resolute.models.registry import load
 
 DEFENCES = "mix=THETA, lowpass=SIGMA, blur=SIGMA, resize, resize=GROWTH, round8, ensemble"
+_WORDS = {text.partition("=")[0] for text in DEFENCES.split(", ")}
 
 
 def load_defended(model: str | Path, scale: int | None = None) -> Restorer:
@@ -22,8 +23,8 @@ def load_defended(model: str | Path, scale: int | None = None) -> Restorer:
     models as they are.
 
     Args:
-        model: name or path, and any number of ``+DEFENCE``: ``mix=THETA``, ``lowpass=SIGMA``, ``blur=SIGMA``,
-            ``resize`` or ``resize=GROWTH``, ``round8``, ``ensemble``.
+        model: name, path or address (see ``models.address``), and any number of ``+DEFENCE``: ``mix=THETA``,
+            ``lowpass=SIGMA``, ``blur=SIGMA``, ``resize`` or ``resize=GROWTH``, ``round8``, ``ensemble``.
         scale: the scale you expect, as for ``load``.
 
     Raises:
@@ -34,11 +35,28 @@ def load_defended(model: str | Path, scale: int | None = None) -> Restorer:
         >>> load_defended("edsr-s+mix=0.5+blur=0.80").card.name
         'edsr-s+mix=0.5+blur=0.8'
     """
+    address, defences = undefended(model)
+    restorer = load(address, scale)
+    for text in defences:
+        inner, restorer = restorer, defence(text)(restorer)
+        restorer.doubt = inner.doubt
+    return restorer.eval()
+
+
+def undefended(model: str | Path) -> tuple[str, list[str]]:
+    """Return the address of a model without defences, and the defences around it, the innermost first.
+
+    Example:
+        >>> undefended("carn.pth#x4+mix=0.5+round8")
+        ('carn.pth#x4', ['mix=0.5', 'round8'])
+    """
     head, plus, tail = str(model).rpartition("+")
-    if not plus or Path(model).is_file():
-        return load(model, scale)
-    wrap = defence(tail)
-    return wrap(load_defended(head, scale)).eval()
+    # Behind # a file may be named whose own name holds a plus.
+    within = "#" in head and tail.partition("=")[0] not in _WORDS
+    if not plus or within or Path(model).is_file():
+        return str(model), []
+    address, defences = undefended(head)
+    return address, [*defences, tail]
 
 
 def defence(text: str) -> Callable[[Restorer], Defended]:

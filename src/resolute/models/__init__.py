@@ -1,6 +1,6 @@
 """What is judged: super-resolution models and quality metrics, built in, from a file, or of the user's own."""
 
-from resolute.models.base import Card, Restorer, Scorer, ScorerCard
+from resolute.models.base import Card, Origin, Restorer, Scorer, ScorerCard
 from resolute.models.brisque import BRISQUE
 from resolute.models.carn import CARN
 from resolute.models.edsr import EDSR
@@ -15,6 +15,7 @@ from resolute.models.registry import Bicubic, built_in_models, load
 from resolute.models.scorers import built_in_scorers, load_scorer
 from resolute.models.srresnet import SRResNet
 from resolute.models.tiling import Tiled
+from resolute.models.wrapped import as_restorer
 
 __all__ = [
     "BRISQUE",
@@ -26,12 +27,14 @@ __all__ = [
     "Bicubic",
     "Card",
     "MobileNetScorer",
+    "Origin",
     "QualityNet",
     "Restorer",
     "SRResNet",
     "Scorer",
     "ScorerCard",
     "Tiled",
+    "as_restorer",
     "as_scorer",
     "built_in_models",
     "built_in_scorers",

@@ -15,8 +15,10 @@ from resolute.models.address import Address
 from resolute.models.base import Card, Restorer, ScorerCard
 from resolute.models.origin import FileOrigin
 from resolute.models.python_file import PythonFile
-from resolute.models.weights import State, read_weights, readings, weights_sha256
+from resolute.models.weights import State, read_named, readings, weights_sha256
 from resolute.models.wrapped import Wrapped
+
+_HINT = "; give the arguments that it was trained with behind #, as #nf=48"
 
 
 def load_code(address: Address) -> Restorer:
@@ -30,7 +32,7 @@ def load_code(address: Address) -> Restorer:
     weights, names = "", None
     if address.weights:
         path = Path(address.weights)
-        state, card = read_weights(path)
+        state, card = read_named(path)
         if isinstance(card, ScorerCard):
             raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
         if address.sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != address.sha256:
@@ -84,10 +86,7 @@ def _fitting(state: State, network: nn.Module, address: Address) -> State:
         if names:
             shown = sorted(names, key=lambda name: [*wanted, *nearest].index(name))[:3]
             parts.append(f"{words} {', '.join(shown)}{' ...' if len(names) > 3 else ''}")
-    raise CheckpointError(
-        f"{Path(address.weights).name} does not fit {address.name}: it {' and '.join(parts)}; give the arguments that "
-        "it was trained with behind #, as #nf=48"
-    )
+    raise CheckpointError(f"{Path(address.weights).name} does not fit {address.name}: it {' and '.join(parts)}{_HINT}")
 
 
 def _load(network: nn.Module, state: Mapping[str, Tensor], address: Address) -> None:
@@ -95,10 +94,8 @@ def _load(network: nn.Module, state: Mapping[str, Tensor], address: Address) -> 
         network.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise CheckpointError(
-            f"{Path(address.weights).name} does not fit {address.name}: {lines[min(1, len(lines) - 1)][:300]}; give the "
-            "arguments that it was trained with behind #, as #nf=48"
-        ) from None
+        what = lines[min(1, len(lines) - 1)][:300]
+        raise CheckpointError(f"{Path(address.weights).name} does not fit {address.name}: {what}{_HINT}") from None
 
 
 def _rebuilt(model: Restorer, state: State) -> State:

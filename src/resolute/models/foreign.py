@@ -48,15 +48,15 @@ class Foreign(Restorer, ABC):
 
     Args:
         network: the module.
-        name: what errors call it.
+        called: what errors call it.
         scale: upscaling factor.
     """
 
-    def __init__(self, network: nn.Module, name: str, scale: int) -> None:
+    def __init__(self, network: nn.Module, called: str, scale: int) -> None:
         super().__init__(scale)
         self.network = network.eval()
         self.output = nn.Identity()
-        self.name = name
+        self.called = called
         self.feature_layer = "output"
         self._alone = False
         # What is done about code that works in place: nothing, copies of what autograd keeps, copies of parts as well.
@@ -70,10 +70,6 @@ class Foreign(Restorer, ABC):
     @abstractmethod
     def lacks(self, width: int, height: int) -> tuple[int, int]:
         """Return how much a width and a height lack of a size that the network takes."""
-
-    @abstractmethod
-    def remedy(self) -> str:
-        """Return what to do about a network that is refused."""
 
     @property
     def gray(self) -> bool:
@@ -93,8 +89,8 @@ class Foreign(Restorer, ABC):
     @final
     def reconstruct(self, phi: Float[Tensor, "b c h1 w1"]) -> Float[Tensor, "b 3 sh sw"]:
         raise ConfigError(
-            f"{self.name} is a network of others, which runs from image to image only and cannot be taken apart at its "
-            "feature layer, as tiles and some defences need it"
+            f"{self.called} runs from image to image only and cannot be taken apart at its feature layer, as tiles and "
+            "some defences need it"
         )
 
     def _run(self, x: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
@@ -140,7 +136,7 @@ class Foreign(Restorer, ABC):
         finally:
             handle.remove()
         if not found:
-            raise ConfigError(f"{self.name} does not run its layer {self.feature_layer}; name another one")
+            raise ConfigError(f"{self.called} does not run its layer {self.feature_layer}; name another one")
         return found[0]
 
     @final
@@ -164,7 +160,7 @@ class Foreign(Restorer, ABC):
 
     def refused(self, why: str) -> CheckpointError:
         """Return the error that says why the network cannot be attacked."""
-        return CheckpointError(f"{self.name} cannot be attacked: {why}{self.remedy()}")
+        return CheckpointError(f"{self.called} cannot be attacked: {why}")
 
     def _try(self, device: torch.device) -> None:
         height, width = _SIDES
@@ -183,11 +179,18 @@ class Foreign(Restorer, ABC):
         except Exception as error:  # A network of somebody else can raise anything.
             raise self.refused(f"it fails on a sample image: {class_and_line(error)}") from error
         if not together.isfinite().all() or not gradient.isfinite().all():
-            raise self.refused("its output or gradient on a sample image is not finite")
+            raise self.refused(
+                "its output or gradient on a sample image is not finite; check its weights and its range"
+            )
         if not torch.equal(one, again):
-            raise self.refused("it draws random numbers, and gives another output at every call")
+            raise self.refused(
+                "it draws random numbers, and gives another output at every call; take them out of its forward"
+            )
         if not (gradient.flatten(1).abs().amax(dim=1) > 0).all():
-            raise self.refused("no gradient reaches the image")
+            raise self.refused(
+                "no gradient reaches the image; take detach(), no_grad() and numpy out of its forward, or export it to "
+                "ONNX for attacks without gradients"
+            )
 
     def _require_shape(self, x: Tensor, y: Tensor) -> None:
         height, width = x.shape[-2:]
@@ -212,7 +215,8 @@ class Foreign(Restorer, ABC):
                     found = self(wanted[0])
                     if not found.requires_grad:
                         break
-                    gradient = torch.autograd.grad((found * weights).sum(), wanted, allow_unused=True)[0]
+                    gradients = torch.autograd.grad((found * weights).sum(), wanted, allow_unused=True)
+                gradient = cast("Tensor | None", gradients[0])
             except RuntimeError as error:
                 if "in-place" not in str(error) and "inplace" not in str(error):
                     raise
@@ -229,7 +233,7 @@ class Foreign(Restorer, ABC):
         name = layer if layer in names else f"network.{layer}"
         if name not in names:
             raise CheckpointError(
-                f"{self.name} has no layer {layer!r}; it has "
+                f"{self.called} has no layer {layer!r}; it has "
                 f"{', '.join(name for name, _ in list(self.network.named_children())[:12])} and those inside of them"
             )
         return name

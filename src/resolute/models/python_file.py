@@ -15,7 +15,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import cast, final
+from typing import final
 
 import torch
 from torch import nn
@@ -81,7 +81,7 @@ class PythonFile:
         if not callable(factory):
             raise CheckpointError(f"{where} is no class or function, but of type {type(factory).__name__}")
         try:
-            network = cast("object", factory(**dict(self.arguments)))
+            network: object = factory(**dict(self.arguments))
         except (Exception, SystemExit) as error:  # Code of somebody else can raise anything.
             hint = "; arguments go behind #, as #nf=48" if isinstance(error, TypeError) else ""
             raise CheckpointError(f"{where} cannot be built: {class_and_line(error)}{hint}") from error

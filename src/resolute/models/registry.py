@@ -29,7 +29,7 @@ from resolute.models.python_file import defined
 from resolute.models.ranged import Ranged
 from resolute.models.recognised import Recognised, recognise
 from resolute.models.restorer_probe import Alternative, doubt
-from resolute.models.weights import FILES, State, built_in_weights, read_weights, weights_sha256
+from resolute.models.weights import FILES, State, built_in_weights, read_named, weights_sha256
 from resolute.plugins import Plugin, find_plugin, plugins
 from resolute.resize import upscale_tensor
 
@@ -93,7 +93,7 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
     """
     address = complete(parse_address(str(model)), scale=scale)
     if address.code:
-        return _probed(load_code(address), address, str(model))
+        return _probed(load_code(address), address, f"{Path(address.target).name}:{address.name}")
     if address.target == "bicubic":
         restorer: Restorer = Bicubic(address.scale or 4)
         restorer.card = Card(name="bicubic", architecture=restorer.arguments(), scale=restorer.scale, licence="MIT")
@@ -133,7 +133,7 @@ def _from_file(path: Path, address: Address) -> Restorer:
     if path.suffix == ".onnx" and path.is_file():
         restorer: Restorer = _of_scale(load_onnx_restorer(path), address.scale, path.name)
     else:
-        state, card = read_weights(path)
+        state, card = read_named(path)
         if isinstance(card, ScorerCard):
             raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
         found = recognise(state, path.name, address.scale, address.res_scale)

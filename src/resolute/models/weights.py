@@ -80,14 +80,27 @@ def built_in_weights(card: type[Card] | type[ScorerCard]) -> dict[str, Path]:
 
 
 def read_weights(path: Path) -> tuple[State, Card | ScorerCard | None]:
-    """Read a weights file, and its card where Resolute wrote it.
+    """Read a weights file, and its card where Resolute wrote it, without names that wrappers put in front.
 
     Raises:
         CheckpointError: the file is missing, damaged, holds code instead of weights, or weights that are not finite.
     """
+    state, card = read_named(path)
+    return bare(state), card
+
+
+def read_named(path: Path) -> tuple[State, Card | ScorerCard | None]:
+    """Read a weights file as ``read_weights`` does, by the names in the file.
+
+    Raises:
+        CheckpointError: as ``read_weights``.
+    """
     if not path.is_file():
         raise CheckpointError(f"no file {path}; give a path or a built-in name (`resolute models` lists them)")
-    state, card = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_checkpoint(path), None)
+    if path.suffix == ".safetensors":
+        state, card = _read_safetensors(path)
+    else:
+        state, card = find_weights(read_checkpoint(path), path.name)[0], None
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(f"{path.name}: {broken[0]} is not finite; take an earlier checkpoint of the training")
@@ -169,9 +182,14 @@ def find_weights(content: object, file: str) -> tuple[State, tuple[str, ...]]:
     return {str(name): tensor for name, tensor in content.items()}, tuple(route)
 
 
-def _read_checkpoint(path: Path) -> State:
-    state, _ = find_weights(read_checkpoint(path), path.name)
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+def bare(state: Mapping[str, Tensor]) -> State:
+    """Return weights without what wrappers for several devices and for averages put around them.
+
+    Example:
+        >>> list(bare({"module.a.w": torch.ones(1), "n_averaged": torch.ones(1)}))
+        ['a.w']
+    """
+    return {name.removeprefix("module."): tensor for name, tensor in state.items() if name != "n_averaged"}
 
 
 def readings(state: Mapping[str, Tensor]) -> Iterator[State]:
@@ -181,15 +199,15 @@ def readings(state: Mapping[str, Tensor]) -> Iterator[State]:
 
     Example:
         >>> [list(names) for names in readings({"module._orig_mod.a.w": torch.ones(1), "n_averaged": torch.ones(1)})]
-        [['module._orig_mod.a.w', 'n_averaged'], ['_orig_mod.a.w'], ['a.w'], ['w']]
+        [['_orig_mod.a.w'], ['a.w'], ['w']]
     """
-    yield dict(state)
-    rest = {name: tensor for name, tensor in state.items() if name != "n_averaged"}
+    rest = bare(state)
+    yield rest
     one_of_several = [
         {name.removeprefix(first): tensor for name, tensor in rest.items() if name.startswith(first)}
         for first in ("generator.", "netG.", "net_g.", "ema_model.", "model_ema.", "model.", "net.")
     ]
-    yield from (some for some in _stripped(rest))
+    yield from _stripped(rest)
     for some in one_of_several:
         if some and len(some) < len(rest):
             yield some

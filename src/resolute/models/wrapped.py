@@ -52,7 +52,7 @@ class Wrapped(Foreign):
         source: PythonFile | None = None,
     ) -> None:
         super().__init__(network, name, scale or 0)
-        self.range, self.bgr = range, bgr
+        self.name, self.range, self.bgr = name, range, bgr
         self._multiple, self._least = 1, 1
         self._source = source
         other = {str(p.dtype)[6:] for p in network.parameters() if p.is_floating_point() and p.dtype != torch.float32}
@@ -65,9 +65,6 @@ class Wrapped(Foreign):
         if self.range != (1.0, 1.0):
             facts["range"] = list(self.range)
         return facts | ({"bgr": True} if self.bgr else {})
-
-    def remedy(self) -> str:
-        return ""
 
     def lacks(self, width: int, height: int) -> tuple[int, int]:
         wanted = [-(-max(side, self._least) // self._multiple) * self._multiple for side in (width, height)]
@@ -157,7 +154,7 @@ class Wrapped(Foreign):
     def __deepcopy__(self, memo: dict[int, Any]) -> Wrapped:
         again = Wrapped.__new__(Wrapped)
         memo[id(self)] = again
-        again.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        vars(again).update(copy.deepcopy(self.__dict__, memo))
         return again
 
 

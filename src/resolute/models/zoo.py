@@ -45,7 +45,8 @@ class ZooModel(Foreign):
         lacks: Lacks,
         gray: bool = False,
     ) -> None:
-        super().__init__(network, name, scale)
+        super().__init__(network, f"{name} of spandrel", scale)
+        self.name = name
         self._call, self._lacks, self._gray = call, lacks, gray
         self.adapt()
 
@@ -61,9 +62,6 @@ class ZooModel(Foreign):
 
     def lacks(self, width: int, height: int) -> tuple[int, int]:
         return self._lacks(width, height)
-
-    def remedy(self) -> str:
-        return "; it is a network of spandrel, which loads it as it is"
 
 
 def wrap_zoo(found: Any) -> ZooModel:
