@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from resolute.cli.app import Arguments, Device, Range, Scale, Weights, addressed, app, guarded, parse_epsilon
+from resolute.cli.app import Argument, Device, Range, Scale, Weights, addressed, app, guarded, parse_epsilon
 from resolute.errors import ConfigError
 from resolute.report.hardening import write_hardening
 from resolute.terminal import console, errors, name_file, progress_bar
@@ -49,9 +49,9 @@ def harden_model(
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     device: Device = "auto",
     scale: Scale = None,
-    weights: Weights = None,
-    range_: Range = None,
-    argument: Arguments = None,
+    weights: Weights = "",
+    range: Range = "",
+    argument: Argument = None,
 ) -> None:
     """Make a checkpoint robust in minutes: adversarial fine-tuning, weights back in the form in which they came.
 
@@ -66,7 +66,7 @@ def harden_model(
             raise ConfigError("give --minutes or --steps, not both")
         with _Display() as display:
             made = harden(
-                addressed(model, scale=scale, weights=weights, range_=range_, arguments=argument),
+                addressed(model, scale, weights, range, argument),
                 data,
                 out,
                 recipe=recipe,
