@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from resolute.cli import app
 from resolute.images import read_image, sample_image, write_png
 
-COMMANDS = ("demo", "attack", "study", "query", "check", "certify", "train", "models", "report")
+COMMANDS = ("demo", "attack", "study", "query", "check", "certify", "train", "harden", "models", "report")
 
 
 @pytest.fixture

@@ -231,7 +231,8 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         if table.clip > 0:
-            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=table.clip)
+            # What is not finite is told of by the loss of the next step, or by the weights.
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=table.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.step += 1
         if table.ema > 0:
