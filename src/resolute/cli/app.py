@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -117,6 +117,21 @@ def parse_radius(text: str, option: str = "--epsilon") -> float:
     if not 0 <= value < math.inf:
         raise ConfigError(f"{option} is an l2 radius of at least 0, such as 0.05, not {text!r}")
     return value
+
+
+def parse_precision(text: str) -> Literal["float32", "bfloat16"]:
+    """Return an arithmetic.
+
+    Raises:
+        ConfigError: there is no such one.
+
+    Example:
+        >>> parse_precision("float32")
+        'float32'
+    """
+    if text not in ("float32", "bfloat16"):
+        raise ConfigError(f"--precision is float32 or bfloat16, not {text!r}")
+    return text
 
 
 def _fraction(text: str) -> float:

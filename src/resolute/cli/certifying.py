@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resolute.cli.app import Device, Out, Seed, app, guarded, parse_epsilon, parse_radius
+from resolute.cli.app import Device, Out, Seed, app, guarded, parse_epsilon, parse_precision, parse_radius
 from resolute.errors import ConfigError
 from resolute.studies.certified import DENOISER, METRIC, Certification
 from resolute.studies.gaming import Gaming
@@ -74,14 +74,12 @@ def certify(
             raise ConfigError("--adaptive is about an attack: give its budget too, as --attack 2/255")
         if norm not in ("linf", "l2"):
             raise ConfigError(f"--norm is linf or l2, not {norm!r}")
-        if precision not in ("float32", "bfloat16"):
-            raise ConfigError(f"--precision is float32 or bfloat16, not {precision!r}")
         budget = 0.0 if attack is None else (parse_epsilon if norm == "linf" else parse_radius)(attack, "--attack")
         kinds = () if attack is None else (False, True) if adaptive else (False,)
         plan = Certification(
             metric=metric, denoiser=denoiser, sigma=sigma, epsilon=parse_radius(epsilon), samples=samples, alpha=alpha,
             width=width, fit=fit, noise="grid" if exact else "gaussian", deployed=deployed, seed=seed,
-            precision=precision,
+            precision=parse_precision(precision),
             attacks=tuple(Gaming(epsilon=budget, norm=norm, adaptive=kind) for kind in kinds),
         )  # fmt: skip
         certify_images(plan, images, out, device)

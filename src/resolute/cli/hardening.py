@@ -10,7 +10,19 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from resolute.cli.app import Argument, Device, Range, Scale, Weights, addressed, app, guarded, parse_epsilon
+from resolute.cli.app import (
+    Argument,
+    Device,
+    Precision,
+    Range,
+    Scale,
+    Weights,
+    addressed,
+    app,
+    guarded,
+    parse_epsilon,
+    parse_precision,
+)
 from resolute.errors import ConfigError
 from resolute.report.hardening import write_hardening
 from resolute.terminal import console, errors, name_file, progress_bar
@@ -48,6 +60,7 @@ def harden_model(
     out: Annotated[Path | None, typer.Option(help="Folder for the result; runs/NAME-hardened if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     device: Device = "auto",
+    precision: Precision = "float32",
     scale: Scale = None,
     weights: Weights = "",
     range: Range = "",
@@ -77,6 +90,7 @@ def harden_model(
                 test=test or (),
                 tested=tested,
                 device=device,
+                precision=parse_precision(precision),
                 watcher=display.watcher,
             )
         for sentence in made.sentences():

@@ -147,10 +147,9 @@ def planned_cells(study: Study, precision: str) -> Plan:
     Raises:
         ConfigError: there is no such precision, or the study cannot be planned.
     """
-    if precision not in ("float32", "bfloat16"):
-        raise ConfigError(f"--precision is float32 or bfloat16, not {precision!r}")
+    checked = parse_precision(precision)
     with shown_progress():
-        return study.plan(precision)
+        return study.plan(checked)
 
 
 def announce(study: Study, plan: Plan, folder: Path, machine: Machine) -> None:

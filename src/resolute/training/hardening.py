@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from resolute import runtime
+from resolute.attacks.ascent import Precision
 from resolute.defences.loading import load_defended
 from resolute.errors import ConfigError
 from resolute.files import write_text
@@ -72,6 +73,7 @@ def harden(
     test: Path | str | Sequence[Path | str] = (),
     tested: int = 20,
     device: str = "auto",
+    precision: Precision = "float32",
     watcher: Watcher | None = None,
 ) -> Hardening:
     """Make a super-resolution model robust by adversarial fine-tuning, and judge it before and after.
@@ -94,6 +96,7 @@ def harden(
         test: judge on these images or folders, whole, instead of on what is held out, and by more attacks.
         tested: how many of them at most, spread evenly.
         device: ``auto``, ``cpu`` or ``cuda``.
+        precision: arithmetic in which the judge searches, as of any attack; training is the recipe's.
         watcher: is told how far it is.
 
     Raises:
@@ -129,9 +132,10 @@ def harden(
     task.recipe = planned
     fabric = fabric_for(planned, str(place))
     weights = fit(planned, task, folder, fabric, watcher.step, weights=folder / subject.file_name).weights
-    before = copy.deepcopy(restorer).eval().to(place)
-    after = subject.read_back(weights, task.restorer).eval().to(place)
-    judging = Judging(folder, planned, before, after, subject.name)
+    before, after = copy.deepcopy(restorer), subject.read_back(weights, task.restorer)
+    for judged in (before, after):
+        judged.eval().to(place).to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in the stubs
+    judging = Judging(folder, planned, before, after, subject.name, precision)
     made = judging.result(weights, subject.note, task.held_out, tests, watcher.judged)
     made.save(folder)
     write_text(weights.with_suffix(".md"), subject.page(made))

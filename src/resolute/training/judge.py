@@ -16,7 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from resolute.attacks.apgd import APGD
-from resolute.attacks.ascent import Attack
+from resolute.attacks.ascent import Attack, Precision
 from resolute.attacks.gradient import PGD
 from resolute.attacks.square import Square
 from resolute.attacks.targeted import ReferenceShift, Truth, with_truth
@@ -134,15 +134,16 @@ def photographs(files: Sequence[Path], scale: int, count: int) -> list[Photograp
     return read
 
 
-def suite(epsilon: float) -> dict[str, Attack]:
+def suite(epsilon: float, precision: Precision = "float32") -> dict[str, Attack]:
     """Return the attacks by which every model is judged: APGD on the output, and PGD aimed at the original."""
+    truth = ReferenceShift(Truth())
     return {
-        "APGD": APGD(epsilon=epsilon, steps=100, restarts=3),
-        "PGD on the truth": PGD(epsilon=epsilon, steps=50, restarts=3, objective=ReferenceShift(Truth())),
+        "APGD": APGD(epsilon=epsilon, precision=precision, steps=100, restarts=3),
+        "PGD on the truth": PGD(epsilon=epsilon, precision=precision, steps=50, restarts=3, objective=truth),
     }
 
 
-def further(epsilon: float, twin: Restorer | None) -> dict[str, Attack]:
+def further(epsilon: float, twin: Restorer | None, precision: Precision = "float32") -> dict[str, Attack]:
     """Return attacks that do not follow the model's own gradient: a black box, and what was found on its twin.
 
     Either of them stronger than ``suite`` tells that a defence misleads gradients.
@@ -150,10 +151,11 @@ def further(epsilon: float, twin: Restorer | None) -> dict[str, Attack]:
     Args:
         epsilon: largest change of a pixel.
         twin: the same model undefended; None where the model is that itself.
+        precision: of the search on the twin.
     """
     found: dict[str, Attack] = {"Square": Square(epsilon=epsilon, queries=1000)}
     if twin is not None:
-        inner = APGD(epsilon=epsilon, steps=100)
+        inner = APGD(epsilon=epsilon, precision=precision, steps=100)
         found["transfer from the undefended"] = Transfer(epsilon=epsilon, source=Source(twin), attack=inner)
     return found
 

@@ -14,7 +14,7 @@ from typing import Any, final
 
 import pydantic
 
-from resolute.attacks.ascent import Attack
+from resolute.attacks.ascent import Attack, Precision
 from resolute.defences.calibration import clean_psnr, match_clean_psnr
 from resolute.defences.wrappers import Mixture
 from resolute.errors import ConfigError
@@ -50,10 +50,19 @@ class Judging:
         recipe: as it was carried out.
         before, after: the model, on the device to judge on.
         name: of the model.
+        precision: of the search; the verdict is always float32.
     """
 
-    def __init__(self, folder: Path, recipe: HardenRecipe, before: Restorer, after: Restorer, name: str) -> None:
-        self._folder, self._recipe, self._name = folder, recipe, name
+    def __init__(
+        self,
+        folder: Path,
+        recipe: HardenRecipe,
+        before: Restorer,
+        after: Restorer,
+        name: str,
+        precision: Precision = "float32",
+    ) -> None:
+        self._folder, self._recipe, self._name, self._precision = folder, recipe, name, precision
         self._before, self._after = before, after
         self._path = folder / _RECORDS
         self._records = _read(self._path)
@@ -114,14 +123,18 @@ class Judging:
             theta=theta,
             **standings,
             pictures=pictures,
-            facts={"recipe": dataclasses.asdict(self._recipe), "provenance": dataclasses.asdict(made)},
+            facts={
+                "recipe": dataclasses.asdict(self._recipe),
+                "precision of the search": self._precision,
+                "provenance": dataclasses.asdict(made),
+            },
         )
 
     def _attacks(self, role: Role, *, strict: bool) -> Mapping[str, Attack]:
         epsilon = self._recipe.adversarial.level / 255
-        attacks = suite(epsilon)
+        attacks = suite(epsilon, self._precision)
         if strict and role in ("before", "after"):
-            attacks |= further(epsilon, self._before if role == "after" else None)
+            attacks |= further(epsilon, self._before if role == "after" else None, self._precision)
         return attacks
 
     def _judged(
