@@ -29,7 +29,7 @@ ELSEWHERE = {
 MENU = {
     "How to": ["howto/ship", "howto/benchmark", "howto/research"],
     "Guide": [
-        "zoo", "metrics", "onnx", "training", "running", "records", "leaderboard", "serve", "certificates",
+        "harden", "zoo", "metrics", "onnx", "training", "running", "records", "leaderboard", "serve", "certificates",
         "conventions", "flags",
     ],
     "Mathematics": ["maths", "maths-certified"],

@@ -21,6 +21,7 @@ from resolute.cli.app import (
     app,
     guarded,
     parse_epsilon,
+    parse_precision,
 )
 from resolute.errors import ConfigError
 from resolute.studies.estimate import estimate

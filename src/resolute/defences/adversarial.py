@@ -6,9 +6,8 @@ step cannot begin, so the distance that the attack raises is that from the groun
 attack code; ``reference = "self"`` takes eq. 14 by its letter, from a start within 1e-3/255 of the clean patch.
 
 Multi-step training (Madry et al., ICLR 2018) starts at a random point of the ball and takes several steps whose lengths
-add up to more than its radius. How many decides whether the model becomes robust or only learns to mislead so short an
-attack: with two steps robustness under a strong attack falls as training goes on, with seven it keeps rising
-(docs/harden.md).
+add up to more than its radius. How many decides whether the model becomes robust or learns to mislead so short an
+attack, which a judge of more steps sees through (docs/harden.md).
 """
 
 from __future__ import annotations

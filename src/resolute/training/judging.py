@@ -62,7 +62,8 @@ class Judging:
         name: str,
         precision: Precision = "float32",
     ) -> None:
-        self._folder, self._recipe, self._name, self._precision = folder, recipe, name, precision
+        self._folder, self._recipe, self._name = folder, recipe, name
+        self._precision: Precision = precision
         self._before, self._after = before, after
         self._path = folder / _RECORDS
         self._records = _read(self._path)
