@@ -26,7 +26,7 @@ from resolute.errors import CheckpointError, ModelWarning, class_and_line
 _LOCK = threading.RLock()
 
 # A file that lies beside another of one of these names still gets the installed one.
-_SHARED = frozenset({"torch", "torchvision", "numpy", "PIL", "resolute", "__main__", *sys.stdlib_module_names})
+_SHARED = frozenset({"torch", "numpy", "PIL", "resolute", "__main__", *sys.stdlib_module_names})
 
 _warned: set[Path] = set()
 
@@ -179,7 +179,7 @@ def _add(folders: list[Path]) -> None:
         del sys.modules[key]
 
 
-def _files(module: ModuleType | None) -> list[Path]:
+def _files(module: object) -> list[Path]:
     """Return where a module comes from: its file, or the folders of a package without one."""
     file = getattr(module, "__file__", None)
     if isinstance(file, str):
