@@ -63,6 +63,7 @@ class Written(Small):
         deep = torch.sigmoid(h)
         h[:, :3] = self.body(deep)[:, :3]
         h.mul_(deep)
+        deep += 1.0
         return self.body(h)
 
 

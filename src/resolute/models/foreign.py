@@ -19,8 +19,9 @@ from resolute.errors import CheckpointError, ConfigError, class_and_line
 from resolute.images import sample_image
 from resolute.models.base import Restorer
 
-# Height and width of the samples: no multiples of anything, and one of them smaller than some networks take.
-_SIDES = (13, 37)
+# Height and width of the samples: one of them smaller than some networks take, the other such that its next multiple
+# of a power of two is none of the next power.
+_SIDES = (13, 65)
 
 IN_PLACE = (
     "it writes into tensors that its gradient needs, as `x += y` does: write `x = x + y` in its code, and `out = "
@@ -269,7 +270,10 @@ class Foreign(Restorer, ABC):
             wide = [
                 name
                 for name, y in some
-                if y.shape[1] > 3 and y.shape[-1] > 0.6 * first and counts[name] == 1 and y.data_ptr() not in shuffles.inputs
+                if y.shape[1] > 3
+                and y.shape[-1] > 0.6 * first
+                and counts[name] == 1
+                and y.data_ptr() not in shuffles.inputs
             ]
             if wide:
                 return wide[-1]
