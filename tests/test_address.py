@@ -71,7 +71,7 @@ def test_a_file_of_the_whole_name_wins(tmp_path, monkeypatch):
 
 def test_the_command_line_says_the_same():
     assert addressed("net.py:Net#nf=48", 4, "w.pth", "255", ["act=prelu"]) == (
-        "net.py:Net#x4,range=255,weights=w.pth,nf=48,act='prelu'"
+        "net.py:Net#x4,range=255,weights=w.pth,nf=48,act=prelu"
     )
     assert parse_address(addressed("net.py:Net", arguments=["act='a,b'"])).arguments == (("act", "a,b"),)
     assert addressed("carn.pth+mix=0.5+round8", scale=4) == "carn.pth#x4+mix=0.5+round8"
@@ -87,7 +87,7 @@ def test_the_command_line_says_the_same():
 def test_defences_stand_behind_everything_else():
     assert undefended("net.py:Net#x4,weights=a+b.pth+blur=0.8") == ("net.py:Net#x4,weights=a+b.pth", ["blur=0.8"])
     assert undefended("edsr-s") == ("edsr-s", [])
-    with pytest.raises(ConfigError, match="no defence 'mxi=0.5'"):
+    with pytest.raises(ConfigError, match=r"no defence 'mxi=0.5'"):
         load_defended("edsr-xs+mxi=0.5")
 
 

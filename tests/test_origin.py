@@ -131,7 +131,7 @@ def test_names_of_basicsr_and_its_missing_mean(tmp_path):
     assert torch.equal(torch.load(out)["params"]["conv_first.weight"], model.head[0].weight)
     with torch.no_grad():
         model.sub_mean.bias.add_(1.0)
-    with pytest.raises(CheckpointError, match="sub_mean.bias was changed, and the file has no entry for it"):
+    with pytest.raises(CheckpointError, match=r"sub_mean.bias was changed, and the file has no entry for it"):
         model.origin.check(model)
 
 

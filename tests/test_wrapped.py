@@ -97,7 +97,7 @@ class SplitApart(Small):
 def test_code_that_works_in_place_has_right_gradients_for_image_and_weights(network, apart):
     model, expected = as_restorer(network(), scale=2), apart()
     x = images(2, 9, 8).requires_grad_()
-    with pytest.raises(RuntimeError, match="in-?place"):
+    with pytest.raises(RuntimeError, match=r"in-?place"):
         network()(x.clone()).square().sum().backward()
     y, wanted = model(x), expected(x)
     torch.testing.assert_close(y, wanted)
