@@ -23,7 +23,11 @@ class Layout(dict):
 
     def random(self, seed=0):
         generator = torch.Generator().manual_seed(seed)
-        return {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in self.items()}
+        state = {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in self.items()}
+        if "sub_mean.bias" in state:
+            # Tells that white is 255.
+            state["sub_mean.bias"] -= 100
+        return state
 
 
 def stages(scale):

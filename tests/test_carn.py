@@ -138,7 +138,9 @@ def test_a_checkpoint_for_several_scales_needs_one_to_be_chosen(tmp_path):
     for scale in (None, 3):
         with pytest.raises(CheckpointError) as caught:
             load(tmp_path / "carn.pth", scale=scale)
-        assert str(caught.value) == "carn.pth holds CARN for x2, x4: choose one, as in load(path, scale=4)"
+        assert str(caught.value) == (
+            "carn.pth holds CARN for x2, x4: choose one with --scale 4, or with #x4 behind its name"
+        )
 
 
 def test_a_checkpoint_for_several_scales_that_lacks_a_layer_says_which(tmp_path):

@@ -56,8 +56,8 @@ def demo(
 
 
 @app.command(
-    epilog="Examples:  [bold]resolute attack edsr-s photo.png --attack ifgsm --epsilon 4/255[/bold]\n\n"
-    "a network by its code:  [bold]resolute attack nets/rlfn.py:RLFN photo.png --weights rlfn.pth --scale 4 "
+    epilog="Example:  [bold]resolute attack edsr-s photo.png --attack ifgsm --epsilon 4/255[/bold]\n\n"
+    "Any network, by its code:  [bold]resolute attack nets/rlfn.py:RLFN photo.png --weights rlfn.pth --scale 4 "
     "--range 255[/bold]"
 )
 def attack(

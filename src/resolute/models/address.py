@@ -21,8 +21,8 @@ from resolute.errors import ConfigError
 FORM = "FILE#x4,range=255"
 CODE = "FILE.py:NAME#x4,range=255,weights=FILE.pth"
 
-# A comma inside of brackets is one of a value.
-_COMMA = re.compile(r",(?![^(\[]*[)\]])")
+# What stands between commas; a comma inside of brackets or quotation marks is one of a value.
+_OPTION = re.compile(r"""(?:\[[^\]]*\]|\([^)]*\)|'[^']*'|"[^"]*"|[^,])+""")
 _WORDS = {"true": True, "false": False, "none": None}
 
 
@@ -69,7 +69,7 @@ class Address:
         options += [f"{name}={value}" for name, value in (("weights", self.weights), ("layer", self.layer)) if value]
         options += [f"res_scale={self.res_scale:g}"] if self.res_scale is not None else []
         options += [f"sha256={self.sha256}"] if self.sha256 else []
-        options += [f"{name}={value!r}".replace(" ", "") for name, value in self.arguments]
+        options += [f"{name}={_written(value)}" for name, value in self.arguments]
         where = f"{self.target}:{self.name}" if self.name else self.target
         return f"{where}#{','.join(options)}" if options else where
 
@@ -102,7 +102,7 @@ def parse_address(text: str) -> Address:
     target, name = (match[1], match[2]) if match is not None else (where, "")
     found: dict[str, object] = {}
     arguments: dict[str, object] = {}
-    for option in filter(None, map(str.strip, _COMMA.split(options))):
+    for option in filter(None, map(str.strip, _OPTION.findall(options))):
         key, value = _option(option, text, code=bool(name))
         kept, key = (arguments, key[1:]) if key.startswith("=") else (found, key)
         if key in kept:
@@ -198,6 +198,13 @@ def read_value(text: str) -> object:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
+
+
+def _written(value: object) -> str:
+    """Return a value as it is read again."""
+    if isinstance(value, str):
+        return value if read_value(value) == value and not set(value) & set(",#+'\"()[]") else repr(value)
+    return repr(value).replace(" ", "")
 
 
 def _option(option: str, text: str, *, code: bool) -> tuple[str, object]:

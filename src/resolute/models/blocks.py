@@ -90,14 +90,17 @@ def require_peak(architecture: str, peak: float) -> None:
         raise ValueError(f"white is 1 or 255 to {architecture}, not {peak}")
 
 
-def read_peak(state: Mapping[str, Tensor], bias: str = "sub_mean.bias") -> float:
-    """Return what white is to a network, which the mean that it subtracts tells.
+def read_peak(state: Mapping[str, Tensor], bias: str = "sub_mean.bias", published: float = 255.0) -> float:
+    """Return what white is to a network, which the mean colour that it subtracts tells, unless that is black.
 
     Example:
         >>> read_peak({"sub_mean.bias": torch.tensor([-0.45, -0.44, -0.40])})
         1.0
     """
-    return 255.0 if state[bias].abs().max() > 1 else 1.0
+    largest = float(state[bias].detach().abs().max())
+    if largest > 1:
+        return 255.0
+    return 1.0 if largest > 0.02 else published
 
 
 def prime_factors(scale: int) -> tuple[int, ...]:

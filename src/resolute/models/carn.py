@@ -132,7 +132,7 @@ class CARN(Restorer):
         group = channels // state["b1.b1.body.0.weight"].shape[1]
         up = "upsample.up.body"
         scale, upsampler = read_upsampling(state, channels, first=f"{up}.0", second=f"{up}.3", last="exit")
-        model = cls(scale, channels, group, upsampler, read_peak(state, "sub_mean.shifter.bias"))
+        model = cls(scale, channels, group, upsampler, read_peak(state, "sub_mean.shifter.bias", 1.0))
         model.load_state_dict(dict(state), strict=True)
         return model
 

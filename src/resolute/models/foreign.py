@@ -19,8 +19,9 @@ from resolute.errors import CheckpointError, ConfigError, class_and_line
 from resolute.images import sample_image
 from resolute.models.base import Restorer
 
-# Height and width of the samples: no multiples of anything, and one of them smaller than some networks take.
-_SIDES = (13, 37)
+# Height and width of the samples: one of them smaller than some networks take, the other such that its next multiple
+# of a power of two is none of the next power.
+_SIDES = (13, 65)
 
 IN_PLACE = (
     "it writes into tensors that its gradient needs, as `x += y` does: write `x = x + y` in its code, and `out = "
@@ -241,7 +242,7 @@ class Foreign(Restorer, ABC):
     def _find_feature_layer(self, device: torch.device) -> str:
         """Return the name of the layer whose output is Φ, by the rule that the class states."""
         outputs: list[tuple[str, Tensor]] = []
-        shuffled: set[int] = set()
+        shuffles = _Shuffles()
 
         def keep(name: str) -> Callable[[nn.Module, object, object], None]:
             def hook(_module: nn.Module, _inputs: object, output: object) -> None:
@@ -250,19 +251,14 @@ class Foreign(Restorer, ABC):
 
             return hook
 
-        def into_shuffle(_module: nn.Module, inputs: tuple[Tensor]) -> None:
-            shuffled.add(inputs[0].data_ptr())
-
         handles = [
-            module.register_forward_pre_hook(into_shuffle)
-            if isinstance(module, nn.PixelShuffle)
-            else module.register_forward_hook(keep(name))
+            module.register_forward_hook(keep(name))
             for name, module in self.named_modules()
-            if isinstance(module, nn.PixelShuffle | nn.Conv2d)
+            if isinstance(module, nn.Conv2d)
         ]
         side = 16 + max(self.lacks(16, 16))
         try:
-            with torch.no_grad():
+            with torch.no_grad(), shuffles:
                 self(torch.full((1, 3, side, side), 0.5, device=device))
         finally:
             for handle in handles:
@@ -274,7 +270,10 @@ class Foreign(Restorer, ABC):
             wide = [
                 name
                 for name, y in some
-                if y.shape[1] > 3 and y.shape[-1] > 0.6 * first and counts[name] == 1 and y.data_ptr() not in shuffled
+                if y.shape[1] > 3
+                and y.shape[-1] > 0.6 * first
+                and counts[name] == 1
+                and y.data_ptr() not in shuffles.inputs
             ]
             if wide:
                 return wide[-1]
@@ -325,6 +324,22 @@ class _PartsApart(TorchFunctionMode):
         if func in self._SPLITS:
             return tuple(part.clone() for part in found)
         return found
+
+
+@final
+class _Shuffles(TorchFunctionMode):
+    """Takes note of what is turned into sub-pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: set[int] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.pixel_shuffle:
+            self.inputs.add(args[0].data_ptr())
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

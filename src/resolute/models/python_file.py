@@ -26,7 +26,7 @@ from resolute.errors import CheckpointError, ModelWarning, class_and_line
 _LOCK = threading.RLock()
 
 # A file that lies beside another of one of these names still gets the installed one.
-_SHARED = frozenset({"torch", "torchvision", "numpy", "PIL", "resolute", "__main__", *sys.stdlib_module_names})
+_SHARED = frozenset({"torch", "numpy", "PIL", "resolute", "__main__", *sys.stdlib_module_names})
 
 _warned: set[Path] = set()
 
@@ -117,9 +117,12 @@ def _imported(path: Path) -> Generator[tuple[ModuleType, list[Path]]]:
     finally:
         sys.path[:] = kept_path
         sys.dont_write_bytecode = kept_bytecode
-        for key, module in list(sys.modules.items()):
-            if before.get(key) is not module and (found := _files(module)) and _within(found[0], folders):
-                files += [file for file in found if file.is_file()]
+        new = {key: module for key, module in sys.modules.items() if before.get(key) is not module}
+        # First all files: a package without one asks the module above it where it lies.
+        found = {key: _files(module) for key, module in new.items()}
+        for key, paths in found.items():
+            if paths and _within(paths[0], folders):
+                files += [file for file in paths if file.is_file()]
                 del sys.modules[key]
         sys.modules.update({key: module for key, module in before.items() if key not in sys.modules})
         importlib.invalidate_caches()
@@ -141,7 +144,8 @@ def _import(name: str, path: Path, folders: list[Path]) -> ModuleType:
                 hint = f"; install {top}" if top and further is None else ""
                 raise CheckpointError(f"{path.name} cannot be imported: {class_and_line(error)}{hint}") from error
             folders.append(further)
-            for key in [key for key, module in sys.modules.items() if any(_within(f, folders) for f in _files(module))]:
+            found = {key: _files(module) for key, module in sys.modules.items()}
+            for key in [key for key, paths in found.items() if any(_within(path, folders) for path in paths)]:
                 del sys.modules[key]
             _add([further])
         except (Exception, SystemExit) as error:  # Code of somebody else can raise anything.
@@ -179,7 +183,7 @@ def _add(folders: list[Path]) -> None:
         del sys.modules[key]
 
 
-def _files(module: ModuleType | None) -> list[Path]:
+def _files(module: object) -> list[Path]:
     """Return where a module comes from: its file, or the folders of a package without one."""
     file = getattr(module, "__file__", None)
     if isinstance(file, str):

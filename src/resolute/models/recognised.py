@@ -70,8 +70,8 @@ def recognise(state: Mapping[str, Tensor], file: str, scale: int | None, res_sca
     known = ", ".join(architecture.__name__ for architecture in ARCHITECTURES)
     shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3])
     raise CheckpointError(
-        f"{file}: no known architecture has its {len(state)} keys ({shown} ...); known are {known} and, with {HINT}, "
-        "spandrel's. Others load by their code, as FILE.py:NAME#x4,weights=" + file
+        f"{file}: no known architecture has its {len(state)} keys; known are {known} and, with {HINT}, spandrel's; its "
+        f"first are {shown}. Any other loads by its code: FILE.py:NAME#x4,weights={file}"
     )
 
 

@@ -18,9 +18,10 @@ from resolute.models.foreign import Foreign, nothing_in_place, pad
 from resolute.models.python_file import PythonFile
 from resolute.models.weights import weights_sha256
 
-# Sizes that networks ask for: multiples of these, by windows, shuffles and halvings; and least sides.
+# Sizes that networks ask for: multiples of these, by windows, shuffles and halvings; and least sides, all of them
+# smaller than the sample's width, so that a multiple is not taken for one.
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 7, 12, 24, 48, 128)
-_LEAST = (1, 16, 32, 64)
+_LEAST = (1, 16, 32)
 
 
 @final

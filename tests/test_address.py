@@ -1,0 +1,120 @@
+"""Addresses of models, as people type them."""
+
+import pytest
+import torch
+from small import images, network
+
+from resolute import load, load_defended
+from resolute.cli.app import addressed
+from resolute.defences.loading import undefended
+from resolute.errors import CheckpointError, ConfigError
+from resolute.models.address import Address, complete, parse_address
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("edsr-s", Address(target="edsr-s")),
+        ("carn.pth#x4", Address(target="carn.pth", scale=4)),
+        ("net.onnx#range=1:255,bgr", Address(target="net.onnx", range=(1.0, 255.0), bgr=True)),
+        ("edsr.pt#res_scale=0.1", Address(target="edsr.pt", res_scale=0.1)),
+        ("a#b/net.pt#x2", Address(target="a#b/net.pt", scale=2)),
+        ("net.py:Net", Address(target="net.py", name="Net")),
+        (
+            "nets/net.py:Net#x4,range=255,weights=w.pth,layer=tail.0,nf=48,act=prelu,wide=true,arch=[3,1,2],res_scale=0.1",
+            Address(
+                target="nets/net.py",
+                name="Net",
+                scale=4,
+                range=(255.0, 255.0),
+                weights="w.pth",
+                layer="tail.0",
+                arguments=(("nf", 48), ("act", "prelu"), ("wide", True), ("arch", [3, 1, 2]), ("res_scale", 0.1)),
+            ),
+        ),
+        ("net.py:Net#scale=4", Address(target="net.py", name="Net", arguments=(("scale", 4),))),
+        (f"hf-hub:a/b/c.pth@v1#sha256={'A' * 64}", Address(target="hf-hub:a/b/c.pth@v1", sha256="a" * 64)),
+    ],
+)
+def test_an_address_is_read_and_written_in_one_form(text, address):
+    assert parse_address(text) == address
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("net.pth#range=loud", "a range is 255, or 1:255"),
+        ("net.pth#range=0", "a range is"),
+        ("net.pth#range=1:2:3", "a range is"),
+        ("net.pth#4", "'4' in 'net.pth#4' is no option of a file; as in FILE#x4,range=255"),
+        ("net.pth#nf=48", "no option of a file"),
+        ("net.pth#weights=other.pth", "no option of a file"),
+        ("net.py:Net#48", "no option of code; as in FILE.py:NAME#x4"),
+        ("net.pth#x4,x2", "says scale twice"),
+        ("net.py:Net#nf=1,nf=2", "says nf twice"),
+        ("net.pth#sha256=abc", "64 hexadecimal digits"),
+        ("net.pth#res_scale=big", "res_scale is a number"),
+    ],
+)
+def test_what_is_no_option_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        parse_address(text)
+
+
+def test_a_file_of_the_whole_name_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("net.pt#x4", "net+mix=0.5.pt"):
+        torch.save(network().state_dict(), name)
+        assert load_defended(name).scale == 2
+
+
+def test_the_command_line_says_the_same():
+    assert addressed("net.py:Net#nf=48", 4, "w.pth", "255", ["act=prelu"]) == (
+        "net.py:Net#x4,range=255,weights=w.pth,nf=48,act=prelu"
+    )
+    assert parse_address(addressed("net.py:Net", arguments=["act='a,b'"])).arguments == (("act", "a,b"),)
+    assert addressed("carn.pth+mix=0.5+round8", scale=4) == "carn.pth#x4+mix=0.5+round8"
+    with pytest.raises(ConfigError, match="says scale as well"):
+        addressed("carn.pth#x2", scale=4)
+    for options in ({"arguments": ["nf=48"]}, {"weights": "w.pth"}):
+        with pytest.raises(ConfigError, match="is for code"):
+            addressed("carn.pth", **options)
+    with pytest.raises(ConfigError, match="--argument is NAME=VALUE"):
+        addressed("net.py:Net", arguments=["48"])
+
+
+def test_defences_stand_behind_everything_else():
+    assert undefended("net.py:Net#x4,weights=a+b.pth+blur=0.8") == ("net.py:Net#x4,weights=a+b.pth", ["blur=0.8"])
+    assert undefended("edsr-s") == ("edsr-s", [])
+    with pytest.raises(ConfigError, match=r"no defence 'mxi=0.5'"):
+        load_defended("edsr-xs+mxi=0.5")
+
+
+def test_options_of_a_weights_file_are_heard(tmp_path):
+    path = tmp_path / "net.pt"
+    torch.save(network().state_dict(), path)
+    x = images()
+    plain = load(path)
+    unit = load(f"{path}#range=1")
+    # The network inside is given [0, 1] in place of [0, 255].
+    torch.testing.assert_close(unit(x), 255 * plain(x / 255))
+    torch.testing.assert_close(load(f"{path}#range=255")(x), plain(x))
+    torch.testing.assert_close(load(f"{path}#bgr")(x), plain(x.flip(1)).flip(1))
+    halved = load(f"{path}#res_scale=0.5")
+    assert halved.body[0].res_scale == 0.5
+    found = [plain, unit, load(f"{path}#bgr"), halved]
+    assert len({model.card.sha256 for model in found}) == 4
+    torch.testing.assert_close(unit.reconstruct(unit.features(x)), unit(x))
+    with pytest.raises(CheckpointError, match="has not the sha256"):
+        load(f"{path}#sha256={'0' * 64}")
+    with pytest.raises(ConfigError, match="says scale as well"):
+        load(f"{path}#x4", scale=2)
+    with pytest.raises(CheckpointError, match="upscales by 2, not by 4"):
+        load(f"{path}#x4")
+
+
+def test_complete_leaves_what_is_said(tmp_path):
+    address = parse_address("net.py:Net#x4,nf=48")
+    assert complete(address) == address
+    assert complete(address, scale=4, arguments=["nf=50"]).arguments == (("nf", 50),)
