@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import signal
 import time
 
@@ -41,7 +42,7 @@ def place(tmp_path, monkeypatch):
     whole = judge.suite
     monkeypatch.setattr(
         "resolute.training.judging.suite",
-        lambda epsilon: {name: dataclasses.replace(one, steps=2, restarts=1) for name, one in whole(epsilon).items()},
+        lambda epsilon, *_: {name: dataclasses.replace(one, steps=2, restarts=1) for name, one in whole(epsilon).items()},
     )
     for name in ("astronaut", "chelsea", "coffee"):
         write_png(tmp_path / "photos" / f"{name}.png", sample_image(name)[:, 100:200, 150:250])
@@ -136,6 +137,32 @@ def test_a_signal_ends_it_soon_and_the_same_command_goes_on(place, number, code)
     assert process.returncode == code
     assert time.monotonic() - before < 10
     assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1].startswith(("terminated: ", "interrupted: "))
     assert not list((place / "out").glob(".*"))
     reached = torch.load(place / "out" / "checkpoint.pt", weights_only=True)["step"]
     assert reached > 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(place):
+    command = ("harden", "mine.pth", "--data", "photos", "--recipe", "quick.toml", "--steps", 4, "--out", "out")
+
+    def no_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    process = start(*command, "--device", "cpu", preexec_fn=no_room)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 7, stderr
+    assert "Traceback" not in stderr
+    assert not list((place / "out").glob(".*"))
+    assert not (place / "out" / "checkpoint.pt").exists()
+
+
+def test_the_page_is_written_again(place):
+    run("harden", "mine.pth", "--data", "photos", "--recipe", "quick.toml", "--steps", 2, "--out", "out")
+    before = (place / "out" / "report.html").read_text()
+    code, _, stderr = run("report", "out")
+    assert code == 0, stderr
+    assert (place / "out" / "report.html").read_text() == before
+    fails(5, "report", "out", "out")

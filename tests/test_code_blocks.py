@@ -86,8 +86,9 @@ def test_commands_in_the_text_exist(name):
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_the_example_of_a_command_can_be_typed(command):
-    (example,) = re.findall(r"\[bold\](resolute .*?)\[/bold\]", COMMANDS[command].epilog)
-    assert parsed(example)[0] == command
+    examples = re.findall(r"\[bold\](resolute .*?)\[/bold\]", COMMANDS[command].epilog)
+    assert examples
+    assert all(parsed(example)[0] == command for example in examples)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def weak_judge(request, monkeypatch):
     if "strong" not in request.keywords:
         whole = judging.suite
 
-        def short(epsilon):
+        def short(epsilon, _precision):
             return {name: dataclasses.replace(attack, steps=2, restarts=1) for name, attack in whole(epsilon).items()}
 
         monkeypatch.setattr("resolute.training.judging.suite", short)
@@ -144,7 +144,7 @@ def unbroken(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
     save_network(folder / "mine.pth")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resolute.training.judging.suite", lambda _epsilon: {})
+        patch.setattr("resolute.training.judging.suite", lambda *_: {})
         with pytest.raises(ValueError, match="empty"):
             harden(folder / "mine.pth", photos, folder / "out", recipe=TINY)
     return folder

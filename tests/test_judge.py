@@ -93,7 +93,7 @@ def test_the_middle_of_both_belongs_together():
 
 
 def test_the_mixture_has_the_clean_psnr_of_what_it_stands_beside(tmp_path, monkeypatch):
-    monkeypatch.setattr("resolute.training.judging.suite", lambda epsilon: {"APGD": APGD(epsilon=epsilon, steps=1)})
+    monkeypatch.setattr("resolute.training.judging.suite", lambda epsilon, *_: {"APGD": APGD(epsilon=epsilon, steps=1)})
     from resolute import load
 
     before, image = load("edsr-xs"), Photograph("c", *_pair())

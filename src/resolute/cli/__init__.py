@@ -22,7 +22,7 @@ from resolute.cli import (
     training,
     viewing,
 )
-from resolute.cli.app import app
+from resolute.cli.app import TERMINATED, app
 from resolute.errors import ModelWarning
 from resolute.terminal import errors
 
@@ -45,7 +45,7 @@ __all__ = [
 
 def main() -> None:
     """Run the command line."""
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
     runtime.tune_allocator()
     show_model_warnings()
     app()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import signal
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +19,7 @@ from resolute.models.address import complete, parse_address
 from resolute.terminal import errors
 
 INTERRUPTED = 130
+TERMINATED = 128 + signal.SIGTERM
 
 app = typer.Typer(
     name="resolute",
@@ -153,3 +155,7 @@ def guarded() -> Generator[None]:
     except KeyboardInterrupt:
         errors.print("interrupted: what was finished is kept; the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None
+    except SystemExit as stop:
+        if stop.code == TERMINATED:
+            errors.print("terminated: what was finished is kept; the same command goes on from there")
+        raise

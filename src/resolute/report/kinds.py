@@ -9,10 +9,12 @@ from typing import Protocol, runtime_checkable
 from resolute.errors import ConfigError
 from resolute.report.assets import MEGABYTES
 from resolute.report.certified_iqa import iqa_markdown, iqa_page
+from resolute.report.hardening import write_hardening
 from resolute.report.markdown import write_markdown
 from resolute.report.metric_as_loss import restorers_markdown, restorers_page
 from resolute.report.page import write_report
 from resolute.studies.kinds import DEFAULT, kind_of
+from resolute.training.hardened import RESULT
 
 
 @runtime_checkable
@@ -33,7 +35,7 @@ WRITERS: dict[str, tuple[PageWriter, Callable[[Sequence[Path], Path], Path]]] = 
 
 
 def write_any(folders: Sequence[Path], out: Path, megabytes: float = MEGABYTES) -> Path:
-    """Write the page, or Markdown where ``out`` ends in .md, of studies of one kind; return the path.
+    """Write the page, or Markdown where ``out`` ends in .md, of studies of one kind or of a hardening; return the path.
 
     Args:
         folders: of the studies.
@@ -44,6 +46,10 @@ def write_any(folders: Sequence[Path], out: Path, megabytes: float = MEGABYTES) 
         ConfigError: studies of several kinds, or of one that this version does not know; no results.
         OutputError: the file cannot be written.
     """
+    if (folders[0] / RESULT).is_file():
+        if len(folders) > 1 or out.suffix == ".md":
+            raise ConfigError("a hardening has a page of its own: name its folder alone, and a page that ends in .html")
+        return write_hardening(folders[0], out)
     kinds = list(dict.fromkeys(map(kind_of, folders)))
     if len(kinds) > 1:
         raise ConfigError(f"these are studies of several kinds, {' and '.join(kinds)}; report on each kind by itself")
