@@ -160,7 +160,8 @@ def parsed(line: str, *, whole: bool = True) -> list[str]:
         line: as typed.
         whole: arguments may not be missing.
     """
-    words = shlex.split(line, comments=True)
+    # Within a word, as in FILE#x4, it begins no comment.
+    words = shlex.split(re.sub(r"(^|\s)#.*", "", line))
     if words[0] == "torchrun":
         words = words[words.index("-m") + 1 :]
     program, rest = words[0], words[1:]
@@ -219,7 +220,7 @@ def is_run(words: list[str]) -> bool:
 
 
 def names_file(value: object) -> bool:
-    return isinstance(value, str) and re.search(r"\.[a-z]\w*$|/$", value) is not None
+    return isinstance(value, str) and re.search(r"\.[a-z]\w*$|/$|\.py:", value) is not None
 
 
 def executed(words: list[str]) -> None:
