@@ -184,9 +184,10 @@ def row(case: Case, small: bool, folder: Path) -> Row:
         model = loaded(case, folder, small)
         attacked(model)
     except CheckpointError as error:
-        return Row(
-            case.title, "", "", str(error).rpartition("attacked: ")[2].removeprefix(f"{case.title}.safetensors ")
-        )
+        # The reason; what to do about it is for who wrote the network.
+        _, refused, reason = str(error).rpartition("attacked: ")
+        reason = reason.partition("; ")[0] if refused else reason
+        return Row(case.title, "", "", reason.removeprefix(f"{case.title}.safetensors "))
     except AssertionError as error:
         return Row(case.title, "", "", str(error))
     return Row(case.title, f"x{model.scale}", model.feature_layer.removeprefix("network."), "")

@@ -13,6 +13,7 @@ from small import rewrite
 from resolute.attacks.registry import AttackTable
 from resolute.errors import ConfigError, OutputError
 from resolute.images import read_image, sample_image, write_png
+from resolute.models import python_file
 from resolute.models.base import Card
 from resolute.models.edsr import EDSR
 from resolute.models.weights import save_model
@@ -465,3 +466,30 @@ def test_the_most_fragile_may_have_no_truth(finished):
     text = most_fragile(records)
     assert "on average over one image" in text
     assert "ground truth" not in text
+
+
+@pytest.mark.filterwarnings("ignore:the code in")
+def test_a_page_runs_no_code_that_a_folder_names(tmp_path, monkeypatch, photos):
+    code = "from pathlib import Path\nfrom torch import nn\nPath({!r}).touch()\n" + (
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))\n"
+    )
+    proof, file = tmp_path / "proof", tmp_path / "net.py"
+    file.write_text(code.format(str(proof)))
+    study = Study(
+        name="code",
+        models=(f"{file}:Net#x2",),
+        attacks=(AttackTable(kind="fgsm"),),
+        epsilons=(4.0,),
+        images=(str(photos),),
+        scale=2,
+        crop=16,
+    )
+    study.run(tmp_path / "run")
+    assert proof.exists()
+    # As another process would see it.
+    proof.unlink()
+    monkeypatch.setattr(python_file, "_run", set())
+    assert "left out" in write_report([tmp_path / "run"], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert not proof.exists()

@@ -122,7 +122,7 @@ def command_pages() -> dict[str, str]:
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         text = get_docs_for_click(obj=command, ctx=context, call_prefix="resolute")
-        text = re.sub(r"Example:\s+\[bold\](.*?)\[/bold\]", r"**Example**:\n\n```bash\n\1\n```", text)
+        text = re.sub(r"(\w[^\n:\[]*):\s+\[bold\](.*?)\[/bold\]", r"**\1**:\n\n```bash\n\2\n```", text)
         pages[f"cli/{name}.md"] = text
         rows.append(f"| [`resolute {name}`]({name}.md) | {(command.help or '').splitlines()[0]} |")
     index = "\n".join([*rows, "", "Exit codes: 3 image, 4 checkpoint, 5 configuration, 6 training no longer finite, "

@@ -30,6 +30,8 @@ def load_code(address: Address) -> Restorer:
     source = PythonFile(Path(address.target), address.name, address.arguments)
     network, code = source.build_with_sources(warn=True)
     weights, names = "", None
+    if address.sha256 and not address.weights:
+        raise CheckpointError(f"sha256= is that of the weights of {address.name}, and it has none: add weights=FILE")
     if address.weights:
         path = Path(address.weights)
         state, card = read_named(path)

@@ -28,7 +28,13 @@ _LOCK = threading.RLock()
 # A file that lies beside another of one of these names still gets the installed one.
 _SHARED = frozenset({"torch", "numpy", "PIL", "resolute", "__main__", *sys.stdlib_module_names})
 
-_warned: set[Path] = set()
+# What this process has run, and said so.
+_run: set[Path] = set()
+
+
+def was_run(path: Path) -> bool:
+    """Return whether this process has run the code in a file already."""
+    return path.resolve() in _run
 
 
 @final
@@ -61,8 +67,8 @@ class PythonFile:
         """
         if not self.path.is_file():
             raise CheckpointError(f"no file {self.path}; FILE.py:NAME names a file and a class or function in it")
-        if warn and self.path.resolve() not in _warned:
-            _warned.add(self.path.resolve())
+        if warn and not was_run(self.path):
+            _run.add(self.path.resolve())
             warnings.warn(f"the code in {self.path} is run, to build {self.name}", ModelWarning, stacklevel=4)
         with _LOCK, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # What somebody's code is warned of says nothing to who runs it.

@@ -107,7 +107,7 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
     path = Path(address.target)
     plugin = None if path.is_file() else find_plugin("models", address.target)
     if plugin is not None:
-        return _of_scale(_restorer(build(plugin), plugin), address.scale, plugin.name)
+        return _as_said(_of_scale(_restorer(build(plugin), plugin), address.scale, plugin.name), address)
     if path.suffix == ".py":
         names = ", ".join(defined(path)[:12])
         says = f"it defines {names}" if names else "give its path" if not path.is_file() else "it defines nothing"

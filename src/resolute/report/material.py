@@ -12,9 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.defences import load_defended
+from resolute.defences.loading import undefended
 from resolute.errors import CheckpointError, ConfigError, ImageError
 from resolute.images import image_sha256, read_image
+from resolute.models.address import parse_address
 from resolute.models.base import Card, Restorer
+from resolute.models.python_file import was_run
 from resolute.report.source import Evidence
 from resolute.studies.cell import Subject
 from resolute.studies.store import Record
@@ -62,6 +65,8 @@ class Material:
         self._subjects: dict[str, Subject] = {}
         self._clean: dict[tuple[str, str, str], tuple[Tensor, Tensor]] = {}
         studied = [model for source in evidence.sources if source.study is not None for model in source.study.models]
+        # A folder may come from anyone, and what it names is no reason to run code.
+        studied = [model for model in studied if not _is_strange(model)]
         for model in dict.fromkeys(str(model) for model in (*models, *studied)):
             try:
                 restorer = load_defended(model)
@@ -142,6 +147,15 @@ class Material:
         if key not in self._clean:
             self._clean[key] = _upscale(model, self.subject(record).low)
         return Passage(record, model.scale, attacked, *self._clean[key], *_upscale(model, attacked))
+
+
+def _is_strange(model: str) -> bool:
+    """Return whether a model is code that this process has not run already."""
+    try:
+        address = parse_address(undefended(model)[0])
+    except ConfigError:
+        return True
+    return address.code and not was_run(Path(address.target))
 
 
 def _upscale(model: Restorer, x: Float[Tensor, "1 3 h w"]) -> tuple[Tensor, Tensor]:
