@@ -42,7 +42,9 @@ def place(tmp_path, monkeypatch):
     whole = judge.suite
     monkeypatch.setattr(
         "resolute.training.judging.suite",
-        lambda epsilon, *_: {name: dataclasses.replace(one, steps=2, restarts=1) for name, one in whole(epsilon).items()},
+        lambda epsilon, *_: {
+            name: dataclasses.replace(one, steps=2, restarts=1) for name, one in whole(epsilon).items()
+        },
     )
     for name in ("astronaut", "chelsea", "coffee"):
         write_png(tmp_path / "photos" / f"{name}.png", sample_image(name)[:, 100:200, 150:250])
