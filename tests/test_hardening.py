@@ -266,7 +266,14 @@ def test_what_cannot_be_hardened_is_refused_before_training(photos, tmp_path, ch
     frozen = as_restorer(network().requires_grad_(False), 2, name="frozen")
     with pytest.raises(ConfigError, match="requires_grad"):
         harden(frozen, photos, tmp_path / "c", recipe=TINY)
-    for wrong in ({"epsilon": 0.5 / 255}, {"epsilon": 0.0}, {"minutes": 0.0}, {"minutes": float("nan")}, {"steps": 0}):
+    for wrong in (
+        {"epsilon": 0.5 / 255},
+        {"epsilon": 0.0},
+        {"minutes": 0.0},
+        {"minutes": float("nan")},
+        {"steps": 0},
+        {"share": 0.0},
+    ):
         with pytest.raises((ConfigError, ValueError)):
             harden(checkpoint, photos, tmp_path / "d", recipe=TINY, **wrong)
     with pytest.raises(ConfigError, match="train"):

@@ -51,6 +51,13 @@ def harden_model(
     budget: Annotated[
         str | None, typer.Option(help="Largest change of a pixel, as 4/255, the default.", show_default=False)
     ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            help="Of every batch that is attacked, 0.4 if not given; more makes it harder to move and costs clean PSNR.",
+            show_default=False,
+        ),
+    ] = None,
     recipe: Annotated[str, typer.Option(help='A recipe in TOML with task = "harden", for the rest.')] = "harden",
     test: Annotated[
         list[Path] | None,
@@ -86,6 +93,7 @@ def harden_model(
                 minutes=minutes,
                 steps=steps,
                 epsilon=None if budget is None else parse_epsilon(budget, "--budget"),
+                share=share,
                 seed=seed,
                 test=test or (),
                 tested=tested,

@@ -69,6 +69,7 @@ def harden(
     minutes: float | None = None,
     steps: int | None = None,
     epsilon: float | None = None,
+    share: float | None = None,
     seed: int | None = None,
     test: Path | str | Sequence[Path | str] = (),
     tested: int = 20,
@@ -78,7 +79,7 @@ def harden(
 ) -> Hardening:
     """Make a super-resolution model robust by adversarial fine-tuning, and judge it before and after.
 
-    Half of every batch is attacked by ten steps of PGD (Madry et al., ICLR 2018) from random points of the ball, which
+    Two fifths of every batch are attacked by ten steps of PGD (Madry et al., ICLR 2018) from random points of the ball, which
     raise the distance from the original; the loss is the L1 distance of clean and attacked patches from their
     originals. A model given as an object stays as it is.
 
@@ -92,6 +93,8 @@ def harden(
         minutes: of training, instead of the recipe's.
         steps: of training, instead of minutes.
         epsilon: largest change of a pixel, on the scale of [0, 1], instead of the recipe's 4/255.
+        share: of every batch that is attacked, instead of the recipe's 0.4: more makes it harder to move and costs clean
+            PSNR.
         seed: of everything random, instead of the recipe's.
         test: judge on these images or folders, whole, instead of on what is held out, and by more attacks.
         tested: how many of them at most, spread evenly.
@@ -119,7 +122,7 @@ def harden(
     subject = subject_of(restorer, address)
     folder = Path("runs") / Path(subject.file_name).stem if out is None else Path(out)
     files = _chosen(find_images(_paths(photos)), restorer.scale)
-    asked = _asked(recipe, minutes=minutes, steps=steps, epsilon=epsilon, seed=seed)
+    asked = _asked(recipe, minutes=minutes, steps=steps, epsilon=epsilon, share=share, seed=seed)
     asked = dataclasses.replace(asked, weights=subject.sha256, photos=_fingerprint(files))
     tests = photographs(_paths(test), restorer.scale, tested) if test else None
     training = copy.deepcopy(restorer).eval().to(place)
@@ -152,6 +155,7 @@ def _asked(
     minutes: float | None,
     steps: int | None,
     epsilon: float | None,
+    share: float | None,
     seed: int | None,
 ) -> HardenRecipe:
     """Return the recipe with what the caller said otherwise.
@@ -170,6 +174,10 @@ def _asked(
         found = dataclasses.replace(
             found, adversarial=dataclasses.replace(found.adversarial, level=round(epsilon * 255, 6))
         )
+    if share is not None:
+        if not 0 < share <= 1:
+            raise ConfigError(f"the attacked share of a batch is above 0 and at most 1, not {share:g}")
+        found = dataclasses.replace(found, adversarial=dataclasses.replace(found.adversarial, share=share))
     if found.adversarial.level < 1:
         raise ConfigError(
             f"a budget of {found.adversarial.level:g}/255 changes no sample of an 8-bit image; give 1/255 or more"
