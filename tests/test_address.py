@@ -1,10 +1,15 @@
 """Addresses of models, as people type them."""
 
+import json
+import re
+
 import pytest
 import torch
 from small import images, network
+from typer.testing import CliRunner
 
-from resolute import load, load_defended
+from resolute import CARN, load, load_defended
+from resolute.cli import app
 from resolute.cli.app import addressed
 from resolute.defences.loading import undefended
 from resolute.errors import CheckpointError, ConfigError
@@ -118,3 +123,59 @@ def test_complete_leaves_what_is_said(tmp_path):
     address = parse_address("net.py:Net#x4,nf=48")
     assert complete(address) == address
     assert complete(address, scale=4, arguments=["nf=50"]).arguments == (("nf", 50),)
+
+
+# As it is typed.
+
+CODE = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, nf=4):
+        super().__init__(
+            nn.Conv2d(3, nf, 3, padding=1), nn.Conv2d(nf, 12, 3, padding=1), nn.PixelShuffle(2)
+        )
+"""
+
+
+def typed(*words):
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.mark.filterwarnings("ignore:the code in")
+def test_a_network_by_its_code_on_the_command_line(tmp_path, photos):
+    code = tmp_path / "net.py"
+    code.write_text(CODE)
+    model = load(f"{code}:Net#nf=5")
+    torch.save(model.network.state_dict(), tmp_path / "mine.pth")
+    options = ["--weights", tmp_path / "mine.pth", "--range", "255", "--argument", "nf=5"]
+    status, said = typed("models", f"{code}:Net", *options, "--scale", "2")
+    assert status == 0
+    assert "mine" in said
+    assert "range [255.0, 255.0]" in said
+    out = tmp_path / "out"
+    assert typed("attack", f"{code}:Net", photos / "coffee.png", *options, "--steps", "1", "--out", out)[0] == 0
+    (row,) = json.loads((out / "figures.json").read_text())
+    assert row["model"] == "mine"
+    status, said = typed("models", f"{code}:Net", *options, "--scale", "4")
+    assert (status, "upscales by 2, not by 4" in said) == (4, True)
+    status, said = typed("models", "edsr-xs", "--argument", "nf=5")
+    assert (status, "--argument is for code" in said) == (5, True)
+
+
+def test_options_of_a_study_are_about_one_model(tmp_path):
+    status, said = typed("study", "demo", "--model", "edsr-xs", "--model", "edsr-s", "--range", "255", "--plan")
+    assert (status, "are about one --model" in said) == (5, True)
+
+
+def test_one_scale_of_several_on_the_command_line(tmp_path):
+    states = {scale: CARN(scale=scale, channels=4).state_dict() for scale in (2, 4)}
+    state = {n.replace(".up.", f".up{s}."): t for s, one in states.items() for n, t in one.items()}
+    torch.save(state, tmp_path / "carn.pth")
+    status, said = typed("models", tmp_path / "carn.pth")
+    assert (status, "--scale 4" in said, "#x4" in said) == (4, True, True)
+    for words in ([tmp_path / "carn.pth", "--scale", "2"], [f"{tmp_path / 'carn.pth'}#x2+mix=0.5"]):
+        status, said = typed("models", *words)
+        assert (status, bool(re.search(r"scale\W+2", said))) == (0, True)

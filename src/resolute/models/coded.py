@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -67,7 +67,8 @@ def load_code(address: Address) -> Restorer:
         sha256=hashlib.sha256(facts.encode()).hexdigest(),
     )
     if names is not None:
-        model.origin = FileOrigin(Path(address.weights), names, _rebuilt)
+        prefix = "network." if isinstance(model, Wrapped) else ""
+        model.origin = FileOrigin(Path(address.weights), names, functools.partial(_rebuilt, source, prefix))
     return model
 
 
@@ -100,8 +101,7 @@ def _load(network: nn.Module, state: Mapping[str, Tensor], address: Address) -> 
         raise CheckpointError(f"{Path(address.weights).name} does not fit {address.name}: {what}{_HINT}") from None
 
 
-def _rebuilt(model: Restorer, state: State) -> State:
-    prefix, network = ("network.", model.network) if isinstance(model, Wrapped) else ("", model)
-    again = copy.deepcopy(network)
-    again.load_state_dict(dict(state), strict=True)
-    return {f"{prefix}{name}": tensor for name, tensor in again.state_dict().items()}
+def _rebuilt(source: PythonFile, prefix: str, state: State) -> State:
+    network = source.build()
+    network.load_state_dict(dict(state), strict=True)
+    return {f"{prefix}{name}": tensor for name, tensor in network.float().state_dict().items()}

@@ -20,7 +20,7 @@ from resolute.models.base import Origin, Restorer
 from resolute.models.weights import State, find_weights, read_checkpoint, read_metadata, weights_sha256
 
 # From the weights in a file to all tensors of the network that is built of them, by their names in it.
-Rebuild = Callable[[Restorer, State], State]
+Rebuild = Callable[[State], State]
 
 # The mean colour that is subtracted tells the range that a network works in.
 _TELLING = ("sub_mean", "add_mean")
@@ -67,15 +67,15 @@ class FileOrigin(Origin):
     def _plan(self, model: Restorer, content: _Content) -> list[tuple[_Tensor, list[Tensor]]]:
         """Return every tensor of the model that comes from the file, and all places in it that hold it."""
         chosen = self._chosen(content)
-        before = self._built(model, chosen)
+        before = self._built(chosen)
         told_apart = _told_apart(chosen)
         try:
-            probed = self.rebuild(model, told_apart)
+            probed = self.rebuild(told_apart)
         except Exception:  # A layout that is read from small tensors is refused by any class of error.
             told_apart = {
                 name: chosen[name] if tensor.numel() < _SMALL else tensor for name, tensor in told_apart.items()
             }
-            probed = self._built(model, told_apart)
+            probed = self._built(told_apart)
         sources: dict[tuple[int, bytes], list[str]] = {}
         for name, tensor in told_apart.items():
             sources.setdefault(_identity(tensor), []).append(name)
@@ -104,15 +104,15 @@ class FileOrigin(Origin):
             raise self._refused(f"it has changed since it was loaded, and has no {missing[0]} any more")
         return {name: content.state[key] for name, key in self.names.items()}
 
-    def _built(self, model: Restorer, state: State) -> State:
+    def _built(self, state: State) -> State:
         try:
-            return self.rebuild(model, state)
+            return self.rebuild(state)
         except Exception as error:  # A network of somebody else can raise anything.
             raise self._refused(f"it cannot be read in again: {class_and_line(error)}") from error
 
     def _verify(self, model: Restorer, content: _Content) -> None:
         """Refuse what would load to another model than the one that is written."""
-        again, tensors = self._built(model, self._chosen(content)), model.state_dict()
+        again, tensors = self._built(self._chosen(content)), model.state_dict()
         prefix = _prefix(tensors, again) or ""
         for own, tensor in again.items():
             wanted = tensors[prefix + own].detach().cpu()

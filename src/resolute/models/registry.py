@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -172,11 +170,7 @@ def _origin(found: Recognised, state: State, path: Path) -> FileOrigin:
     # The same tensors under other names.
     keys = {id(tensor): name for name, tensor in state.items()}
     names = {name: keys[id(tensor)] for name, tensor in found.state.items()}
-    return FileOrigin(path, names, functools.partial(_rebuilt, found.rebuild), found.note)
-
-
-def _rebuilt(rebuild: Callable[[State], State], _model: Restorer, state: State) -> State:
-    return rebuild(state)
+    return FileOrigin(path, names, found.rebuild, found.note)
 
 
 def _layer(restorer: Restorer, name: str) -> str:

@@ -38,6 +38,9 @@ _NESTINGS = (
     *("state_dict", "model", "net", "generator", "netG", "net_g", "weights"),
 )
 
+# What stands before the names of the network that counts, where a checkpoint holds several.
+_NETWORKS = ("generator.", "netG.", "net_g.", "ema_model.", "model_ema.", "model.", "net.")
+
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """Return the sha256 of names, types, shapes and bytes, the same whatever file holds the weights.
@@ -203,13 +206,10 @@ def readings(state: Mapping[str, Tensor]) -> Iterator[State]:
     """
     rest = bare(state)
     yield rest
-    one_of_several = [
-        {name.removeprefix(first): tensor for name, tensor in rest.items() if name.startswith(first)}
-        for first in ("generator.", "netG.", "net_g.", "ema_model.", "model_ema.", "model.", "net.")
-    ]
     yield from _stripped(rest)
-    for some in one_of_several:
-        if some and len(some) < len(rest):
+    for first in _NETWORKS:
+        some = {name.removeprefix(first): tensor for name, tensor in rest.items() if name.startswith(first)}
+        if 0 < len(some) < len(rest):
             yield some
             yield from _stripped(some)
 

@@ -139,23 +139,29 @@ class Wrapped(Foreign):
             modules = dict(state["_modules"])
             network = modules["network"]
             modules["network"] = None
-            state |= {"_modules": modules, "_weights": network.state_dict(), "_training": network.training}
+            frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+            state |= {"_modules": modules, "_kept": (network.state_dict(), network.training, frozen)}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        weights, training = state.pop("_weights", None), state.pop("_training", False)
+        kept = state.pop("_kept", None)
         super().__setstate__(state)
-        if weights is not None:
+        if kept is not None:
+            weights, training, frozen = kept
             assert self._source is not None
-            network = self._source.build()
+            network = self._source.build().float()
             nothing_in_place(network)
             network.load_state_dict(weights)
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(name not in frozen)
             self.network = network.train(training)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Wrapped:
         again = Wrapped.__new__(Wrapped)
         memo[id(self)] = again
-        vars(again).update(copy.deepcopy(self.__dict__, memo))
+        # Not the network itself where its code is at hand: torch copies none that computes weights, as by weight norms.
+        state = copy.deepcopy(self.__getstate__(), memo)
+        again.__setstate__(state)
         return again
 
 
