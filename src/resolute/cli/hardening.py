@@ -54,7 +54,7 @@ def harden_model(
     share: Annotated[
         float | None,
         typer.Option(
-            help="Of every batch that is attacked, 0.4 if not given; more makes it harder to move and costs clean PSNR.",
+            help="Of every batch that is attacked, 0.4 if not given: more is more robust, and costs clean PSNR.",
             show_default=False,
         ),
     ] = None,

@@ -79,8 +79,8 @@ def harden(
 ) -> Hardening:
     """Make a super-resolution model robust by adversarial fine-tuning, and judge it before and after.
 
-    Two fifths of every batch are attacked by ten steps of PGD (Madry et al., ICLR 2018) from random points of the ball, which
-    raise the distance from the original; the loss is the L1 distance of clean and attacked patches from their
+    Two fifths of every batch are attacked by ten steps of PGD (Madry et al., ICLR 2018) from random points of the ball,
+    which raise the distance from the original; the loss is the L1 distance of clean and attacked patches from their
     originals. A model given as an object stays as it is.
 
     Killed at any moment, the same call goes on, and on a CPU ends with the same weights as an unbroken one.
@@ -93,8 +93,7 @@ def harden(
         minutes: of training, instead of the recipe's.
         steps: of training, instead of minutes.
         epsilon: largest change of a pixel, on the scale of [0, 1], instead of the recipe's 4/255.
-        share: of every batch that is attacked, instead of the recipe's 0.4: more makes it harder to move and costs clean
-            PSNR.
+        share: of every batch that is attacked, instead of the recipe's 0.4: more is more robust, and costs clean PSNR.
         seed: of everything random, instead of the recipe's.
         test: judge on these images or folders, whole, instead of on what is held out, and by more attacks.
         tested: how many of them at most, spread evenly.
