@@ -3,6 +3,7 @@ import torch
 from layouts import Layout, conv_of, upsampled
 from torch.nn import functional as F
 
+from resolute.errors import CheckpointError
 from resolute.models import EDSR, Bicubic, load
 from resolute.models.blocks import DIV2K_MEAN, MeanShift
 from resolute.models.edsr import ResidualBlock
@@ -206,3 +207,11 @@ def test_mean_shifts_are_the_convolutions_that_their_weights_say():
 def test_other_scales_are_refused(scale):
     with pytest.raises(ValueError, match=f"EDSR upscales by 2, 3 or 4, not {scale}"):
         EDSR(scale)
+
+
+def test_a_checkpoint_of_scale_8_says_so(tmp_path):
+    state = EDSR(scale=4, blocks=1, channels=4).state_dict()
+    state |= {name.replace("tail.0.2", "tail.0.4"): state[name] for name in list(state) if name.startswith("tail.0.2")}
+    torch.save(state, tmp_path / "x8.pt")
+    with pytest.raises(CheckpointError, match="it upscales by 8, and only 2, 3 and 4 are known"):
+        load(tmp_path / "x8.pt")

@@ -149,7 +149,14 @@ def read_upsampling(
         first: the convolution before the first pixel shuffle.
         second: the one before the second, which is there at scale 4 only.
         last: the convolution to three channels, which a direct upsampler lacks.
+
+    Raises:
+        ValueError: there is a third.
     """
+    stages, _, number = second.rpartition(".")
+    third = 2 * int(number) - int(first.rpartition(".")[2])
+    if f"{stages}.{third}.weight" in state:
+        raise ValueError("it upscales by 8, and only 2, 3 and 4 are known; load it by its code, as FILE.py:NAME#x8")
     staged = f"{last}.weight" in state or f"{second}.weight" in state
     factor = math.isqrt(state[f"{first}.weight"].shape[0] // (channels if staged else 3))
     return factor**2 if f"{second}.weight" in state else factor, "staged" if staged else "direct"
