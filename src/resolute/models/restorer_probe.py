@@ -20,8 +20,8 @@ from resolute.resize import downscale, upscale
 # How far below bicubic a network may lie, in dB: generators of GANs lie 2 to 3 below.
 MARGIN = 5.0
 
-# By how much another range must be better where it is the right one. Of 44 published networks 17 were trained on
-# [0, 255]; on [0, 1] they are 3 to 12 dB worse, and lie below bicubic as no right one does but those of GANs.
+# By how much another range must be better where it is the right one. Published networks
+# of [0, 255] are 3 to 12 dB worse on [0, 1], and lie below bicubic as no right one does but those of GANs.
 BETTER = 1.5
 
 # By how much blue, green, red must be better: the order makes a difference of up to 0.3 dB to networks trained on RGB.
