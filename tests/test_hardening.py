@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from small import network
 from torch import nn
 
@@ -119,6 +120,14 @@ def test_a_model_of_ones_own_is_hardened_in_a_copy(photos, tmp_path):
     made = harden(model, photos, tmp_path, recipe=TINY)
     assert same(before, model.state_dict())
     assert made.weights.name == "own-hardened.safetensors"
+    written = load_file(made.weights)
+    plain = network()
+    plain.load_state_dict(written, strict=True)
+    assert not same(written, {name.removeprefix("network."): tensor for name, tensor in before.items()})
+    x = sample_image("coffee")[None, :, :20, :20]
+    assert torch.allclose(made.model(x), plain(x), atol=1e-5)
+    with pytest.raises(ConfigError, match="as_restorer"):
+        harden(nn.Conv2d(3, 3, 1), photos, tmp_path, recipe=TINY)
 
 
 @pytest.mark.strong
@@ -232,7 +241,7 @@ def test_batch_norm_stays_as_it_is(photos, tmp_path):
     made = harden(model, photos, tmp_path / "out", recipe=TINY)
     hardened = resolute.models.weights.read_weights(made.weights)[0]
     (name,) = [key for key in hardened if key.endswith("norm.running_mean")]
-    assert torch.equal(hardened[name], statistics[name])
+    assert torch.equal(hardened[name], statistics[f"network.{name}"])
     assert not path.exists()
 
 
@@ -337,3 +346,39 @@ def test_onnx_is_refused(photos, tmp_path):
     export(load(tmp_path / "n.safetensors"), tmp_path / "n.onnx")
     with pytest.raises(CheckpointError, match="PyTorch"):
         harden(tmp_path / "n.onnx", photos, tmp_path / "out", recipe=TINY)
+
+
+def test_two_runs_do_not_share_a_folder(checkpoint, photos, tmp_path):
+    def second(_recipe, _seconds):
+        with pytest.raises(ConfigError, match="another process"):
+            harden(checkpoint, photos, tmp_path / "out", recipe=TINY)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        harden(checkpoint, photos, tmp_path / "out", recipe=TINY, watcher=Watcher(planned=second))
+    harden(checkpoint, photos, tmp_path / "out", recipe=TINY)
+
+
+def test_photographs_of_equal_names_are_told_apart(checkpoint, photos, tmp_path):
+    for name in ("a", "b", "c"):
+        write_png(tmp_path / name / "1.png", read_image(photos / "coffee.png").roll(len(name)))
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    recipe = dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, validation=5))
+    made = harden(checkpoint, folders, tmp_path / "out", recipe=recipe)
+    assert len(made.after.judged) == 1
+    made = harden(checkpoint, photos, tmp_path / "other", recipe=TINY, test=folders)
+    assert len(made.pictures) == 3
+
+
+def test_a_network_of_one_colour_is_no_success(photos, tmp_path):
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.tensor(0.01))
+
+        def forward(self, x):
+            return 0.5 + self.gain * nn.functional.interpolate(x, scale_factor=2.0)
+
+    made = harden(as_restorer(Flat(), 2, name="flat"), photos, tmp_path / "out", recipe=TINY)
+    assert Hardening.read(tmp_path / "out") == made
+    assert made.after.kept.mean <= 100

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from resolute.errors import OutputError
+from resolute.errors import ConfigError, OutputError
+
+if sys.platform != "win32" or TYPE_CHECKING:
+    import fcntl
+else:  # no locks: two runs in one folder are not noticed
+    fcntl = None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -46,6 +54,37 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Keep other processes that ask for the same out of a folder, by a lock that the kernel drops with the process.
+
+    Raises:
+        ConfigError: another process is at work there.
+        OutputError: the folder cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> with alone_in(Path(tempfile.mkdtemp()) / "run"):
+        ...     pass
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "run.lock").open("wb")
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from None
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                # Other errors come of file systems without locks.
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise ConfigError(
+                        f"another process is at work in {folder}: wait for it, or choose another --out"
+                    ) from None
+        yield
 
 
 def beside(out: Path, name: str) -> Path | None:

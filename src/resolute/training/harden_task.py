@@ -18,7 +18,7 @@ from resolute.measure.fidelity import psnr_y
 from resolute.models.base import Restorer, frozen
 from resolute.randomness import generator_for, stream_seed
 from resolute.training.harden_recipe import HardenRecipe
-from resolute.training.judge import Photograph
+from resolute.training.judge import BROKEN, EQUAL, Photograph
 from resolute.training.patches import Patches
 from resolute.training.prepared import reconstruction_loss, with_attacked
 from resolute.training.task import Figures, Task
@@ -171,7 +171,7 @@ class _InUse(nn.Module):
 
 
 def _psnr(output: Tensor, truth: Tensor, scale: int) -> float:
-    return float(psnr_y(output, truth, border=scale)) if bool(output.isfinite().all()) else 0.0
+    return min(float(psnr_y(output, truth, border=scale)), EQUAL) if bool(output.isfinite().all()) else BROKEN
 
 
 def _takes_channels_last(model: Restorer) -> bool:

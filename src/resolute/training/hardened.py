@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import pydantic
 
 from resolute.errors import ConfigError, first_line
 from resolute.files import write_text
 from resolute.measure.intervals import Interval, bootstrap_mean
+from resolute.models.base import Restorer
 from resolute.training.judge import Judged
 
 Role = Literal["before", "after", "bicubic", "mixture"]
@@ -73,7 +74,8 @@ class Hardening:
             hardened model.
         before, after, mixture, bicubic: how they stand.
         pictures: by image and role, the files of what a person looks at, as ``attacked`` and ``output``.
-        facts: recipe, provenance and sizes, for the page.
+        facts: recipe, provenance and arithmetic, for the page.
+        model: the hardened model; None where it was read from a folder.
     """
 
     name: str
@@ -87,6 +89,9 @@ class Hardening:
     bicubic: Standing
     pictures: dict[str, dict[str, dict[str, str]]]
     facts: dict[str, Any]
+    model: Restorer | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    __pydantic_config__: ClassVar = pydantic.ConfigDict(arbitrary_types_allowed=True)
 
     @property
     def standings(self) -> tuple[Standing, ...]:
@@ -145,7 +150,9 @@ class Hardening:
         Raises:
             OutputError: it cannot be written.
         """
-        content = dataclasses.asdict(self) | {"weights": self.weights.name}
+        kept = dataclasses.replace(self, model=None, weights=Path(self.weights.name))
+        content = {name: value for name, value in dataclasses.asdict(kept).items() if name != "model"}
+        content["weights"] = self.weights.name
         write_text(folder / RESULT, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     @staticmethod

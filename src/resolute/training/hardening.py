@@ -16,14 +16,14 @@ from pathlib import Path
 import pydantic
 import torch
 from PIL import Image
+from torch import nn
 
 from resolute import runtime
 from resolute.attacks.ascent import Precision
 from resolute.defences.loading import load_defended
 from resolute.errors import ConfigError
-from resolute.files import write_text
+from resolute.files import alone_in, write_text
 from resolute.images import find_images
-from resolute.models.base import Restorer
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.harden_task import LARGEST, HardenTask
 from resolute.training.hardened import Hardening
@@ -61,7 +61,7 @@ class Watcher:
 
 
 def harden(
-    model: Restorer | str | Path,
+    model: nn.Module | str | Path,
     photos: Path | str | Sequence[Path | str],
     out: Path | str | None = None,
     *,
@@ -86,7 +86,7 @@ def harden(
     Killed at any moment, the same call goes on, and on a CPU ends with the same weights as an unbroken one.
 
     Args:
-        model: name, file or address of a model (see ``load``), or the model itself.
+        model: name, file or address of a model (see ``load``), or a ``Restorer``, as ``as_restorer`` makes of any module.
         photos: folders or files of high-resolution photographs; a few are held out and judged on.
         out: folder for the result; ``runs/NAME-hardened`` if not given.
         recipe: the name or file of a recipe whose ``task`` is ``harden``, or the recipe itself.
@@ -110,38 +110,37 @@ def harden(
 
     Example:
         >>> import resolute
-        >>> made = resolute.harden("edsr-s", "photos/", minutes=10)  # doctest: +SKIP
-        >>> round(made.gain("truth").mean, 1)  # doctest: +SKIP
-        3.1
+        >>> made = resolute.harden("my_edsr_x4.pt", "photos/", minutes=10)  # doctest: +SKIP
+        >>> made.weights, made.gain("truth"), made.model(images)  # doctest: +SKIP
     """
     watcher = watcher or Watcher()
     place = torch.device(runtime.resolve_device(device))
     address = str(model) if isinstance(model, str | Path) else ""
-    restorer = load_defended(model) if isinstance(model, str | Path) else model
-    subject = subject_of(restorer, address)
+    subject = subject_of(load_defended(model) if isinstance(model, str | Path) else model, address)
+    restorer = subject.model
     folder = Path("runs") / Path(subject.file_name).stem if out is None else Path(out)
-    files = _chosen(find_images(_paths(photos)), restorer.scale)
+    files = _chosen(find_images(_paths(photos)))
     asked = _asked(recipe, minutes=minutes, steps=steps, epsilon=epsilon, share=share, seed=seed)
-    asked = dataclasses.replace(asked, weights=subject.sha256, photos=_fingerprint(files))
+    # Half of few photographs at most, so that some are left to train on.
+    data = dataclasses.replace(asked.data, validation=min(asked.data.validation, len(files) // 2))
+    asked = dataclasses.replace(asked, data=data, weights=subject.sha256, photos=_fingerprint(files))
     tests = photographs(_paths(test), restorer.scale, tested) if test else None
-    training = copy.deepcopy(restorer).eval().to(place)
-    held_out = min(asked.data.validation, len(files) // 2)
-    asked = dataclasses.replace(asked, data=dataclasses.replace(asked.data, validation=held_out))
-    task = HardenTask(asked, training, files, subject.write, watcher.read)
-    planned, seconds = _planned(asked, task, folder)
-    if watcher.planned is not None:
-        watcher.planned(planned, seconds)
-    task.recipe = planned
-    fabric = fabric_for(planned, str(place))
-    weights = fit(planned, task, folder, fabric, watcher.step, weights=folder / subject.file_name).weights
-    before, after = copy.deepcopy(restorer), subject.read_back(weights, task.restorer)
-    for judged in (before, after):
-        judged.eval().to(place).to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in the stubs
-    judging = Judging(folder, planned, before, after, subject.name, precision)
-    made = judging.result(weights, subject.note, task.held_out, tests, watcher.judged)
-    made.save(folder)
-    write_text(weights.with_suffix(".md"), subject.page(made))
-    return made
+    task = HardenTask(asked, copy.deepcopy(restorer).eval().to(place), files, subject.write, watcher.read)
+    with alone_in(folder):
+        planned, seconds = _planned(asked, task, folder)
+        if watcher.planned is not None:
+            watcher.planned(planned, seconds)
+        task.recipe = planned
+        fabric = fabric_for(planned, str(place))
+        weights = fit(planned, task, folder, fabric, watcher.step, weights=folder / subject.file_name).weights
+        before, after = copy.deepcopy(restorer), subject.read_back(weights, task.restorer)
+        for judged in (before, after):
+            judged.eval().to(place).to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in the stubs
+        judging = Judging(folder, planned, before, after, subject.name, precision)
+        made = judging.result(weights, subject.note, task.held_out, tests, watcher.judged)
+        made.save(folder)
+        write_text(weights.with_suffix(".md"), subject.page(made))
+    return dataclasses.replace(made, model=after)
 
 
 def _paths(given: Path | str | Sequence[Path | str]) -> list[Path]:
@@ -188,7 +187,7 @@ def _asked(
     return found if seed is None else dataclasses.replace(found, seed=seed)
 
 
-def _chosen(files: Sequence[Path], scale: int) -> list[Path]:
+def _chosen(files: Sequence[Path]) -> list[Path]:
     """Return as many photographs as memory and minutes have room for, in the order of their names.
 
     Raises:

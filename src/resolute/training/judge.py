@@ -26,10 +26,13 @@ from resolute.images import find_images, from_uint8, read_image, to_uint8
 from resolute.measure.fidelity import psnr_rgb, psnr_y
 from resolute.models.base import Restorer, frozen
 from resolute.resize import downscale, mod_crop
-from resolute.training.patches import middle
+from resolute.training.patches import distinct, middle
 
 # What a network that gives NaN or infinity under an attack is left with: nothing, the least that clamped images have.
 BROKEN = 0.0
+
+# The most that a figure can be: of outputs that are equal to the bit, as where a network answers one colour.
+EQUAL = 100.0
 
 # Side of a low-resolution image beyond which its middle is taken.
 LARGEST_LOW = 192
@@ -123,13 +126,11 @@ def photographs(files: Sequence[Path], scale: int, count: int) -> list[Photograp
     """
     found = find_images(files)
     chosen = [found[int(i * len(found) / min(count, len(found)))] for i in range(min(count, len(found)))]
-    names = [path.name for path in chosen]
     read: list[Photograph] = []
-    for path in chosen:
+    for path, name in zip(chosen, distinct(chosen), strict=True):
         image = middle(mod_crop(to_uint8(read_image(path)), scale), LARGEST_LOW * scale)
         if min(image.shape[:2]) < 16 * scale:
             raise ImageError(f"{path} has less than {16 * scale} pixels on one side, too few to judge on; leave it out")
-        name = path.name if names.count(path.name) == 1 else str(path)
         read.append(Photograph(name, downscale(image, scale), image))
     return read
 
@@ -208,4 +209,5 @@ def judge(
 def _damage(clean: Tensor, output: Tensor, high: Tensor, scale: int) -> Damage:
     if not bool(output.isfinite().all()):
         return Damage(BROKEN, BROKEN)
-    return Damage(float(psnr_rgb(clean, output)), float(psnr_y(output, high, border=scale)))
+    kept, truth = float(psnr_rgb(clean, output)), float(psnr_y(output, high, border=scale))
+    return Damage(min(kept, EQUAL), min(truth, EQUAL))

@@ -33,7 +33,7 @@ class Patches:
 
     Attributes:
         training, validation: low- and high-resolution images.
-        names: of the files for validation.
+        names: of the files for validation, those of equal names with their folders.
 
     Raises:
         ConfigError: too few images are large enough for one patch.
@@ -55,13 +55,14 @@ class Patches:
         self.training: list[Pair] = []
         self.validation: list[Pair] = []
         self.names: list[str] = []
+        names = distinct(files)
         for index, file in enumerate(files):
             image = to_uint8(read_image(file))
             image = image if largest is None else middle(image, largest)
             if min(image.shape[:2]) >= scale * patch:
                 high = mod_crop(image, scale)
                 (self.validation if index in held_out else self.training).append((downscale(high, scale), high))
-                self.names += [file.name] if index in held_out else []
+                self.names += [names[index]] if index in held_out else []
             if progress is not None:
                 progress(index + 1, len(files))
         if not self.training:
@@ -87,6 +88,17 @@ class Patches:
             s = self.scale
             highs.append(_augment(_crop(high, s * top, s * left, s * self.patch), flip))
         return _to_batch(lows), _to_batch(highs)
+
+
+def distinct(files: Sequence[Path]) -> list[str]:
+    """Return the names of files, with their folders where two have the same.
+
+    Example:
+        >>> distinct([Path("a/1.png"), Path("b/1.png"), Path("b/2.png")])
+        ['a/1.png', 'b/1.png', '2.png']
+    """
+    names = [path.name for path in files]
+    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, files, strict=True)]
 
 
 def middle(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -7,11 +7,14 @@ import dataclasses
 from pathlib import Path
 from typing import final
 
+from torch import nn
+
 from resolute.defences.loading import load_defended
 from resolute.defences.wrappers import Defended
 from resolute.errors import CheckpointError, ConfigError
 from resolute.models.address import parse_address
 from resolute.models.base import Card, Restorer
+from resolute.models.foreign import Foreign
 from resolute.models.onnx_session import OnnxRestorer
 from resolute.models.weights import save_model, weights_sha256
 from resolute.training.hardened import Hardening, table
@@ -57,7 +60,9 @@ class Subject:
             origin.write(model, path, training)
             return
         card = self.model.card or Card(name=self.name, architecture=model.arguments(), scale=model.scale)
-        save_model(model, path, dataclasses.replace(card, name=f"{self.name}-hardened", training=training))
+        # By the names that the network's own code has for its weights.
+        network = model.network if isinstance(model, Foreign) else model
+        save_model(network, path, dataclasses.replace(card, name=f"{self.name}-hardened", training=training))
 
     def read_back(self, path: Path, model: Restorer) -> Restorer:
         """Return the model as the written file has it: what was rounded to fewer bits is judged as rounded."""
@@ -91,13 +96,15 @@ class Subject:
         return "\n".join(lines) + "\n"
 
 
-def subject_of(model: Restorer, address: str) -> Subject:
+def subject_of(model: nn.Module, address: str) -> Subject:
     """Return a model as a subject of hardening.
 
     Raises:
         CheckpointError: its weights cannot be written back, or it is an ONNX file.
-        ConfigError: it has a defence around it.
+        ConfigError: it has a defence around it, or is no restorer.
     """
+    if not isinstance(model, Restorer):
+        raise ConfigError(f"a {type(model).__name__} is no Restorer: wrap it as resolute.as_restorer(module, scale)")
     if isinstance(model, Defended):
         raise ConfigError(
             "a defence around a model has no weights: harden the model inside, without the + and the rest"
