@@ -42,7 +42,7 @@ def weak_judge(request, monkeypatch):
     if "strong" not in request.keywords:
         whole = judging.suite
 
-        def short(epsilon, _precision):
+        def short(epsilon, *_):
             return {name: dataclasses.replace(attack, steps=2, restarts=1) for name, attack in whole(epsilon).items()}
 
         monkeypatch.setattr("resolute.training.judging.suite", short)

@@ -86,7 +86,7 @@ def harden(
     Killed at any moment, the same call goes on, and on a CPU ends with the same weights as an unbroken one.
 
     Args:
-        model: name, file or address of a model (see ``load``), or a ``Restorer``, as ``as_restorer`` makes of any module.
+        model: name, file or address of a model (see ``load``), or a ``Restorer``, as ``as_restorer`` makes of a module.
         photos: folders or files of high-resolution photographs; a few are held out and judged on.
         out: folder for the result; ``runs/NAME-hardened`` if not given.
         recipe: the name or file of a recipe whose ``task`` is ``harden``, or the recipe itself.

@@ -135,12 +135,12 @@ def photographs(files: Sequence[Path], scale: int, count: int) -> list[Photograp
     return read
 
 
-def suite(epsilon: float, precision: Precision = "float32") -> dict[str, Attack]:
+def suite(epsilon: float, precision: Precision = "float32", restarts: int = 3) -> dict[str, Attack]:
     """Return the attacks by which every model is judged: APGD on the output, and PGD aimed at the original."""
     truth = ReferenceShift(Truth())
     return {
-        "APGD": APGD(epsilon=epsilon, precision=precision, steps=100, restarts=3),
-        "PGD on the truth": PGD(epsilon=epsilon, precision=precision, steps=50, restarts=3, objective=truth),
+        "APGD": APGD(epsilon=epsilon, precision=precision, steps=100, restarts=restarts),
+        "PGD on the truth": PGD(epsilon=epsilon, precision=precision, steps=50, restarts=restarts, objective=truth),
     }
 
 
