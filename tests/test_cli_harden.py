@@ -1,18 +1,23 @@
 """`resolute harden` as a person types it."""
 
 import dataclasses
+import json
 import os
 import resource
+import shutil
 import signal
 import time
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from small import network
 from test_cli import fails, run, start
 
 from resolute.images import sample_image, write_png
-from resolute.training import judge
+from resolute.models.wrapped import as_restorer
+from resolute.training import hardening, judge
 
 # Shown as the command line shows them; a random network is said not to upscale.
 pytestmark = pytest.mark.filterwarnings("always::resolute.errors.ModelWarning")
@@ -168,3 +173,177 @@ def test_the_page_is_written_again(place):
     assert code == 0, stderr
     assert (place / "out" / "report.html").read_text() == before
     fails(5, "report", "out", "out")
+
+
+CODE = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, tied=False):
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 3, padding=1)
+        self.x, self.y = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.b = nn.Conv2d(4, 12, 3, padding=1)
+        if tied:
+            self.y.weight, self.y.bias = self.x.weight, self.x.bias
+    def forward(self, x):
+        y = self.b(self.y(self.x(self.a(x)).relu()).relu())
+        return nn.functional.pixel_shuffle(y, 2) + nn.functional.interpolate(x, scale_factor=2)
+"""
+
+
+def net(tied=False):
+    space = {}
+    exec(CODE, space)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return space["Net"](tied)
+
+
+def code(folder, tied=False, weights="net.pth"):
+    (folder / "net.py").write_text(CODE)
+    torch.save({name: tensor.clone() for name, tensor in net(tied).state_dict().items()}, folder / weights)
+
+
+def test_weights_of_an_object_load_into_the_plain_network(place):
+    made = hardening.harden(as_restorer(net(), 2), "photos", "out", recipe="quick.toml", steps=2, device="cpu")
+    net().load_state_dict(load_file(made.weights), strict=True)
+
+
+def test_an_object_with_tied_weights_is_written_or_refused_before_training(place):
+    hardening.harden(as_restorer(net(True), 2), "photos", "out", recipe="quick.toml", steps=2, device="cpu")
+
+
+def test_tied_weights_stay_equal_in_the_file(place):
+    code(place, tied=True)
+    run(
+        "harden",
+        "net.py:Net",
+        "--weights",
+        "net.pth",
+        "--scale",
+        2,
+        "--argument",
+        "tied=True",
+        "--data",
+        "photos",
+        *QUICK,
+        "--out",
+        "o",
+    )
+    written = torch.load(place / "o" / "net-hardened.pth")
+    assert torch.equal(written["x.weight"], written["y.weight"])
+
+
+@pytest.mark.parametrize("out", ["o,1", "o#1"])
+def test_folders_of_any_name(place, out):
+    code(place)
+    assert run("harden", "net.py:Net", "--weights", "net.pth", "--scale", 2, "--data", "photos", *QUICK, "--out", out)[
+        0
+    ] in (0, 9)
+
+
+def test_a_folder_with_a_plus(place):
+    assert run("harden", "mine.pth", "--scale", 2, "--data", "photos", *QUICK, "--out", "o+1")[0] in (0, 9)
+
+
+def test_a_flat_photograph_held_out(place):
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (60, 60), (128, 128, 128)).save(place / "photos" / f"{name}.png")
+    assert run("harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")[0] in (0, 9)
+
+
+def test_a_recipe_that_holds_nothing_out(place):
+    (place / "quick.toml").write_text(RECIPE.format(rate=1e-3).replace("validation = 1", "validation = 0"))
+    assert run("harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")[0] == 5
+    assert not (place / "o").exists()
+
+
+def test_pictures_are_those_of_the_figures(place):
+    run("harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")
+    before = (place / "o" / "report.html").read_text()
+    write_png(place / "other" / "other.png", sample_image("coffee")[:, :64, :64])
+    run("harden", "mine.pth", "--data", "photos", "--test", "other", *QUICK, "--out", "o")
+    run("harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")
+    pictures = [page.split("<h2>How it was made")[0] for page in (before, (place / "o" / "report.html").read_text())]
+    assert pictures[0] == pictures[1]
+
+
+def test_two_photographs_of_one_name_keep_their_pictures(place):
+    for folder, names in (("A", "123"), ("B", "1")):
+        (place / folder).mkdir()
+        for name, shot in zip(names, ("astronaut", "chelsea", "coffee"), strict=False):
+            shutil.copy(place / "photos" / f"{shot}.png", place / folder / f"{name}.png")
+    (place / "quick.toml").write_text(RECIPE.format(rate=1e-3).replace("validation = 1", "validation = 2"))
+    run("harden", "mine.pth", "--data", "A", "--data", "B", *QUICK, "--out", "o")
+    assert len(json.loads((place / "o" / "harden.json").read_text())["pictures"]) == 2
+
+
+def test_what_is_judged_on_was_not_trained_on(place):
+    fails(5, "harden", "mine.pth", "--data", "photos", "--test", "photos", *QUICK, "--out", "o")
+    write_png(place / "photos" / "rocket.png", sample_image("rocket")[:, 100:200, 150:250])
+    code, _, _ = run("harden", "mine.pth", "--data", "photos", "--test", "photos/coffee.png", *QUICK, "--out", "o")
+    assert code in (0, 9)
+    made = json.loads((place / "o" / "harden.json").read_text())
+    assert [one["image"] for one in made["after"]["judged"]] == ["coffee.png"]
+
+
+def test_a_photograph_named_twice_counts_once(place):
+    command = ("harden", "mine.pth", "--data", "photos", "--data", "photos/coffee.png", *QUICK, "--out", "o")
+    assert run(*command)[0] in (0, 9)
+    made = json.loads((place / "o" / "harden.json").read_text())
+    assert len(made["pictures"]) == 1
+
+
+def test_photographs_that_changed_are_noticed(place):
+    run("harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")
+    write_png(place / "photos" / "coffee.png", sample_image("rocket")[:, 100:200, 150:250])
+    assert "other photographs" in fails(5, "harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")
+
+
+def test_code_without_its_weights_is_refused(place):
+    code(place)
+    stderr = fails(4, "harden", "net.py:Net", "--scale", 2, "--data", "photos", *QUICK, "--out", "o")
+    assert "--weights" in stderr
+
+
+def test_a_full_disk_while_the_weights_are_written(place):
+    whole = torch.load("mine.pth") | {"optimizer": torch.zeros(200_000)}
+    torch.save(whole, "mine.pth")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        assert run("harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")[0] == 7
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_photographs_and_models_of_names_that_are_no_text(place):
+    (place / "photos" / "chelsea.png").rename(place / "photos" / "\udcff.png")
+    (place / "photos" / "astronaut.png").rename(place / "photos" / "\udcfe.png")
+    (place / "photos" / "coffee.png").rename(place / "photos" / "\udcfd.png")
+    assert run("harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")[0] in (0, 9)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan"), 2.0])
+def test_a_budget_out_of_range_is_a_config_error(place, epsilon):
+    with pytest.raises(hardening.ConfigError):
+        hardening.harden("mine.pth", "photos", "o", recipe="quick.toml", steps=2, epsilon=epsilon)
+
+
+@pytest.mark.parametrize("key", ["optimizer", "parts", "recipe"])
+def test_a_damaged_checkpoint_is_one_line(place, key):
+    run("harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")
+    content = torch.load("o/checkpoint.pt")
+    content[key] = "{" if key == "recipe" else {}
+    torch.save(content, "o/checkpoint.pt")
+    assert run("harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")[0] in (4, 5)
+
+
+def test_a_torn_log_is_no_traceback(place):
+    run("harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")
+    content = torch.load("o/checkpoint.pt") | {"step": 1}
+    torch.save(content, "o/checkpoint.pt")
+    (place / "o" / "log.jsonl").write_text('{"step": 0, "ps')
+    assert run("harden", "mine.pth", "--data", "photos", *QUICK, "--out", "o")[0] in (0, 9)

@@ -61,9 +61,11 @@ def harden_model(
     recipe: Annotated[str, typer.Option(help='A recipe in TOML with task = "harden", for the rest.')] = "harden",
     test: Annotated[
         list[Path] | None,
-        typer.Option(help="Judge on these images whole, by more attacks, instead of on photographs held out."),
+        typer.Option(
+            help="Judge on these high-resolution images whole, by more attacks, instead of on photographs held out."
+        ),
     ] = None,
-    tested: Annotated[int, typer.Option(help="How many of them at most, spread evenly.", min=1)] = 20,
+    tested: Annotated[int, typer.Option(help="Images to judge on at most, spread evenly.", min=1)] = 20,
     out: Annotated[Path | None, typer.Option(help="Folder for the result; runs/NAME-hardened if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     device: Device = "auto",
@@ -133,6 +135,7 @@ class _Display:
         self._bar: Progress = progress_bar()
         self._task = self._bar.add_task("reading photographs", total=None)
         self._steps = 0
+        self._what = ""
         self.watcher = Watcher(read=self._read, planned=self._planned, step=self._step, judged=self._judged)
 
     def __enter__(self) -> _Display:
@@ -149,8 +152,10 @@ class _Display:
         self._steps = recipe.optimizer.steps
         minutes = self._steps * seconds / 60
         errors.print(
-            f"training: {self._steps} steps of {seconds:.2g} s, {minutes:.1f} minutes on this machine; then judging",
+            f"training: {self._steps} steps of {seconds:.2g} s, {minutes:.1f} minutes in all; then judging, which can "
+            "take as long. What is done is not done again.",
             highlight=False,
+            soft_wrap=True,
         )
         self._bar.reset(self._task, total=self._steps, description="training")
 
@@ -161,4 +166,10 @@ class _Display:
             errors.print(f"step {step} of {self._steps}: validation {validation}", highlight=False)
 
     def _judged(self, done: float, total: int, what: str) -> None:
+        if what != self._what:
+            if not self._what:
+                self._bar.reset(self._task, total=total)
+            self._what = what
+            if not errors.is_terminal:
+                errors.print(f"{int(done)} of {total} judged; {escape(what)}", highlight=False, soft_wrap=True)
         self._bar.update(self._task, completed=done, total=total, description=escape(what))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -79,6 +80,7 @@ class FileOrigin(Origin):
         sources: dict[tuple[int, bytes], list[str]] = {}
         for name, tensor in told_apart.items():
             sources.setdefault(_identity(tensor), []).append(name)
+        used = {_identity(tensor) for tensor in probed.values()}
         tensors = model.state_dict()
         prefix = _prefix(tensors, before)
         if prefix is None:
@@ -88,6 +90,10 @@ class FileOrigin(Origin):
             found = sources.get(_identity(tensor), [])
             # Values that several entries share, such as those of mean shifts, are told apart by their names.
             found = [name for name in found if name == own.removeprefix("network.")] or found
+            # Of tied weights the file has several entries, of which one was taken; all of them are written.
+            alias = own.removeprefix("network.")
+            if found and alias in self.names and alias not in found and _identity(told_apart[alias]) not in used:
+                found = [*found, alias]
             if found:
                 keys = [self.names[name] for name in found]
                 places = [place for state in content.sets(keys) for key in keys for place in [state[key]]]
@@ -171,10 +177,10 @@ class _Content:
 
     def write(self, out: Path, training: dict[str, object]) -> None:
         if self.metadata is None:
-            write_atomically(
-                out,
-                lambda path: torch.save(self.whole, path, _use_new_zipfile_serialization=self.zipped),
-            )
+            # Through memory: the errors of torch.save on a full disk are no OSError, and it keeps the name of the file.
+            buffer = io.BytesIO()
+            torch.save(self.whole, buffer, _use_new_zipfile_serialization=self.zipped)
+            write_atomically(out, lambda path: path.write_bytes(buffer.getbuffer()))
             return
         metadata = dict(self.metadata)
         if "card" in metadata:

@@ -89,7 +89,11 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
         >>> load("edsr-s").card.scale
         4
     """
-    address = complete(parse_address(str(model)), scale=scale)
+    return load_address(complete(parse_address(str(model)), scale=scale))
+
+
+def load_address(address: Address) -> Restorer:
+    """Load the model at an address that is read already, whatever characters its file has in its name; see ``load``."""
     if address.code:
         return _probed(load_code(address), address, f"{Path(address.target).name}:{address.name}")
     if address.target == "bicubic":

@@ -59,7 +59,7 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
 
 def save_model(model: nn.Module, path: Path, card: AnyCard) -> AnyCard:
     """Write the weights and the card to one safetensors file; return the card with the weights' sha256."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     card = dataclasses.replace(card, sha256=weights_sha256(state))
     metadata = {"card": json.dumps(dataclasses.asdict(card), sort_keys=True)}
     if not isinstance(card, Card):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from resolute.errors import ImageError
 from resolute.files import write_text
 from resolute.images import read_image, to_uint8
 from resolute.report.assets import MEGABYTES, asset, environment
@@ -79,13 +80,17 @@ def _cases(made: Hardening, folder: Path, album: Album) -> list[Case]:
     for before, after in sorted(pairs, key=lambda pair: pair[0].truth)[:_SHOWN]:
         files = made.pictures.get(before.image, {})
         paths = [(words, folder / files[role][what]) for role, what, words in _TILES if what in files.get(role, {})]
-        tiles = [
-            (words, album.add(to_uint8(read_image(path)), lossless="input" in words, quality=90))
-            for words, path in paths
-            if path.is_file()
-        ]
-        if len(tiles) < len(_TILES) or album.size > MEGABYTES * 1_000_000 * 0.9:
+        try:
+            pixels = [(words, to_uint8(read_image(path))) for words, path in paths]
+        except ImageError:
+            # Missing or damaged; the figures do without.
             continue
+        if len(pixels) < len(_TILES) or album.size > MEGABYTES * 1_000_000 * 0.9:
+            continue
+        tiles = [
+            (words, album.add(picture, lossless=words.startswith("attacked input"), quality=90))
+            for words, picture in pixels
+        ]
         facts = (
             f"against the original {before.truth:.1f} → {after.truth:.1f} dB, SR-PSNR {before.kept:.1f} → "
             f"{after.kept:.1f} dB, clean {before.clean:.2f} → {after.clean:.2f} dB"

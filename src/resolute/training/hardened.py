@@ -124,23 +124,39 @@ class Hardening:
         before, after = self.before, self.after
         told: list[str] = []
         if not self.improved:
+            worse = [
+                words
+                for words, lost in (
+                    ("against the original", after.truth.mean <= before.truth.mean),
+                    ("by SR-PSNR", after.kept.mean <= before.kept.mean),
+                )
+                if lost
+            ]
             told.append(
-                f"Hardening did not help: under attack the weights that {self.name} had before are at least as good. "
+                f"Hardening did not help: {' and '.join(worse)}, attacks leave {self.name} no better than before. "
                 "Give more minutes or more photographs, or keep what you have."
             )
         told.append(
             f"Attacked at {self.level:g}/255, {self.name} keeps {_db(after.kept)} of its own clean output instead of "
             f"{_db(before.kept)} ({_change(before.kept, after.kept)})."
         )
+        if before.clean.mean < self.bicubic.clean.mean:
+            told.append(
+                f"Before hardening and without an attack, {self.name} is worse than bicubic interpolation "
+                f"({_db(before.clean)} against {_db(self.bicubic.clean)}): check its range, scale and weights, for the "
+                "figures of a network that does not upscale mean little."
+            )
+        same = "the same" if abs(after.clean.mean - self.mixture.clean.mean) < 0.02 else "the nearest"
         told.append(
             f"Against the original that is {_db(after.truth)} instead of {_db(before.truth)} "
             f"({_change(before.truth, after.truth)}), {_beside(after.truth, self.bicubic.truth)} bicubic interpolation "
             f"under the same attacks ({_db(self.bicubic.truth)}) and {_beside(after.truth, self.mixture.truth)} the "
-            f"mixture of bicubic and {self.name} with the same clean PSNR ({_db(self.mixture.truth)})."
+            f"mixture of bicubic and {self.name} with {same} clean PSNR ({_db(self.mixture.truth)})."
         )
+        count = "1 image" if len(after.judged) == 1 else f"{len(after.judged)} images"
         told.append(
             f"Without an attack it has {_db(after.clean, 2)} instead of {_db(before.clean, 2)} "
-            f"({_change(before.clean, after.clean, 2)}), over {len(after.judged)} images that it was not trained on."
+            f"({_change(before.clean, after.clean, 2)}), over {count} that it was not trained on."
         )
         return told
 
@@ -152,7 +168,7 @@ class Hardening:
         """
         kept = dataclasses.replace(self, model=None, weights=Path(self.weights.name))
         content = {name: value for name, value in dataclasses.asdict(kept).items() if name != "model"}
-        content["weights"] = self.weights.name
+        content["weights"] = self.weights.name.encode(errors="replace").decode()
         write_text(folder / RESULT, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     @staticmethod
@@ -169,6 +185,8 @@ class Hardening:
             raise ConfigError(f"no hardening in {folder}: run `resolute harden MODEL --data PHOTOS` first") from None
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} is damaged ({first_line(error)}); delete it and run the command again") from None
+        if not {"recipe", "provenance", "precision of the search"} <= made.facts.keys():
+            raise ConfigError(f"{path} is damaged (facts are missing); delete it and run the command again")
         return dataclasses.replace(made, weights=folder / made.weights.name)
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from resolute import runtime
 from resolute.attacks.ascent import Precision
 from resolute.defences.loading import load_defended
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, ImageError
 from resolute.files import alone_in, write_text
 from resolute.images import find_images
 from resolute.training.harden_recipe import HardenRecipe
@@ -95,8 +95,9 @@ def harden(
         epsilon: largest change of a pixel, on the scale of [0, 1], instead of the recipe's 4/255.
         share: of every batch that is attacked, instead of the recipe's 0.4: more is more robust, and costs clean PSNR.
         seed: of everything random, instead of the recipe's.
-        test: judge on these images or folders, whole, instead of on what is held out, and by more attacks.
-        tested: how many of them at most, spread evenly.
+        test: judge on these high-resolution images or folders, whole, instead of on what is held out, and by more
+            attacks; those of them that are among ``photos`` are not trained on.
+        tested: images to judge on at most, spread evenly.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: arithmetic in which the judge searches, as of any attack; training is the recipe's.
         watcher: is told how far it is.
@@ -116,15 +117,20 @@ def harden(
     watcher = watcher or Watcher()
     place = torch.device(runtime.resolve_device(device))
     address = str(model) if isinstance(model, str | Path) else ""
+    asked = _asked(recipe, minutes=minutes, steps=steps, epsilon=epsilon, share=share, seed=seed)
+    found, judged_on = find_images(_paths(photos)), find_images(_paths(test)) if test else []
     subject = subject_of(load_defended(model) if isinstance(model, str | Path) else model, address)
     restorer = subject.model
     folder = Path("runs") / Path(subject.file_name).stem if out is None else Path(out)
-    files = _chosen(find_images(_paths(photos)))
-    asked = _asked(recipe, minutes=minutes, steps=steps, epsilon=epsilon, share=share, seed=seed)
+    files = _chosen(found, judged_on, restorer.scale * asked.data.patch)
+    if not asked.data.validation and not judged_on:
+        raise ConfigError(
+            "data.validation is 0, so nothing is left to judge on: hold photographs out, or name some to test"
+        )
     # Half of few photographs at most, so that some are left to train on.
     data = dataclasses.replace(asked.data, validation=min(asked.data.validation, len(files) // 2))
     asked = dataclasses.replace(asked, data=data, weights=subject.sha256, photos=_fingerprint(files))
-    tests = photographs(_paths(test), restorer.scale, tested) if test else None
+    tests = photographs(judged_on, restorer.scale, tested) if judged_on else None
     task = HardenTask(asked, copy.deepcopy(restorer).eval().to(place), files, subject.write, watcher.read)
     with alone_in(folder):
         planned, seconds = _planned(asked, task, folder)
@@ -137,7 +143,7 @@ def harden(
         for judged in (before, after):
             judged.eval().to(place).to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in the stubs
         judging = Judging(folder, planned, before, after, subject.name, precision)
-        made = judging.result(weights, subject.note, task.held_out, tests, watcher.judged)
+        made = judging.result(weights, subject.note, task.held_out[:tested], tests, watcher.judged)
         made.save(folder)
         write_text(weights.with_suffix(".md"), subject.page(made))
     return dataclasses.replace(made, model=after)
@@ -168,6 +174,8 @@ def _asked(
         raise ConfigError(f"minutes of training are a number above 0, not {minutes:g}")
     if steps is not None and steps < 1:
         raise ConfigError(f"steps of training are 1 or more, not {steps}")
+    if epsilon is not None and not 1 / 256 < epsilon <= 1:
+        raise ConfigError(f"a budget is from 1/255, one level of an 8-bit image, to 1, not {epsilon:g}")
     if epsilon is not None:
         found = dataclasses.replace(
             found, adversarial=dataclasses.replace(found.adversarial, level=round(epsilon * 255, 6))
@@ -187,22 +195,27 @@ def _asked(
     return found if seed is None else dataclasses.replace(found, seed=seed)
 
 
-def _chosen(files: Sequence[Path]) -> list[Path]:
-    """Return as many photographs as memory and minutes have room for, in the order of their names.
+def _chosen(files: Sequence[Path], but: Sequence[Path], side: int) -> list[Path]:
+    """Return as many photographs as memory and minutes have room for, in the order given, each of them once.
+
+    Args:
+        files: the photographs.
+        but: those that are judged on and may not be trained on.
+        side: pixels that a photograph needs on both sides; smaller ones are left out where enough remain.
 
     Raises:
         ConfigError: there is one only, and none would be left to judge on.
     """
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
+    left_out = {path.resolve() for path in but}
+    once = {path.resolve(): path for path in reversed(files) if path.resolve() not in left_out}
+    sizes = {path: _size(path) for path in reversed(once.values())}
+    large = [path for path, size in sizes.items() if min(size) >= side]
+    large = large if len(large) > 1 else list(sizes)
+    order = torch.randperm(len(large), generator=torch.Generator().manual_seed(0)).tolist()
     chosen: list[int] = []
     pixels = 0
     for index in order:
-        try:
-            with Image.open(files[index]) as image:
-                width, height = image.size
-        except (OSError, ValueError, Image.DecompressionBombError):
-            # What it is, is said when it is read.
-            width = height = LARGEST
+        width, height = sizes[large[index]]
         pixels += min(width, LARGEST) * min(height, LARGEST)
         if pixels > _PIXELS and len(chosen) > 1:
             break
@@ -211,12 +224,26 @@ def _chosen(files: Sequence[Path]) -> list[Path]:
         raise ConfigError(
             "one photograph cannot be both trained and judged on: give two or more with --data, better a hundred"
         )
-    return [files[index] for index in sorted(chosen)]
+    return [large[index] for index in sorted(chosen)]
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        # What is wrong with it is said when it is read.
+        return LARGEST, LARGEST
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
-    facts = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
-    return hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise ImageError(f"cannot read {path}: {error.strerror}") from None
+    return digest.hexdigest()
 
 
 def _planned(asked: HardenRecipe, task: HardenTask, folder: Path) -> tuple[HardenRecipe, float]:

@@ -153,7 +153,8 @@ class Judging:
         facts = [role, theta, weights_sha256(model.state_dict()), image.name, repr(attacks), self._recipe.seed]
         pixels = hashlib.sha256(image.low.tobytes() + image.high.tobytes()).hexdigest()
         key = hashlib.sha256(json.dumps([*facts, pixels]).encode()).hexdigest()
-        stem = f"{_PICTURES}/{number + 1:02}"
+        # The key is in the name, so that a picture is never taken for one of other images, weights or attacks.
+        stem = f"{_PICTURES}/{number + 1:02}-{key[:8]}"
         files = {"attacked": f"{stem}-{role}.png"}
         if role in ("before", "after"):
             files |= {"clean output": f"{stem}-{role}-clean-output.png", "output": f"{stem}-{role}-output.png"}
@@ -190,7 +191,7 @@ def _share(model: Restorer, target: float, pairs: Sequence[Any]) -> float:
 
 def _read(path: Path) -> dict[str, Judged]:
     try:
-        return _KEPT.validate_json(path.read_bytes())
+        return {key: judged for key, judged in _KEPT.validate_json(path.read_bytes()).items() if judged.damage}
     except (OSError, ValueError):
         # Whatever is wrong in it is judged again.
         return {}

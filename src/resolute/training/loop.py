@@ -268,7 +268,7 @@ class _Run:
             return
         path = self.out / "log.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] < self.step]
+        kept = [line for line in lines if _step_of(line) < self.step]
         write_text(path, "\n".join([*kept, json.dumps({"step": self.step, **figures})]) + "\n")
 
     def save(self) -> None:
@@ -294,18 +294,25 @@ class _Run:
         """Take up the checkpoint in ``out``, and tell whether there is one."""
         if not self.checkpoint.exists():
             return False
+        damaged = CheckpointError(
+            f"{self.checkpoint} is damaged, or no checkpoint of a training: move it away to start afresh, or choose "
+            "another --out"
+        )
         try:
             content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            recipe = content["recipe"]
-        except Exception as error:
-            raise CheckpointError(f"{self.checkpoint} is damaged ({error}); delete it to start afresh") from None
-        if not self._same(recipe):
+            same = self._same(content["recipe"])
+        except Exception:  # A damaged file can raise anything.
+            raise damaged from None
+        if not same:
             raise ConfigError(f"{self.out} holds a run of another recipe; choose another --out, or delete it")
-        self.task.parts.load_state_dict(content["parts"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.average = content["average"]
-        self.step, self.last = content["step"], content["figures"]
-        self.started_from, self.seconds = content["started_from"], content.get("seconds", 0.0)
+        try:
+            self.task.parts.load_state_dict(content["parts"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.average = content["average"]
+            self.step, self.last = content["step"], content["figures"]
+            self.started_from, self.seconds = content["started_from"], content.get("seconds", 0.0)
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError):
+            raise damaged from None
         return True
 
     def _same(self, recipe: str) -> bool:
@@ -363,6 +370,14 @@ class _Run:
         finally:
             self.task.model.load_state_dict(live)
             self.task.parts.train()
+
+
+def _step_of(line: str) -> float:
+    """Return the step that a line of the log tells of; infinity for a torn one, which is left out."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def learning_rate(recipe: AnyRecipe, step: int) -> float:

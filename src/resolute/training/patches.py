@@ -98,7 +98,9 @@ def distinct(files: Sequence[Path]) -> list[str]:
         ['a/1.png', 'b/1.png', '2.png']
     """
     names = [path.name for path in files]
-    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, files, strict=True)]
+    told = [name if names.count(name) == 1 else str(path) for name, path in zip(names, files, strict=True)]
+    # A name that is no valid text holds lone surrogates, which JSON and pages cannot.
+    return [name.encode(errors="replace").decode() for name in told]
 
 
 def middle(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -9,15 +9,16 @@ from typing import final
 
 from torch import nn
 
-from resolute.defences.loading import load_defended
 from resolute.defences.wrappers import Defended
 from resolute.errors import CheckpointError, ConfigError
 from resolute.models.address import parse_address
 from resolute.models.base import Card, Restorer
 from resolute.models.foreign import Foreign
 from resolute.models.onnx_session import OnnxRestorer
+from resolute.models.registry import load_address
 from resolute.models.weights import save_model, weights_sha256
 from resolute.training.hardened import Hardening, table
+from resolute.training.restore_recipe import AdversarialTable
 
 
 @final
@@ -70,37 +71,40 @@ class Subject:
             return copy.deepcopy(model)
         address = dataclasses.replace(parse_address(self.address), sha256="")
         written = {"weights": str(path)} if address.code else {"target": str(path)}
-        return load_defended(str(dataclasses.replace(address, **written)))  # pyright: ignore[reportArgumentType]
+        return load_address(dataclasses.replace(address, **written))  # pyright: ignore[reportArgumentType]
 
     def page(self, made: Hardening) -> str:
         """Return the card of the hardened weights as Markdown."""
         recipe = made.facts["recipe"]
         attack, data, optimizer = recipe["adversarial"], recipe["data"], recipe["optimizer"]
+        attacked = data["batch"] - AdversarialTable(**attack).clean(data["batch"])
         licence = "unknown" if self.model.card is None else self.model.card.licence
         header, rows = table(made)
         facts = {
             "starts from": f"{self.name}, sha256 `{self.sha256}`; licence: {licence}",
             "method": f"adversarial fine-tuning: {attack['steps']} steps of PGD at {attack['level']:g}/255 against the "
-            f"{attack['reference']}, {100 * attack['share']:g} % of every batch",
+            f"{attack['reference']}, on {attacked} of {data['batch']} patches of every batch",
             "steps": f"{optimizer['steps']} of {data['batch']} patches of {data['patch']} x {data['patch']}, "
             f"Adam, {optimizer['rate']:g}, {optimizer['schedule']}",
             "photographs": f"licence: {data['licence']}",
             "seed": recipe["seed"],
-            "command": f"`{made.facts['provenance']['command']}`",
+            "command": "`" + made.facts["provenance"]["command"].replace("|", "\\|").replace("`", "'") + "`",
             "hardware": made.facts["provenance"]["hardware"],
         }
-        lines = [f"# {made.weights.name}", "", *made.sentences(), *([made.note] if made.note else []), ""]
-        lines += _markdown(header, rows)
+        lines = [f"# {_plain(made.weights.name)}", ""]
+        lines += [_plain(line) for line in (*made.sentences(), *([made.note] if made.note else []))]
+        lines += ["", *_markdown(header, [list(map(_plain, row)) for row in rows])]
         lines += ["", "PSNR in dB; of single attacks: against the original / SR-PSNR.", "", "| | |", "|---|---|"]
-        lines += [f"| {key} | {value} |" for key, value in facts.items()]
-        return "\n".join(lines) + "\n"
+        lines += [f"| {key} | {value if key == 'command' else _plain(str(value))} |" for key, value in facts.items()]
+        # A name that is no valid text arrives here as lone surrogates, which a file cannot hold.
+        return ("\n".join(lines) + "\n").encode(errors="replace").decode()
 
 
 def subject_of(model: nn.Module, address: str) -> Subject:
     """Return a model as a subject of hardening.
 
     Raises:
-        CheckpointError: its weights cannot be written back, or it is an ONNX file.
+        CheckpointError: its weights cannot be written back, it is an ONNX file, or code without its weights.
         ConfigError: it has a defence around it, or is no restorer.
     """
     if not isinstance(model, Restorer):
@@ -113,9 +117,18 @@ def subject_of(model: nn.Module, address: str) -> Subject:
         raise CheckpointError("an ONNX file cannot be trained; give the PyTorch weights that it was made from")
     if model.origin is not None:
         model.origin.check(model)
+    if address and model.doubt and parse_address(address).code and not parse_address(address).weights:
+        raise CheckpointError(f"no weights were given for {address}: add --weights FILE")
     card = model.card
     sha256 = card.sha256 if card is not None and card.sha256 else weights_sha256(model.state_dict())
-    return Subject(model, address, card.name if card is not None else type(model).__name__, sha256)
+    name = card.name if card is not None else type(model).__name__
+    # A name that is no valid text holds lone surrogates, which JSON cannot.
+    return Subject(model, address, name.encode(errors="replace").decode(), sha256)
+
+
+def _plain(text: str) -> str:
+    """Return text as Markdown shows it, names with tags or bars in them too."""
+    return text.replace("<", "&lt;").replace("|", "\\|")
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
