@@ -175,6 +175,7 @@ def test_the_page_is_written_again(place):
     fails(5, "report", "out", "out")
 
 
+QUICK = ("--recipe", "quick.toml", "--steps", 2, "--device", "cpu")
 CODE = """
 import torch
 from torch import nn
@@ -216,21 +217,8 @@ def test_an_object_with_tied_weights_is_written_or_refused_before_training(place
 
 def test_tied_weights_stay_equal_in_the_file(place):
     code(place, tied=True)
-    run(
-        "harden",
-        "net.py:Net",
-        "--weights",
-        "net.pth",
-        "--scale",
-        2,
-        "--argument",
-        "tied=True",
-        "--data",
-        "photos",
-        *QUICK,
-        "--out",
-        "o",
-    )
+    model = "net.py:Net#x2,tied=True,weights=net.pth"
+    assert run("harden", model, "--data", "photos", *QUICK, "--out", "o")[0] in (0, 9)
     written = torch.load(place / "o" / "net-hardened.pth")
     assert torch.equal(written["x.weight"], written["y.weight"])
 

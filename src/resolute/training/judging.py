@@ -135,8 +135,8 @@ class Judging:
         epsilon = self._recipe.adversarial.level / 255
         # The mixture is a baseline, and fewer starts flatter it: what beats it then would beat it all the more.
         attacks = suite(epsilon, self._precision, 1 if role == "mixture" else 3)
-        if strict and role in ("before", "after"):
-            attacks |= further(epsilon, self._before if role == "after" else None, self._precision)
+        if strict and role == "after":
+            attacks |= further(epsilon, self._before, self._precision)
         return attacks
 
     def _judged(
