@@ -1,15 +1,22 @@
 import dataclasses
 import io
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+from small import network
 from test_report import tiny_model, tiny_study
 
-from resolute.report import write_report
+from resolute.errors import ModelWarning
+from resolute.images import sample_image, write_png
+from resolute.report import write_hardening, write_report
+from resolute.training.hardening import harden
+from resolute.training.recipe import read_recipe
 
 pytestmark = pytest.mark.browser
 
@@ -296,3 +303,27 @@ def test_hostile_names_do_nothing(browser, tmp_path):
     assert name == opened.page.locator("#budget-0 .legendtext").first.text_content()
     assert name == opened.page.locator("h1").inner_text()
     opened.context.close()
+
+
+def test_the_page_of_a_hardening(browser, tmp_path):
+    torch.save(network().state_dict(), tmp_path / "<b>mine.pth")
+    for name in ("astronaut", "coffee", "rocket"):
+        write_png(tmp_path / "photos" / f"{name}.png", sample_image(name)[:, 100:180, 150:250])
+    recipe = read_recipe("harden")
+    data = dataclasses.replace(recipe.data, patch=12, batch=4, validation=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ModelWarning)
+        recipe = dataclasses.replace(recipe, data=data)
+        made = harden(tmp_path / "<b>mine.pth", tmp_path / "photos", tmp_path / "out", recipe=recipe, steps=2)
+    for width, scheme in ((1280, "light"), (420, "dark")):
+        watched = Watched(browser, write_hardening(made.weights.parent), width, scheme, ready="#stage")
+        before = watched.clip()
+        watched.page.locator("#slider").focus()
+        watched.page.keyboard.press("ArrowRight")
+        assert watched.clip() != before
+        assert "<b>mine, hardened" in watched.page.locator("h1").inner_text()
+        overflow = watched.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow <= 0
+        assert not watched.trouble
+        assert watched.requests == [watched.page.url]
+        watched.context.close()
