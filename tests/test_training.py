@@ -169,7 +169,7 @@ def test_another_recipe_does_not_continue_a_run(unbroken, photos):
 
 def test_a_damaged_checkpoint_is_refused(photos, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
-    with pytest.raises(CheckpointError, match="delete it to start afresh"):
+    with pytest.raises(CheckpointError, match="move it away to start afresh"):
         train(TINY, [photos], tmp_path, device="cpu")
 
 

@@ -311,6 +311,8 @@ class _Run:
             self.average = content["average"]
             self.step, self.last = content["step"], content["figures"]
             self.started_from, self.seconds = content["started_from"], content.get("seconds", 0.0)
+        except ConfigError:
+            raise
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError):
             raise damaged from None
         return True

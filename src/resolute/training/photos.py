@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resolute.errors import ConfigError
 from resolute.images import find_images, read_image, to_uint8
+from resolute.training.patches import middle
 from resolute.training.rated import TABLE, Crops, read_ratings
 
 # A validation takes longer than a thousand steps if it denoises large images whole.
@@ -54,7 +54,7 @@ class Photos(Crops):
         for done, (path, mos, split) in enumerate(found, start=1):
             image = to_uint8(read_image(path))
             if split == "val":
-                self.validation.append((_middle(image), mos))
+                self.validation.append((middle(image, _VALIDATED), mos))
             elif min(image.shape[:2]) >= crop:
                 self.training.append((image, mos))
             if progress is not None:
@@ -65,8 +65,3 @@ class Photos(Crops):
                 "give larger or more images with --data, or a smaller data.crop in the recipe"
             )
         self.rated = not any(math.isnan(mos) for _, mos in self.training)
-
-
-def _middle(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    top, left = (max(0, (side - _VALIDATED) // 2) for side in image.shape[:2])
-    return image[top : top + _VALIDATED, left : left + _VALIDATED]
