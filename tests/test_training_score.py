@@ -374,7 +374,7 @@ def test_recipes_name_their_task_and_inherit(tmp_path):
     (tmp_path / "grandchild.toml").write_text('base = "child"\nname = "grandchild"\n')
     assert read_recipe(tmp_path / "grandchild.toml").optimizer.steps == 7
     for text, message in (
-        ('task = "classify"\nname = "x"\n', "task is one of restore, score, denoise, not 'classify'"),
+        ('task = "classify"\nname = "x"\n', "task is one of restore, score, denoise, harden, not 'classify'"),
         ('base = "wrong"\nname = "x"\n', "is based on this recipe"),
         ('base = "nowhere"\n', "no recipe 'nowhere'"),
         ('task = "score"\nname = "x"\n[data]\npatch = 3\n', "data.patch: unexpected keyword argument"),
