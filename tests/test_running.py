@@ -255,8 +255,8 @@ def test_a_cell_that_memory_does_not_hold_is_done_in_tiles(wide_model, tmp_path)
         epsilons=(4,), images=(str(tmp_path / "photo.png"),), high_resolution=False, scale=2,
     )  # fmt: skip
     [whole, _] = study.run(tmp_path / "whole")
-    # A gradient of the whole image takes 350 MiB beyond what trying the model at load leaves free, one in tiles 280.
-    process = child(study, tmp_path / "out", room=315 * 2**20)
+    # A gradient of the whole image takes 650 MiB, one in tiles 350 at most; kernels differ between processors.
+    process = child(study, tmp_path / "out", room=450 * 2**20)
     process.join(300)
     assert process.exitcode == 0
     # A mixture cannot work in tiles, and is said to have been left out; the study went on.

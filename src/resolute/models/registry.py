@@ -27,7 +27,7 @@ from resolute.models.python_file import defined
 from resolute.models.ranged import Ranged
 from resolute.models.recognised import Recognised, recognise
 from resolute.models.restorer_probe import Alternative, doubt
-from resolute.models.weights import FILES, State, built_in_weights, read_named, weights_sha256
+from resolute.models.weights import FILES, State, built_in_weights, read_metadata, read_named, weights_sha256
 from resolute.plugins import Plugin, find_plugin, plugins
 from resolute.resize import upscale_tensor
 
@@ -118,7 +118,11 @@ def load_address(address: Address) -> Restorer:
         raise _unknown(address.target)
     if address.sha256 and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != address.sha256:
         raise CheckpointError(f"{path.name} has not the sha256 that is asked for; copy or download it again")
-    return _probed(_from_file(path, address), address, path.name)
+    restorer = _from_file(path, address)
+    if path.suffix == ".safetensors" and "card" in read_metadata(path):
+        # Written by this program, so that its layout, range and scale are not guessed.
+        return restorer
+    return _probed(restorer, address, path.name)
 
 
 def _unknown(name: str) -> CheckpointError:
