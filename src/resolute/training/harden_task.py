@@ -18,7 +18,7 @@ from resolute.measure.fidelity import psnr_y
 from resolute.models.base import Restorer, frozen
 from resolute.randomness import generator_for, stream_seed
 from resolute.training.harden_recipe import HardenRecipe
-from resolute.training.judge import BROKEN, EQUAL, Photograph
+from resolute.training.judge import BROKEN, EQUAL, Photograph, device_of
 from resolute.training.patches import Patches
 from resolute.training.prepared import reconstruction_loss, with_attacked
 from resolute.training.task import Figures, Task
@@ -177,7 +177,7 @@ def _psnr(output: Tensor, truth: Tensor, scale: int) -> float:
 def _takes_channels_last(model: Restorer) -> bool:
     """Tell whether a model gives the same, gradient included, with its weights in the layout that is faster on CPUs."""
     x = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-    device = next(model.parameters()).device
+    device = device_of(model)
     tried = copy.deepcopy(model).eval()
 
     def output() -> tuple[Tensor, Tensor]:

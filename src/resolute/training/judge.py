@@ -181,8 +181,7 @@ def judge(
     Returns:
         The figures, and the pictures of the attack that leaves the output farthest from its original.
     """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    low, high = photograph.tensors(device)
+    low, high = photograph.tensors(device_of(model))
     with torch.no_grad(), frozen(model):
         clean = model(low)
     damage: dict[str, Damage] = {}
@@ -204,6 +203,17 @@ def judge(
         if damage[name].truth < worst:
             worst, seen = damage[name].truth, Seen(found[0], clean[0], output[0])
     return Judged(photograph.name, _damage(clean, clean, high, model.scale).truth, damage), seen
+
+
+def device_of(model: Restorer) -> torch.device:
+    """Return where a model is; one without weights works anywhere, and is taken to be on the CPU.
+
+    Example:
+        >>> from resolute.models import Bicubic
+        >>> device_of(Bicubic(2))
+        device(type='cpu')
+    """
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def _damage(clean: Tensor, output: Tensor, high: Tensor, scale: int) -> Damage:

@@ -26,7 +26,7 @@ from resolute.models.weights import weights_sha256
 from resolute.provenance import provenance
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.hardened import ROLES, Hardening, Role, Standing
-from resolute.training.judge import Judged, Photograph, further, judge, suite
+from resolute.training.judge import Judged, Photograph, device_of, further, judge, suite
 
 # Of the middle of a held-out photograph, in low-resolution pixels.
 _SIDE = 48
@@ -86,14 +86,14 @@ class Judging:
             progress: called with (done, in all, what is being judged).
         """
         images = [photograph.cut(_SIDE) for photograph in held_out] if tests is None else list(tests)
-        pairs = [photograph.tensors(_device(self._before)) for photograph in images]
+        pairs = [photograph.tensors(device_of(self._before)) for photograph in images]
         target = clean_psnr(self._after, pairs)
         theta = _share(self._before, target, pairs)
         models: dict[Role, Restorer] = {
             "before": self._before,
             "after": self._after,
             "mixture": Mixture(self._before, theta).eval(),
-            "bicubic": Bicubic(self._before.scale).to(_device(self._before)).eval(),
+            "bicubic": Bicubic(self._before.scale).eval(),
         }
         names = {"before": self._name, "after": f"{self._name}, hardened", "bicubic": "bicubic"}
         names["mixture"] = f"mixture, {theta:.2f} of {self._name}"
@@ -102,6 +102,8 @@ class Judging:
         pictures: dict[str, dict[str, Files]] = {image.name: {} for image in images}
         for place, role in enumerate(ROLES):
             judged: list[Judged] = []
+            # Once a model, not once an image: of a large one it takes a while.
+            weights_hash = weights_sha256(models[role].state_dict())
             for number, image in enumerate(images):
                 done = place * len(images) + number
                 title = f"attacking {names[role]}: {image.name}"
@@ -111,7 +113,7 @@ class Judging:
                         progress(before + share, total, what)
 
                 attacks = self._attacks(role, strict=tests is not None and number < _FURTHER)
-                found, picture = self._judged(role, models[role], number, image, attacks, report)
+                found, picture = self._judged(role, models[role], weights_hash, number, image, attacks, report)
                 judged.append(found)
                 pictures[image.name][role] = picture
             standings[role] = Standing(names[role], tuple(judged))
@@ -143,6 +145,7 @@ class Judging:
         self,
         role: Role,
         model: Restorer,
+        weights_hash: str,
         number: int,
         image: Photograph,
         attacks: Mapping[str, Attack],
@@ -150,7 +153,7 @@ class Judging:
     ) -> tuple[Judged, Files]:
         """Return the figures of one model on one image and the files of its pictures, made or kept."""
         theta = f"{model.theta:.6f}" if isinstance(model, Mixture) else ""
-        facts = [role, theta, weights_sha256(model.state_dict()), image.name, repr(attacks), self._recipe.seed]
+        facts = [role, theta, weights_hash, image.name, repr(attacks), self._recipe.seed]
         pixels = hashlib.sha256(image.low.tobytes() + image.high.tobytes()).hexdigest()
         key = hashlib.sha256(json.dumps([*facts, pixels]).encode()).hexdigest()
         # The key is in the name, so that a picture is never taken for one of other images, weights or attacks.
@@ -174,10 +177,6 @@ class Judging:
         self._records[key] = found
         write_atomically(self._path, lambda temporary: temporary.write_bytes(_KEPT.dump_json(self._records)))
         return found, files
-
-
-def _device(model: Restorer) -> Any:
-    return next(model.parameters()).device
 
 
 def _share(model: Restorer, target: float, pairs: Sequence[Any]) -> float:
