@@ -230,17 +230,21 @@ def _stream(
     thread.start()
     try:
         while True:
-            found = news.get()
-            # Only the newest counts, but an end is never skipped.
-            while isinstance(found, Step) and not news.empty():
+            found, step = news.get(), None
+            # Only the newest counts, and the newest before an end is the whole curve.
+            while isinstance(found, Step):
+                step = found
+                if news.empty():
+                    break
                 found = news.get()
             if isinstance(found, _StoppedError):
                 return None
+            if step is not None:
+                yield step
             if isinstance(found, Exception):
                 raise found
             if found is None:
                 return results[0]
-            yield found
             halt.wait(PAUSE)
     finally:
         halt.set()
