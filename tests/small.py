@@ -13,8 +13,8 @@ from torch import nn
 from resolute.attacks.ascent import Attack
 from resolute.attacks.ball import Linf
 from resolute.attacks.objective import OutputShift
+from resolute.engine.store import append_line
 from resolute.models import EDSR
-from resolute.studies.store import append_line
 
 
 def network(seed=0, **sizes):

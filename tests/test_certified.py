@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from resolute.studies.store import read_lines
 from test_cli import fails, run
 from test_report_browser import Watched
 
@@ -19,7 +20,6 @@ from resolute.report import write_certificates
 from resolute.studies.certified import COLUMNS, SHARES, Certification
 from resolute.studies.demonstration import certification
 from resolute.studies.gaming import Gaming, verdict, words
-from resolute.studies.store import read_lines
 
 NAMES = ("coffee", "chelsea", "rocket")
 

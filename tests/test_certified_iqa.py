@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from resolute.studies.store import read_lines
 from test_cli import fails, run
 from test_report_browser import Watched
 
@@ -20,7 +21,6 @@ from resolute.studies import certified_iqa_summary
 from resolute.studies.certified_iqa import ATTACKS, CERTIFICATES, Attacks, CertifiedIqa, Contender
 from resolute.studies.certified_iqa_summary import Results, compare, order, shifts, standings
 from resolute.studies.kinds import read_study
-from resolute.studies.store import read_lines
 
 NAMES = ("coffee", "chelsea", "rocket", "astronaut", "motorcycle")
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from resolute import Store, Study
+from resolute import Store, read_study
 
 pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 from resolute import Study
 
-study, out = Study.read(sys.argv[1]), Path(sys.argv[2])
+study, out = read_study(sys.argv[1]), Path(sys.argv[2])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
 cluster.wait_for_nodes()
@@ -30,7 +30,7 @@ def kill(one):
         killed.append(nodes[0])
         cluster.remove_node(nodes[0], allow_graceful=False)
 
-records = study.run(out, ray=cluster.address, on_found=kill)
+records = run(study, out, Machine(ray=cluster.address), on_found=kill)
 print(len(records), "records,", len(killed), "node killed")
 cluster.shutdown()
 """
@@ -58,7 +58,7 @@ def figures(folder):
 
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_node_gives_the_figures_of_one_process(table, tmp_path):
-    Study.read(table).run(tmp_path / "one")
+    run(read_study(table), tmp_path / "one")
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, tmp_path / "script.py", table, tmp_path / "ray"],

@@ -10,10 +10,10 @@ from test_cli import run as typed
 from test_report import Page, edit, finished  # noqa: F401, a fixture
 from test_report_browser import Watched
 
+from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.report.cells import Cell, Quantity, Side, read_side
 from resolute.report.comparison import compare_folders, compare_sides, write_comparison
-from resolute.studies.store import Store
 
 
 @pytest.fixture

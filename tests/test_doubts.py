@@ -7,10 +7,10 @@ import shutil
 import pytest
 from test_report import Page, edit, finished  # noqa: F401, a fixture
 
+from resolute.engine.store import Store
 from resolute.report import write_report
 from resolute.report.doubts import doubts_of, record_flags
 from resolute.studies.flags import RULES
-from resolute.studies.store import Store
 
 IFGSM = "IFGSM(epsilon=0.1, steps=5)"
 

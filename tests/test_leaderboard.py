@@ -12,10 +12,10 @@ from test_report import edit, finished, tiny_model, tiny_study  # noqa: F401, a 
 from test_report_browser import Watched
 
 from resolute.attacks.registry import AttackTable
+from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.leaderboard import build_site, differences, entries_of, entry_of, read_entry
 from resolute.leaderboard.site import schema_text, stem_of
-from resolute.studies.store import Store
 from resolute.studies.summary import summarize, worst_case
 
 
@@ -58,7 +58,7 @@ class TestEntries:
         study = tiny_study(tmp_path, models=("tiny",))
         tables = (AttackTable(kind="square", queries=3), AttackTable(kind="pgd", steps=1, norm="l2"))
         study = dataclasses.replace(study, models=(f"{study.models[0]}+round8",), attacks=tables, epsilons=(16,))
-        study.run(tmp_path / "run")
+        run(study, tmp_path / "run")
         (entry,), notes = entries_of(tmp_path / "run")
         assert notes == []
         assert entry.threat.knowledge == ["adaptive", "black-box"]

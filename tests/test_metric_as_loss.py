@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from resolute.studies.store import read_lines
 from test_cli import fails, run
 
 from resolute import ConfigError, ImageError
@@ -22,7 +23,6 @@ from resolute.report.comparison import compare_folders, compare_sides
 from resolute.report.metric_as_loss import Finding, restorers_markdown, restorers_page
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.metric_as_loss_summary import Change, Measure, changes, judge, verdicts
-from resolute.studies.store import read_lines
 
 MEASURES = [
     Measure("PSNR", "truth", unit="dB"),

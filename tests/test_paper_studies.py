@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from resolute.attacks.registry import AttackTable
 from resolute.cli.app import app
+from resolute.engine.store import Record, Store, append_line
 from resolute.errors import ConfigError, ImageError
 from resolute.images import sample_image, write_png
 from resolute.report import write_markdown, write_report
@@ -22,8 +23,6 @@ from resolute.studies.claims import Claim, check, summary_of
 from resolute.studies.datasets import DATASETS, find_photos
 from resolute.studies.quick import Quick
 from resolute.studies.steepness import CleverTable, read_indices
-from resolute.studies.store import Record, Store, append_line
-from resolute.studies.study import Study
 
 PAPER = (
     "models", "pictures", "features", "ablation", "lambda", "layer", "delta", "adversarial-training",
@@ -71,7 +70,7 @@ def test_the_released_sets_are_complete(name, data_dir, monkeypatch):
 
 @pytest.mark.parametrize("name", PAPER)
 def test_every_experiment_of_the_paper_is_a_study(name):
-    study = Study.read(name)
+    study = read_study(name)
     assert study.question.endswith("ACCV 2020.")
     assert study.expected
     assert {"set5", "bsd100"} <= set(study.images) <= {"set5", "set14", "bsd100"}
@@ -89,11 +88,11 @@ def test_every_experiment_of_the_paper_is_a_study(name):
 
 
 def test_the_paper_is_attacked_with_its_own_settings():
-    study = Study.read("models")
+    study = read_study("models")
     assert study.epsilons == (1, 2, 4, 8, 16, 32)
     for table in study.attacks:
         assert table.build(4 / 255).steps == 50
-    assert Study.read("ablation").clever == CleverTable(samples=1024, radius=1, ascents=4)
+    assert read_study("ablation").clever == CleverTable(samples=1024, radius=1, ascents=4)
 
 
 def test_the_quick_form_lightens_attacks_of_every_kind():
@@ -106,7 +105,7 @@ def test_the_quick_form_lightens_attacks_of_every_kind():
     inside = AttackTable(kind="transfer", source="edsr-s", attacks=(AttackTable(kind="pgd"),))
     assert quick.lighten(inside).attacks[0].steps == 3
     with pytest.raises(ConfigError, match="has no quick form"):
-        Study.read("bsd100").quickly()
+        read_study("bsd100").quickly()
 
 
 # What was published beside what is here.
@@ -249,7 +248,7 @@ def test_records_and_indices_know_their_data_set(finished):
 
 
 def test_a_rerun_takes_no_index_twice(finished, tmp_path):
-    study = Study(**json.loads((finished / "study.json").read_text())["study"])
+    study = Grid(**json.loads((finished / "study.json").read_text())["study"])
     small = dataclasses.replace(study, models=study.models[:1], epsilons=(4,), attacks=study.attacks[:1])
     done: list[float] = []
     small.run(tmp_path, progress=lambda number, _total, _title: done.append(number))
@@ -282,7 +281,7 @@ def test_the_page_puts_the_published_beside_its_own(finished, tmp_path):
     assert "tiny 27.54, bicubic 25.96 dB" in page.words
     for dataset in ("set5", "mine"):
         ours = [record for record in Store(finished).read() if record.dataset == dataset]
-        claims = Study(**json.loads((finished / "study.json").read_text())["study"]).expected
+        claims = Grid(**json.loads((finished / "study.json").read_text())["study"]).expected
         indices = [index for index in read_indices(finished) if index.dataset == dataset]
         findings = check(claims, ours, indices)
         assert summary_of(findings) in page.words

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resolute import Study, load, load_scorer
+from resolute import load, load_scorer
 from resolute.attacks.registry import AttackTable
 from resolute.errors import CheckpointError, ConfigError
 from resolute.images import sample_image, write_png
@@ -141,11 +141,11 @@ def test_a_study_gives_an_attack_its_own_options(plugged, tmp_path):
     path = tmp_path / "own.toml"
     head = f'name = "own"\nmodels = ["nearest"]\nimages = ["{tmp_path / "chelsea.png"}"]\nscale = 2\nepsilons = [4]\n'
     path.write_text(head + '[[attacks]]\nkind = "colour_cast"\nsteps = 2\noptions = { reach = 1.5 }\n')
-    (record,) = Study.read(path).run(tmp_path / "out")
+    (record,) = run(read_study(path), tmp_path / "out")
     assert "steps=2, reach=1.5" in record.configuration
     path.write_text(path.read_text().replace("1.5", '"far"'))
     with pytest.raises(ConfigError, match=r"colour_cast\.reach: .* not 'far'"):
-        Study.read(path).plan()
+        read_study(path).plan()
 
 
 def test_errors_offer_the_names_of_plugins(plugged):

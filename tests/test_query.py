@@ -10,25 +10,26 @@ import duckdb
 import pytest
 from typer.testing import CliRunner
 
-from resolute import ConfigError, Record, Store, Study
+from resolute import ConfigError, Grid, Store
+from resolute import run as run_study
 from resolute.attacks.registry import AttackTable
 from resolute.cli import app
+from resolute.engine.query import VIEWS, columns, documentation, find_runs, query
+from resolute.engine.store import append_line
 from resolute.images import sample_image, write_png
-from resolute.studies.query import VIEWS, columns, documentation, find_runs, query
 from resolute.studies.steepness import CleverTable, Index
-from resolute.studies.store import append_line
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     write_png(folder / "photos" / "coffee.png", sample_image("coffee")[:, 100:164, 150:199])
-    study = Study(
+    study = Grid(
         name="one", models=("bicubic",), attacks=(AttackTable(kind="ifgsm", steps=2),), epsilons=(2, 4),
         images=(str(folder / "photos"),), clever=CleverTable(samples=2),
     )  # fmt: skip
-    study.run(folder / "one")
-    dataclasses.replace(study, epsilons=(4, 8)).run(folder / "deep" / "two")
+    run_study(study, folder / "one")
+    run(dataclasses.replace(study, epsilons=(4, 8)), folder / "deep" / "two")
     return folder
 
 

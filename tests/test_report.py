@@ -11,6 +11,7 @@ from plotly import graph_objects
 from small import rewrite
 
 from resolute.attacks.registry import AttackTable
+from resolute.engine.store import Store
 from resolute.errors import ConfigError, OutputError
 from resolute.images import read_image, sample_image, write_png
 from resolute.models import python_file
@@ -23,8 +24,7 @@ from resolute.report.pictures import gallery
 from resolute.report.source import read_folders
 from resolute.report.standings import standings
 from resolute.report.tables import find_pairs, most_fragile
-from resolute.studies.store import Record, Store
-from resolute.studies.study import Study
+from resolute.studies.grid import Grid
 from resolute.studies.summary import compare, summarize, verdict, worst_case
 
 SECTIONS = ["verdict", "board", "figures", "comparison", "curves", "pictures", "features", "flags", "making"]
@@ -95,7 +95,7 @@ def tiny_study(
         model if model == "bicubic" else str(tiny_model(folder / f"{model}.safetensors", model, seed + number))
         for number, model in enumerate(models)
     ]
-    return Study(
+    return Grid(
         name=name,
         models=tuple(files),
         attacks=(AttackTable(kind="ifgsm", steps=2), AttackTable(kind="fda", steps=2)),
@@ -212,7 +212,7 @@ def test_hostile_names_stay_names(run, tmp_path):
 def test_an_image_file_may_be_called_anything(tmp_path):
     study = tiny_study(tmp_path, models=("tiny",))
     (tmp_path / "photos" / "coffee.png").rename(tmp_path / "photos" / "<svg onload=alert(1)> \udcff'\".png")
-    study.run(tmp_path / "run")
+    run(study, tmp_path / "run")
     page = Page(write_report([tmp_path / "run"], tmp_path / "report.html"))
     assert "svg" not in dict(page.tags)
     assert "<svg onload=alert(1)> ?'\"" in page.words
@@ -239,7 +239,7 @@ def test_nothing_moved_at_all(run, tmp_path):
 
 def test_without_ground_truth(tmp_path):
     study = dataclasses.replace(tiny_study(tmp_path), high_resolution=False, crop=16)
-    study.run(tmp_path / "run")
+    run(study, tmp_path / "run")
     page = Page(write_report([tmp_path / "run"], tmp_path / "report.html"))
     assert "no ground truth" in page.words
     assert not any(view["label"] == "ground truth" for case in page.data["cases"] for view in case["views"])
@@ -264,7 +264,7 @@ def test_bicubic_alone_has_no_pictures(run, tmp_path):
 def test_two_folders_are_merged(tmp_path):
     study = tiny_study(tmp_path, models=("tiny", "tiny-entropy"))
     for number, model in enumerate(study.models):
-        dataclasses.replace(study, models=(model,), name=f"part {number}").run(tmp_path / str(number))
+        run(dataclasses.replace(study, models=(model,), name=f"part {number}"), tmp_path / str(number))
     page = Page(write_report([tmp_path / "0", tmp_path / "1"], tmp_path / "report.html"))
     assert "part 0, part 1" in page.words
     assert len(page.data["cases"]) == 8
@@ -281,7 +281,7 @@ def test_one_name_for_two_things_is_told_apart(run, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     study = tiny_study(other, seed=5)
-    dataclasses.replace(study, crop=40, attacks=(AttackTable(kind="ifgsm", steps=1),)).run(other / "run")
+    run(dataclasses.replace(study, crop=40, attacks=(AttackTable(kind="ifgsm", steps=1),)), other / "run")
     evidence = read_folders([run, other / "run"])
     assert {record.model for record in evidence.records} == {
         "tiny", "tiny (2)", "tiny-entropy", "tiny-entropy (2)", "bicubic",
@@ -374,9 +374,9 @@ def test_an_unfinished_study_says_so(run, tmp_path, page):
 
 
 def test_built_in_names_and_samples_are_found(tmp_path):
-    study = Study(name="samples", models=("bicubic", "edsr-s"), attacks=(AttackTable(kind="fgsm"),), epsilons=(8,),
+    study = Grid(name="samples", models=("bicubic", "edsr-s"), attacks=(AttackTable(kind="fgsm"),), epsilons=(8,),
                   every=4, crop=48)  # fmt: skip
-    study.run(tmp_path / "run")
+    run(study, tmp_path / "run")
     page = Page(write_report([tmp_path / "run"], tmp_path / "report.html"))
     assert {(case["models"], case["image"]) for case in page.data["cases"]} == {
         ("edsr-s", "astronaut"), ("edsr-s", "rocket"),
@@ -387,7 +387,7 @@ def test_built_in_names_and_samples_are_found(tmp_path):
 def test_pictures_are_limited_in_number_and_size(tmp_path):
     study = dataclasses.replace(tiny_study(tmp_path, models=("tiny",)), high_resolution=False)
     write_png(tmp_path / "photos" / "wide.png", sample_image("rocket")[:, :50, :200])
-    study.run(tmp_path / "run")
+    run(study, tmp_path / "run")
     evidence = read_folders([tmp_path / "run"])
     none = gallery(evidence, Material(evidence), max_bytes=0)
     assert none.cases == []
@@ -477,7 +477,7 @@ def test_a_page_runs_no_code_that_a_folder_names(tmp_path, monkeypatch, photos):
     )
     proof, file = tmp_path / "proof", tmp_path / "net.py"
     file.write_text(code.format(str(proof)))
-    study = Study(
+    study = Grid(
         name="code",
         models=(f"{file}:Net#x2",),
         attacks=(AttackTable(kind="fgsm"),),
@@ -486,7 +486,7 @@ def test_a_page_runs_no_code_that_a_folder_names(tmp_path, monkeypatch, photos):
         scale=2,
         crop=16,
     )
-    study.run(tmp_path / "run")
+    run(study, tmp_path / "run")
     assert proof.exists()
     # As another process would see it.
     proof.unlink()

@@ -291,7 +291,7 @@ def test_hostile_names_do_nothing(browser, tmp_path):
         tiny_model(Path(path), f"{name}{'-entropy' * number}", number)
     (tmp_path / "photos" / "coffee.png").rename(tmp_path / "photos" / f"{bait}.png")
     attacks = tuple(dataclasses.replace(table, label=name + table.kind) for table in study.attacks)
-    dataclasses.replace(study, attacks=attacks, name=name).run(tmp_path / "run")
+    run(dataclasses.replace(study, attacks=attacks, name=name), tmp_path / "run")
     opened = Watched(browser, write_report([tmp_path / "run"], tmp_path / "report.html"))
     opened.page.wait_for_load_state("networkidle")
     assert opened.trouble == []

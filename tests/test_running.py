@@ -16,19 +16,18 @@ from pathlib import Path
 import pytest
 from small import Fatal
 
-from resolute import ConfigError, ImageError, Record, Store, Study
+from resolute import AttackRecord, ConfigError, Grid, ImageError, Store, run
 from resolute.attacks.registry import AttackTable
+from resolute.engine.estimate import estimate
+from resolute.engine.journal import Claims, Journal
+from resolute.engine.plan import DEATHS, Unit
+from resolute.engine.running import Machine, plan_of
+from resolute.engine.store import files_of, read_lines
+from resolute.engine.workers import packed
 from resolute.errors import OutputError
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
-from resolute.studies.estimate import estimate
-from resolute.studies.journal import Claims, Journal
-from resolute.studies.plan import DEATHS, Unit
-from resolute.studies.running import Machine
-from resolute.studies.steepness import read_indices
-from resolute.studies.store import files_of, read_lines, torn_lines
-from resolute.studies.workers import packed
 
 warm = multiprocessing.get_context("forkserver")
 warm.set_forkserver_preload(["resolute"])
@@ -36,7 +35,7 @@ warm.set_forkserver_preload(["resolute"])
 
 @pytest.fixture
 def study(photos, tiny_model):
-    return Study(
+    return Grid(
         name="small",
         models=(str(tiny_model), "bicubic"),
         attacks=(AttackTable(kind="ifgsm", steps=8), AttackTable(kind="pgd", steps=4, restarts=2)),
@@ -68,7 +67,7 @@ def run_in_child(study, out, ready=None, limit=None, room=0, **options):
     if ready is not None:
         ready.send("begun")
     try:
-        study.run(out, **options)
+        run(study, out, **options)
     except OutputError:
         os._exit(7)
 
@@ -80,7 +79,7 @@ def child(*arguments, **options):
 
 
 def test_kill_9_at_fifty_random_moments_changes_no_figure(study, tmp_path):
-    study.run(tmp_path / "whole")
+    run(study, tmp_path / "whole")
     whole = figures(tmp_path / "whole")
     rng = random.Random(0)
     kills, broken = 0, 0
@@ -96,14 +95,14 @@ def test_kill_9_at_fifty_random_moments_changes_no_figure(study, tmp_path):
                 process.kill()
                 kills += 1
             process.join()
-        study.run(out)
+        run(study, out)
         assert figures(out) == whole
         assert len(lines(out)) == 24, "no cell is computed twice"
 
 
 def test_workers_give_the_figures_of_one_process(study, tmp_path):
-    one = study.run(tmp_path / "one")
-    several = study.run(tmp_path / "several", workers=2)
+    one = run(study, tmp_path / "one")
+    several = run(study, tmp_path / "several", Machine(workers=2))
     assert [record.figures() for record in several] == [record.figures() for record in one]
     assert figures(tmp_path / "several") == figures(tmp_path / "one")
     assert len(files_of(tmp_path / "several", "records")) <= 2
@@ -111,7 +110,7 @@ def test_workers_give_the_figures_of_one_process(study, tmp_path):
 
 
 def test_a_worker_that_is_killed_is_replaced(study, tmp_path):
-    study.run(tmp_path / "whole")
+    run(study, tmp_path / "whole")
     killed = []
 
     def kill(_found):
@@ -119,7 +118,7 @@ def test_a_worker_that_is_killed_is_replaced(study, tmp_path):
             killed.append(multiprocessing.active_children()[0].pid)
             os.kill(killed[-1], signal.SIGKILL)
 
-    study.run(tmp_path / "out", workers=2, on_found=kill)
+    run(study, tmp_path / "out", Machine(workers=2), on_found=kill)
     assert len(killed) == 2
     assert figures(tmp_path / "out") == figures(tmp_path / "whole")
 
@@ -127,27 +126,28 @@ def test_a_worker_that_is_killed_is_replaced(study, tmp_path):
 def test_a_cell_that_kills_its_workers_is_left_out_and_said(study, tmp_path):
     study = dataclasses.replace(study, models=("bicubic",), attacks=study.attacks[:1], epsilons=(2, 4))
 
-    plan = study.plan()
+    plan = plan_of(study)
     plan.cells[1] = dataclasses.replace(plan.cells[1], attack=Fatal(epsilon=4 / 255))
     found = []
-    records = study.carry_out(plan, tmp_path, Machine(workers=2), on_found=found.append)
+    records = run(plan, tmp_path, Machine(workers=2), on_found=found.append)
     [failure] = [failure for one in found for failure in one.failures]
     assert "ifgsm 4/255" in failure.title
     assert f"killed {DEATHS} times" in failure.reason
     assert len(records) == 3
     assert [line["key"] for line in read_lines(tmp_path / "failed.jsonl")] == [failure.key]
-    assert len(study.run(tmp_path)) == 4, "the next run tries it again"
+    assert len(run(study, tmp_path)) == 4, "the next run tries it again"
 
 
 def test_a_killed_first_process_leaves_no_worker_behind_that_spoils_the_next_run(study, tmp_path):
-    study.run(tmp_path / "whole")
+    run(study, tmp_path / "whole")
     out = tmp_path / "out"
     script = tmp_path / "script.py"
     script.write_text(
         "import pickle, sys\n"
         "if __name__ == '__main__':\n"
         "    study, out = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "    study.run(out, workers=2)\n"
+        "    from resolute import Machine, run\n"
+        "    run(study, out, Machine(workers=2))\n"
     )
     (tmp_path / "arguments").write_bytes(pickle.dumps((study, out)))
     process = subprocess.Popen([sys.executable, script, tmp_path / "arguments"])
@@ -156,13 +156,13 @@ def test_a_killed_first_process_leaves_no_worker_behind_that_spoils_the_next_run
         time.sleep(0.01)
     process.kill()
     process.wait()
-    study.run(out)
+    run(study, out)
     assert figures(out) == figures(tmp_path / "whole")
     assert len(lines(out)) == len(set(lines(out)))
 
 
 def test_two_runs_at_once_share_the_work(study, tmp_path):
-    study.run(tmp_path / "whole")
+    run(study, tmp_path / "whole")
     out = tmp_path / "out"
     processes = [child(study, out) for _ in range(3)]
     for process in processes:
@@ -173,14 +173,14 @@ def test_two_runs_at_once_share_the_work(study, tmp_path):
 
 
 def test_a_full_disk_stops_with_what_was_done_kept(study, tmp_path):
-    study.run(tmp_path / "whole")
+    run(study, tmp_path / "whole")
     out = tmp_path / "out"
     for room in (900, 3000, 9000):
         process = child(study, out, limit=(resource.RLIMIT_FSIZE, (room, room)))
         process.join(60)
         assert process.exitcode == 7
     assert 0 < len(Store(out).read()) < 24
-    study.run(out)
+    run(study, out)
     assert figures(out) == figures(tmp_path / "whole")
 
 
@@ -192,12 +192,12 @@ def test_a_disk_that_is_really_full(study, tmp_path):
         pytest.skip("this machine lets nobody mount a disk")
     try:
         with pytest.raises(OutputError, match=r"No space left.*(run again|same command)"):
-            study.run(out)
+            run(study, out)
         kept = len(Store(out).read())
         assert 0 < kept < 24
         subprocess.run(["mount", "-o", "remount,size=8m", out], check=True)
-        study.run(out)
-        study.run(tmp_path / "whole")
+        run(study, out)
+        run(study, tmp_path / "whole")
         assert figures(out) == figures(tmp_path / "whole")
     finally:
         subprocess.run(["umount", "-l", out], check=True)
@@ -205,22 +205,22 @@ def test_a_disk_that_is_really_full(study, tmp_path):
 
 def test_a_line_torn_anywhere_costs_that_line_alone(study, tmp_path):
     study = dataclasses.replace(study, models=("bicubic",), attacks=study.attacks[:1])
-    study.run(tmp_path)
+    run(study, tmp_path)
     whole, path = figures(tmp_path), tmp_path / "records.jsonl"
     content = path.read_bytes()
     last = content.rstrip(b"\n").rfind(b"\n") + 1
     for end in range(last, len(content) - 1):
         path.write_bytes(content[:end])
         assert len(Store(tmp_path).read()) == 5
-        assert torn_lines(tmp_path) == (end > last)
+        assert sum(line.torn for line in Store(tmp_path).read_all()[1]) == (end > last)
     for end in (last + 1, last + 100, len(content) - 2):
         path.write_bytes(content[:end])
-        study.run(tmp_path)
+        run(study, tmp_path)
         assert figures(tmp_path) == whole
 
 
 def test_clocks_that_jump_change_nothing(study, tmp_path, monkeypatch):
-    study.run(tmp_path / "whole")
+    run(study, tmp_path / "whole")
     jumps = iter(range(10**6))
     monkeypatch.setattr(time, "time", lambda: (-1) ** next(jumps) * 10**9 + 10**9)
     out = tmp_path / "out"
@@ -230,11 +230,11 @@ def test_clocks_that_jump_change_nothing(study, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        study.run(out, progress=stop)
+        run(study, out, progress=stop)
     kept = lines(out)
     for number, path in enumerate(sorted(out.rglob("*"))):
         os.utime(path, (0, 0) if number % 2 else (4e9, 4e9))
-    study.run(out)
+    run(study, out)
     assert lines(out)[: len(kept)] == kept
     assert figures(out) == figures(tmp_path / "whole")
 
@@ -250,11 +250,11 @@ def wide_model(tmp_path_factory):
 @pytest.mark.slow
 def test_a_cell_that_memory_does_not_hold_is_done_in_tiles(wide_model, tmp_path):
     write_png(tmp_path / "photo.png", sample_image("astronaut")[:, :320, :320])
-    study = Study(
+    study = Grid(
         name="wide", models=(str(wide_model), f"{wide_model}+mix=0.5"), attacks=(AttackTable(kind="ifgsm", steps=1),),
         epsilons=(4,), images=(str(tmp_path / "photo.png"),), high_resolution=False, scale=2,
     )  # fmt: skip
-    [whole, _] = study.run(tmp_path / "whole")
+    [whole, _] = run(study, tmp_path / "whole")
     # A gradient of the whole image takes 650 MiB, one in tiles 350 at most; kernels differ between processors.
     process = child(study, tmp_path / "out", room=450 * 2**20)
     process.join(300)
@@ -282,7 +282,7 @@ def test_units_get_smaller_until_nothing_is_left():
 
 
 def test_units_hold_cells_of_one_model_attack_and_size(study):
-    plan = study.plan()
+    plan = plan_of(study)
     for batch in (1, 4, 100):
         units = plan.units((), batch)
         assert sorted(place for unit in units for place in unit.cells) == list(range(24))
@@ -293,56 +293,29 @@ def test_units_hold_cells_of_one_model_attack_and_size(study):
 
 
 def test_batches_change_no_figure(study, tmp_path):
-    study.run(tmp_path / "one")
-    study.run(tmp_path / "four", batch=4)
+    run(study, tmp_path / "one")
+    run(study, tmp_path / "four", Machine(batch=4))
     assert figures(tmp_path / "four") == figures(tmp_path / "one")
 
 
 def test_several_seeds_are_cells_of_their_own(study, tmp_path):
     study = dataclasses.replace(study, models=("bicubic",), epsilons=(4,))
-    one = study.run(tmp_path)
-    both = dataclasses.replace(study, seeds=(0, 1)).run(tmp_path)
+    one = run(study, tmp_path)
+    both = run(dataclasses.replace(study, seeds=(0, 1)), tmp_path)
     assert {record.seed for record in both} == {0, 1}
     assert {record.key for record in one} < {record.key for record in both}
     assert len(lines(tmp_path)) == len(both) == 8
 
 
-def test_measures_say_what_a_record_holds(study, tmp_path):
-    study = tiny(study)
-    [few, _] = dataclasses.replace(study, measures=("psnr",)).run(tmp_path)
-    assert (few.sr_ssim, few.phi_moved) == (None, None)
-    assert few.sr_psnr is not None
-    [more, _] = study.run(tmp_path)
-    assert more.sr_ssim is not None, "what was not asked for then is taken now"
-    assert [record.measures for record in Store(tmp_path).read()] == ["psnr ssim features"] * 2
-    assert not read_indices(tmp_path)
-    small = dataclasses.replace(study, measures=("clever",), crop=32, clever=None)
-    assert small.plan().probes[0].table.samples == 1024
-
-
-def test_records_of_earlier_versions_are_read(study, tmp_path):
-    [record] = dataclasses.replace(study, models=("bicubic",), epsilons=(4,), attacks=study.attacks[:1]).run(tmp_path)[
-        :1
-    ]
-    old = dataclasses.asdict(record)
-    for name in ("measures", "phi_mean", "phi_moved"):
-        del old[name]
-    for path in tmp_path.glob("*.json*"):
-        path.unlink()
-    (tmp_path / "records.jsonl").write_text(json.dumps(old) + "\n")
-    [found] = Store(tmp_path).read()
-    assert found == dataclasses.replace(record, phi_mean=None, phi_moved=None)
-
-
 def test_of_two_records_of_one_key_the_same_is_taken_in_any_order(study, tmp_path):
-    [record] = dataclasses.replace(study, models=("bicubic",), epsilons=(4,), attacks=study.attacks[:1]).run(tmp_path)[
+    [record] = run(dataclasses.replace(study, models=("bicubic",), epsilons=(4,), attacks=study.attacks[:1]), tmp_path)[
         :1
     ]
     rows = [dataclasses.replace(record, sr_psnr=value, seconds=value) for value in (30.0, 30.1, 30.05)]
     found = set()
     for number, order in enumerate(((0, 1, 2), (2, 1, 0), (1, 0, 2))):
         for place, row in enumerate(order):
-            Journal(tmp_path / str(number), f"records-{place}").append(dataclasses.asdict(rows[row]))
+            Journal(tmp_path / str(number), f"records-{place}").append(rows[row].as_line())
         [one] = Store(tmp_path / str(number)).read()
         found.add(one)
     assert len(found) == 1
@@ -374,13 +347,13 @@ def test_a_claim_holds_until_its_process_ends(tmp_path):
 
 def test_the_estimate_is_about_what_it_takes(study, tmp_path):
     study = dataclasses.replace(study, models=study.models[:1], attacks=(AttackTable(kind="ifgsm", steps=400),))
-    plan = study.plan()
+    plan = plan_of(study)
     units = plan.units((), 1)
     cost = estimate(plan, units, Machine())
     assert cost.memory is not None
     assert cost.memory > 2**27
     began = time.perf_counter()
-    study.run(tmp_path)
+    run(study, tmp_path)
     took = time.perf_counter() - began
     assert cost.seconds is not None
     assert took / 4 < cost.seconds < 4 * took
@@ -389,17 +362,17 @@ def test_the_estimate_is_about_what_it_takes(study, tmp_path):
 def test_images_that_vanish_are_named(study, photos, tmp_path):
     (photos / "coffee.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match="coffee"):
-        study.run(tmp_path / "out", workers=2)
+        run(study, tmp_path / "out", Machine(workers=2))
 
 
 def test_a_record_is_what_it_says(study, tmp_path):
-    record = study.run(tmp_path)[0]
-    assert isinstance(record, Record)
-    assert set(record.figures()) == {field.name for field in dataclasses.fields(Record)} - {"seconds"}
+    record = run(study, tmp_path)[0]
+    assert isinstance(record, AttackRecord)
+    assert set(record.figures()) == {field.name for field in dataclasses.fields(AttackRecord)} - {"seconds"}
 
 
 def test_a_model_that_no_other_process_can_be_sent_is_said(study):
-    plan = study.plan()
-    plan.models[0].register_forward_hook(lambda *_: None)
+    plan = plan_of(study)
+    plan.cells[0].model.register_forward_hook(lambda *_: None)
     with pytest.raises(ConfigError, match="cannot be sent to other processes"):
         packed(plan)

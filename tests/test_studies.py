@@ -10,17 +10,19 @@ import time
 import pytest
 import torch
 
-from resolute import ConfigError, ImageError, Study, load, psnr_rgb, summarize
+from resolute import ConfigError, Grid, ImageError, load, psnr_rgb, read_study, run, summarize
 from resolute.attacks.registry import AttackTable
+from resolute.engine.store import Store
 from resolute.errors import OutputError
 from resolute.images import read_image, sample_image, write_png
-from resolute.studies.store import PROTOCOL, Record, Store, cell_key
+from resolute.studies.attacked import AttackRecord
+from resolute.studies.record import PROTOCOL, record_key
 from resolute.studies.summary import bicubic_line, compare, verdict, worst_case
 
 
 @pytest.fixture
 def study(photos, tiny_model):
-    return Study(
+    return Grid(
         name="small",
         models=(str(tiny_model), "bicubic"),
         attacks=(AttackTable(kind="ifgsm", steps=3), AttackTable(kind="pgd", steps=2, label="PGD-2")),
@@ -35,14 +37,14 @@ def untimed(records):
 
 def test_a_study_measures_every_cell_on_the_saved_file(study, tmp_path):
     out = tmp_path / "out"
-    records = study.run(out)
+    records = run(study, out)
     assert len(records) == 2 * 2 * 2 * 2
     assert len({record.key for record in records}) == len(records)
     record = records[0]
     assert (record.image, record.width, record.height) == ("astronaut", 12, 16)
     model = load(study.models[0])
     low = study.subjects()[0].low
-    saved = read_image(Store(out).image_path(record.key))[None]
+    saved = read_image(Store(out).path_of(record.files[0]))[None]
     with torch.no_grad():
         assert record.sr_psnr == pytest.approx(psnr_rgb(model(low), model(saved)).item())
     assert record.lr_psnr == pytest.approx(psnr_rgb(low, saved).item())
@@ -53,33 +55,33 @@ def test_a_study_measures_every_cell_on_the_saved_file(study, tmp_path):
 
 
 def test_a_rerun_computes_nothing_twice_and_gives_the_same_records(study, tmp_path):
-    first = study.run(tmp_path / "out")
+    first = run(study, tmp_path / "out")
     lines = (tmp_path / "out" / "records.jsonl").read_text()
-    assert study.run(tmp_path / "out") == first
+    assert run(study, tmp_path / "out") == first
     assert (tmp_path / "out" / "records.jsonl").read_text() == lines
 
 
 def test_an_interrupted_study_goes_on_and_ends_the_same(study, tmp_path):
-    whole = study.run(tmp_path / "whole")
+    whole = run(study, tmp_path / "whole")
 
     def interrupt(done, _total, _title):
         if done > 5.5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        study.run(tmp_path / "broken", progress=interrupt)
+        run(study, tmp_path / "broken", progress=interrupt)
     kept = len(Store(tmp_path / "broken").read())
     assert 0 < kept < len(whole)
-    assert untimed(study.run(tmp_path / "broken")) == untimed(whole)
+    assert untimed(run(study, tmp_path / "broken")) == untimed(whole)
 
 
 def test_a_torn_line_is_left_out_and_done_again(study, tmp_path):
-    whole = study.run(tmp_path)
+    whole = run(study, tmp_path)
     path = tmp_path / "records.jsonl"
     text = path.read_text()
     path.write_text(text[: len(text) - 40])
     assert len(Store(tmp_path).read()) == len(whole) - 1
-    assert untimed(study.run(tmp_path)) == untimed(whole)
+    assert untimed(run(study, tmp_path)) == untimed(whole)
     assert len(Store(tmp_path).read()) == len(whole)
 
 
@@ -90,7 +92,7 @@ def test_kill_9_at_any_moment_loses_at_most_the_cell_in_flight(photos, tiny_mode
         f'name = "small"\nmodels = ["{tiny_model}"]\nepsilons = [1, 2, 4, 8]\nimages = ["{photos}"]\n'
         '[[attacks]]\nkind = "ifgsm"\nsteps = 60\n'
     )
-    whole = Study.read(table).run(tmp_path / "whole")
+    whole = run(read_study(table), tmp_path / "whole")
     out = tmp_path / "broken"
     rng = random.Random(0)
     command = [sys.executable, "-m", "resolute", "study", str(table), "--out", str(out), "--precision", "float32"]
@@ -103,7 +105,7 @@ def test_kill_9_at_any_moment_loses_at_most_the_cell_in_flight(photos, tiny_mode
         time.sleep(rng.random() * 0.05)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    figures = {record.key: dataclasses.replace(record, seconds=0.0) for record in Study.read(table).run(out)}
+    figures = {record.key: dataclasses.replace(record, seconds=0.0) for record in run(read_study(table), out)}
     expected = {record.key: dataclasses.replace(record, seconds=0.0) for record in whole}
     assert figures.keys() == expected.keys()
     for key, record in expected.items():
@@ -120,12 +122,12 @@ def test_the_key_holds_all_that_determines_a_cell(study):
     assert keys(study).isdisjoint(keys(dataclasses.replace(study, crop=40)))
     longer = (AttackTable(kind="ifgsm", steps=4),)
     assert keys(study).isdisjoint(keys(dataclasses.replace(study, attacks=longer)))
-    assert cell_key("a") != cell_key("b")
+    assert record_key("a") != record_key("b")
     assert isinstance(PROTOCOL, int)
 
 
 def test_low_resolution_images_have_no_ground_truth(study, tmp_path):
-    records = dataclasses.replace(study, high_resolution=False, epsilons=(2,)).run(tmp_path)
+    records = run(dataclasses.replace(study, high_resolution=False, epsilons=(2,)), tmp_path)
     assert {(record.width, record.height) for record in records} == {(49, 64)}
     assert {record.clean_psnr_y for record in records} == {None}
     assert all(record.sr_psnr is not None for record in records)
@@ -135,7 +137,7 @@ def test_low_resolution_images_have_no_ground_truth(study, tmp_path):
 def test_tiny_inputs_lose_only_the_figures_that_need_a_window(size, study, tmp_path):
     write_png(tmp_path / "one.png", sample_image("coffee")[:, : size[0], : size[1]])
     small = dataclasses.replace(study, images=(str(tmp_path / "one.png"),), high_resolution=False)
-    for record in small.run(tmp_path / "out"):
+    for record in run(small, tmp_path / "out"):
         assert record.lr_psnr is not None
         assert record.sr_ssim is None or min(size) * 4 >= 19
 
@@ -143,7 +145,7 @@ def test_tiny_inputs_lose_only_the_figures_that_need_a_window(size, study, tmp_p
 def test_an_image_smaller_than_the_scale_is_named(study, tmp_path):
     write_png(tmp_path / "one.png", torch.zeros(3, 1, 1))
     with pytest.raises(ImageError, match="one: an image of 1x1 pixels is too small for scale 4"):
-        dataclasses.replace(study, images=(str(tmp_path / "one.png"),)).run(tmp_path / "out")
+        run(dataclasses.replace(study, images=(str(tmp_path / "one.png"),)), tmp_path / "out")
 
 
 def test_files_of_one_name_in_two_folders_stay_apart(study, photos, tmp_path):
@@ -163,7 +165,7 @@ def test_a_model_of_another_scale_is_refused(study):
 def test_an_unwritable_record_says_that_the_rest_is_kept(study, tmp_path):
     (tmp_path / "out" / "records.jsonl").mkdir(parents=True)
     with pytest.raises((OutputError, IsADirectoryError)):
-        study.run(tmp_path / "out")
+        run(study, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -180,15 +182,17 @@ def test_a_wrong_study_names_the_key(tmp_path, text, message):
     path = tmp_path / "wrong.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        Study.read(path)
+        read_study(path)
 
 
 def record(model, image, sr_psnr, *, attack="ifgsm", level=4.0, clean=27.0, attacked=26.0):
-    return Record(
-        key=f"{model}{image}{attack}{level}", model=model, weights="", attack=attack, configuration="",
+    return AttackRecord(
+        key=record_key(model, image, attack, level), model=model, weights="", attack=attack, configuration="",
         epsilon=level / 255, image=image, pixels="", width=8, height=8, seed=0, clean_psnr_y=clean,
         clean_ssim_y=0.8, attacked_psnr_y=attacked, attacked_ssim_y=0.7, lr_psnr=37.0, sr_psnr=sr_psnr,
         sr_psnr_unrounded=sr_psnr, sr_psnr_y=sr_psnr, sr_ssim=0.9, linf=level, gradients=50, seconds=1.0,
+        phi_mean=0.0, phi_std=1.0, phi_range=4.0, attacked_phi_mean=0.0, attacked_phi_std=1.0,
+        attacked_phi_range=4.0, phi_moved=0.1,
     )  # fmt: skip
 
 

@@ -14,12 +14,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from resolute import Store, Study
+from resolute import Store, read_study
 from resolute.cli import app
+from resolute.engine.remote import at_place
 from resolute.errors import ConfigError, OutputError
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
-from resolute.studies.remote import at_place
 from resolute.terminal import StudyDisplay, duration
 
 
@@ -98,9 +98,9 @@ def test_what_could_not_be_computed_is_said_and_the_rest_is_kept(table, tmp_path
 def test_a_live_display_shows_the_worst(table, tmp_path, monkeypatch):
     screen = Console(force_terminal=True, width=160, record=True, file=io.StringIO())
     monkeypatch.setattr("resolute.terminal.errors", screen)
-    study = Study.read(table)
+    study = read_study(table)
     with StudyDisplay() as live:
-        study.run(tmp_path, progress=live.step, on_found=live.found)
+        run(study, tmp_path, progress=live.step, on_found=live.found)
         screen.print(live)
     shown = screen.export_text()
     assert "24/24" in shown
@@ -113,7 +113,7 @@ def test_a_live_display_shows_the_worst(table, tmp_path, monkeypatch):
 @pytest.mark.parametrize("where", ["memory://bucket/small", "file"])
 def test_results_go_wherever_fsspec_goes(where, table, tmp_path):
     url = where if "://" in where else f"file://{tmp_path / 'remote'}"
-    one = Study.read(table).run(tmp_path / "one")
+    one = run(read_study(table), tmp_path / "one")
     result = run(table, "--out", url)
     assert result.exit_code == 0, result.stderr
     assert f"report: {url}/report.html" in " ".join(result.stdout.split())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from resolute import ConfigError, Study, read_recipe
+from resolute import ConfigError, read_recipe
 from resolute.studies.kinds import read_study
 from resolute.toml import line_of
 
@@ -66,21 +66,21 @@ def test_an_error_names_the_line_and_the_key(tmp_path, old, new, line, key):
 def test_the_text_as_it_stands_is_valid(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(STUDY)
-    assert Study.read(path).attacks[1].attacks[1].steps == 7
+    assert read_study(path).attacks[1].attacks[1].steps == 7
 
 
 def test_what_is_not_there_has_no_line(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text('name = "x"\n[[attacks]]\nkind = "fda"\n')
     with pytest.raises(ConfigError, match=r"^study\.toml: models: field required$"):
-        Study.read(path)
+        read_study(path)
 
 
 def test_broken_toml_names_the_line(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(STUDY.replace("epsilons = [1, 2]", "epsilons = [1, 2"))
     with pytest.raises(ConfigError, match=r"no valid TOML.*line \d"):
-        Study.read(path)
+        read_study(path)
 
 
 def test_recipes_name_the_line_too(tmp_path):

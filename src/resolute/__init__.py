@@ -59,6 +59,7 @@ from resolute.attacks import (
 )
 from resolute.certify import Certificate, DenoisedScorer
 from resolute.defences import ChannelDensity, EntropyRegularizer, load_defended, match_clean_psnr
+from resolute.engine import Machine, Store, run
 from resolute.errors import (
     CheckpointError,
     ConfigError,
@@ -101,10 +102,12 @@ from resolute.models.denoisers import DnCNN, UNet
 from resolute.report import write_markdown, write_report
 from resolute.resize import downscale, mod_crop, upscale, upscale_tensor
 from resolute.studies import (
+    AttackRecord,
+    Grid,
     Record,
-    Store,
     Study,
     compare,
+    read_study,
     summarize,
     verdict,
     worst_case,
@@ -136,6 +139,7 @@ __all__ = [
     "Adversarial",
     "Ascent",
     "Attack",
+    "AttackRecord",
     "Ball",
     "Bicubic",
     "Bits",
@@ -153,11 +157,13 @@ __all__ = [
     "FeatureShift",
     "Given",
     "GradientAttack",
+    "Grid",
     "HardenRecipe",
     "Hardening",
     "ImageError",
     "Interval",
     "Linf",
+    "Machine",
     "Masked",
     "ModelWarning",
     "Objective",
@@ -214,6 +220,8 @@ __all__ = [
     "read_density",
     "read_image",
     "read_recipe",
+    "read_study",
+    "run",
     "sample_image",
     "ssim_y",
     "summarize",

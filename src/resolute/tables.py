@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -13,13 +12,12 @@ from resolute.models.base import Restorer, Scorer
 from resolute.plugins import Plugin
 from resolute.report.published import claimed
 from resolute.report.published import found as here
+from resolute.studies.attacked import AttackRecord
 from resolute.studies.claims import Finding
-from resolute.studies.gaming import Gaming, verdict
-from resolute.studies.store import Record
 from resolute.studies.summary import attack_title, summarize
 
 
-def results_table(records: Sequence[Record], dataset: str = "") -> Table:
+def results_table(records: Sequence[AttackRecord], dataset: str = "") -> Table:
     """Return the means by model, attack and budget, over one data set."""
     images = len({record.image for record in records})
     table = Table(
@@ -56,55 +54,6 @@ def claims_table(findings: Sequence[Finding]) -> Table:
     for found in findings:
         claim = found.claim
         table.add_row(escape(f"{claim.says} [{claimed(claim)}; {claim.where}]"), escape(here(found)), found.verdict)
-    return table
-
-
-def certificates_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return certificates, one image a row; the columns that are the same for all are in the caption."""
-    made, metric = rows[0]["smoothing"], rows[0]["scorer"]
-    better = "lower" if metric["lower_better"] else "higher"
-    table = Table(
-        caption=f"{escape(metric['name'])}, {better} is better. Score: median under noise of sigma {made['sigma']:g}. "
-        f"With confidence {100 * (1 - rows[0]['error']):g} % each, no perturbation of l2 norm up to "
-        f"{rows[0]['epsilon']:g} moves it out of its interval. Safe: the radius up to which it moves by at most 1 % "
-        "and 5 % of the metric's range."
-    )
-    table.add_column("image", overflow="fold")
-    for name in ("without\nnoise", "score", "from", "to", "safe\n1 %", "safe\n5 %", "samples"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            escape(row["image"]),
-            *(_figure(row[name]) for name in ("undefended", "score", "lower", "upper")),
-            *(_figure(row[name], 4) for name in ("safe_1", "safe_5")),
-            "abstained" if row["non_finite"] else str(row["samples"]),
-        )
-    return table
-
-
-def attacks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return attacks on certified images, one a row: what the metric alone says, and what the smoothed one says."""
-    radius = rows[0]["epsilon"]
-    table = Table(
-        caption="Attacked images, as saved in 8 bits. Adaptive: through the noise, and the denoiser if there is one. "
-        f"The interval is proven for changes of l2 norm up to {radius:g}; beyond, staying inside is an observation and "
-        "no guarantee."
-    )
-    for name in ("image", "attack"):
-        table.add_column(name, overflow="fold")
-    for name in ("without noise", "defended", "interval", "l2 norm", "defended score is"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        for attack in row["attacks"]:
-            table.add_row(
-                escape(row["image"]),
-                Gaming(**attack["attack"]).title,
-                f"{_figure(attack['clean'])} \u2192 {_figure(attack['attacked'])}",
-                f"{_figure(row['score'])} \u2192 {_figure(attack['defended'])}",
-                f"[{_figure(row['lower'])}, {_figure(row['upper'])}]",
-                _figure(attack["l2"]),
-                verdict(row, attack),
-            )
     return table
 
 

@@ -17,27 +17,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from resolute import runtime
-from resolute.report.certificates import write_certificates
-from resolute.report.certified_iqa import iqa_page, iqa_tables
+from resolute.engine.bench import Failure, Found
+from resolute.engine.estimate import Estimate
+from resolute.engine.plan import Plan
+from resolute.engine.running import Machine
 from resolute.report.families import sentences_of
-from resolute.report.metric_as_loss import Finding, restorers_page, restorers_table
-from resolute.studies.certified import Certification
-from resolute.studies.certified_iqa import CertifiedIqa
-from resolute.studies.certified_iqa_summary import Results
+from resolute.studies.attacked import AttackRecord
 from resolute.studies.claims import check, summary_of
 from resolute.studies.datasets import dataset_title
-from resolute.studies.estimate import Estimate
-from resolute.studies.gaming import words
-from resolute.studies.metric_as_loss import MetricAsLoss
-from resolute.studies.plan import Plan
-from resolute.studies.running import Machine
-from resolute.studies.steepness import read_indices
-from resolute.studies.store import Record
-from resolute.studies.study import Study
+from resolute.studies.grid import Grid
+from resolute.studies.record import Record
+from resolute.studies.steepness import CleverRecord
+from resolute.studies.study import count
 from resolute.studies.summary import by_dataset
-from resolute.studies.work import Failure, Found
-from resolute.tables import attacks_table, certificates_table, claims_table, results_table
+from resolute.tables import claims_table, results_table
 
 # Wide where nobody looks, so that what reads the output finds names and hashes whole; COLUMNS says otherwise.
 WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
@@ -90,7 +83,7 @@ class StudyDisplay:
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), console=errors
         )
         self._task = self._bar.add_task("reading", total=None, count="")
-        self._worst: Record | None = None
+        self._worst: AttackRecord | None = None
         self._began = time.monotonic()
         self._first: float | None = None
         self._told = self._began
@@ -125,7 +118,11 @@ class StudyDisplay:
         """Take note of results."""
         self.failures += found.failures
         for record in found.records:
-            if record.sr_psnr is not None and record.sr_psnr < _sr_psnr(self._worst):
+            if (
+                isinstance(record, AttackRecord)
+                and record.sr_psnr is not None
+                and record.sr_psnr < _sr_psnr(self._worst)
+            ):
                 self._worst = record
 
     def _pace(self, done: float, left: float, seconds: float) -> str:
@@ -143,26 +140,19 @@ class StudyDisplay:
         return f"worst so far: SR-PSNR {_sr_psnr(worst):.2f} dB, {cell}"
 
 
-def _sr_psnr(record: Record | None) -> float:
+def _sr_psnr(record: AttackRecord | None) -> float:
     return math.inf if record is None or record.sr_psnr is None else record.sr_psnr
 
 
-def plan_in_words(study: Study, plan: Plan, left: int, cost: Estimate, machine: Machine) -> str:
+def plan_in_words(plan: Plan, left: int, cost: Estimate, machine: Machine) -> str:
     """Return what a study is to do, and what it will cost, in sentences."""
-    seeds = len(study.seeds) or 1
-    parts = (
-        (len(study.models), "model"), (len(study.attacks), "attack"), (len(study.epsilons), "budget"),
-        (len({cell.subject.name for cell in plan.cells}), "image"), (seeds, "seed"),
-    )  # fmt: skip
-    grid = " x ".join(_count(number, thing) for number, thing in parts)
-    indices = f" and {_count(len(plan.probes), 'CLEVER index', 'CLEVER indices')}" if plan.probes else ""
-    words = f"{escape(study.name)}: {grid} = {_count(len(plan.cells), 'cell')}{indices}"
+    words = f"{escape(plan.study.name)}: {plan.study.outline(plan.cells)}"
     if not left:
         return f"{words}, all done"
     words += f"; {left} to do" if left < len(plan) else ""
     if cost.seconds is not None:
         bound = "at most " if machine.device.startswith("cuda") else "about "
-        place = "on Ray, divided by its nodes" if machine.ray else f"on {_count(machine.workers, 'worker')}"
+        place = "on Ray, divided by its nodes" if machine.ray else f"on {count(machine.workers, 'worker')}"
         words += f", {bound}{duration(cost.seconds)} {place}"
     if cost.memory is not None:
         words += f", about {cost.memory / 2**30:.1f} GiB each"
@@ -183,13 +173,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
 
 
-def _count(number: int, thing: str, things: str = "") -> str:
-    return f"{number} {thing if number == 1 else things or thing + 's'}"
-
-
-def show_results(study: Study, records: Sequence[Record], out: Path) -> None:
+def show_results(study: Grid, found: Sequence[Record]) -> None:
     """Print a table for each data set, what was published beside it, and what follows, in sentences."""
-    indices = read_indices(out)
+    records = [record for record in found if isinstance(record, AttackRecord)]
+    indices = [record for record in found if isinstance(record, CleverRecord)]
     for dataset, ours in by_dataset(records).items():
         several = len({record.dataset for record in records}) > 1
         console.print(results_table(ours, dataset_title(dataset) if several else ""))
@@ -199,58 +186,3 @@ def show_results(study: Study, records: Sequence[Record], out: Path) -> None:
             console.print(summary_of(findings), highlight=False)
         for sentence in sentences_of(ours):
             console.print(escape(sentence), highlight=False)
-
-
-def certify_images(plan: Certification, images: Sequence[Path], out: Path, device: str) -> Path:
-    """Certify images under a progress bar, print tables and sentences, and write the page; return its path.
-
-    One image is told in sentences; of several, the attack that raised the undefended score most.
-    """
-    with shown_progress() as show:
-        rows = plan.run(images, out, device=runtime.resolve_device(device), progress=show)
-    console.print(certificates_table(rows))
-    if len(rows) == 1:
-        console.print(escape(rows[0]["words"]), highlight=False)
-    if plan.attacks:
-        console.print(attacks_table(rows))
-        row = max(rows, key=lambda row: abs(row["attacks"][0]["attacked"] - row["attacks"][0]["clean"]))
-        for attack in row["attacks"]:
-            name = f"{row['image']}: " if len(rows) > 1 else ""
-            console.print(escape(name + words(row, attack)), highlight=False)
-    page = write_certificates(out, rows)
-    name_file("report", page)
-    return page
-
-
-def run_kind(plan: CertifiedIqa | MetricAsLoss, out: Path, device: str) -> Path:
-    """Run a study that is not about super-resolution, print what came out, write its page and return its path."""
-    if isinstance(plan, MetricAsLoss):
-        return compare_restorers(plan, out, device)
-    return compare_defences(plan, out, device)
-
-
-def compare_defences(plan: CertifiedIqa, out: Path, device: str) -> Path:
-    """Judge defences under a progress bar, print tables and sentences, and write the page; return its path."""
-    with shown_progress() as show:
-        plan.run(out, device=runtime.resolve_device(device), progress=show)
-    results = Results.read(out)
-    for table in iqa_tables(results):
-        console.print(table)
-    for sentence in results.sentences():
-        console.print(escape(sentence), highlight=False)
-    page = iqa_page([out], out / "report.html")
-    name_file("report", page)
-    return page
-
-
-def compare_restorers(plan: MetricAsLoss, out: Path, device: str) -> Path:
-    """Judge restorers under a progress bar, print a table and the verdicts, and write the page; return its path."""
-    with shown_progress() as show:
-        plan.run(out, device=runtime.resolve_device(device), progress=show)
-    finding = Finding.read(out)
-    console.print(restorers_table(finding))
-    for found in finding.verdicts:
-        console.print(escape(found.sentence), highlight=False)
-    page = restorers_page([out], out / "report.html")
-    name_file("report", page)
-    return page

@@ -11,7 +11,6 @@ from rich.markup import escape
 from resolute import runtime
 from resolute.cli import (
     attacking,
-    certifying,
     checking,
     exporting,
     hardening,
@@ -29,7 +28,6 @@ from resolute.terminal import errors
 __all__ = [
     "app",
     "attacking",
-    "certifying",
     "checking",
     "exporting",
     "hardening",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -24,16 +23,18 @@ from resolute.cli.app import (
     app,
     guarded,
     parse_epsilon,
+    parse_precision,
 )
-from resolute.cli.studying import FAILED, planned_cells, run_cells, run_study
+from resolute.cli.studying import FAILED, run_cells, run_study
 from resolute.defences import load_defended
-from resolute.studies.demonstration import certification, write_photographs
-from resolute.studies.export import write_outputs
-from resolute.studies.remote import Place
-from resolute.studies.running import Machine
-from resolute.studies.study import Study
+from resolute.engine.remote import Place
+from resolute.engine.running import Machine, plan_of
+from resolute.report.export import write_outputs
+from resolute.studies.attacked import AttackRecord
+from resolute.studies.grid import Grid
+from resolute.studies.kinds import read_study, with_options
 from resolute.tables import results_table
-from resolute.terminal import certify_images, console
+from resolute.terminal import console
 
 
 @app.command(epilog="Example:  [bold]resolute demo[/bold]")
@@ -45,14 +46,11 @@ def demo(
     Prints tables and writes two reports. Takes up to three minutes on two cores, needs no network and no data.
     """
     with guarded():
-        study = dataclasses.replace(Study.read("demo"), seed=seed)
-        machine = Machine(device=runtime.resolve_device(device))
-        pages = [run_study(study, planned_cells(study, precision), Place(out), machine)]
-        quality = out / "quality"
-        pages.append(certify_images(certification(seed), [write_photographs(quality / "photos")], quality, device))
-        console.print(
-            f"both reports: {' '.join(f'[bold]{escape(str(page))}[/bold]' for page in pages)}", soft_wrap=True
+        study = with_options(
+            read_study("demo"), {"--seed": ("seed", seed), "--precision": ("precision", parse_precision(precision))}
         )
+        machine = Machine(device=runtime.resolve_device(device))
+        run_study(plan_of(study), Place(out), machine)
 
 
 @app.command(
@@ -100,7 +98,7 @@ def attack(
             option or (), kind=kind, objective=objective, layers=tuple(layer or ()), steps=steps, restarts=restarts
         )
         address = addressed(model, scale, weights, range, argument)
-        study = Study(
+        study = Grid(
             name="attack",
             models=(address,),
             attacks=(table,),
@@ -109,9 +107,11 @@ def attack(
             high_resolution=ground_truth,
             scale=load_defended(address).scale,
             seed=seed,
+            precision=parse_precision(precision),
         )
         machine = Machine(device=runtime.resolve_device(device))
-        records, failures = run_cells(study, planned_cells(study, precision), Place(out), machine)
+        found, failures = run_cells(plan_of(study), Place(out), machine)
+        records = [record for record in found if isinstance(record, AttackRecord)]
         written = write_outputs(study, records, out)
         console.print(results_table(records))
         console.print(f"{len(written)} images and figures.json are in [bold]{escape(str(out))}[/bold]", soft_wrap=True)

@@ -12,11 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from resolute.cli.app import app, guarded
+from resolute.engine.query import Answer, documentation, find_runs, view_columns
+from resolute.engine.query import query as ask
+from resolute.engine.remote import at_place
 from resolute.errors import ConfigError
 from resolute.files import write_text
-from resolute.studies.query import VIEWS, Answer, columns, documentation, find_runs
-from resolute.studies.query import query as ask
-from resolute.studies.remote import at_place
+from resolute.studies.kinds import RECORDS
 from resolute.terminal import console
 
 
@@ -30,10 +31,10 @@ class Format(Enum):
 
 
 @app.command(
-    epilog='Example:  [bold]resolute query "SELECT model, avg(sr_psnr) FROM records GROUP BY model" --runs runs/[/bold]'
+    epilog='Example:  [bold]resolute query "SELECT model, avg(sr_psnr) FROM attacks GROUP BY model" --runs runs/[/bold]'
 )
 def query(
-    sql: Annotated[str | None, typer.Argument(help="Over the views records and clever.")] = None,
+    sql: Annotated[str | None, typer.Argument(help="Over the views that --columns lists, such as attacks.")] = None,
     runs: Annotated[
         list[str] | None,
         typer.Option(help="Folders of studies, or above them, or s3://BUCKET/FOLDER and the like; may be repeated."),
@@ -48,11 +49,11 @@ def query(
             if out is not None:
                 write_text(out, documentation())
                 return
-            for view in VIEWS:
+            for view in RECORDS:
                 console.print(_columns_table(view))
             return
         if not sql:
-            raise ConfigError('give a query, such as "SELECT * FROM records LIMIT 5"; --columns lists what there is')
+            raise ConfigError('give a query, such as "SELECT * FROM attacks LIMIT 5"; --columns lists what there is')
         if form is Format.parquet and out is None:
             raise ConfigError("--format parquet writes a file; name it with --out")
         with contextlib.ExitStack() as places:
@@ -86,6 +87,6 @@ def _columns_table(view: str) -> Table:
     table = Table(title=view)
     for name in ("column", "type", "what it holds"):
         table.add_column(name, no_wrap=name != "what it holds")
-    for column in columns(view):
+    for column in view_columns(view):
         table.add_row(column.name, column.kind, escape(column.text))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,23 +24,22 @@ from resolute.cli.app import (
     parse_epsilon,
     parse_precision,
 )
+from resolute.engine.bench import Failure, Found
+from resolute.engine.estimate import estimate
+from resolute.engine.plan import Plan
+from resolute.engine.remote import Place, at_place
+from resolute.engine.running import Machine, plan_of, run
+from resolute.engine.store import BadLine, Store
 from resolute.errors import ConfigError
-from resolute.studies.estimate import estimate
+from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study, with_options
-from resolute.studies.metric_as_loss import MetricAsLoss
-from resolute.studies.plan import Plan
-from resolute.studies.remote import Place, at_place
-from resolute.studies.running import Machine, finished
-from resolute.studies.store import Record, torn_lines
-from resolute.studies.study import Study
-from resolute.studies.work import Failure, Found
+from resolute.studies.record import Record
 from resolute.terminal import (
     StudyDisplay,
     console,
     errors,
     name_file,
     plan_in_words,
-    run_kind,
     show_results,
     shown_progress,
 )
@@ -102,9 +102,9 @@ def study(
     """
     with guarded():
         planned = read_study(source)
-        if quick and not isinstance(planned, Study):
-            raise ConfigError(f"the study {planned.name} has no quick form; leave out --quick")
-        if quick and isinstance(planned, Study):
+        if quick:
+            if not isinstance(planned, Grid):
+                raise ConfigError(f"the study {planned.name} has no quick form; leave out --quick")
             planned = planned.quickly()
         budgets = tuple(round(parse_epsilon(text) * 255, 6) for text in budget or ())
         told = scale is not None or weights or range or argument
@@ -115,65 +115,51 @@ def study(
         models = tuple(addressed(name, scale, weights, range, argument) for name in model or ())
         options: dict[str, tuple[str, object]] = {
             "--images": ("images", tuple(images or ())),
-            "--model": ("restorers" if isinstance(planned, MetricAsLoss) else "models", models),
+            "--model": ("models", models),
             "--every": ("every", every),
             "--budget": ("epsilons", budgets),
             "--seed": ("seeds", tuple(seed or ())),
             "--samples": ("samples", samples),
+            "--precision": ("precision", "" if precision == "float32" else parse_precision(precision)),
         }
-        if isinstance(planned, Study) and planned.steepness is not None and samples is not None:
-            options["--samples"] = ("clever", dataclasses.replace(planned.steepness, samples=samples))
+        if isinstance(planned, Grid) and planned.clever is not None and samples is not None:
+            options["--samples"] = ("clever", dataclasses.replace(planned.clever, samples=samples))
         planned = with_options(planned, options)
-        where = out or str(Path("runs") / planned.name)
-        if isinstance(planned, Study):
-            machine = Machine(device=runtime.resolve_device(device), workers=workers, batch=batch, ray=ray)
-            with at_place(where) as place:
-                cells = planned_cells(planned, precision)
-                announce(planned, cells, place.folder, machine)
-                if not plan:
-                    run_study(planned, cells, place, machine)
-            return
-        for flag, given in {
-            "--precision": precision != "float32", "--plan": plan, "--workers": workers > 1, "--ray": bool(ray),
-            "--batch": bool(batch),
-        }.items():  # fmt: skip
-            if given:
-                raise ConfigError(f"the study {planned.name} has nothing for {flag} to set; leave it out")
-        run_kind(planned, Path(where), device)
+        machine = Machine(device=runtime.resolve_device(device), workers=workers, batch=batch, ray=ray)
+        with at_place(out or str(Path("runs") / planned.name)) as place:
+            with shown_progress():
+                cells = plan_of(planned)
+            announce(cells, place.folder, machine)
+            if not plan:
+                run_study(cells, place, machine)
 
 
-def planned_cells(study: Study, precision: str) -> Plan:
-    """Load models and images under a progress bar.
-
-    Raises:
-        ConfigError: there is no such precision, or the study cannot be planned.
-    """
-    checked = parse_precision(precision)
-    with shown_progress():
-        return study.plan(checked)
-
-
-def announce(study: Study, plan: Plan, folder: Path, machine: Machine) -> None:
+def announce(plan: Plan, folder: Path, machine: Machine) -> None:
     """Say what is to be done and what it will cost."""
-    units = plan.units(finished(plan, folder), machine.cells)
+    store = Store(folder)
+    records, bad = store.read_all()
+    units = plan.units({record.key for record in records if store.whole(record)}, machine.cells)
     with shown_progress() as show:
         cost = estimate(plan, units, machine, lambda done, total: show(done, total, "trying a few steps"))
-    torn, left = torn_lines(folder), sum(len(plan.keys(unit)) for unit in units)
+    left = sum(len(unit.cells) for unit in units)
+    torn = sum(line.torn for line in bad)
     if torn and left:
         console.print(
             f"{torn} torn line{'s' if torn > 1 else ''} of a stopped run left out; what it held is done again"
         )
-    console.print(plan_in_words(study, plan, left, cost, machine), highlight=False, soft_wrap=True)
+    tell_bad([line for line in bad if not line.torn])
+    console.print(plan_in_words(plan, left, cost, machine), highlight=False, soft_wrap=True)
 
 
-def run_study(study: Study, plan: Plan, place: Place, machine: Machine) -> Path:
+def run_study(plan: Plan, place: Place, machine: Machine) -> Path:
     """Run a study, print what came out, write its report and return its path."""
     from resolute.report import write_report
 
-    records, failures = run_cells(study, plan, place, machine)
+    records, failures = run_cells(plan, place, machine)
     if not records:
         raise typer.Exit(FAILED)
-    show_results(study, records, place.folder)
+    assert isinstance(plan.study, Grid)
+    show_results(plan.study, records)
     page = write_report([place.folder], place.folder / "report.html")
     place.push_all()
     name_file("report", place.name_of(page))
@@ -182,7 +168,7 @@ def run_study(study: Study, plan: Plan, place: Place, machine: Machine) -> Path:
     return page
 
 
-def run_cells(study: Study, plan: Plan, place: Place, machine: Machine) -> tuple[list[Record], list[Failure]]:
+def run_cells(plan: Plan, place: Place, machine: Machine) -> tuple[list[Record], list[Failure]]:
     """Run a study's cells under a live display, and say what could not be computed."""
     with StudyDisplay() as live:
 
@@ -190,7 +176,7 @@ def run_cells(study: Study, plan: Plan, place: Place, machine: Machine) -> tuple
             place.push(found)
             live.found(found)
 
-        records = study.carry_out(plan, place.folder, machine, progress=live.step, on_found=on_found)
+        records = run(plan, place.folder, machine, progress=live.step, on_found=on_found)
     for failure in live.failures[:5]:
         errors.print(
             f"[yellow]not computed:[/yellow] {escape(failure.title)}: {escape(failure.reason)}", soft_wrap=True
@@ -201,3 +187,11 @@ def run_cells(study: Study, plan: Plan, place: Place, machine: Machine) -> tuple
             f"{count}, see {escape(place.name_of(place.folder / 'failed.jsonl'))}; the same command tries again"
         )
     return records, live.failures
+
+
+def tell_bad(lines: Sequence[BadLine]) -> None:
+    """Name lines that are no records, and count them."""
+    for line in lines[:5]:
+        errors.print(f"[yellow]left out:[/yellow] {escape(str(line))}", soft_wrap=True)
+    if len(lines) > 5:
+        errors.print(f"and {len(lines) - 5} more lines")

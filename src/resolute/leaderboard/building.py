@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.leaderboard.entry import (
     AttackFacts,
@@ -26,9 +27,10 @@ from resolute.measure.intervals import Interval
 from resolute.report.doubts import doubts_of
 from resolute.report.source import Source, read_folders, without_budget
 from resolute.report.standings import Standing, standings
+from resolute.studies.attacked import AttackRecord
 from resolute.studies.datasets import dataset_title
-from resolute.studies.kinds import DEFAULT, kind_of
-from resolute.studies.store import PROTOCOL, Record
+from resolute.studies.grid import Grid
+from resolute.studies.record import PROTOCOL
 from resolute.studies.summary import level_of
 
 DIGITS = 4
@@ -72,7 +74,7 @@ def entry_of(run: Path, model: str, dataset: str | None = None, *, submitter: st
 def _entry(
     run: Path,
     source: Source,
-    records: Sequence[Record],
+    records: Sequence[AttackRecord],
     model: str,
     dataset: str | None,
     submitter: str,
@@ -114,9 +116,9 @@ def _entry(
     )
 
 
-def _read(run: Path) -> tuple[Source, list[Record]]:
-    kind = kind_of(run)
-    if kind != DEFAULT:
+def _read(run: Path) -> tuple[Source, list[AttackRecord]]:
+    kind = str(Store(run).facts().get("kind", Grid.kind))
+    if kind != Grid.kind:
         raise ConfigError(
             f"{run} is a study of the kind {kind}: its certified or trained figures have no place beside attacks"
         )
@@ -124,7 +126,7 @@ def _read(run: Path) -> tuple[Source, list[Record]]:
     return found.sources[0], found.records
 
 
-def _complete(model: str, own: Sequence[Record], asked: Sequence[Record]) -> None:
+def _complete(model: str, own: Sequence[AttackRecord], asked: Sequence[AttackRecord]) -> None:
     """Refuse a choice of cells: every attack and budget of the study on every image, with one configuration each."""
     if len({record.weights for record in own}) > 1:
         raise ConfigError(f"the records of {model} are of several weights; run the study again into an empty folder")
@@ -143,7 +145,7 @@ def _complete(model: str, own: Sequence[Record], asked: Sequence[Record]) -> Non
             )
 
 
-def _attacks(records: Sequence[Record]) -> list[AttackFacts]:
+def _attacks(records: Sequence[AttackRecord]) -> list[AttackFacts]:
     found: dict[str, AttackFacts] = {}
     for record in records:
         configuration = without_budget(record.configuration)
@@ -160,7 +162,7 @@ def _attacks(records: Sequence[Record]) -> list[AttackFacts]:
     return sorted(found.values(), key=lambda attack: attack.label)
 
 
-def _knowledge(record: Record) -> Knowledge:
+def _knowledge(record: AttackRecord) -> Knowledge:
     kind = record.configuration.partition("(")[0]
     if kind == "Transfer":
         return "transfer"
@@ -175,16 +177,16 @@ def _version(attacks: Sequence[AttackFacts]) -> str:
     return hashlib.sha256(json.dumps([PROTOCOL, said]).encode()).hexdigest()[:16]
 
 
-def _count(records: Sequence[Record]) -> int:
+def _count(records: Sequence[AttackRecord]) -> int:
     return len({record.image for record in records})
 
 
-def _images(records: Sequence[Record]) -> str:
+def _images(records: Sequence[AttackRecord]) -> str:
     pixels = sorted({record.pixels for record in records})
     return hashlib.sha256("\n".join(pixels).encode()).hexdigest()
 
 
-def _digest(records: Sequence[Record]) -> str:
+def _digest(records: Sequence[AttackRecord]) -> str:
     lines = sorted(
         json.dumps([r.key, r.sr_psnr, r.attacked_psnr_y, r.clean_psnr_y, r.sr_psnr_unrounded]) for r in records
     )

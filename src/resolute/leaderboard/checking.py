@@ -12,7 +12,7 @@ from resolute.leaderboard.entry import Entry
 from resolute.measure.fidelity import psnr_rgb
 from resolute.report.material import Material, MissingError
 from resolute.report.source import read_folders
-from resolute.studies.store import Record
+from resolute.studies.attacked import AttackRecord
 
 # Of single figures: those of the bootstrap and of another processor's arithmetic agree far better.
 TOLERANCE = 1e-3
@@ -72,7 +72,7 @@ def replayed(entry: Entry, run: Path, limit: int, models: Sequence[str | Path] =
     return len(chosen), told
 
 
-def _differs(record: Record, value: float) -> bool:
+def _differs(record: AttackRecord, value: float) -> bool:
     if record.sr_psnr is None:
         return value != float("inf")
     return not abs(value - record.sr_psnr) <= AGAIN

@@ -6,15 +6,13 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from resolute.models.weights import FILES
-from resolute.report.metric_as_loss import Finding
+from resolute.engine.store import Store
 from resolute.report.source import read_folders, without_budget
 from resolute.report.text import title
-from resolute.studies.certified_iqa_summary import Results
 from resolute.studies.datasets import dataset_title
-from resolute.studies.kinds import DEFAULT, kind_of
+from resolute.studies.grid import Grid
 from resolute.studies.summary import level_of
 
 
@@ -76,7 +74,7 @@ def read_side(folder: Path) -> Side:
     Raises:
         ConfigError: it holds no results.
     """
-    kind = kind_of(folder)
+    kind = str(Store(folder).facts().get("kind", Grid.kind))
     return READERS.get(kind, _super_resolution)(folder)
 
 
@@ -94,7 +92,7 @@ def _super_resolution(folder: Path) -> Side:
     ]
     return Side(
         folder.resolve().name,
-        DEFAULT,
+        Grid.kind,
         ("model", "attack", "budget", "data"),
         [Quantity(name, "dB") for name in ("SR-PSNR", "attacked PSNR", "clean PSNR")],
         cells,
@@ -104,51 +102,8 @@ def _super_resolution(folder: Path) -> Side:
     )
 
 
-def _certified_iqa(folder: Path) -> Side:
-    results = Results.read(folder, resamples=1)
-    cells = [
-        Cell((row["contender"], _metric(row["metric"])), row["image"], row.get("image_sha256", ""), _certificate(row))
-        for row in results.scores
-    ]
-    quantities = [
-        Quantity("certified width", "% of range", lower_better=True), Quantity("score", "", digits=3)
-    ]  # fmt: skip
-    weights = {
-        row["contender"]: str(cast("dict[str, Any]", row.get("scorer") or {}).get("sha256", ""))
-        for row in results.scores
-    }
-    return Side(
-        folder.resolve().name, "certified-iqa", ("defence", "metric"), quantities, cells,
-        {name: sha256 for name, sha256 in weights.items() if sha256}, {}, _facts(folder),
-    )  # fmt: skip
-
-
-def _metric(name: str) -> str:
-    """Return what a metric is called: of a file its name alone, wherever it lay."""
-    path = Path(name)
-    return path.stem if path.suffix in FILES else name
-
-
-def _certificate(row: Mapping[str, Any]) -> dict[str, float | None]:
-    lower, upper, span = row.get("lower"), row.get("upper"), row.get("span")
-    width = None if lower is None or upper is None or not span else 100 * (upper - lower) / span
-    return {"certified width": width, "score": row["score"]}
-
-
-def _metric_as_loss(folder: Path) -> Side:
-    finding = Finding.read(folder)
-    quantities = [Quantity(m.name, m.unit, m.lower_better, m.digits) for m in finding.measures]
-    cells = [Cell((row["restorer"],), row["image"], "", row["values"]) for row in finding.rows]
-    weights = {row["restorer"]: str(row["weights"] or "") for row in finding.rows}
-    return Side(
-        folder.resolve().name, "metric-as-loss", ("restorer",), quantities, cells, weights, {}, _facts(folder)
-    )  # fmt: skip
-
-
 READERS: dict[str, Callable[[Path], Side]] = {
-    DEFAULT: _super_resolution,
-    "certified-iqa": _certified_iqa,
-    "metric-as-loss": _metric_as_loss,
+    Grid.kind: _super_resolution,
 }
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pydantic
 
 from resolute.report.text import DASH, figure, title
+from resolute.studies.attacked import AttackRecord
 from resolute.studies.flags import RULES, Flag
-from resolute.studies.store import Record
 from resolute.studies.summary import level_of
 
 # Attacks that climb no gradient of the model, by the class at the start of their configuration.
@@ -78,7 +78,7 @@ class _Checked:
     flags: list[Flag]
 
 
-def doubts_of(records: Sequence[Record], folders: Iterable[Path]) -> Doubts:
+def doubts_of(records: Sequence[AttackRecord], folders: Iterable[Path]) -> Doubts:
     """Return the flags of the models in ``records``: of every ``check.json`` in the folders, and of the records.
 
     A check belongs to a model with the same weights, whatever it was called then.
@@ -100,12 +100,12 @@ def doubts_of(records: Sequence[Record], folders: Iterable[Path]) -> Doubts:
     return Doubts(found, checked, [model for model in models if model not in checked and model != "bicubic"])
 
 
-def record_flags(records: Sequence[Record]) -> list[Flag]:
+def record_flags(records: Sequence[AttackRecord]) -> list[Flag]:
     """Return the flags that the records of one model raise by themselves, each at the setting where it is worst.
 
     A study is no check: what it did not try raises nothing here.
     """
-    cells: dict[tuple[str, float], dict[tuple[str, str], Record]] = {}
+    cells: dict[tuple[str, float], dict[tuple[str, str], AttackRecord]] = {}
     for record in records:
         cells.setdefault((record.attack, level_of(record)), {})[record.dataset, record.image] = record
     found: dict[str, Flag] = {}
@@ -151,7 +151,7 @@ class _Gap:
         return f"; on {self.alone} of {self.images} images only one of the two moved the output" if self.alone else ""
 
 
-Cells = dict[tuple[str, float], dict[tuple[str, str], Record]]
+Cells = dict[tuple[str, float], dict[tuple[str, str], AttackRecord]]
 Seen = Iterable[tuple[str, _Gap, str]]
 
 
@@ -206,11 +206,11 @@ def _size(flag: Flag) -> float:
     return -flag.figure if RULES[flag.name].below else flag.figure
 
 
-def _lowest(records: Sequence[Record]) -> float | None:
+def _lowest(records: Sequence[AttackRecord]) -> float | None:
     return min((record.sr_psnr for record in records if record.sr_psnr is not None), default=None)
 
 
-def _kind(record: Record) -> str:
+def _kind(record: AttackRecord) -> str:
     return record.configuration.partition("(")[0]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from resolute.measure.intervals import Interval
 from resolute.report.tables import find_pairs, headline_level, pairings
 from resolute.report.text import signed, signed_gain, title
-from resolute.studies.store import Record
+from resolute.studies.attacked import AttackRecord
 from resolute.studies.summary import WORST, Comparison, Row, compare, level_of, summarize, worst_case
 
 # Up to so many pairs, each is told in a sentence and a table of its own.
@@ -75,7 +75,7 @@ def is_compact(models: Sequence[str]) -> bool:
     return len(find_pairs(models)) > FEW
 
 
-def grids(records: Sequence[Record]) -> list[Grid]:
+def grids(records: Sequence[AttackRecord]) -> list[Grid]:
     """Return SR-PSNR under every attack and the worst, and the attacked output against the truth under the worst."""
     attacks = list(dict.fromkeys(record.attack for record in records))
     worst = worst_case(records)
@@ -91,14 +91,14 @@ def grids(records: Sequence[Record]) -> list[Grid]:
     return found
 
 
-def sentences_of(records: Sequence[Record]) -> list[str]:
+def sentences_of(records: Sequence[AttackRecord]) -> list[str]:
     """Return what to say first about the records of one data set: a verdict a pair, or a sentence a family."""
     if is_compact(list(dict.fromkeys(record.model for record in records))):
         return family_verdicts(records)
     return [pairing.verdict for pairing in pairings(records)]
 
 
-def family_verdicts(records: Sequence[Record]) -> list[str]:
+def family_verdicts(records: Sequence[AttackRecord]) -> list[str]:
     """Say of each family at one budget, under the worst attack on each image, what its variants keep."""
     level = headline_level(level_of(record) for record in records)
     several = len({record.attack for record in records}) > 1
@@ -160,7 +160,7 @@ def _only(found: Sequence[Comparison]) -> Comparison | None:
 
 def _grid(
     caption: str,
-    records: Sequence[Record],
+    records: Sequence[AttackRecord],
     mean: Callable[[Row], float | None],
     gain: Callable[[Comparison], Interval | None],
 ) -> Grid:

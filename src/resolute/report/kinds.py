@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.report.assets import MEGABYTES
-from resolute.report.certified_iqa import iqa_markdown, iqa_page
 from resolute.report.hardening import write_hardening
 from resolute.report.markdown import write_markdown
-from resolute.report.metric_as_loss import restorers_markdown, restorers_page
 from resolute.report.page import write_report
-from resolute.studies.kinds import DEFAULT, kind_of
+from resolute.studies.grid import Grid
 from resolute.training.hardened import RESULT
 
 
@@ -28,9 +27,7 @@ class PageWriter(Protocol):
 
 # Of each kind the writer of the page and that of the Markdown.
 WRITERS: dict[str, tuple[PageWriter, Callable[[Sequence[Path], Path], Path]]] = {
-    DEFAULT: (write_report, write_markdown),
-    "certified-iqa": (iqa_page, iqa_markdown),
-    "metric-as-loss": (restorers_page, restorers_markdown),
+    Grid.kind: (write_report, write_markdown),
 }
 
 
@@ -50,7 +47,7 @@ def write_any(folders: Sequence[Path], out: Path, megabytes: float = MEGABYTES) 
         if len(folders) > 1 or out.suffix == ".md":
             raise ConfigError("a hardening has a page of its own: name its folder alone, and a page that ends in .html")
         return write_hardening(folders[0], out)
-    kinds = list(dict.fromkeys(map(kind_of, folders)))
+    kinds = list(dict.fromkeys(str(Store(folder).facts().get("kind", Grid.kind)) for folder in folders))
     if len(kinds) > 1:
         raise ConfigError(f"these are studies of several kinds, {' and '.join(kinds)}; report on each kind by itself")
     if kinds[0] not in WRITERS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +18,8 @@ from resolute.models.address import parse_address
 from resolute.models.base import Card, Restorer
 from resolute.models.python_file import was_run
 from resolute.report.source import Evidence
-from resolute.studies.cell import Subject
-from resolute.studies.store import Record
-from resolute.studies.study import Study
+from resolute.studies.attacked import AttackRecord, Subject
+from resolute.studies.grid import Grid
 
 
 class MissingError(Exception):
@@ -42,7 +40,7 @@ class Passage:
         output: the output for the attacked input.
     """
 
-    record: Record
+    record: AttackRecord
     scale: int
     attacked: Tensor
     clean_features: Tensor
@@ -76,7 +74,7 @@ class Material:
             if restorer.card.sha256:
                 self._models.setdefault(restorer.card.sha256, restorer)
 
-    def model(self, record: Record) -> Restorer:
+    def model(self, record: AttackRecord) -> Restorer:
         """Return the model that a record is about, known by the sha256 of its weights.
 
         Raises:
@@ -90,14 +88,14 @@ class Material:
             )
         return known
 
-    def card(self, record: Record) -> Card | None:
+    def card(self, record: AttackRecord) -> Card | None:
         """Return the facts about the model of a record, None where it is not to be had."""
         try:
             return self.model(record).card
         except MissingError:
             return None
 
-    def subject(self, record: Record) -> Subject:
+    def subject(self, record: AttackRecord) -> Subject:
         """Return the clean input of a record, known by the sha256 of its pixels.
 
         Raises:
@@ -114,7 +112,7 @@ class Material:
             )
         return self._subjects[record.pixels]
 
-    def attacked(self, record: Record) -> Float[Tensor, "1 3 h w"]:
+    def attacked(self, record: AttackRecord) -> Float[Tensor, "1 3 h w"]:
         """Return the attacked input of a record, as saved.
 
         Raises:
@@ -125,18 +123,15 @@ class Material:
             f"An attacked image of {record.image} is missing from {source.store.folder.name}/attacked or damaged, so "
             "its pictures are left out."
         )
-        # A key comes from a file that anyone may have written, and must not lead out of the folder.
-        if re.fullmatch(r"[0-9a-f]+", record.key) is None:
-            raise missing
         try:
-            image = read_image(source.store.image_path(record.key)).unsqueeze(0)
+            image = read_image(source.store.path_of(f"attacked/{record.key}.png")).unsqueeze(0)
         except ImageError:
             raise missing from None
         if image.shape[-2:] != (record.height, record.width):
             raise missing
         return image
 
-    def passage(self, record: Record) -> Passage:
+    def passage(self, record: AttackRecord) -> Passage:
         """Send the clean and the attacked input of a record through its model.
 
         Raises:
@@ -163,7 +158,7 @@ def _upscale(model: Restorer, x: Float[Tensor, "1 3 h w"]) -> tuple[Tensor, Tens
         return model.features(x), model(x)
 
 
-def _subjects(study: Study, name: str) -> list[Subject]:
+def _subjects(study: Grid, name: str) -> list[Subject]:
     """Read the images of one name only: a study can be about hundreds."""
     # Of files that share a name, a study numbers the later ones; and a folder may hold records of a denser choice.
     stems = (name, name.rpartition("-")[0])

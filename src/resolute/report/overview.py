@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from resolute.report.charts import GREY, Chart, Figure, layout_of, look_of, plain_text, roomy, span
 from resolute.report.tables import BICUBIC
 from resolute.report.text import title
-from resolute.studies.steepness import Index
-from resolute.studies.store import Record
+from resolute.studies.attacked import AttackRecord
+from resolute.studies.steepness import CleverRecord
 from resolute.studies.summary import Row, bicubic_line, level_of, summarize, worst_case
 
 
-def overview_charts(records: Sequence[Record], prefix: str = "") -> dict[float, list[Chart]]:
+def overview_charts(records: Sequence[AttackRecord], prefix: str = "") -> dict[float, list[Chart]]:
     """Return, for each budget, SR-PSNR and attacked PSNR against clean PSNR, under the worst attack on each image.
 
     Only where there is ground truth: without it nothing tells a robust model from one that paints nothing.
@@ -44,7 +44,7 @@ def overview_charts(records: Sequence[Record], prefix: str = "") -> dict[float, 
     return found
 
 
-def clever_charts(indices: Sequence[Index], records: Sequence[Record], prefix: str = "") -> list[Chart]:
+def clever_charts(indices: Sequence[CleverRecord], records: Sequence[AttackRecord], prefix: str = "") -> list[Chart]:
     """Return the CLEVER index against SR-PSNR, a point an image and model, at the smallest budget of I-FGSM.
 
     Of the first attack where there is no I-FGSM; no chart where no index was taken.

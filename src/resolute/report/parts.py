@@ -12,10 +12,10 @@ from resolute.report.overview import clever_charts, overview_charts
 from resolute.report.source import Evidence
 from resolute.report.standings import Standing, standings
 from resolute.report.tables import Block, Pairing
+from resolute.studies.attacked import AttackRecord
 from resolute.studies.claims import Claim, Finding, check
 from resolute.studies.datasets import dataset_title
-from resolute.studies.steepness import Index
-from resolute.studies.store import Record
+from resolute.studies.steepness import CleverRecord
 from resolute.studies.summary import Row, by_dataset, level_of, summarize, worst_case
 
 
@@ -106,10 +106,10 @@ def parts_of(evidence: Evidence) -> list[Part]:
     ]
 
 
-def feature_rows(records: Sequence[Record]) -> list[FeatureRow]:
+def feature_rows(records: Sequence[AttackRecord]) -> list[FeatureRow]:
     """Return the features at the headline budget; none for records of earlier versions, which lack them."""
     level = tables.headline_level(map(level_of, records))
-    groups: dict[tuple[str, str], list[Record]] = {}
+    groups: dict[tuple[str, str], list[AttackRecord]] = {}
     for record in records:
         if level_of(record) == level and record.phi_std is not None:
             groups.setdefault((record.model, record.attack), []).append(record)
@@ -127,9 +127,9 @@ def feature_rows(records: Sequence[Record]) -> list[FeatureRow]:
     ]
 
 
-def index_rows(indices: Sequence[Index]) -> list[IndexRow]:
+def index_rows(indices: Sequence[CleverRecord]) -> list[IndexRow]:
     """Return the mean indices by model, a row for each number of draws."""
-    groups: dict[tuple[str, int], list[Index]] = {}
+    groups: dict[tuple[str, int], list[CleverRecord]] = {}
     for index in indices:
         groups.setdefault((index.model, index.samples), []).append(index)
     return [
@@ -146,7 +146,7 @@ def index_rows(indices: Sequence[Index]) -> list[IndexRow]:
 
 
 def _part(
-    prefix: str, title: str, records: Sequence[Record], indices: Sequence[Index], claims: Sequence[Claim]
+    prefix: str, title: str, records: Sequence[AttackRecord], indices: Sequence[CleverRecord], claims: Sequence[Claim]
 ) -> Part:
     rows = summarize(records)
     compact = is_compact(list(dict.fromkeys(record.model for record in records)))

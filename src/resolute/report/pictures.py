@@ -18,7 +18,7 @@ from resolute.report.material import Material, MissingError
 from resolute.report.source import Evidence
 from resolute.report.tables import BICUBIC, find_pairs, headline_level
 from resolute.report.text import figure, title
-from resolute.studies.store import Record
+from resolute.studies.attacked import AttackRecord
 from resolute.studies.summary import level_of
 
 MAX_IMAGES = 4
@@ -110,7 +110,7 @@ def gallery(
     return Gallery(cases, album, list(notes), cropped)
 
 
-def _plan(records: Sequence[Record], max_images: int) -> list[list[Record]]:
+def _plan(records: Sequence[AttackRecord], max_images: int) -> list[list[AttackRecord]]:
     """Return the cases to show, the lowest SR-PSNR first, as the records of the models in them."""
     shown = [record for record in records if record.model != BICUBIC]
     if not shown:
@@ -134,7 +134,7 @@ def _plan(records: Sequence[Record], max_images: int) -> list[list[Record]]:
     plan.sort(key=lambda case: min(map(_kept, case)))
     # The worst of every group of models comes before the second worst of any: room is short, and none may be missing.
     places: Counter[tuple[str, ...]] = Counter()
-    ranked: list[tuple[int, list[Record]]] = []
+    ranked: list[tuple[int, list[AttackRecord]]] = []
     for case in plan:
         group = tuple(record.model for record in case)
         ranked.append((places[group], case))
@@ -142,7 +142,7 @@ def _plan(records: Sequence[Record], max_images: int) -> list[list[Record]]:
     return [case for _, case in sorted(ranked, key=lambda place: place[0])]
 
 
-def _case(records: Sequence[Record], material: Material, album: Album) -> Case:
+def _case(records: Sequence[AttackRecord], material: Material, album: Album) -> Case:
     first, subject = records[0], material.subject(records[0])
     passages = [material.passage(record) for record in records]
     scale = passages[0].scale
@@ -180,7 +180,7 @@ def _case(records: Sequence[Record], material: Material, album: Album) -> Case:
     )
 
 
-def _facts(record: Record) -> str:
+def _facts(record: AttackRecord) -> str:
     text = (
         f"SR-PSNR {figure(record.sr_psnr, 1, infinite=True)} dB, LR-PSNR {figure(record.lr_psnr, 1, infinite=True)} dB"
     )
@@ -200,5 +200,5 @@ def _crop(x: Tensor, scale: int, factor: int) -> np.ndarray:
     return middle(to_uint8(x[0]), _low_side(scale), factor)
 
 
-def _kept(record: Record) -> float:
+def _kept(record: AttackRecord) -> float:
     return float("inf") if record.sr_psnr is None else record.sr_psnr

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pydantic
 
+from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.provenance import Provenance
-from resolute.studies.steepness import Index, read_indices
-from resolute.studies.store import Record, Store
-from resolute.studies.study import Study
+from resolute.studies.attacked import AttackRecord
+from resolute.studies.grid import Grid
+from resolute.studies.steepness import CleverRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Source:
     """
 
     store: Store
-    records: list[Record]
-    study: Study | None
+    records: list[AttackRecord]
+    study: Grid | None
     table: dict[str, object]
     provenance: Provenance | None
     conventions: dict[str, str]
-    indices: list[Index]
+    indices: list[CleverRecord]
 
     @property
     def name(self) -> str:
@@ -59,10 +59,10 @@ class Evidence:
     """
 
     sources: list[Source]
-    records: list[Record]
-    origins: dict[str, tuple[Source, Record]]
+    records: list[AttackRecord]
+    origins: dict[str, tuple[Source, AttackRecord]]
     notes: list[str]
-    indices: list[Index]
+    indices: list[CleverRecord]
 
 
 def read_folders(folders: Sequence[Path]) -> Evidence:
@@ -75,9 +75,9 @@ def read_folders(folders: Sequence[Path]) -> Evidence:
         raise ConfigError("a report needs the folder of at least one study; name one")
     sources = [_read_folder(folder) for folder in folders]
     models, attacks, images = _Names(), _Names(), _Names()
-    origins: dict[str, tuple[Source, Record]] = {}
-    merged: dict[str, Record] = {}
-    indices: dict[str, Index] = {}
+    origins: dict[str, tuple[Source, AttackRecord]] = {}
+    merged: dict[str, AttackRecord] = {}
+    indices: dict[str, CleverRecord] = {}
     for source in sources:
         for record in source.records:
             origins.setdefault(record.key, (source, record))
@@ -116,25 +116,20 @@ def without_budget(configuration: str) -> str:
 
 def _read_folder(folder: Path) -> Source:
     store = Store(folder)
-    records = store.read()
+    records = store.of(AttackRecord)
     if not records:
         raise ConfigError(f"no records in {folder}; run a study into that folder first, or name another one")
-    facts: dict[str, Any] = {}
-    try:
-        content: object = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-        facts = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-    except (OSError, ValueError):
-        pass
+    facts = store.facts()
     table = facts.get("study")
     try:
-        study = pydantic.TypeAdapter(Study).validate_python(table)
+        study = pydantic.TypeAdapter(Grid).validate_python(table)
     except pydantic.ValidationError:
         study = None
     try:
         provenance = pydantic.TypeAdapter(Provenance).validate_python(facts.get("provenance"))
     except pydantic.ValidationError:
         provenance = None
-    said: object = facts.get("conventions")
+    said: object = facts.get("facts")
     conventions = cast("dict[str, object]", said) if isinstance(said, dict) else {}
     return Source(
         store,
@@ -143,7 +138,7 @@ def _read_folder(folder: Path) -> Source:
         cast("dict[str, object]", table) if isinstance(table, dict) else {},
         provenance,
         {str(key): str(value) for key, value in conventions.items()},
-        read_indices(folder),
+        store.of(CleverRecord),
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from resolute.measure.intervals import Interval, bootstrap_mean
-from resolute.studies.store import Record
+from resolute.studies.attacked import AttackRecord
 from resolute.studies.summary import level_of, worst_case
 
 
@@ -33,7 +33,7 @@ class Standing:
     truth: Interval | None
 
 
-def standings(records: Sequence[Record]) -> list[Standing]:
+def standings(records: Sequence[AttackRecord]) -> list[Standing]:
     """Return how every model stands, the worst attack on each image first where there are several attacks.
 
     Example:
@@ -41,7 +41,7 @@ def standings(records: Sequence[Record]) -> list[Standing]:
         []
     """
     several = len({record.attack for record in records}) > 1
-    groups: dict[tuple[str, str, float, str], list[Record]] = {}
+    groups: dict[tuple[str, str, float, str], list[AttackRecord]] = {}
     for record in (*(_worst(records) if several else ()), *records):
         groups.setdefault((record.dataset, record.attack, level_of(record), record.model), []).append(record)
     return [
@@ -60,12 +60,12 @@ def standings(records: Sequence[Record]) -> list[Standing]:
     ]
 
 
-def _worst(records: Sequence[Record]) -> list[Record]:
+def _worst(records: Sequence[AttackRecord]) -> list[AttackRecord]:
     # Images of two data sets may share a name, so each set is judged by itself.
     sets = dict.fromkeys(record.dataset for record in records)
     return [found for name in sets for found in worst_case([r for r in records if r.dataset == name])]
 
 
-def _mean(group: Sequence[Record], read: Callable[[Record], float | None]) -> Interval | None:
+def _mean(group: Sequence[AttackRecord], read: Callable[[AttackRecord], float | None]) -> Interval | None:
     values = [value for record in group if (value := read(record)) is not None]
     return bootstrap_mean(values) if values else None

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from resolute.report.text import split_number, title
-from resolute.studies.store import Record
+from resolute.studies.attacked import AttackRecord
 from resolute.studies.summary import Comparison, Row, bicubic_line, compare, level_of, summarize, verdict, worst_case
 
 HEADLINE = 4.0
@@ -73,7 +73,7 @@ def headline_level(levels: Iterable[float]) -> float:
     return min(levels, key=lambda level: (abs(math.log2(max(level, 1e-9) / HEADLINE)), level))
 
 
-def pairings(records: Sequence[Record]) -> list[Pairing]:
+def pairings(records: Sequence[AttackRecord]) -> list[Pairing]:
     """Compare every model with its defended versions."""
     found: list[Pairing] = []
     for plain, defended in find_pairs(list(dict.fromkeys(record.model for record in records))):
@@ -86,7 +86,7 @@ def pairings(records: Sequence[Record]) -> list[Pairing]:
     return found
 
 
-def most_fragile(records: Sequence[Record]) -> str:
+def most_fragile(records: Sequence[AttackRecord]) -> str:
     """Say in words which model and attack keep the least SR-PSNR, for studies without a defended model."""
     level = headline_level(level_of(record) for record in records)
     rows = [row for row in summarize(records) if row.level == level]

@@ -24,9 +24,8 @@ from resolute.certify.median import certify
 from resolute.errors import ImageError
 from resolute.images import from_uint8, read_image, sample_image, to_uint8
 from resolute.models.base import Restorer, Scorer
-from resolute.studies.cell import Cell, Clean, Subject, measure
-from resolute.studies.store import Record
-from resolute.studies.study import Study
+from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure
+from resolute.studies.grid import Grid
 
 # No other machine can reach it.
 HOST = "127.0.0.1"
@@ -69,7 +68,7 @@ class Trial:
         truth: the photograph that the input was shrunk from; None where the image is the input itself.
     """
 
-    record: Record
+    record: AttackRecord
     clean: Pixels
     attacked: Pixels
     clean_output: Large
@@ -146,7 +145,7 @@ def attack_steps(
 
     def work(report: Callable[[int, int], None]) -> Trial:
         clean = Clean.of(model, subject)
-        cell = Cell("", model, attack, kind, subject, seed=0)
+        cell = AttackCell.of(model, attack, kind, subject, seed=0)
         record, attacked = measure(cell, clean, lambda share: report(round(share * taken), taken))
         with torch.no_grad():
             output = model(attacked)
@@ -200,7 +199,7 @@ def _subject(image: Pixels, scale: int, side: int, photograph: bool) -> Subject:
     middle = from_uint8(to_uint8(image[:, top : top + wanted, left : left + wanted]))
     if min(middle.shape[1:]) < 8 * (scale if photograph else 1):
         raise ImageError(f"the image is too small: {8 * (scale if photograph else 1)} pixels a side are needed")
-    study = Study(
+    study = Grid(
         name="trial", models=("",), attacks=(AttackTable(kind="ifgsm"),), high_resolution=photograph, scale=scale
     )
     return study.prepare("image", middle)

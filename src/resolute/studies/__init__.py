@@ -1,7 +1,10 @@
-"""Studies: a grid of models, attacks, budgets and images, and the records it produces."""
+"""Studies: questions with many cells, and what their answers come to."""
 
-from resolute.studies.store import Record, Store
+from resolute.studies.attacked import AttackRecord
+from resolute.studies.grid import Grid
+from resolute.studies.kinds import read_study
+from resolute.studies.record import Record
 from resolute.studies.study import Study
 from resolute.studies.summary import compare, summarize, verdict, worst_case
 
-__all__ = ["Record", "Store", "Study", "compare", "summarize", "verdict", "worst_case"]
+__all__ = ["AttackRecord", "Grid", "Record", "Study", "compare", "read_study", "summarize", "verdict", "worst_case"]

@@ -13,8 +13,8 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from resolute.measure.intervals import bootstrap_mean
-from resolute.studies.steepness import Index
-from resolute.studies.store import Record
+from resolute.studies.attacked import AttackRecord
+from resolute.studies.steepness import CleverRecord
 from resolute.studies.summary import WORST, level_of, worst_case
 
 Quantity = Literal[
@@ -143,7 +143,9 @@ class Finding:
         return (here[upper] - here[lower]) / (self.claim.values[upper] - self.claim.values[lower])
 
 
-def check(claims: Sequence[Claim], records: Sequence[Record], indices: Sequence[Index] = ()) -> list[Finding]:
+def check(
+    claims: Sequence[Claim], records: Sequence[AttackRecord], indices: Sequence[CleverRecord] = ()
+) -> list[Finding]:
     """Compare claims with the records and indices of one data set.
 
     Example:
@@ -176,7 +178,7 @@ def summary_of(findings: Sequence[Finding]) -> str:
     return f"Of {len(checked)} published statement{'s' if len(checked) > 1 else ''} {', '.join(parts)}{left}."
 
 
-def _settings(claim: Claim, records: Sequence[Record], indices: Sequence[Index]) -> list[Setting]:
+def _settings(claim: Claim, records: Sequence[AttackRecord], indices: Sequence[CleverRecord]) -> list[Setting]:
     """Gather, for each place where the claim can be checked, the values of every name by image."""
     places: dict[tuple[str, float | None], dict[str, dict[str, float]]] = {}
     if claim.quantity == "clever":
@@ -232,13 +234,13 @@ def _verdict(claim: Claim, upper: dict[str, float], lower: dict[str, float]) -> 
     return "agrees" if gain.low > 0 else "disagrees" if gain.high < 0 else "undecided"
 
 
-def _spread(record: Record) -> float | None:
+def _spread(record: AttackRecord) -> float | None:
     if not record.phi_std or record.attacked_phi_std is None:
         return None
     return 100 * (record.attacked_phi_std / record.phi_std - 1)
 
 
-_READ: dict[str, Callable[[Record], float | None]] = {
+_READ: dict[str, Callable[[AttackRecord], float | None]] = {
     "sr_psnr": lambda r: r.sr_psnr,
     "sr_ssim": lambda r: r.sr_ssim,
     "lr_psnr": lambda r: r.lr_psnr,

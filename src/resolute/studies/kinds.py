@@ -1,49 +1,61 @@
-"""The kinds of studies, and reading one by the ``kind`` that its TOML file names."""
+"""The kinds of studies and of their records, and reading a study by the ``kind`` that its TOML file names."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import cast
 
 from resolute.errors import ConfigError
-from resolute.studies.certified_iqa import CertifiedIqa
-from resolute.studies.metric_as_loss import MetricAsLoss
-from resolute.studies.study import Study, checked_attacks, find_study
+from resolute.studies.grid import Grid, checked_attacks
+from resolute.studies.record import Record
+from resolute.studies.study import Study
 from resolute.toml import check_table, located, read_table
 
-AnyStudy = Study | CertifiedIqa | MetricAsLoss
-
-DEFAULT = "super-resolution"
-KINDS: dict[str, type[Study] | type[CertifiedIqa] | type[MetricAsLoss]] = {
-    DEFAULT: Study,
-    "certified-iqa": CertifiedIqa,
-    "metric-as-loss": MetricAsLoss,
-}
+KINDS: dict[str, type[Study]] = {kind.kind: kind for kind in (Grid,)}
+RECORDS: dict[str, type[Record]] = {record.view: record for kind in KINDS.values() for record in kind.records}
 
 
-def read_study(source: str | Path) -> AnyStudy:
+def read_study(source: str | Path) -> Study:
     """Read a study of any kind from a TOML file, or a built-in one by name.
 
     Raises:
         ConfigError: no such study or kind, no valid TOML, or a key that does not exist or is out of range.
 
     Example:
-        >>> read_study("certified-iqa").epsilon, read_study("demo").name
-        (0.05, 'demo')
+        >>> read_study("demo").name
+        'demo'
     """
     path = find_study(source)
     content = read_table(path)
-    kind = content.pop("kind", DEFAULT)
+    kind = content.pop("kind", Grid.kind)
     if kind not in KINDS:
         raise located(path, ("kind",), f"one of {', '.join(KINDS)}, not {kind!r}")
     study = check_table(path, content, KINDS[str(kind)])
-    return checked_attacks(path, study) if isinstance(study, Study) else study
+    return checked_attacks(path, study) if isinstance(study, Grid) else study
 
 
-def with_options(study: AnyStudy, options: Mapping[str, tuple[str, object]]) -> AnyStudy:
+def find_study(source: str | Path) -> Path:
+    """Return the TOML file of a study of any kind, given by path or by the name of a built-in one.
+
+    Raises:
+        ConfigError: there is none.
+
+    Example:
+        >>> find_study("demo").name
+        'demo.toml'
+    """
+    built_in = Path(str(resources.files("resolute") / "studies")) / f"{source}.toml"
+    path = built_in if built_in.is_file() else Path(source)
+    if not path.is_file():
+        names = ", ".join(file.stem for file in sorted(built_in.parent.glob("*.toml")))
+        raise ConfigError(f"no study {str(source)!r}; give a TOML file or one of {names}")
+    return path
+
+
+def with_options(study: Study, options: Mapping[str, tuple[str, object]]) -> Study:
     """Return the study with what a person typed in place of its settings; what is empty or None leaves them.
 
     Args:
@@ -68,12 +80,3 @@ def with_options(study: AnyStudy, options: Mapping[str, tuple[str, object]]) -> 
         else:
             changes[name] = value
     return dataclasses.replace(study, **changes)
-
-
-def kind_of(folder: Path) -> str:
-    """Return the kind of the study whose results are in a folder; the default one where it does not say."""
-    try:
-        facts: object = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return DEFAULT
-    return str(facts.get("kind", DEFAULT)) if isinstance(facts, dict) else DEFAULT

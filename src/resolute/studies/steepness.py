@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import ClassVar, final
 
 import pydantic
 from pydantic.dataclasses import dataclass
 
+from resolute.attacks.batch import out_of_memory
 from resolute.measure.clever import clever, clever_power
 from resolute.models.base import Restorer
-from resolute.studies.cell import Subject
-from resolute.studies.store import cell_key, read_rows
+from resolute.studies.attacked import Subject
+from resolute.studies.record import Record, record_key
+from resolute.studies.study import Cell
 
 
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
@@ -41,110 +43,99 @@ class CleverTable:
         return f"largest gradient norm of {self.samples} uniform draws within {self.radius:g}/255{climbed}"
 
 
+@final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Index:
-    """The CLEVER index of one model on one image.
+class CleverRecord(Record):
+    """The CLEVER index of one super-resolution model on one image.
 
     Attributes:
-        key: hash of all that determines it.
-        model: as in ``Record``.
-        weights: as in ``Record``.
-        image: as in ``Record``.
-        pixels: as in ``Record``.
-        width: as in ``Record``.
-        height: as in ``Record``.
-        dataset: as in ``Record``.
-        seed: of the draws.
         samples: draws behind the index.
         radius: of the draws, on the scale of [0, 1].
         index: the largest gradient norm found; larger is more vulnerable.
         typical: the median over the draws.
-        seconds: what it cost.
         climbed: the largest norm that ascents found; None where there were none.
     """
 
-    key: str
-    model: str
-    weights: str
-    image: str
-    pixels: str
-    width: int
-    height: int
-    dataset: str
-    seed: int
+    view: ClassVar[str] = "clever"
+
     samples: int
     radius: float
     index: float
     typical: float
-    seconds: float
     climbed: float | None = None
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Probe:
-    """One unit of work: the index of one model on one image."""
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CleverCell(Cell):
+    """The index of one model on one image."""
 
     model: Restorer
     subject: Subject
-    pixels: str
     table: CleverTable
     seed: int
 
-    @property
-    def title(self) -> str:
-        """What a person calls this unit."""
-        assert self.model.card is not None
-        return f"{self.subject.name}, {self.model.card.name}, CLEVER"
-
-    @property
-    def key(self) -> str:
-        """What says whether it is done."""
-        assert self.model.card is not None
-        facts = (self.model.card.name, self.model.card.sha256, self.pixels, self.seed)
-        ascents = (self.table.ascents,) if self.table.ascents else ()
-        return cell_key("clever", *facts, self.table.samples, self.table.radius, *ascents)
-
-    def take(self, device: str, progress: Callable[[int, int], None]) -> Index:
-        """Compute the index."""
-        began = time.perf_counter()
-        model, table = self.model.to(device), self.table
+    @staticmethod
+    def of(model: Restorer, subject: Subject, table: CleverTable, seed: int) -> CleverCell:
+        """Return the cell that asks for the index of a model on an image."""
         assert model.card is not None
-        low, radius = self.subject.low.to(device), table.radius / 255
-        found = clever(
-            model,
-            low,
-            samples=table.samples,
-            radius=radius,
-            batch=table.batch,
-            seed=self.seed,
-            progress=progress,
-        )
-        climbed = None
-        if table.ascents:
-            climbed = clever_power(model, low, starts=table.ascents, radius=radius, batch=table.batch, seed=self.seed)
-        return Index(
-            key=self.key,
-            model=model.card.name,
-            weights=model.card.sha256,
-            image=self.subject.name,
-            pixels=self.pixels,
-            width=self.subject.low.shape[-1],
-            height=self.subject.low.shape[-2],
-            dataset=self.subject.dataset,
-            seed=self.seed,
-            samples=table.samples,
-            radius=radius,
-            index=found.index,
-            typical=float(found.gradient_norms.median()),
-            seconds=round(time.perf_counter() - began, 3),
-            climbed=climbed.index if climbed is not None else None,
+        name, weights = model.card.name, model.card.sha256
+        return CleverCell(
+            key=record_key("clever", name, weights, subject.pixels, seed, table.samples, table.radius, table.ascents),
+            title=f"{subject.name}, {name}, CLEVER",
+            like=("clever", name, weights),
+            # One after the other: the draws are batches already.
+            shape=(),
+            joint=False,
+            cost=float(subject.low.shape[-2] * subject.low.shape[-1]),
+            model=model,
+            subject=subject,
+            table=table,
+            seed=seed,
         )
 
 
-def read_indices(folder: Path) -> list[Index]:
-    """Return all whole indices of a study's folder, each key once; none where none were taken."""
-    return read_rows(folder, "clever", Index, _rank)
+def take(cell: CleverCell, model: Restorer, progress: Callable[[int, int], None]) -> CleverRecord:
+    """Compute an index, with as many draws at a time as the memory holds.
 
-
-def _rank(index: Index) -> tuple[float, float]:
-    return index.index, -index.seconds
+    Args:
+        cell: what is asked.
+        model: of the cell, on its device.
+        progress: called with (draws done, draws in all).
+    """
+    began = time.perf_counter()
+    subject, table = cell.subject, cell.table
+    assert model.card is not None
+    device = next(model.parameters(), subject.low).device
+    low, radius, batch = subject.low.to(device), table.radius / 255, table.batch
+    while True:
+        try:
+            found = clever(
+                model, low, samples=table.samples, radius=radius, batch=batch, seed=cell.seed, progress=progress
+            )
+            climbed = None
+            if table.ascents:
+                climbed = clever_power(
+                    model, low, starts=table.ascents, radius=radius, batch=batch, seed=cell.seed
+                ).index
+            break
+        except RuntimeError as error:
+            if not out_of_memory(error) or batch == 1:
+                raise
+            batch //= 2
+    return CleverRecord(
+        key=cell.key,
+        model=model.card.name,
+        weights=model.card.sha256,
+        image=subject.name,
+        pixels=subject.pixels,
+        width=subject.low.shape[-1],
+        height=subject.low.shape[-2],
+        dataset=subject.dataset,
+        seed=cell.seed,
+        samples=table.samples,
+        radius=radius,
+        index=found.index,
+        typical=float(found.gradient_norms.median()),
+        seconds=round(time.perf_counter() - began, 3),
+        climbed=climbed,
+    )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from resolute.measure.intervals import Interval, bootstrap_mean
-from resolute.studies.store import Record
+from resolute.studies.attacked import AttackRecord
 
 # The name under which the worst attack on each image appears among the attacks.
 WORST = "worst case"
@@ -59,14 +59,14 @@ class Comparison:
     closed: float | None
 
 
-def summarize(records: Sequence[Record]) -> list[Row]:
+def summarize(records: Sequence[AttackRecord]) -> list[Row]:
     """Return one row for each model, attack and budget, in order of appearance and rising budget.
 
     Example:
         >>> summarize([])
         []
     """
-    groups: dict[tuple[str, str, float], list[Record]] = defaultdict(list)
+    groups: dict[tuple[str, str, float], list[AttackRecord]] = defaultdict(list)
     for record in records:
         groups[record.model, record.attack, level_of(record)].append(record)
     order = {name: rank for rank, name in enumerate(dict.fromkeys(f"{r.model}/{r.attack}" for r in records))}
@@ -85,17 +85,17 @@ def summarize(records: Sequence[Record]) -> list[Row]:
     ]
 
 
-def by_dataset(records: Sequence[Record]) -> dict[str, list[Record]]:
+def by_dataset(records: Sequence[AttackRecord]) -> dict[str, list[AttackRecord]]:
     """Return the records of each data set, in order of appearance."""
-    groups: dict[str, list[Record]] = {}
+    groups: dict[str, list[AttackRecord]] = {}
     for record in records:
         groups.setdefault(record.dataset, []).append(record)
     return groups
 
 
-def compare(records: Sequence[Record], plain: str, defended: str) -> list[Comparison]:
+def compare(records: Sequence[AttackRecord], plain: str, defended: str) -> list[Comparison]:
     """Compare two models image by image, at every attack and budget that both went through."""
-    cells: dict[tuple[str, str, float], dict[str, Record]] = defaultdict(dict)
+    cells: dict[tuple[str, str, float], dict[str, AttackRecord]] = defaultdict(dict)
     for record in records:
         cells[record.model, record.attack, level_of(record)][record.image] = record
     found: list[Comparison] = []
@@ -119,12 +119,12 @@ def compare(records: Sequence[Record], plain: str, defended: str) -> list[Compar
     return sorted(found, key=lambda c: (c.attack, c.level))
 
 
-def worst_case(records: Sequence[Record]) -> list[Record]:
+def worst_case(records: Sequence[AttackRecord]) -> list[AttackRecord]:
     """Return, for each model, budget and image, the record of the attack that moved the output most.
 
     The records come back under the attack name ``worst case``.
     """
-    worst: dict[tuple[str, float, str], Record] = {}
+    worst: dict[tuple[str, float, str], AttackRecord] = {}
     for record in records:
         key = (record.model, level_of(record), record.image)
         if key not in worst or _or_infinity(record.sr_psnr) < _or_infinity(worst[key].sr_psnr):
@@ -132,7 +132,7 @@ def worst_case(records: Sequence[Record]) -> list[Record]:
     return [dataclasses.replace(record, attack=WORST) for record in worst.values()]
 
 
-def verdict(records: Sequence[Record], plain: str, defended: str, level: float = 4) -> str:
+def verdict(records: Sequence[AttackRecord], plain: str, defended: str, level: float = 4) -> str:
     """Say in words what the defence did at one budget, also where it did nothing."""
     comparisons = [c for c in compare(records, plain, defended) if c.level == level and c.sr is not None]
     if not comparisons:
@@ -181,7 +181,7 @@ def attack_title(name: str) -> str:
     return _ATTACK_TITLES.get(name, name)
 
 
-def level_of(record: Record) -> float:
+def level_of(record: AttackRecord) -> float:
     """Return the budget in levels of 255."""
     return round(record.epsilon * 255, 4)
 
@@ -199,7 +199,7 @@ _ATTACK_TITLES = {
     "universal": "universal",
 }
 
-_COLUMNS: tuple[Callable[[Record], float | None], ...] = (
+_COLUMNS: tuple[Callable[[AttackRecord], float | None], ...] = (
     lambda r: r.clean_psnr_y,
     lambda r: r.attacked_psnr_y,
     lambda r: r.lr_psnr,
@@ -208,17 +208,19 @@ _COLUMNS: tuple[Callable[[Record], float | None], ...] = (
 )
 
 
-def _mean(group: Sequence[Record], read: Callable[[Record], float | None]) -> float | None:
+def _mean(group: Sequence[AttackRecord], read: Callable[[AttackRecord], float | None]) -> float | None:
     values = [value for record in group if (value := read(record)) is not None]
     return float(np.mean(values)) if values else None
 
 
-def _gain(pairs: Sequence[tuple[Record, Record]], read: Callable[[Record], float | None]) -> Interval | None:
+def _gain(
+    pairs: Sequence[tuple[AttackRecord, AttackRecord]], read: Callable[[AttackRecord], float | None]
+) -> Interval | None:
     gains = [b - a for first, second in pairs if (a := read(first)) is not None and (b := read(second)) is not None]
     return bootstrap_mean(gains) if gains else None
 
 
-def _closed(matched: Sequence[tuple[Record, Record]], level: float) -> float | None:
+def _closed(matched: Sequence[tuple[AttackRecord, AttackRecord]], level: float) -> float | None:
     plain, defended = (_mean([pair[i] for pair in matched], lambda r: r.sr_psnr) for i in (0, 1))
     line = bicubic_line(level)
     if plain is None or defended is None or plain >= line:

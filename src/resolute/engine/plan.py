@@ -1,15 +1,12 @@
-"""What a study is to do: its cells and indices, and the units of work that they are handed out in."""
+"""What a run is to do: the cells of a study, and the units of work that they are handed out in."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import final
 
-from resolute.attacks.ascent import Attack
-from resolute.models.base import Restorer
-from resolute.studies.cell import Cell
-from resolute.studies.steepness import Probe
+from resolute.studies.study import Cell, Study
 
 # How often a unit may lose its worker before it is given up.
 DEATHS = 4
@@ -20,19 +17,17 @@ _TILES = (0, 128, 64, 32, 16)
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Unit:
-    """What one worker does at a time: some cells of one model, attack and image size, or one CLEVER index.
+    """What one worker does at a time: cells that may be answered together.
 
     It holds places in the plan and no model, so that it costs nothing to send.
 
     Attributes:
         cells: places in ``Plan.cells``.
-        probe: place in ``Plan.probes``; None for cells.
-        tile: side of the tiles that the model works in; 0 for whole images.
+        tile: side of the tiles that models work in; 0 for whole images.
         deaths: how many workers were lost over it.
     """
 
     cells: tuple[int, ...] = ()
-    probe: int | None = None
     tile: int = 0
     deaths: int = 0
 
@@ -49,7 +44,7 @@ class Unit:
             half = len(self.cells) // 2
             return [dataclasses.replace(self, cells=part) for part in (self.cells[:half], self.cells[half:])]
         later = _TILES[_TILES.index(self.tile) + 1 :]
-        return [dataclasses.replace(self, tile=tile) for tile in later[:1]] if self.cells else []
+        return [dataclasses.replace(self, tile=tile) for tile in later[:1]]
 
     def after_death(self) -> list[Unit]:
         """Return what to try after the worker was lost: the same once more, then smaller; nothing in the end."""
@@ -60,47 +55,43 @@ class Unit:
         return unit.smaller() or [unit] if unit.deaths > 1 else [unit]
 
 
+@final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """What a study is to do.
+    """A study and its cells, with all models and images that they need."""
 
-    Attributes:
-        models: as loaded.
-        attacks: labels and attacks, one a budget.
-        cells: units of attack, image by image.
-        probes: units of CLEVER; none where the index is not asked for.
-        measures: what a record is to hold.
-    """
-
-    models: list[Restorer]
-    attacks: list[tuple[str, Attack]]
-    cells: list[Cell]
-    probes: list[Probe]
-    measures: tuple[str, ...]
+    study: Study
+    cells: Sequence[Cell]
 
     def __len__(self) -> int:
-        """Return the number of cells and indices."""
-        return len(self.cells) + len(self.probes)
+        """Return the number of cells."""
+        return len(self.cells)
 
     def units(self, done: Collection[str], batch: int) -> list[Unit]:
-        """Return what is not done yet, in order, at most ``batch`` cells a unit."""
-        groups: dict[tuple[object, ...], list[list[int]]] = {}
+        """Return what is not done yet, in order, at most ``batch`` cells a unit but for those that are joint."""
+        groups: dict[tuple[Hashable, ...], list[list[int]]] = {}
         units: list[list[int]] = []
         for place, cell in enumerate(self.cells):
             if cell.key in done:
                 continue
-            alike = (id(cell.model), cell.label, cell.subject.low.shape)
-            parts = groups.setdefault(alike, [])
-            if not parts or len(parts[-1]) >= batch:
+            parts = groups.setdefault((cell.like, cell.shape), [])
+            if not parts or (len(parts[-1]) >= batch and not cell.joint):
                 parts.append([])
                 units.append(parts[-1])
             parts[-1].append(place)
-        probes = [place for place, probe in enumerate(self.probes) if probe.key not in done]
-        return [Unit(cells=tuple(unit)) for unit in units] + [Unit(probe=place) for place in probes]
+        return [Unit(cells=tuple(unit)) for unit in units]
+
+    def of(self, unit: Unit) -> list[Cell]:
+        """Return the cells of a unit."""
+        return [self.cells[place] for place in unit.cells]
 
     def keys(self, unit: Unit) -> list[str]:
-        """Return the keys of what a unit holds."""
-        return [self.cells[place].key for place in unit.cells] if unit.probe is None else [self.probes[unit.probe].key]
+        """Return the keys of the cells of a unit."""
+        return [cell.key for cell in self.of(unit)]
+
+    def cost(self, unit: Unit) -> float:
+        """Return what a unit costs, relative to others."""
+        return sum(cell.cost for cell in self.of(unit))
 
     def without(self, unit: Unit, done: Collection[str]) -> Unit:
         """Return the unit without the cells that are done."""
@@ -109,11 +100,5 @@ class Plan:
 
     def title(self, unit: Unit) -> str:
         """Return what a person calls a unit."""
-        if unit.probe is not None:
-            return self.probes[unit.probe].title
         first = self.cells[unit.cells[0]].title
         return f"{first} and {len(unit.cells) - 1} more" if len(unit.cells) > 1 else first
-
-    def titles(self, unit: Unit) -> Sequence[str]:
-        """Return what a person calls each cell of a unit."""
-        return [self.cells[place].title for place in unit.cells] or [self.title(unit)]

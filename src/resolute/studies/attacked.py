@@ -1,10 +1,12 @@
-"""One cell of a study: one model, one attack at one budget, one image, and what is measured on them."""
+"""One attack at one budget on one super-resolution model and image, and what is measured on them."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -18,7 +20,8 @@ from resolute.images import from_uint8, image_sha256, to_uint8
 from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
 from resolute.models.base import Restorer
 from resolute.runtime import full_float32
-from resolute.studies.store import Record
+from resolute.studies.record import Record, record_key
+from resolute.studies.study import Cell
 
 Image = Float[Tensor, "1 3 h w"]
 Large = Float[Tensor, "1 3 sh sw"]
@@ -34,12 +37,77 @@ class Subject:
     truth: Large | None
     dataset: str = ""
 
+    @functools.cached_property
+    def pixels(self) -> str:
+        """The sha256 of the low-resolution image."""
+        return image_sha256(self.low[0])
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Cell:
-    """One unit of work: its key says whether it is done."""
+    @functools.cached_property
+    def truth_pixels(self) -> str:
+        """The sha256 of the ground truth; empty where there is none."""
+        return image_sha256(self.truth[0]) if self.truth is not None else ""
 
-    key: str
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttackRecord(Record):
+    """What one attack at one budget did to one super-resolution model on one image.
+
+    Figures are in dB for PSNR; None stands for infinity, where two images are equal.
+
+    Attributes:
+        attack: label of the attack.
+        configuration: the attack with all its settings.
+        epsilon: radius of the attack on the scale of [0, 1]; times 255 for levels.
+        clean_psnr_y: clean output against the ground truth, in dB, on Y, border shaved; None without one.
+        clean_ssim_y: clean output against the ground truth, SSIM on Y, border shaved; None without one.
+        attacked_psnr_y: attacked output against the ground truth, as ``clean_psnr_y``.
+        attacked_ssim_y: attacked output against the ground truth, as ``clean_ssim_y``.
+        lr_psnr: clean against attacked input, in dB, RGB (section 4.3).
+        sr_psnr: clean against attacked output, in dB, RGB, for the attacked image as saved in 8 bits (section 4.3).
+        sr_psnr_unrounded: ``sr_psnr`` before rounding the attacked image.
+        sr_psnr_y: clean against attacked output, in dB, on Y, border shaved.
+        sr_ssim: clean against attacked output, SSIM on Y, border shaved.
+        linf: largest change of a pixel, in levels of 255.
+        gradients: evaluations of the model that the search took: gradients, or values by attacks without.
+        phi_mean: mean of the feature layer for the clean input.
+        phi_std: standard deviation of the feature layer for the clean input.
+        phi_range: largest less smallest value of the feature layer for the clean input.
+        attacked_phi_mean: ``phi_mean`` for the attacked input.
+        attacked_phi_std: ``phi_std`` for the attacked input.
+        attacked_phi_range: ``phi_range`` for the attacked input.
+        phi_moved: size of the features' change over the spread of the clean ones.
+    """
+
+    view: ClassVar[str] = "attacks"
+
+    attack: str
+    configuration: str
+    epsilon: float
+    clean_psnr_y: float | None
+    clean_ssim_y: float | None
+    attacked_psnr_y: float | None
+    attacked_ssim_y: float | None
+    lr_psnr: float | None
+    sr_psnr: float | None
+    sr_psnr_unrounded: float | None
+    sr_psnr_y: float | None
+    sr_ssim: float | None
+    linf: float
+    gradients: int
+    phi_mean: float
+    phi_std: float
+    phi_range: float
+    attacked_phi_mean: float
+    attacked_phi_std: float
+    attacked_phi_range: float
+    phi_moved: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class AttackCell(Cell):
+    """One model, one attack at one budget, one image."""
+
     model: Restorer
     attack: Attack
     label: str
@@ -47,10 +115,28 @@ class Cell:
     seed: int
 
     @property
-    def title(self) -> str:
-        """What a person calls this cell."""
-        name = self.model.card.name if self.model.card is not None else type(self.model).__name__
-        return f"{self.subject.name}, {name}, {self.label} {self.attack.epsilon * 255:g}/255"
+    def judged(self) -> tuple[str, ...]:
+        """What says which model and image this is, whatever the attack."""
+        assert self.model.card is not None
+        return self.model.card.name, self.model.card.sha256, self.subject.pixels, self.subject.truth_pixels
+
+    @staticmethod
+    def of(model: Restorer, attack: Attack, label: str, subject: Subject, seed: int) -> AttackCell:
+        """Return the cell that asks what this attack does to the model on an image."""
+        assert model.card is not None
+        name, weights = model.card.name, model.card.sha256
+        return AttackCell(
+            key=record_key("attack", name, weights, label, repr(attack), subject.pixels, subject.truth_pixels, seed),
+            title=f"{subject.name}, {name}, {label} {attack.epsilon * 255:g}/255",
+            like=("attack", name, weights, label),
+            shape=tuple(subject.low.shape),
+            cost=float(subject.low.shape[-2] * subject.low.shape[-1]),
+            model=model,
+            attack=attack,
+            label=label,
+            subject=subject,
+            seed=seed,
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,12 +156,10 @@ class Clean:
         phi, output = _pass(model, subject.low.to(next(model.parameters(), subject.low).device))
         return Clean(model, subject, phi, output, *_against_truth(output, subject, model.scale))
 
-    def belongs_to(self, cell: Cell) -> bool:
-        """Tell whether this is the clean output of the cell's model and image."""
-        return self.model is cell.model and self.subject is cell.subject
 
-
-def measure(cell: Cell, clean: Clean, progress: Callable[[float], None] | None = None) -> tuple[Record, Image]:
+def measure(
+    cell: AttackCell, clean: Clean, progress: Callable[[float], None] | None = None
+) -> tuple[AttackRecord, Image]:
     """Attack one image and measure what became of it; return the record and the attacked image on the 8-bit grid.
 
     Args:
@@ -87,12 +171,12 @@ def measure(cell: Cell, clean: Clean, progress: Callable[[float], None] | None =
 
 
 def measure_all(
-    cells: Sequence[Cell],
+    cells: Sequence[AttackCell],
     cleans: Sequence[Clean],
     *,
     memory: int | None = None,
     progress: Callable[[float], None] | None = None,
-) -> list[tuple[Record, Image]]:
+) -> list[tuple[AttackRecord, Image]]:
     """Attack and measure cells of one model, in batches where their attacks can share them; see ``attack_all``.
 
     Raises:
@@ -110,7 +194,7 @@ def measure_all(
     return [_judged(*one, seconds) for one in zip(cells, cleans, found, strict=True)]
 
 
-def _judged(cell: Cell, clean: Clean, found: Adversarial, seconds: float) -> tuple[Record, Image]:
+def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) -> tuple[AttackRecord, Image]:
     subject, model = cell.subject, cell.model
     # Scored as a reader of the saved file would see it.
     saved = from_uint8(to_uint8(found.images[0])).unsqueeze(0)
@@ -118,7 +202,7 @@ def _judged(cell: Cell, clean: Clean, found: Adversarial, seconds: float) -> tup
     _, unrounded = _pass(model, found.unrounded)
     attacked_psnr_y, attacked_ssim_y = _against_truth(attacked, subject, model.scale)
     assert model.card is not None
-    record = Record(
+    record = AttackRecord(
         key=cell.key,
         model=model.card.name,
         weights=model.card.sha256,
@@ -126,7 +210,7 @@ def _judged(cell: Cell, clean: Clean, found: Adversarial, seconds: float) -> tup
         configuration=repr(cell.attack),
         epsilon=cell.attack.epsilon,
         image=subject.name,
-        pixels=image_sha256(subject.low[0]),
+        pixels=subject.pixels,
         width=subject.low.shape[-1],
         height=subject.low.shape[-2],
         seed=cell.seed,

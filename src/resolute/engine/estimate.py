@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 
 import torch
 
-from resolute.attacks.targeted import with_truth
-from resolute.defences import surrogate
-from resolute.studies.cell import Cell, Clean
-from resolute.studies.plan import Plan, Unit
-from resolute.studies.running import Machine
-from resolute.studies.steepness import Probe
+from resolute.engine.bench import PlanBench
+from resolute.engine.plan import Plan, Unit
+from resolute.engine.running import Machine
+from resolute.studies.study import Cell
 
 # Seconds for one model and attack, and for all of them together.
 EACH, ALL = 0.5, 20.0
@@ -27,7 +25,7 @@ class Estimate:
     Attributes:
         seconds: that it will take; None where nothing could be tried.
         memory: bytes that each worker needs; None where that cannot be told.
-        unknown: how many cells and indices are not in ``seconds``, since trying them failed.
+        unknown: how many cells are not in ``seconds``, since trying them failed.
     """
 
     seconds: float | None
@@ -47,23 +45,24 @@ class _Watch:
         self.began = time.perf_counter()
         self.seen: list[tuple[float, float]] = []
 
-    def __call__(self, done: float, total: float) -> None:
+    def __call__(self, share: float) -> None:
         now = time.perf_counter()
-        self.seen.append((now, done / total))
-        if len(self.seen) > 1 and now - self.began > self.patience:
+        self.seen.append((now, share))
+        if len(self.seen) > 1 and share > self.seen[0][1] and now - self.began > self.patience:
             raise _EnoughError
 
     def seconds(self) -> float:
         """Return what the whole would take."""
-        if len(self.seen) > 1:
+        moments = [(time, share) for time, share in self.seen if share > 0]
+        if len(moments) > 1 and moments[-1][1] > moments[0][1]:
             # The first step warms up.
-            (begin, first), (end, last) = self.seen[0], self.seen[-1]
+            (begin, first), (end, last) = moments[0], moments[-1]
             return (end - begin) / (last - first)
-        return (time.perf_counter() - self.began) / (self.seen[0][1] if self.seen else 1.0)
+        return (time.perf_counter() - self.began) / (moments[0][1] if moments else 1.0)
 
 
 def estimate(
-    plan: Plan, units: Sequence[Unit], machine: Machine, progress: Callable[[int, int], None] | None = None
+    plan: Plan, units: list[Unit], machine: Machine, progress: Callable[[int, int], None] | None = None
 ) -> Estimate:
     """Try what the units hold for a few steps, and return what all of it will cost on this machine.
 
@@ -78,14 +77,10 @@ def estimate(
     Raises:
         ResoluteError: an attack and a model do not go together, told before anything was spent on others.
     """
-    kinds: dict[tuple[int, str], list[Cell | Probe]] = {}
+    kinds: dict[Hashable, list[Cell]] = {}
     for unit in units:
-        for place in unit.cells:
-            cell = plan.cells[place]
-            kinds.setdefault((id(cell.model), cell.label), []).append(cell)
-        if unit.probe is not None:
-            probe = plan.probes[unit.probe]
-            kinds.setdefault((id(probe.model), ""), []).append(probe)
+        for cell in plan.of(unit):
+            kinds.setdefault(cell.like, []).append(cell)
     if not kinds:
         return Estimate(0.0, None)
     patience = min(EACH, ALL / len(kinds))
@@ -93,49 +88,39 @@ def estimate(
     torch.set_num_threads(machine.threads)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    seconds, unknown = 0.0, 0
+    places = {cell.key: place for place, cell in enumerate(plan.cells)}
+    seconds, tried, later, unknown = 0.0, 0.0, 0.0, 0
     try:
         for number, work in enumerate(kinds.values(), start=1):
-            one = _try(max(work, key=_pixels), machine.device, patience)
-            if one is None:
-                unknown += len(work)
+            largest = max(work, key=lambda cell: cell.cost)
+            cost = sum(cell.cost for cell in work)
+            one = None if largest.needs else _try(plan, Unit(cells=(places[largest.key],)), machine.device, patience)
+            if one is not None:
+                seconds += one / largest.cost * cost
+                tried += cost
+            elif largest.needs:
+                later += cost
             else:
-                seconds += one * sum(map(_pixels, work))
+                unknown += len(work)
             if progress is not None:
                 progress(number, len(kinds))
     finally:
         torch.set_num_threads(threads)
-    known = unknown < sum(map(len, kinds.values()))
-    return Estimate(seconds / machine.workers if known else None, _peak(machine.device), unknown)
+    # What needs the answers of others cannot be tried; it goes at the pace of the rest.
+    seconds += later * (seconds / tried if tried else 0.0)
+    return Estimate(seconds / machine.workers if tried else None, _peak(machine.device), unknown)
 
 
-def _try(work: Cell | Probe, device: str, patience: float) -> float | None:
-    """Return the seconds for one pixel of one cell or index; None where it fails, as the run will tell better."""
+def _try(plan: Plan, unit: Unit, device: str, patience: float) -> float | None:
+    """Return the seconds that one cell takes; None where it fails, as the run will tell better."""
     watch = _Watch(patience)
-    model = work.model.to(device)
-    besides = 0.0
     try:
-        if isinstance(work, Cell):
-            began = time.perf_counter()
-            Clean.of(model, work.subject)
-            besides = time.perf_counter() - began
-            watch = _Watch(patience)
-            low = work.subject.low.to(device)
-            with_truth(work.attack, work.subject.truth)(surrogate(model), low, progress=watch)
-        else:
-            work.take(device, watch)
+        plan.study.answer(plan.of(unit), PlanBench(plan, device), watch)
     except _EnoughError:
         pass
     except (RuntimeError, MemoryError, FloatingPointError):
         return None
-    finally:
-        if device != "cpu":
-            model.to("cpu")
-    return (watch.seconds() + besides) / _pixels(work)
-
-
-def _pixels(work: Cell | Probe) -> int:
-    return work.subject.low.shape[-2] * work.subject.low.shape[-1]
+    return watch.seconds()
 
 
 def _peak(device: str) -> int | None:

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import re
 import tempfile
-import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from resolute.engine.store import RECORDS_STEM, Store
 from resolute.errors import ConfigError
-from resolute.studies.steepness import Index, read_indices
-from resolute.studies.store import Record, Store
+from resolute.studies.kinds import RECORDS
+from resolute.studies.record import Column, columns
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-VIEWS: dict[str, type[Record] | type[Index]] = {"records": Record, "clever": Index}
-
-_RUN = "run", "VARCHAR", "folder that the row is from, the first where several hold its key."
-_TYPES = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """A column of a view.
-
-    Attributes:
-        name: in SQL.
-        kind: type in SQL.
-        text: what it holds.
-    """
-
-    name: str
-    kind: str
-    text: str
+_RUN = Column("run", "VARCHAR", "folder that the row is from, the first where several hold its key.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,42 +58,33 @@ class Answer:
         return json.dumps([dict(zip(self.names, row, strict=True)) for row in self.rows], indent=1, default=str)
 
 
-def columns(view: str = "records") -> list[Column]:
+def view_columns(view: str) -> list[Column]:
     """Return the columns of a view, as documented.
 
     Example:
-        >>> columns()[1]
-        Column(name='model', kind='VARCHAR', text='name of the model, with the defences around it.')
+        >>> view_columns("attacks")[1]
+        Column(name='model', kind='VARCHAR', text='name of what was judged, with the defences around it.')
     """
-    kind = VIEWS[view]
-    section = (kind.__doc__ or "").partition("Attributes:")[2]
-    texts = {
-        name: " ".join(text.split()) for name, text in re.findall(r"^ {8}(\w+): (.+(?:\n {9,}.+)*)", section, re.M)
-    }
-    hints = typing.get_type_hints(kind)
-    named = [Column(field.name, _sql(hints[field.name]), texts[field.name]) for field in dataclasses.fields(kind)]
-    return [*named, Column(*_RUN)]
+    return [*columns(RECORDS[view]), _RUN]
 
 
 def documentation() -> str:
     """Return ``docs/records.md``: what every column holds."""
     parts = [_HEAD]
-    for view in VIEWS:
-        rows = [f"| `{column.name}` | {column.kind} | {column.text.replace('``', '`')} |" for column in columns(view)]
-        parts.append("\n".join([f"## {view}", "", "| column | type | what it holds |", "|---|---|---|", *rows]))
+    for view in RECORDS:
+        rows = [f"| `{column.name}` | {column.kind} | {column.text} |" for column in view_columns(view)]
+        head = (RECORDS[view].__doc__ or "").partition("\n")[0]
+        parts.append(
+            "\n".join([f"## {view}", "", head, "", "| column | type | what it holds |", "|---|---|---|", *rows])
+        )
     return "\n\n".join(parts) + "\n"
 
 
 _HEAD = """# Records
 
-What `resolute query` sees, and what a line of `records*.jsonl` (view `records`) and of `clever*.jsonl` (view `clever`)
-in the folder of a study holds. None is NULL in SQL; a PSNR is NULL where two images are equal, which is infinity. How
-to ask is in [running.md](running.md). This page is written by `resolute query --columns --out docs/records.md`."""
-
-
-def _sql(hint: Any) -> str:
-    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind in _TYPES]
-    return _TYPES[kinds[0]]
+What `resolute query` sees: a view for each kind of record, and what a line of `records*.jsonl` in the folder of a study
+holds. None is NULL in SQL; a PSNR is NULL where two images are equal, which is infinity. How to ask is in
+[running.md](running.md). This page is written by `resolute query --columns --out docs/records.md`."""
 
 
 def find_runs(places: Iterable[Path]) -> list[Path]:
@@ -120,7 +94,7 @@ def find_runs(places: Iterable[Path]) -> list[Path]:
         ConfigError: there are none.
     """
     places = list(places)
-    found = {file.parent for place in places for view in VIEWS for file in place.rglob(f"{view}*.jsonl")}
+    found = {file.parent for place in places for file in place.rglob(f"{RECORDS_STEM}*.jsonl")}
     if not found:
         names = " or ".join(map(str, places))
         raise ConfigError(f"no records in {names}; run a study first, or name the folders of runs with --runs")
@@ -131,7 +105,7 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> Answer
     """Ask the records of runs in SQL; nothing that is stored can be changed by it.
 
     Args:
-        sql: over the views ``records`` and ``clever``, see ``columns``.
+        sql: over the views of ``RECORDS``, see ``view_columns``.
         runs: folders of studies; a key that several hold counts once.
         parquet: file to write the answer to as well.
 
@@ -141,8 +115,7 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> Answer
     import duckdb  # a fifth of a second, which other commands need not wait for
 
     with duckdb.connect() as connection:
-        for view in VIEWS:
-            _load(connection, view, runs)
+        _load(connection, runs)
         # Not even a query that was copied from somewhere reads or writes another file.
         if parquet is not None:
             connection.execute("SET allowed_paths = ?", [[str(parquet)]])
@@ -157,27 +130,29 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> Answer
             raise ConfigError(_explained(str(error))) from None
 
 
-def _load(connection: DuckDBPyConnection, view: str, runs: Sequence[Path]) -> None:
+def _load(connection: DuckDBPyConnection, runs: Sequence[Path]) -> None:
     seen: set[str] = set()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.jsonl"
-        with path.open("w", encoding="utf-8") as file:
-            for run in runs:
-                for row in Store(run).read() if view == "records" else read_indices(run):
-                    if row.key not in seen:
-                        seen.add(row.key)
-                        file.write(json.dumps({**dataclasses.asdict(row), "run": str(run)}) + "\n")
-        types = ", ".join(f"'{column.name}': '{column.kind}'" for column in columns(view))
-        connection.execute(
-            f"CREATE TABLE {view} AS SELECT * FROM read_json(?, format='newline_delimited', columns={{{types}}})",
-            [str(path)],
-        )
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as files:
+        rows = {view: files.enter_context((Path(folder) / view).open("w", encoding="utf-8")) for view in RECORDS}
+        for run in runs:
+            for record in Store(run).read():
+                if record.key not in seen:
+                    seen.add(record.key)
+                    line = json.dumps({**dataclasses.asdict(record), "run": str(run)})
+                    rows[record.view].write(line + "\n")
+        files.close()
+        for view in RECORDS:
+            types = ", ".join(f"'{column.name}': '{column.kind}'" for column in view_columns(view))
+            connection.execute(
+                f"CREATE TABLE {view} AS SELECT * FROM read_json(?, format='newline_delimited', columns={{{types}}})",
+                [str(Path(folder) / view)],
+            )
 
 
 def _explained(error: str) -> str:
     text = " ".join(error.split())
     if re.search(r"Catalog Error: Table", text):
-        return f"{text} The views are {' and '.join(VIEWS)}."
+        return f"{text} The views are {', '.join(RECORDS)}."
     if "Binder Error" in text and "column" in text:
         return f"{text} `resolute query --columns` lists them."
     return text

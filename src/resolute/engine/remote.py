@@ -11,13 +11,12 @@ import dataclasses
 import json
 import posixpath
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
+from resolute.engine.bench import Found
 from resolute.errors import ConfigError, OutputError
-from resolute.studies.store import Store
-from resolute.studies.work import Found
 
 if TYPE_CHECKING:
     import fsspec
@@ -50,15 +49,10 @@ class Place:
         if self.files is None:
             return
         for record in found.records:
-            self._send(Store(self.folder).image_path(record.key))
-        parts: tuple[tuple[str, Sequence[Any]], ...] = (
-            ("records", found.records), ("clever", found.indices), ("failed", found.failures),
-        )  # fmt: skip
-        for stem, rows in parts:
-            if rows:
-                text = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
-                with self._said():
-                    self.files.pipe_file(self._remote(f"{stem}-{rows[0].key}.jsonl"), text.encode())
+            for file in record.files:
+                self._send(self.folder / file)
+        self._write("records", [record.as_line() for record in found.records])
+        self._write("failed", [dataclasses.asdict(failure) for failure in found.failures])
 
     def push_all(self) -> None:
         """Send what belongs to the study as a whole: the plan, the report.
@@ -71,6 +65,13 @@ class Place:
         for path in sorted(self.folder.iterdir()):
             if path.is_file() and path.suffix not in _KEPT_HERE:
                 self._send(path)
+
+    def _write(self, stem: str, lines: Sequence[Mapping[str, object]]) -> None:
+        assert self.files is not None
+        if lines:
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            with self._said():
+                self.files.pipe_file(self._remote(f"{stem}-{lines[0]['key']}.jsonl"), text.encode())
 
     def name_of(self, path: Path) -> str:
         """Return what a person calls a file of the folder."""

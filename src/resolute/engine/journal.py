@@ -5,6 +5,7 @@ All of it rests on locks that the kernel drops when a process ends, however it e
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
@@ -12,10 +13,11 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
+from resolute.engine.store import RECORDS_STEM, Store, append_line, files_of, read_line
 from resolute.errors import OutputError
-from resolute.studies.store import append_line, files_of, parsed
+from resolute.studies.record import Record
 
 if sys.platform != "win32" or TYPE_CHECKING:
     import fcntl
@@ -138,17 +140,16 @@ class Claims:
 
 @final
 class Seen:
-    """The whole lines of all files under one name, of which ``refresh`` reads only what has come since."""
+    """The whole records of a folder, of which ``refresh`` reads only what has come since."""
 
-    def __init__(self, folder: Path, stem: str) -> None:
-        self.folder = folder
-        self.stem = stem
-        self.lines: dict[str, dict[str, Any]] = {}
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._records: dict[str, Record] = {}
         self._read: dict[Path, int] = {}
 
-    def refresh(self) -> dict[str, dict[str, Any]]:
-        """Return the last line of every key."""
-        for path in files_of(self.folder, self.stem):
+    def refresh(self) -> dict[str, Record]:
+        """Return the last record of every key."""
+        for path in files_of(self.store.folder, RECORDS_STEM):
             begin = self._read.get(path, 0)
             if path.stat().st_size <= begin:
                 continue
@@ -157,11 +158,12 @@ class Seen:
                 new = file.read()
             whole = new.rpartition(b"\n")[0]
             self._read[path] = begin + len(whole)
-            for line in whole.splitlines():
-                content = parsed(line)
-                if content is not None and "key" in content:
-                    self.lines[str(content["key"])] = content
-        return self.lines
+            for line in whole.removeprefix(codecs.BOM_UTF8).split(b"\n"):
+                # What is no record is told where the folder is read, and its cell answered again.
+                with contextlib.suppress(ValueError):
+                    record = read_line(line)
+                    self._records[record.key] = record
+        return self._records
 
 
 def _open(path: Path) -> int:

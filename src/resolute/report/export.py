@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 
 from resolute.defences import load_defended
+from resolute.engine.store import Store
 from resolute.files import write_text
 from resolute.images import read_image, write_png
-from resolute.studies.store import Record, Store
-from resolute.studies.study import Study
+from resolute.studies.attacked import AttackRecord
+from resolute.studies.grid import Grid
 
 
-def write_outputs(study: Study, records: Sequence[Record], out: Path) -> list[Path]:
+def write_outputs(study: Grid, records: Sequence[AttackRecord], out: Path) -> list[Path]:
     """Write attacked images, clean and attacked outputs, and ``figures.json``; return the images written.
 
     Every figure in the JSON belongs to the attacked image as saved.
@@ -32,7 +33,7 @@ def write_outputs(study: Study, records: Sequence[Record], out: Path) -> list[Pa
     rows: list[dict[str, object]] = []
     for record in records:
         stem = record.image if repeated[record.image] == 1 else f"{record.image}.{record.key[:8]}"
-        attacked = read_image(store.image_path(record.key))
+        attacked = read_image(store.path_of(f"attacked/{record.key}.png"))
         model = models[record.model]
         with torch.no_grad():
             pictures = {

@@ -1,0 +1,218 @@
+"""The study of attacks on super-resolution models: models x attacks x budgets x images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, final
+
+import pydantic
+from jaxtyping import Float
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from resolute.attacks.ascent import Precision
+from resolute.attacks.registry import AttackTable
+from resolute.attacks.transfer import Transfer, WarmStart
+from resolute.defences import load_defended, undefended
+from resolute.errors import ConfigError, ImageError
+from resolute.images import from_uint8, to_uint8
+from resolute.models.tiling import Tiled
+from resolute.resize import downscale, mod_crop
+from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure_all
+from resolute.studies.claims import Claim
+from resolute.studies.conventions import conventions
+from resolute.studies.datasets import Photo, find_photos
+from resolute.studies.quick import Quick
+from resolute.studies.record import Record
+from resolute.studies.steepness import CleverCell, CleverRecord, CleverTable, take
+from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
+from resolute.toml import located
+
+
+@final
+@dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
+class Grid(Study):
+    """A grid of models, attacks, budgets and images.
+
+    Attributes:
+        name: of the study, in reports.
+        models: built-in names or weights files, with input-time defences behind a plus: ``edsr-s+mix=0.75``.
+        attacks: attacks without their budgets.
+        epsilons: budgets, in levels of 255.
+        images: ``samples`` for the photographs inside scikit-image, names of data sets, or image files and folders;
+            see ``find_photos``.
+        high_resolution: the images are the ground truth, to be cropped to a multiple of the scale and shrunk as
+            MATLAB does; otherwise they are the low-resolution inputs themselves, and nothing is measured against truth.
+        every: take each n-th image only, of every data set.
+        crop: cut the middle square of this many pixels out of every image first; 0 for whole images.
+        scale: of the models.
+        seed: of the attacks' random starts.
+        seeds: several of them, each a cell of its own; empty for the one above.
+        clever: how the CLEVER index of every model and image is taken; None where it is not.
+        precision: of the attacks' search.
+        question: what is asked, and what it repeats, in a sentence.
+        expected: what was published about it.
+        quick: what the quick form does with less; None where there is none.
+
+    Example:
+        >>> Grid(name="one", models=("bicubic",), attacks=(AttackTable(kind="fgsm"),)).epsilons
+        (1, 2, 4, 8, 16, 32)
+    """
+
+    kind: ClassVar[str] = "attacks"
+    records: ClassVar[tuple[type[Record], ...]] = (AttackRecord, CleverRecord)
+    cumulative: ClassVar[bool] = True
+
+    name: str
+    models: tuple[str, ...] = pydantic.Field(min_length=1)
+    attacks: tuple[AttackTable, ...] = pydantic.Field(min_length=1)
+    epsilons: tuple[float, ...] = pydantic.Field(default=(1, 2, 4, 8, 16, 32), min_length=1)
+    images: tuple[str, ...] = ("samples",)
+    high_resolution: bool = True
+    every: int = pydantic.Field(default=1, ge=1)
+    crop: int = pydantic.Field(default=0, ge=0)
+    scale: int = 4
+    seed: int = 0
+    seeds: tuple[int, ...] = ()
+    clever: CleverTable | None = None
+    precision: Precision = "float32"
+    question: str = ""
+    expected: tuple[Claim, ...] = ()
+    quick: Quick | None = None
+
+    def quickly(self) -> Grid:
+        """Return the quick form: the same question, with fewer images, budgets and steps.
+
+        Raises:
+            ConfigError: the study has none.
+
+        Example:
+            >>> from resolute.studies.kinds import read_study
+            >>> read_study("lambda").quickly().images
+            ('samples',)
+        """
+        if self.quick is None:
+            raise ConfigError(f"the study {self.name} has no quick form; leave out --quick")
+        quick = self.quick
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}-quick",
+            models=quick.models or self.models,
+            attacks=tuple(map(quick.lighten, self.attacks)),
+            epsilons=quick.epsilons or self.epsilons,
+            images=quick.images or self.images,
+            every=quick.every or self.every,
+            crop=self.crop if quick.crop is None else quick.crop,
+            clever=quick.lighten_clever(self.clever),
+            quick=None,
+        )
+
+    def photos(self) -> list[Photo]:
+        """Return the photographs that the study is about, unread.
+
+        Raises:
+            ImageError: a data set or a file is not to be found.
+        """
+        return find_photos(self.images, self.every)
+
+    def subjects(self) -> list[Subject]:
+        """Read and prepare the images.
+
+        Raises:
+            ImageError: an image cannot be found or read, or is too small.
+        """
+        return [self.prepare(photo.name, photo.read(), photo.dataset) for photo in self.photos()]
+
+    def prepare(self, name: str, image: Float[Tensor, "3 h w"], dataset: str = "") -> Subject:
+        """Return one image as the study uses it."""
+        pixels = to_uint8(image)
+        if self.crop:
+            top, left = (max(0, (side - self.crop) // 2) for side in pixels.shape[:2])
+            pixels = pixels[top : top + self.crop, left : left + self.crop]
+        if not self.high_resolution:
+            return Subject(name, from_uint8(pixels).unsqueeze(0), None, dataset)
+        try:
+            pixels = mod_crop(pixels, self.scale)
+        except ValueError as error:
+            raise ImageError(f"{name}: {error}") from None
+        low = from_uint8(downscale(pixels, self.scale)).unsqueeze(0)
+        return Subject(name, low, from_uint8(pixels).unsqueeze(0), dataset)
+
+    def cells(self) -> Sequence[Cell]:
+        models = [load_defended(model, self.scale) for model in self.models]
+        attacks = [
+            (table.name, table.build(level / 255, self.precision)) for table in self.attacks for level in self.epsilons
+        ]
+        seeds = tuple(dict.fromkeys(self.seeds or (self.seed,)))
+        cells: list[Cell] = []
+        indices: list[Cell] = []
+        for subject in self.subjects():
+            for model in models:
+                for label, attack in attacks:
+                    cells += [AttackCell.of(model, attack, label, subject, seed) for seed in seeds]
+                if self.clever is not None:
+                    indices += [CleverCell.of(model, subject, self.clever, seed) for seed in seeds]
+        return [*cells, *indices]
+
+    def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
+        found: list[Answer] = []
+        attacks = [cell for cell in cells if isinstance(cell, AttackCell)]
+        for cell in cells:
+            if isinstance(cell, CleverCell):
+                model = bench.place(cell.model)
+                found.append(Answer(take(cell, model, lambda done, total: progress(done / total))))
+        if attacks:
+            model = bench.place(attacks[0].model)
+            cleans = [bench.shared(("clean", *cell.judged), partial(Clean.of, model, cell.subject)) for cell in attacks]
+            placed = [dataclasses.replace(cell, model=model) for cell in attacks]
+            found += [
+                Answer(record, {"attacked": image[0].cpu()})
+                for record, image in measure_all(placed, cleans, progress=progress)
+            ]
+        return found
+
+    def without_tiles(self, cell: Cell) -> str:
+        if not isinstance(cell, AttackCell):
+            return "the CLEVER index is of whole images; use smaller ones or another --device"
+        if undefended(cell.model) is not cell.model:
+            return "a model with a defence around it cannot work in tiles; use smaller images or another --device"
+        if isinstance(cell.attack, Transfer | WarmStart):
+            return "the source of a transfer attack cannot work in tiles; use smaller images or another --device"
+        Tiled(cell.model, 128)
+        return ""
+
+    def outline(self, cells: Sequence[Cell]) -> str:
+        attacks = [cell for cell in cells if isinstance(cell, AttackCell)]
+        images = {(cell.subject.dataset, cell.subject.name) for cell in attacks}
+        seeds = {cell.seed for cell in attacks}
+        parts = (
+            (len(self.models), "model"), (len(self.attacks), "attack"), (len(self.epsilons), "budget"),
+            (len(images), "image"), (len(seeds), "seed"),
+        )  # fmt: skip
+        indices = len(cells) - len(attacks)
+        clever = f" and {count(indices, 'CLEVER index', 'CLEVER indices')}" if indices else ""
+        return f"{' x '.join(count(number, thing) for number, thing in parts)} = {count(len(attacks), 'cell')}{clever}"
+
+    def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
+        attacks = [(cell.label, cell.attack) for cell in cells if isinstance(cell, AttackCell)]
+        models = list({id(cell.model): cell.model for cell in cells if isinstance(cell, AttackCell)}.values())
+        clever = self.clever.words if self.clever else ""
+        return conventions(attacks, models, self.high_resolution, clever)
+
+
+def checked_attacks(path: Path, study: Grid) -> Grid:
+    """Return the study if its attacks can be built; those that need other models or files are left for the plan.
+
+    Raises:
+        ConfigError: one cannot.
+    """
+    for number, table in enumerate(study.attacks):
+        if table.source is None and table.target is None and table.density is None and not table.attacks:
+            try:
+                table.build(study.epsilons[0] / 255)
+            except ValueError as error:
+                raise located(path, ("attacks", str(number)), str(error)) from None
+    return study
