@@ -15,8 +15,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Lower layers first; a module may import from its own layer and from those before it.
 LAYERS = (
-    {"errors", "randomness"},
-    {"files", "runtime", "provenance", "toml", "plugins"},
+    {"errors", "randomness", "figures"},
+    {"files", "runtime", "provenance", "toml", "plugins", "table"},
     {"images", "resize"},
     {"models"},
     {"attacks", "defences", "measure", "export"},

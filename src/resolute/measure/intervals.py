@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """A mean with its bootstrap confidence interval.
-
-    Attributes:
-        mean: of the values given.
-        low, high: ends of the interval; equal to the mean where one value cannot show a spread.
-        n: number of values.
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+from resolute.figures import Interval
 
 
 def bootstrap_mean(

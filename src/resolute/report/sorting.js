@@ -11,17 +11,18 @@
   };
   const empty = (v) => v === "" || v === "–";
   const sort = (table, column, order) => {
-    const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
+    const heads = [...table.tHead.rows[0].cells], bodies = [...table.tBodies];
     heads.forEach((head, index) => head.setAttribute("aria-sort", index === column ? order : "none"));
     const sign = order === "descending" ? -1 : 1;
-    const rows = [...body.rows].map((row) => [value(row, column), row]);
+    // Sorted rows are in no groups, so all move to the first.
+    const rows = bodies.flatMap((body) => [...body.rows]).map((row) => [value(row, column), row]);
     rows.sort(([a], [b]) => {
       // What has no figure comes last, whichever way the table is sorted.
       if (empty(a) || empty(b)) return empty(a) - empty(b);
       const numbers = typeof a === "number" && typeof b === "number";
       return sign * (numbers ? (a === b ? 0 : a - b) : String(a).localeCompare(String(b), "en", { numeric: true }));
     });
-    body.append(...rows.map(([, row]) => row));
+    bodies[0].append(...rows.map(([, row]) => row));
   };
   for (const table of document.querySelectorAll("table.sortable")) {
     [...table.tHead.rows[0].cells].forEach((head, column) => {
@@ -41,13 +42,14 @@
     const count = document.querySelector(`output[data-count="${table.id}"]`);
     const picks = [...form.querySelectorAll("[data-key]")];
     const filter = () => {
+      const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
       let shown = 0;
-      for (const row of table.tBodies[0].rows) {
+      for (const row of rows) {
         row.hidden = !picks.every(({ value, dataset: { key }, type }) => value === ""
           || (type === "search" ? row.textContent.toLowerCase().includes(value.toLowerCase()) : row.dataset[key] === value));
         shown += !row.hidden;
       }
-      if (count) count.textContent = `${shown} of ${table.tBodies[0].rows.length} rows`;
+      if (count) count.textContent = `${shown} of ${rows.length} rows`;
     };
     form.addEventListener("input", filter);
     form.addEventListener("submit", (event) => event.preventDefault());

@@ -1,0 +1,129 @@
+"""A table as HTML: escaped, with its headers named, and with the values that ``sorting.js`` sorts by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup, escape
+
+from resolute.figures import Interval, doubt, figure, spread
+from resolute.table.entries import Cell, Column, Row, Value, aligned_right, gain_text
+
+_CLASSES = {"good": "agrees", "bad": "disagrees", "unsure": "undecided"}
+
+
+def page_table(
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    *,
+    label: str,
+    caption: str,
+    notes: Sequence[str],
+    id: str,
+    kind: str,
+    sort: str,
+    filters: Mapping[str, str],
+    tall: bool,
+) -> Markup:
+    """Return the HTML of a table; see ``Table.html``.
+
+    The ``label`` is what a screen reader calls the box in which the table scrolls.
+    """
+    places = {column.name: place for place, column in enumerate(columns)}
+    right = [aligned_right(place, column, rows) for place, column in enumerate(columns)]
+    bodies = Markup("\n").join(
+        Markup("<tbody>\n{}\n</tbody>").format(
+            Markup("\n").join(
+                Markup("<tr{}>{}</tr>").format(
+                    _marks({f"data-{name}": _text(columns, one, places[key]) for name, key in filters.items()}),
+                    Markup("").join(_cell(one, place, column, right[place]) for place, column in enumerate(columns)),
+                )
+                for one in group
+            )
+        )
+        for group in _sections(rows)
+    )
+    count = Markup('<output data-count="{}">{} rows</output>').format(id, len(rows)) if filters else ""
+    words = Markup("; ").join(part for part in (count, escape(caption)) if part)
+    return Markup(
+        '<div class="scroll{}" role="region" aria-label="{}" tabindex="0">\n<table{}>\n'
+        "{}<thead><tr>{}</tr></thead>\n{}\n</table>\n</div>{}"
+    ).format(
+        " tall" if tall else "",
+        label,
+        _marks({"class": f"sortable {kind}", "id": id, "data-sort": str(places[sort]) if sort else ""}),
+        Markup("<caption>{}</caption>\n").format(words) if words else "",
+        Markup("").join(map(_head, columns)),
+        bodies,
+        Markup("").join(Markup('\n<p class="hint">{}</p>').format(note) for note in notes),
+    )
+
+
+def _sections(rows: Sequence[Row]) -> list[list[Row]]:
+    groups: list[list[Row]] = [[]]
+    for one in rows:
+        if one.section and groups[-1]:
+            groups.append([])
+        groups[-1].append(one)
+    return groups
+
+
+def _head(column: Column) -> Markup:
+    marks = {
+        "class": "key" if column.key else "",
+        "data-first": "descending" if column.better == "higher" else "",
+        "title": column.meaning,
+    }
+    hint = Markup("<small>{}</small>").format(column.hint) if column.hint else ""
+    return Markup('<th scope="col"{}>{}{}</th>').format(_marks(marks), column.name, hint)
+
+
+def _cell(one: Row, place: int, column: Column, right: bool) -> Markup:
+    cell, named = one.cells[place], place == 0
+    value = cell.value
+    band = value if isinstance(value, Interval) and not column.signed else None
+    text = escape(column.text(value) if band is None else figure(band.mean, column.digits))
+    below = [spread(band, column.digits), cell.note]
+    if column.code and text and value is not None:
+        text = Markup("<code>{}</code>").format(text)
+    tone = cell.tone or (one.tone if named else "")
+    text = Markup('<b class="{}">{}</b>').format(_CLASSES[tone], text) if tone else text
+    text = Markup('<a href="{}">{}</a>').format(cell.link, text) if cell.link else text
+    small = Markup("").join(Markup("<small>{}</small>").format(words) for words in below if words)
+    classes = {
+        "key": column.key and not named,
+        "left": not right and not named,
+        "variant": one.indent and named,
+    }
+    marks = _marks({"class": " ".join(name for name, wanted in classes.items() if wanted)})
+    number = _number(value)
+    marks += Markup(' data-value="{}"').format(number) if number is not None else Markup()
+    tag = "th" if named else "td"
+    return Markup("<{}{}{}>{}{}{}</{}>").format(
+        tag, Markup(' scope="row"') if named else "", marks, text, _gain(cell, column), small, tag
+    )
+
+
+def _gain(cell: Cell, column: Column) -> Markup:
+    text = gain_text(cell, column)
+    chance = Markup(' class="chance"') if doubt(cell.change) else ""
+    return Markup("<small{}>{}</small>").format(chance, text) if text else Markup()
+
+
+def _text(columns: Sequence[Column], one: Row, place: int) -> str:
+    return columns[place].text(one.cells[place].value)
+
+
+def _number(value: Value) -> str | None:
+    """Return what a page sorts by; None for text, which sorts as printed."""
+    if isinstance(value, str | bool):
+        return None
+    number = value.mean if isinstance(value, Interval) else value
+    if number is None or math.isnan(number):
+        return ""
+    return ("-" if number < 0 else "") + "Infinity" if math.isinf(number) else f"{number:.10g}"
+
+
+def _marks(values: Mapping[str, str]) -> Markup:
+    return Markup("").join(Markup(' {}="{}"').format(name, value) for name, value in values.items() if value)

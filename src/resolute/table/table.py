@@ -1,0 +1,225 @@
+"""A table: columns with units and meanings, rows, intervals and notes; everything that is shown in rows is one."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, final
+
+from markupsafe import Markup
+
+from resolute.errors import ConfigError
+from resolute.table.entries import Column, Raw, Row, aligned_right, gain_text
+from resolute.table.flat import flat, storable, write_parquet
+from resolute.table.page import page_table
+
+if TYPE_CHECKING:
+    import pandas
+    import rich.table
+
+_STYLES = {"good": "green", "bad": "bold red", "unsure": "dim", "": ""}
+# Longer texts break in a terminal, wherever they stand.
+_LONG = 40
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Columns and rows, to be shown anywhere: terminal, Markdown, page, notebook, CSV, JSON, Parquet, pandas.
+
+    The last four hold the values as measured, the others round as the columns say. The first column names the rows.
+
+    Attributes:
+        title: a few words.
+        columns: what stands in the rows.
+        rows: see ``row``.
+        notes: sentences below the table.
+        caption: how the figures were made, in a sentence or two.
+
+    Raises:
+        ValueError: a row has more or fewer cells than there are columns.
+
+    Example:
+        >>> from resolute.table import row
+        >>> columns = [Column("model"), Column("SR-PSNR", "dB", better="higher")]
+        >>> print(Table("", columns, [row("edsr-s", 29.104), row("bicubic", float("inf"))]).markdown(), end="")
+        | model | SR-PSNR (dB) |
+        |---|--:|
+        | edsr-s | 29.10 |
+        | bicubic | ∞ |
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        for number, one in enumerate(self.rows):
+            if len(one.cells) != len(self.columns):
+                raise ValueError(f"row {number} has {len(one.cells)} cells, the table {len(self.columns)} columns")
+
+    def texts(self, name: str) -> list[str]:
+        """Return the distinct values of the column ``name`` as printed, in order of appearance."""
+        places = [place for place, column in enumerate(self.columns) if column.name == name]
+        return list(
+            dict.fromkeys(self.columns[place].text(one.cells[place].value) for one in self.rows for place in places)
+        )
+
+    def terminal(self) -> rich.table.Table:
+        """Return the table for a terminal."""
+        from rich.table import Table as Terminal
+        from rich.text import Text
+
+        words = "\n".join(text for text in (self.caption, *self.notes) if text)
+        table = Terminal(title=Text(self.title) if self.title else None, caption=Text(words) if words else None)
+        for place, column in enumerate(self.columns):
+            lengths = [len(self._text(one, place)) for one in self.rows]
+            right = self._right(place)
+            table.add_column(
+                Text("\n".join(filter(None, [column.name, column.hint]))),
+                justify="right" if right else "left",
+                no_wrap=column.whole or (right and max(lengths, default=0) < _LONG),
+                overflow="fold",
+                min_width=max(lengths, default=0) if column.whole else None,
+            )
+        for one in self.rows:
+            if one.section:
+                table.add_section()
+            cells = [
+                Text(self._text(one, place), style=_STYLES[cell.tone or (one.tone if place == 0 else "")])
+                for place, cell in enumerate(one.cells)
+            ]
+            table.add_row(*cells)
+        return table
+
+    def markdown(self) -> str:
+        """Return the table as Markdown, its title and caption above it and the notes below."""
+        lines: list[str] = []
+        if self.title:
+            lines += [f"**{_plain(self.title)}**", ""]
+        if self.caption:
+            lines += [_plain(self.caption), ""]
+        heads = [f"{column.name} ({column.hint})" if column.hint else column.name for column in self.columns]
+        lines.append(f"| {' | '.join(map(_plain, heads))} |")
+        lines.append(f"|{''.join('--:|' if self._right(place) else '---|' for place in range(len(self.columns)))}")
+        for one in self.rows:
+            lines.append(f"| {' | '.join(self._marked(one, place) for place in range(len(self.columns)))} |")
+        for note in self.notes:
+            lines += ["", _plain(note)]
+        return "\n".join(lines) + "\n"
+
+    def html(
+        self,
+        *,
+        id: str = "",
+        kind: Literal["grid", "paper"] = "grid",
+        sort: str = "",
+        filters: Mapping[str, str] | None = None,
+        tall: bool = False,
+    ) -> Markup:
+        """Return the table for a page, all text escaped; with ``sorting.js`` a click on a heading sorts it.
+
+        Args:
+            id: of the table, for links and filters.
+            kind: of figures, or of sentences.
+            sort: column to sort by at first.
+            filters: names of filters in a form on the page, and the columns whose text they select; needs an ``id``.
+            tall: the table scrolls inside a box.
+
+        Raises:
+            KeyError: ``sort`` or a filter names no column.
+        """
+        return page_table(
+            self.columns,
+            self.rows,
+            label=self.title or self.caption or "Table",
+            caption=self.caption,
+            notes=self.notes,
+            id=id,
+            kind=kind,
+            sort=sort,
+            filters=filters or {},
+            tall=tall,
+        )
+
+    def _repr_html_(self) -> str:  # pyright: ignore[reportUnusedFunction]
+        return str(self.html())
+
+    def records(self) -> list[dict[str, Raw]]:
+        """Return the rows as measured, a dictionary each; an interval becomes its mean, ``low``, ``high`` and ``n``.
+
+        Example:
+            >>> from resolute.figures import Interval
+            >>> from resolute.table import row
+            >>> Table("", [Column("psnr")], [row(Interval(1.0, 0.5, 1.5, 9))]).records()
+            [{'psnr': 1.0, 'psnr low': 0.5, 'psnr high': 1.5, 'psnr n': 9}]
+        """
+        names, rows = flat(self.columns, self.rows)
+        return [dict(zip(names, values, strict=True)) for values in rows]
+
+    def csv(self) -> str:
+        """Return the values as measured, separated by commas; nothing where there is nothing to measure."""
+        text = io.StringIO()
+        names, rows = flat(self.columns, self.rows)
+        csv.writer(text, lineterminator="\n").writerows([names, *rows])
+        return text.getvalue()
+
+    def json(self) -> str:
+        """Return the table as JSON: what the columns mean, and the values as measured; infinity is ``"Infinity"``."""
+        columns = [
+            {"name": column.name, "unit": column.unit, "meaning": column.meaning, "better": column.better}
+            for column in self.columns
+        ]
+        rows = [{name: storable(value) for name, value in one.items()} for one in self.records()]
+        content = {"title": self.title, "caption": self.caption, "columns": columns, "rows": rows}
+        return json.dumps({**content, "notes": list(self.notes)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def parquet(self, path: Path) -> None:
+        """Write the values as measured to a Parquet file.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_parquet(path, *flat(self.columns, self.rows))
+
+    def frame(self) -> pandas.DataFrame:
+        """Return the values as measured as a pandas table.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ConfigError(
+                "a frame needs pandas: pip install pandas, or use records(), csv() or parquet()"
+            ) from None
+        names, rows = flat(self.columns, self.rows)
+        return pandas.DataFrame.from_records(rows, columns=names)
+
+    def _right(self, place: int) -> bool:
+        return aligned_right(place, self.columns[place], self.rows)
+
+    def _text(self, one: Row, place: int) -> str:
+        cell, column = one.cells[place], self.columns[place]
+        more = "; ".join(filter(None, [gain_text(cell, column), cell.note]))
+        text = column.text(cell.value)
+        text = f"{text} ({more})" if more else text
+        return f"  {text}" if one.indent and place == 0 else text
+
+    def _marked(self, one: Row, place: int) -> str:
+        text = _plain(self._text(one, place)).strip()
+        if self.columns[place].code and one.cells[place].value:
+            return f"`{text}`"
+        return f"**{text}**" if place == 0 and one.tone == "bad" and text else text
+
+
+def _plain(text: str) -> str:
+    """Return text that cannot end a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ")
