@@ -20,7 +20,7 @@ LAYERS = (
     {"images", "resize"},
     {"models"},
     {"attacks", "defences", "measure", "export"},
-    {"certify"},
+    {"certificates"},
     {"training", "studies"},
     {"report", "tables", "terminal"},
     {"leaderboard", "serve"},

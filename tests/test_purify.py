@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from resolute import PGD, Bicubic, ConfigError, DenoisedScorer, QualityNet, ScoreGain
-from resolute.certify import certify as certify_median
+from resolute.certificates import certify as certify_median
 from resolute.defences.purify import AtSigma, Blur, Crop, Flip, ForDeepinv, Jpeg, Resize, purifier
 from resolute.models.denoisers import DnCNN
 

@@ -1,7 +1,7 @@
 """Resolute measures, hardens and certifies image models against adversarial perturbations.
 
 Super-resolution models are attacked and hardened; the scores of image-quality metrics get proven intervals
-(``resolute.certify``).
+(``resolute.certificates``).
 
 Images are RGB float in [0, 1], ``(batch, 3, height, width)``, everywhere.
 
@@ -57,7 +57,7 @@ from resolute.attacks import (
     universal,
     with_truth,
 )
-from resolute.certify import Certificate, DenoisedScorer
+from resolute.certificates import Certificate, DenoisedScorer
 from resolute.defences import ChannelDensity, EntropyRegularizer, load_defended, match_clean_psnr
 from resolute.errors import (
     CheckpointError,
