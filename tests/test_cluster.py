@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from resolute import Store, Study
+from resolute import Study
+from resolute.studies import Store
 
 pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
 

@@ -10,10 +10,11 @@ import duckdb
 import pytest
 from typer.testing import CliRunner
 
-from resolute import ConfigError, Record, Store, Study
+from resolute import ConfigError, Record, Study
 from resolute.attacks.registry import AttackTable
 from resolute.cli import app
 from resolute.images import sample_image, write_png
+from resolute.studies import Store
 from resolute.studies.query import VIEWS, columns, documentation, find_runs, query
 from resolute.studies.steepness import CleverTable, Index
 from resolute.studies.store import append_line

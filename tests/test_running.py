@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 from small import Fatal
 
-from resolute import ConfigError, ImageError, Record, Store, Study
+from resolute import ConfigError, ImageError, Record, Study
 from resolute.attacks.registry import AttackTable
 from resolute.errors import OutputError
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
+from resolute.studies import Store
 from resolute.studies.estimate import estimate
 from resolute.studies.journal import Claims, Journal
 from resolute.studies.plan import DEATHS, Unit

@@ -14,11 +14,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from resolute import Store, Study
+from resolute import Study
 from resolute.cli import app
 from resolute.errors import ConfigError, OutputError
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
+from resolute.studies import Store
 from resolute.studies.remote import at_place
 from resolute.terminal import StudyDisplay, duration
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import final
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from resolute import runtime
+from resolute.printing import console, errors
 from resolute.report.certificates import write_certificates
 from resolute.report.certified_iqa import iqa_page, iqa_tables
 from resolute.report.families import sentences_of
@@ -38,12 +37,6 @@ from resolute.studies.study import Study
 from resolute.studies.summary import by_dataset
 from resolute.studies.work import Failure, Found
 from resolute.tables import attacks_table, certificates_table, claims_table, results_table
-
-# Wide where nobody looks, so that what reads the output finds names and hashes whole; COLUMNS says otherwise.
-WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-
-console = Console(width=WIDTH)
-errors = Console(stderr=True, width=WIDTH)
 
 
 def name_file(what: str, path: Path | str) -> None:
