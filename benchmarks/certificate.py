@@ -22,10 +22,10 @@ import torch
 from attack_step import measure
 
 from resolute import Certificate, DenoisedScorer, load, load_scorer, sample_image
-from resolute.certify import certify
-from resolute.certify.certificate import Smoothing, bounds_of
-from resolute.certify.noise import GaussianNoise
-from resolute.certify.order_statistics import fixed_ranks, level
+from resolute.certificates import certify
+from resolute.certificates.certificate import Smoothing, bounds_of
+from resolute.certificates.noise import GaussianNoise
+from resolute.certificates.order_statistics import fixed_ranks, level
 from resolute.models.base import Scorer
 from resolute.provenance import provenance
 from resolute.runtime import tune_allocator

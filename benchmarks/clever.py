@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from resolute import clever, clever_power, load, sample_image
+from resolute import clever, load, sample_image
 from resolute.images import find_images, read_image
+from resolute.measure import clever_power
 from resolute.provenance import provenance
 from resolute.resize import downscale
 from resolute.runtime import tune_allocator

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from resolute import ChannelDensity, load
+from resolute import load
+from resolute.defences import ChannelDensity
 from resolute.images import find_images, from_uint8, read_image, to_uint8
 from resolute.resize import downscale, mod_crop
 

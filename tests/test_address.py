@@ -8,11 +8,12 @@ import torch
 from small import images, network
 from typer.testing import CliRunner
 
-from resolute import CARN, load, load_defended
+from resolute import load, load_defended
 from resolute.cli import app
 from resolute.cli.app import addressed
 from resolute.defences.loading import undefended
 from resolute.errors import CheckpointError, ConfigError
+from resolute.models import CARN
 from resolute.models.address import Address, complete, parse_address
 
 

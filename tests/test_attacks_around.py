@@ -288,7 +288,7 @@ def test_tables_of_attacks_around_others():
         ({"kind": "partial", "source": "edsr-s"}, "partial has no option 'source'"),
         ({"kind": "transfer"}, "transfer needs a source: the name or the file of the model"),
         ({"kind": "warm_start"}, "warm_start needs a source"),
-        ({"kind": "universal"}, "one for many images.*use resolute.universal"),
+        ({"kind": "universal"}, "one for many images.*use resolute.attacks.universal"),
         ({"kind": "pgd", "reference": "hr", "objective": "output"}, "choose between objective and reference"),
         ({"kind": "partial", "attacks": [{"kind": "noise"}]}, "needs an attack inside that climbs by gradients"),
         ({"kind": "partial", "attacks": [{"kind": "pgd"}, {"kind": "pgd"}]}, "holds at most 1 attack, not 2"),

@@ -12,9 +12,10 @@ from resolute.studies.store import read_lines
 from test_cli import fails, run
 from test_report_browser import Watched
 
-from resolute import ConfigError, ImageError, QualityNet, Study, as_scorer
+from resolute import ConfigError, ImageError, Study, as_scorer
 from resolute.attacks.registry import AttackTable
 from resolute.images import read_image, sample_image, write_png
+from resolute.models import QualityNet
 from resolute.models.weights import save_model
 from resolute.report import write_certificates
 from resolute.studies.certified import COLUMNS, SHARES, Certification

@@ -10,9 +10,11 @@ from resolute.studies.store import read_lines
 from test_cli import fails, run
 from test_report_browser import Watched
 
-from resolute import Card, ConfigError, QualityNet, UNet
+from resolute import Card, ConfigError
 from resolute.images import sample_image, write_png
 from resolute.measure import agreement_of
+from resolute.models import QualityNet
+from resolute.models.denoisers import UNet
 from resolute.models.weights import save_model
 from resolute.report.assets import plotting_library
 from resolute.report.certified_iqa import iqa_markdown, iqa_page

@@ -12,10 +12,10 @@ from scipy import special, stats
 from torch import nn
 
 from resolute.attacks import PGD, ScoreGain
-from resolute.certify import DenoisedScorer, ExpectedScore, certify, decided_at, width_below
-from resolute.certify.certificate import Smoothing, bounds_of
-from resolute.certify.noise import GaussianNoise, GridNoise, alias_table, noise_for, normals
-from resolute.certify.order_statistics import fixed_ranks, level, median_rank, median_slack, sequential_ranks
+from resolute.certificates import DenoisedScorer, ExpectedScore, certify, decided_at, width_below
+from resolute.certificates.certificate import Smoothing, bounds_of
+from resolute.certificates.noise import GaussianNoise, GridNoise, alias_table, noise_for, normals
+from resolute.certificates.order_statistics import fixed_ranks, level, median_rank, median_slack, sequential_ranks
 from resolute.models import QualityNet
 from resolute.models.base import Scorer
 

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import resolute
 from resolute.cli import app
+from resolute.cli.app import COMMANDS, with_commands
 from resolute.images import read_image, sample_image, write_png
-
-COMMANDS = ("demo", "attack", "study", "query", "check", "certify", "train", "harden", "models", "report")
 
 
 @pytest.fixture
@@ -58,6 +58,35 @@ def test_help_shows_a_working_example(command):
     code, stdout, _ = run(command, "--help")
     assert code == 0
     assert f"Example: resolute {command}" in stdout
+
+
+def test_the_list_of_commands_says_what_their_help_says():
+    helps = {
+        name: " ".join(command.help.split("\n\n")[0].split()) for name, command in with_commands().commands.items()
+    }
+    assert helps == {name: summary for name, (_, summary) in COMMANDS.items()}
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_what_asks_for_nothing_does_not_wait_for_torch(argument):
+    code = f"""
+import sys
+from resolute.cli import main
+sys.argv = ["resolute", {argument!r}]
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules and "numpy" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (resolute.__version__ if argument == "--version" else "harden") in done.stdout
+
+
+def test_a_mistyped_command_is_told_the_right_one():
+    code, _, stderr = run("atack", "edsr-s")
+    assert code == 2
+    assert "attack" in stderr
 
 
 def test_no_command_teaches():

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from resolute import Store, read_study
+from resolute import read_study
+from resolute.engine import Store
 
 pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
 

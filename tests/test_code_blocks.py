@@ -22,11 +22,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from resolute.cli import app
+from resolute.cli.app import with_commands
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR
 from resolute.plugins import GROUPS
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = with_commands().commands
 QUICK = {"attack", "certify", "models", "report", "leaderboard"}
 SHELL = {"", "bash", "sh", "console"}
 LOOKED_AT = {"json", "text", "csv", "markdown", "html", "sql"}

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import types
 from pathlib import Path
 
 import pages
@@ -83,7 +84,11 @@ def test_pages_of_the_program_show_every_command_and_public_name():
     assert "--epsilon" in made["cli/attack.md"]
     assert "resolute attack edsr-s photo.png" in made["cli/attack.md"]
     index = made["api/index.md"]
-    assert all(f"`{name} <resolute." in index for name in resolute.__all__ if not name.startswith("_"))
+    for name in resolute.__all__:
+        if isinstance(getattr(resolute, name), types.ModuleType):
+            assert f"[`resolute.{name}`](resolute.{name}.rst)" in index
+        elif not name.startswith("_"):
+            assert f"`{name} <resolute." in index
 
 
 def documentation(symbol, words):

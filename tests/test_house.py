@@ -1,8 +1,10 @@
 """Rules of the house that no linter knows."""
 
 import ast
+import importlib
 import re
-import types
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,13 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Lower layers first; a module may import from its own layer and from those before it.
 LAYERS = (
     {"errors", "randomness", "figures"},
-    {"files", "runtime", "provenance", "toml", "plugins", "table"},
+    {"files", "runtime", "provenance", "toml", "plugins", "printing", "table"},
     {"images", "resize"},
     {"models"},
     {"attacks", "defences", "measure", "export"},
-    {"certify"},
+    {"certificates"},
     {"training", "studies"},
+    {"engine"},
     {"report", "tables", "terminal"},
     {"leaderboard", "serve"},
     {"cli", "__main__"},
@@ -57,18 +60,33 @@ def test_files_are_short_and_plain(path):
     assert not re.search(r"import \*", text)
 
 
-def test_all_is_exactly_the_public_names():
-    public = {
-        name
-        for name, value in vars(resolute).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
-    }
-    assert set(resolute.__all__) == public | {"__version__"}
+def test_all_is_what_type_checkers_see():
+    tree = ast.parse((SOURCE / "__init__.pyi").read_text(encoding="utf-8"))
+    names = [alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert sorted(resolute.__all__) == sorted([*names, "__version__"])
+    assert len(set(names)) == len(names) <= 70
+    assert set(dir(resolute)) <= set(resolute.__all__)
 
 
 @pytest.mark.parametrize("name", [name for name in resolute.__all__ if name != "__version__"])
 def test_public_names_are_documented(name):
     assert (getattr(resolute, name).__doc__ or "").strip()
+
+
+@pytest.mark.parametrize(
+    "name", ["load", "load_scorer", "certify", "train", "harden", "run", "compare", "write_report"]
+)
+def test_verbs_stay_callable_when_everything_is_imported(name):
+    for file in FILES:
+        if file.name != "__main__.py" and "serve" not in file.parts:
+            importlib.import_module(".".join(file.relative_to(SOURCE.parent).with_suffix("").parts))
+    for name in ("load", "load_scorer", "certify", "train", "harden", "run", "compare", "write_report"):
+        assert callable(getattr(resolute, name))
+
+
+def test_the_package_does_not_import_torch():
+    code = "import sys, resolute; assert not {'torch', 'numpy'} & set(sys.modules); resolute.load; resolute.models.EDSR"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_version_matches_the_metadata_and_the_changelog():

@@ -10,7 +10,7 @@ from torch import nn
 
 from resolute import FDA, IFGSM, RandomNoise, Square, load, load_scorer
 from resolute.attacks import Source, Transfer
-from resolute.certify import certify
+from resolute.certificates import certify
 from resolute.errors import CheckpointError, ConfigError, ImageError
 from resolute.export import export
 from resolute.models import EDSR, QualityNet, Restorer

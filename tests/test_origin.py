@@ -10,9 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small import images, network
 
-from resolute import CARN, EDSR, load, load_defended
+from resolute import load, load_defended
 from resolute.errors import CheckpointError
-from resolute.models import Card, Origin, SRResNet
+from resolute.models import CARN, EDSR, Card, Origin, SRResNet
 from resolute.models.weights import save_model, weights_sha256
 
 pytestmark = pytest.mark.filterwarnings("ignore:the code in")

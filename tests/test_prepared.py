@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from resolute import EDSR, Bicubic
+from resolute import Bicubic
 from resolute.attacks import OutputShift
 from resolute.defences.adversarial import attacked_patches
 from resolute.defences.jacobian import jacobian_penalty, probe_shift
+from resolute.models import EDSR
 from resolute.training.prepared import prepare, reconstruction_loss
 from resolute.training.recipe import read_recipe
 from resolute.training.restore_recipe import LossTable

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from resolute import PGD, Bicubic, ConfigError, DenoisedScorer, QualityNet, ScoreGain
-from resolute.certify import certify as certify_median
+from resolute import PGD, Bicubic, ConfigError, DenoisedScorer, ScoreGain
+from resolute.certificates import certify as certify_median
 from resolute.defences.purify import AtSigma, Blur, Crop, Flip, ForDeepinv, Jpeg, Resize, purifier
+from resolute.models import QualityNet
 from resolute.models.denoisers import DnCNN
 
 NAMES = ("jpeg-50", "resize-0.5", "crop-16", "blur-3", "flip", "flip-h", "flip-v")

@@ -10,10 +10,11 @@ import duckdb
 import pytest
 from typer.testing import CliRunner
 
-from resolute import ConfigError, Grid, Store
+from resolute import ConfigError, Grid
 from resolute import run as run_study
 from resolute.attacks.registry import AttackTable
 from resolute.cli import app
+from resolute.engine import Store
 from resolute.engine.query import VIEWS, columns, documentation, find_runs, query
 from resolute.engine.store import append_line
 from resolute.images import sample_image, write_png

@@ -4,8 +4,9 @@ import shutil
 import pytest
 import torch
 
-from resolute import CARN, ConfigError, Recipe, load, train
+from resolute import ConfigError, Recipe, load, train
 from resolute.images import sample_image, write_png
+from resolute.models import CARN
 from resolute.training.networks import FIRST_LAYERS
 from resolute.training.recipe import adjusted, built_in_recipes, read_recipe, variants
 from resolute.training.restore import RestoreTask

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from resolute import CARN, EDSR, MSRN, RCAN, ModelWarning, load
-from resolute.models import built_in_models
+from resolute import ModelWarning, load
+from resolute.models import CARN, EDSR, MSRN, RCAN, built_in_models
 from resolute.models.ranged import Ranged
 from resolute.models.restorer_probe import doubt
 from resolute.models.weights import built_in_file

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from small import Fatal
 
-from resolute import AttackRecord, ConfigError, Grid, ImageError, Store, run
+from resolute import ConfigError, Grid, ImageError, run
 from resolute.attacks.registry import AttackTable
+from resolute.engine import Store
 from resolute.engine.estimate import estimate
 from resolute.engine.journal import Claims, Journal
 from resolute.engine.plan import DEATHS, Unit
@@ -28,6 +29,7 @@ from resolute.errors import OutputError
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
+from resolute.studies import AttackRecord
 
 warm = multiprocessing.get_context("forkserver")
 warm.set_forkserver_preload(["resolute"])

@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from resolute import Store, read_study
+from resolute import read_study
 from resolute.cli import app
+from resolute.engine import Store
 from resolute.engine.remote import at_place
 from resolute.errors import ConfigError, OutputError
 from resolute.models import EDSR, Card

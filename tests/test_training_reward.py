@@ -8,7 +8,7 @@ import torch
 from test_training_denoise import PLAIN, photos, same, weights, write_judge  # noqa: F401, a fixture
 
 from resolute import ConfigError, as_scorer, load, read_recipe, train
-from resolute.certify import DenoisedScorer, ExpectedScore
+from resolute.certificates import DenoisedScorer, ExpectedScore
 from resolute.errors import CheckpointError
 from resolute.models import QualityNet
 from resolute.models.base import Card

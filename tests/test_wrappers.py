@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 
-from resolute import IFGSM, PGD, Bicubic, CheckpointError, ConfigError, load, load_defended, match_clean_psnr, psnr_rgb
+from resolute import IFGSM, PGD, Bicubic, CheckpointError, ConfigError, load, load_defended, psnr_rgb
 from resolute.attacks.features import layer_outputs
 from resolute.defences import (
     Defended,
@@ -14,6 +14,7 @@ from resolute.defences import (
     OutputBlur,
     RandomResizing,
     SelfEnsemble,
+    match_clean_psnr,
     surrogate,
     undefended,
 )

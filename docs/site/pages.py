@@ -15,7 +15,7 @@ import typer
 from sources import PACKAGE, ROOT
 from typer.cli import get_docs_for_click
 
-from resolute.cli import app
+from resolute.cli.app import with_commands
 
 DOCS = ROOT / "docs"
 # What lies outside of docs/ and becomes a page all the same.
@@ -115,7 +115,7 @@ def toctree(caption: str, pages: list[str]) -> str:
 
 def command_pages() -> dict[str, str]:
     """Return a page for each command of the program, as it explains itself."""
-    group = typer.main.get_command(app)
+    group = with_commands()
     context = typer.Context(group, info_name="resolute", obj={"rich_markup_mode": "rich"})
     pages: dict[str, str] = {}
     rows = ["# Command line", "", group.help or "", "", "| command | what it does |", "|---|---|"]
@@ -137,16 +137,16 @@ def api_pages() -> dict[str, str]:
     public = {f"resolute.{name}": importlib.import_module(f"resolute.{name}").__all__ for name in names}
     where = {id(getattr(importlib.import_module(module), name)): f"{module}.{name}"
              for module, listed in public.items() for name in listed}  # fmt: skip
-    for name in package.__all__:
+    own = [name for name in package.__all__ if not name.startswith("_") and name not in names]
+    for name in own:
         found = getattr(package, name)
-        if not name.startswith("_") and id(found) not in where:
+        if id(found) not in where:
             public.setdefault(found.__module__, []).append(name)
             where[id(found)] = f"{found.__module__}.{name}"
     pages = {f"api/{module}.rst": api_page(module, sorted(listed)) for module, listed in sorted(public.items())}
     rows = "\n".join(
         f"| {{py:obj}}`{name} <{where[id(getattr(package, name))]}>` | {first_line(getattr(package, name))} |"
-        for name in package.__all__
-        if not name.startswith("_")
+        for name in own
     )
     packages = "\n".join(f"| [`{module}`]({module}.rst) | {first_line(importlib.import_module(module))} |"
                          for module in sorted(public))  # fmt: skip

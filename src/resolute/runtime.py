@@ -1,4 +1,7 @@
-"""What the machine offers: device, fast arithmetic, and an allocator that keeps its memory."""
+"""What the machine offers: device, fast arithmetic, and an allocator that keeps its memory.
+
+The functions import PyTorch, not the file: the command line sets the allocator up before it knows what it is to do.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import contextlib
 import ctypes
 import sys
 from collections.abc import Generator
-
-import torch
 
 from resolute.errors import ConfigError, first_line
 
@@ -38,10 +39,13 @@ def full_float32() -> Generator[None]:
     Ten bits of mantissa lose short steps as bfloat16 does, and make a verdict that differs from a CPU's.
 
     Example:
+        >>> import torch
         >>> with full_float32():
         ...     torch.backends.cudnn.allow_tf32
         False
     """
+    import torch
+
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -60,6 +64,8 @@ def resolve_device(device: str) -> str:
         >>> resolve_device("cpu")
         'cpu'
     """
+    import torch
+
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

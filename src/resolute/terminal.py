@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import final
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,6 +19,7 @@ from resolute.engine.bench import Failure, Found
 from resolute.engine.estimate import Estimate
 from resolute.engine.plan import Plan
 from resolute.engine.running import Machine
+from resolute.printing import console, errors
 from resolute.report.families import sentences_of
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.claims import check, summary_of
@@ -31,12 +30,6 @@ from resolute.studies.steepness import CleverRecord
 from resolute.studies.study import count
 from resolute.studies.summary import by_dataset
 from resolute.tables import claims_table, results_table
-
-# Wide where nobody looks, so that what reads the output finds names and hashes whole; COLUMNS says otherwise.
-WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-
-console = Console(width=WIDTH)
-errors = Console(stderr=True, width=WIDTH)
 
 
 def name_file(what: str, path: Path | str) -> None:

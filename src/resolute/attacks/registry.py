@@ -159,7 +159,7 @@ class AttackTable:
         if self.kind == "universal":
             raise ConfigError(
                 "a universal perturbation is one for many images, and here each is attacked by itself; "
-                "use resolute.universal(model, images, epsilon) in Python"
+                "use resolute.attacks.universal(model, images, epsilon) in Python"
             )
         if self.kind in AROUND:
             return self._build_around(epsilon, precision)

@@ -9,36 +9,11 @@ import warnings
 from rich.markup import escape
 
 from resolute import runtime
-from resolute.cli import (
-    attacking,
-    checking,
-    exporting,
-    hardening,
-    publishing,
-    querying,
-    serving,
-    studying,
-    training,
-    viewing,
-)
 from resolute.cli.app import TERMINATED, app
 from resolute.errors import ModelWarning
-from resolute.terminal import errors
+from resolute.printing import errors
 
-__all__ = [
-    "app",
-    "attacking",
-    "checking",
-    "exporting",
-    "hardening",
-    "main",
-    "publishing",
-    "querying",
-    "serving",
-    "studying",
-    "training",
-    "viewing",
-]
+__all__ = ["app", "main"]
 
 
 def main() -> None:

@@ -1,28 +1,100 @@
-"""The application, and what its commands share: options, budgets as people type them, and errors in one line."""
+"""The application, and what its commands share: options, budgets as people type them, and errors in one line.
+
+Nothing here imports PyTorch, so that ``resolute --help`` answers at once.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import re
 import signal
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast, final
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
-from resolute.defences.loading import undefended
+import resolute
 from resolute.errors import ConfigError, ResoluteError
-from resolute.models.address import complete, parse_address
-from resolute.terminal import errors
+from resolute.printing import errors
 
 INTERRUPTED = 130
 TERMINATED = 128 + signal.SIGTERM
 
+# Of each command its module in this package, and what it does: the first paragraph of its help.
+COMMANDS = {
+    "demo": (
+        "attacking",
+        "Attack the two built-in models on sample photographs, then certify and game the quality scores of the same "
+        "ones.",
+    ),
+    "attack": (
+        "attacking",
+        "Attack a model on your images; write the attacked images, their outputs and the figures.",
+    ),
+    "certify": (
+        "certifying",
+        "Certify quality scores: an interval that no small perturbation can move the smoothed score out of.",
+    ),
+    "check": (
+        "checking",
+        "Check whether a model only looks robust: masked gradients, randomness, attacks that were too weak.",
+    ),
+    "export": (
+        "exporting",
+        "Write a model for programs without Resolute: any batch, any size, checked against the model itself.",
+    ),
+    "harden": (
+        "hardening",
+        "Make a checkpoint robust in minutes: adversarial fine-tuning, weights back in the form in which they came.",
+    ),
+    "leaderboard": (
+        "publishing",
+        "Build a static site: a leaderboard for every suite of attacks and set of images, and a page for every entry.",
+    ),
+    "submit": ("publishing", "Write the entry of a model for a leaderboard, from the records of a study."),
+    "recheck": (
+        "publishing",
+        "Compute the figures of an entry again, and say what differs. Exit code 0 where the entry holds, 5 where not.",
+    ),
+    "query": ("querying", "Ask the records of studies in SQL (DuckDB); it changes none of them."),
+    "serve": (
+        "serving",
+        "Open a local page: drop an image, attack a model and watch it, compare the outputs, certify a score.",
+    ),
+    "study": (
+        "studying",
+        "Run a grid of models, attacks, budgets and images; print a table and write a report.",
+    ),
+    "train": (
+        "training",
+        "Train a model, a quality metric or a denoiser from a recipe; a killed run goes on where it stopped.",
+    ),
+    "models": ("viewing", "List the built-in models and what other packages add, or describe one."),
+    "report": (
+        "viewing",
+        "Make one self-contained page, or Markdown tables, from the results of one or more studies.",
+    ),
+}
+
+
+@final
+class Commands(TyperGroup):
+    """The commands, of which only the one that is run is imported: with PyTorch that takes seconds."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in COMMANDS:
+            self.commands = with_commands(args[0]).commands
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="resolute",
+    cls=Commands,
     help="Measure and harden super-resolution models, and certify image-quality metrics, against adversarial "
     "perturbations.",
     no_args_is_help=True,
@@ -30,6 +102,37 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"resolute {resolute.__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
+def _stand_in() -> None:
+    """Take the place of a command in the list until its module replaces it."""
+
+
+for _name, (_, _summary) in COMMANDS.items():
+    app.command(_name, help=_summary)(_stand_in)
+
+
+def with_commands(*names: str) -> TyperGroup:
+    """Return the program with these commands imported, or with all; the others only have their place in the list."""
+    for name in names or COMMANDS:
+        importlib.import_module(f"resolute.cli.{COMMANDS[name][0]}")
+    return cast(TyperGroup, typer.main.get_command(app))
+
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.", rich_help_panel="Machine")]
 Precision = Annotated[
@@ -84,6 +187,9 @@ def addressed(
     """
     if scale is None and not weights and not range and not arguments:
         return model
+    from resolute.defences.loading import undefended
+    from resolute.models.address import complete, parse_address
+
     address, defences = undefended(model)
     told = complete(parse_address(address), scale=scale, weights=weights, range=range, arguments=arguments or ())
     return "+".join([str(told), *defences])

@@ -17,6 +17,7 @@ from resolute.engine.plan import Plan, Unit
 from resolute.engine.store import RECORDS_STEM, Store
 from resolute.images import write_png
 from resolute.provenance import provenance
+from resolute.runtime import resolve_device
 from resolute.studies.kinds import read_study
 from resolute.studies.record import SCHEMA, Record
 from resolute.studies.study import Study
@@ -201,7 +202,7 @@ def plan_of(study: Study) -> Plan:
 
 def run(
     study: Study | Plan | str | Path,
-    out: Path,
+    out: Path | str | None = None,
     machine: Machine | None = None,
     *,
     progress: Tell | None = None,
@@ -214,8 +215,8 @@ def run(
 
     Args:
         study: or its plan, its name, or a TOML file.
-        out: folder of the study.
-        machine: how to run; this process alone if not given.
+        out: folder of the study; ``runs/NAME`` if not given.
+        machine: how to run; in this process, on a GPU if there is one, if not given.
         progress: called with (cells done, cells in all, title of the one at work), also within a cell.
         on_found: called with what is found, once it is on disk.
 
@@ -224,12 +225,12 @@ def run(
         OutputError: a record cannot be written; those before it are kept.
         RuntimeError: a worker met a defect, told with its traceback.
     """
-    machine = machine or Machine()
+    machine = machine or Machine(device=resolve_device("auto"))
     if isinstance(study, str | Path):
         study = read_study(study)
     plan = study if isinstance(study, Plan) else plan_of(study)
-    store = Store(out)
-    store.write_facts(
+    folder = Path(out or Path("runs") / plan.study.name)
+    Store(folder).write_facts(
         {
             "schema": SCHEMA,
             "kind": plan.study.kind,
@@ -239,7 +240,7 @@ def run(
             "cells": [cell.key for cell in plan.cells],
         }
     )
-    queue = Queue(plan, out, machine.cells, progress, on_found)
+    queue = Queue(plan, folder, machine.cells, progress, on_found)
     try:
         if machine.ray:
             from resolute.engine.cluster import run_on_ray

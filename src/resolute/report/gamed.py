@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from resolute.certify.median import prepared
+from resolute.certificates.median import prepared
 from resolute.errors import ImageError
 from resolute.images import read_image, to_uint8
 from resolute.report.encode import Album, middle

@@ -19,8 +19,8 @@ from resolute.attacks.ascent import Attack
 from resolute.attacks.gradient import IFGSM
 from resolute.attacks.objective import Bound, Objective, OutputShift
 from resolute.attacks.registry import AttackTable
-from resolute.certify.certificate import Certificate
-from resolute.certify.median import certify
+from resolute.certificates.certificate import Certificate
+from resolute.certificates.median import certify
 from resolute.errors import ImageError
 from resolute.images import from_uint8, read_image, sample_image, to_uint8
 from resolute.models.base import Restorer, Scorer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 
-from resolute.certify.certificate import Certificate
+from resolute.certificates.certificate import Certificate
 from resolute.report.text import figure, title
 from resolute.serve.jobs import Step, Trial
 

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.attacks.ascent import Precision
-from resolute.certify.certificate import Certificate
-from resolute.certify.median import DenoisedScorer, Stop, certify, prepared, width_below
-from resolute.certify.noise import Kind
+from resolute.certificates.certificate import Certificate
+from resolute.certificates.median import DenoisedScorer, Stop, certify, prepared, width_below
+from resolute.certificates.noise import Kind
 from resolute.defences.dms_iqa import score_range
 from resolute.errors import ConfigError, ImageError
 from resolute.files import write_text

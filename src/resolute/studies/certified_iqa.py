@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from resolute.attacks.ascent import Precision
-from resolute.certify.median import DenoisedScorer, prepared
+from resolute.certificates.median import DenoisedScorer, prepared
 from resolute.defences.purify import purifier
 from resolute.errors import ConfigError, ImageError
 from resolute.files import write_text

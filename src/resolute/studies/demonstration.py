@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resolute.certify.median import prepared
+from resolute.certificates.median import prepared
 from resolute.images import SAMPLE_NAMES, sample_image, write_png
 from resolute.studies.certified import METRIC, Certification
 from resolute.studies.gaming import Gaming

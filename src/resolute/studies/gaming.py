@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from resolute.attacks.gradient import PGD
 from resolute.attacks.objective import Bound, Images, ScoreGain
-from resolute.certify.median import DenoisedScorer, ExpectedScore
+from resolute.certificates.median import DenoisedScorer, ExpectedScore
 from resolute.errors import ConfigError
 from resolute.models.base import Scorer, frozen
 from resolute.randomness import generator_for

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from resolute.certify.median import DenoisedScorer, certify
+from resolute.certificates.median import DenoisedScorer, certify
 from resolute.errors import ConfigError, ImageError
 from resolute.files import beside, write_text
 from resolute.images import (

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resolute.certify.median import DenoisedScorer, ExpectedScore
+from resolute.certificates.median import DenoisedScorer, ExpectedScore
 from resolute.defences.dms_iqa import scaled, score_range
 from resolute.errors import ConfigError
 from resolute.models.base import Restorer, Scorer, frozen

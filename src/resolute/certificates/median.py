@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resolute.attacks.ascent import Precision
-from resolute.certify.certificate import Bounds, Certificate, Smoothing, bounds_of, sampled_median
-from resolute.certify.noise import Kind, Noise, noise_for, values_sha256
+from resolute.certificates.certificate import Bounds, Certificate, Smoothing, bounds_of, sampled_median
+from resolute.certificates.noise import Kind, Noise, noise_for, values_sha256
 from resolute.models.base import Scorer, frozen
 from resolute.randomness import generator_for
 

@@ -13,8 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resolute.attacks.ascent import Precision
-from resolute.certify.noise import Kind, alias_table
-from resolute.certify.order_statistics import Ranks, fixed_ranks, level, median_rank, median_slack, sequential_ranks
+from resolute.certificates.noise import Kind, alias_table
+from resolute.certificates.order_statistics import (
+    Ranks,
+    fixed_ranks,
+    level,
+    median_rank,
+    median_slack,
+    sequential_ranks,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
