@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+import statistics
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, final
 
 import pydantic
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from resolute.certificates.median import DenoisedScorer, certify
 from resolute.errors import ConfigError, ImageError
-from resolute.files import beside, write_text
+from resolute.files import beside
 from resolute.images import (
     SAMPLE_NAMES,
     find_images,
@@ -27,31 +28,79 @@ from resolute.images import (
     read_image,
     sample_image,
     to_uint8,
-    write_png,
 )
 from resolute.measure.fidelity import psnr_rgb, ssim_y
 from resolute.models.base import Restorer, Scorer
 from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
-from resolute.provenance import provenance
 from resolute.randomness import generator_for
-from resolute.studies.metric_as_loss_summary import Measure
-from resolute.studies.store import append_line, cell_key, read_lines
-from resolute.studies.study import find_study
-from resolute.toml import read_toml
-
-Row = dict[str, Any]
-Progress = Callable[[float, int, str], None]
+from resolute.studies.metric_as_loss_summary import Measure, Verdict, verdicts
+from resolute.studies.record import Record, record_key
+from resolute.studies.results import Case, Results, View
+from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
+from resolute.table import Column, Table, row
 
 # What the restored pictures are seen beside; no restorer may have these labels.
 CLEAN, NOISY = "clean", "noisy"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """What the card of a restorer says of its training.
+
+    Attributes:
+        steps: of the optimiser; None where the card does not say.
+        seconds_per_step: on the machine that trained it.
+        reward: weight of the metric in the loss; None where the card does not say.
+    """
+
+    steps: int | None = None
+    seconds_per_step: float | None = None
+    reward: float | None = None
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RestorationRecord(Record):
+    """What a restorer made of one noisy image; ``model`` is its label, or ``clean`` and ``noisy`` for the image itself.
+
+    Attributes:
+        values: the figures by name; None where one is infinite or undefined.
+        measures: what the figures are.
+        training: of the restorer; None for the image itself.
+    """
+
+    view: ClassVar[str] = "restorations"
+
+    values: dict[str, float | None]
+    measures: tuple[Measure, ...]
+    training: Training | None = None
+
+    @property
+    def rewarded(self) -> bool | None:
+        """Whether a metric was in the restorer's loss; None for the image itself."""
+        # A file that does not say is given no benefit of the doubt.
+        return None if self.training is None else self.training.reward is None or self.training.reward > 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class RestorationCell(Cell):
+    """One restorer on one image."""
+
+    label: str
+    model: Restorer | None
+    panel: Panel
+    name: str
+    image: Float[Tensor, "3 h w"]
+    kept: bool
+
+
+@final
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
-class MetricAsLoss:
+class MetricAsLoss(Study):
     """Restorers x images, each restored image measured against the truth and by several metrics.
 
-    A name of a restorer, a metric or a denoiser is a built-in one, a file, or a run beside the folder of the results.
+    A name of a restorer, a metric or a denoiser is a built-in one, a file, or a training run below ``runs``.
 
     Attributes:
         name: of the study, in reports.
@@ -68,13 +117,17 @@ class MetricAsLoss:
         crop: cut the middle square of this many pixels out of every image first; 0 for whole images.
         pictures: images whose restored versions are kept for the report.
         seed: of the noise.
+        runs: folder of training runs.
 
     Example:
-        >>> MetricAsLoss.read("metric-as-loss").control
+        >>> from resolute.studies.kinds import read_study
+        >>> read_study("metric-as-loss").control
         'restorer-mse-2'
     """
 
-    kind: Literal["metric-as-loss"] = "metric-as-loss"
+    kind: ClassVar[str] = "metric-as-loss"
+    records: ClassVar[tuple[type[Record], ...]] = (RestorationRecord,)
+
     name: str
     restorers: tuple[str, ...] = pydantic.Field(min_length=2)
     control: str
@@ -89,74 +142,109 @@ class MetricAsLoss:
     crop: int = pydantic.Field(default=0, ge=0)
     pictures: int = pydantic.Field(default=4, ge=0)
     seed: int = 0
+    runs: str = "runs"
 
-    @staticmethod
-    def read(source: str | Path) -> MetricAsLoss:
-        """Read such a study from a TOML file, or a built-in one by name.
+    def cells(self) -> Sequence[Cell]:
+        restorers = self._restorers()
+        panel = Panel(self)
+        cells: list[Cell] = []
+        for number, (name, image) in enumerate(self._images()):
+            for label, model in ((CLEAN, None), (NOISY, None), *restorers.items()):
+                weights = model.card.sha256 if model is not None and model.card is not None else label
+                settings = (self.sigma, self.crop, self.seed, panel.configuration)
+                cells.append(
+                    RestorationCell(
+                        key=record_key(self.kind, *settings, label, weights, name, image_sha256(image)),
+                        title=f"{name}, {label}",
+                        like=(label, weights),
+                        shape=tuple(image.shape),
+                        cost=float(image.shape[-2] * image.shape[-1]),
+                        label=label,
+                        model=model,
+                        panel=panel,
+                        name=name,
+                        image=image,
+                        kept=number < self.pictures,
+                    )
+                )
+        return cells
 
-        Raises:
-            ConfigError: no such study, no valid TOML, or a key that does not exist or is out of range.
-        """
-        return read_toml(find_study(source), MetricAsLoss)
+    def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
+        found: list[Answer] = []
+        for number, cell in enumerate(cells):
+            assert isinstance(cell, RestorationCell)
+            began = time.perf_counter()
+            image = cell.image.to(bench.device)
+            restored = self._restored(image, cell.label, bench.place(cell.model) if cell.model is not None else None)
+            card = cell.model.card if cell.model is not None else None
+            record = RestorationRecord(
+                key=cell.key,
+                model=cell.label,
+                weights=card.sha256 if card is not None else "",
+                image=cell.name,
+                pixels=image_sha256(cell.image),
+                width=image.shape[-1],
+                height=image.shape[-2],
+                seed=self.seed,
+                values=cell.panel.judge(restored, image, bench),
+                measures=tuple(cell.panel.measures),
+                training=_training(cell.model) if cell.model is not None else None,
+                seconds=round(time.perf_counter() - began, 3),
+            )
+            found.append(Answer(record, {"pictures": restored.cpu()} if cell.kept else {}))
+            progress((number + 1) / len(cells))
+        return found
 
-    def run(self, out: Path, *, device: str = "cpu", progress: Progress | None = None) -> list[Row]:
-        """Compute the records that ``out`` does not hold yet; return all of this study, image by image.
+    def without_tiles(self, cell: Cell) -> str:
+        return "metrics judge whole images; use smaller ones or another --device"
 
-        Writes ``records.jsonl``, ``study.json`` and, for the first images, the pictures.
-
-        Raises:
-            ConfigError: two restorers of one label, a control that is none of them, or a restorer that is none.
-            CheckpointError, ImageError: a model, a metric or an image cannot be read.
-            OutputError: a record cannot be written; those before it are kept.
-        """
-        restorers = self._restorers(out)
-        panel = _Panel(self, out)
-        images = self._images()
-        facts = {
-            "kind": self.kind,
-            "study": dataclasses.asdict(self),
-            "settings": self._settings(panel),
-            "measures": [dataclasses.asdict(measure) for measure in panel.measures],
-            "provenance": dataclasses.asdict(provenance()),
+    def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
+        denoiser = f" and behind {Path(self.denoiser).stem}" if self.denoiser else ""
+        return {
+            "noise": f"of standard deviation {self.sigma:g} on clean photographs",
+            "SSIM": "on Y, no border shaved",
+            "defended": f"the median score under noise of {self.smoothing:g}{denoiser}, "
+            f"{count(self.samples, 'sample')}",
+            "hacked": "the score that was rewarded rises, while the image comes no nearer to the clean one or metrics "
+            "that were not trained on do not follow",
         }
-        write_text(out / "study.json", json.dumps(facts, indent=1) + "\n")
-        path = out / "records.jsonl"
-        done = {row["key"]: row for row in read_lines(path) if "key" in row}
-        cells = [
-            (number, name, image, label, restorers.get(label))
-            for number, (name, image) in enumerate(images)
-            for label in (CLEAN, NOISY, *restorers)
-        ]
-        rows: list[Row] = []
-        for index, (number, name, image, label, model) in enumerate(cells):
-            if progress is not None:
-                progress(index, len(cells), f"{name}, {label}")
-            weights = model.card.sha256 if model is not None and model.card is not None else label
-            key = cell_key(facts["settings"], weights, image_sha256(image))
-            picture = out / "pictures" / f"{key}.png"
-            kept = number < self.pictures
-            if key not in done or (kept and not picture.is_file()):
-                restored = self._restored(image.to(device), label, model.to(device) if model is not None else None)
-                if kept:
-                    write_png(picture, restored.cpu())
-                if key not in done:
-                    done[key] = {"key": key, "weights": weights, **panel.judge(restored, image.to(device))}
-                    done[key] |= {"restorer": label, "image": name, "training": _training(model)}
-                    done[key]["settings"] = facts["settings"]
-                    append_line(path, done[key])
-            rows.append(done[key] | {"restorer": label, "image": name})
-        if progress is not None:
-            progress(len(cells), len(cells), "done")
-        return rows
 
-    def _settings(self, panel: _Panel) -> str:
-        """Return a hash of what all records of a study share, to tell them from others in the same folder."""
-        return cell_key(self.kind, self.sigma, self.crop, self.seed, panel.configuration)
+    def outline(self, cells: Sequence[Cell]) -> str:
+        images = len(cells) // (2 + len(self.restorers))
+        return f"{count(images, 'image')} x {count(len(self.restorers), 'restorer')}, noisy and clean = " + count(
+            len(cells), "cell"
+        )
 
-    def _restorers(self, out: Path) -> dict[str, Restorer]:
+    def results(self, records: Sequence[Record]) -> Results:
+        own = shared(records)
+        if not own:
+            return Results(["No image was finished by all restorers: run the study to its end."], [])
+        found = self._verdicts(own)
+        return Results([verdict.sentence for verdict in found], [means_table(own), changes_table(found, own)])
+
+    def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
+        own = shared(records)
+        for image in dict.fromkeys(record.image for record in own):
+            views: list[View] = []
+            for record in own:
+                try:
+                    pixels = read_image(folder / record.files[0]) if record.files and record.image == image else None
+                except ImageError:
+                    continue
+                if pixels is not None:
+                    figures = (f"{m.name} {_shown(m, record.values.get(m.name))}" for m in record.measures)
+                    views.append(View(record.model, pixels, note="; ".join(figures)))
+            if views:
+                yield Case(image, views, filters={"image": image})
+
+    def _verdicts(self, records: Sequence[RestorationRecord]) -> list[Verdict]:
+        control = next((r.model for r in records if self.control in (r.model, Path(r.model).stem)), self.control)
+        return verdicts(records, records[0].measures, control)
+
+    def _restorers(self) -> dict[str, Restorer]:
         found: dict[str, Restorer] = {}
         for name in self.restorers:
-            model = load(beside(out, name) or name, scale=1)
+            model = load(self.found(name), scale=1)
             assert model.card is not None
             label = model.card.name
             if label in (CLEAN, NOISY, *found):
@@ -165,6 +253,11 @@ class MetricAsLoss:
         if self.control not in found:
             raise ConfigError(f"{self.name}: control is one of {', '.join(found)}, not {self.control!r}")
         return found
+
+    def found(self, name: str) -> Path | str:
+        """Return the weights of the training run of this name, or the name where there is none."""
+        # Files are named beside a folder of results, and here any will do.
+        return beside(Path(self.runs) / "results", name) or name
 
     def _images(self) -> list[tuple[str, Float[Tensor, "3 h w"]]]:
         if self.images == ("samples",):
@@ -192,16 +285,22 @@ class MetricAsLoss:
         return from_uint8(to_uint8(restored)).to(image)
 
 
-class _Panel:
-    """Everything that a restored image is measured by."""
+@final
+class Panel:
+    """Everything that a restored image is measured by.
 
-    def __init__(self, study: MetricAsLoss, out: Path) -> None:
+    Raises:
+        ConfigError: two metrics of one name.
+        CheckpointError: one cannot be loaded.
+    """
+
+    def __init__(self, study: MetricAsLoss) -> None:
         self.study = study
-        bare = load_scorer(beside(out, study.metric) or study.metric)
+        bare = load_scorer(study.found(study.metric))
         self.defended: Scorer = bare
         if study.denoiser:
-            self.defended = DenoisedScorer(bare, load(beside(out, study.denoiser) or study.denoiser, scale=1)).eval()
-        judges = [load_scorer(beside(out, judge) or judge) for judge in study.judges]
+            self.defended = DenoisedScorer(bare, load(study.found(study.denoiser), scale=1)).eval()
+        judges = [load_scorer(study.found(judge)) for judge in study.judges]
         self.scorers: dict[str, Scorer] = {}
         self.measures = [Measure("PSNR", "truth", unit="dB"), Measure("SSIM", "truth", digits=4)]
         for scorer in (bare, *judges):
@@ -220,9 +319,14 @@ class _Panel:
         weights = [(name, scorer.card.sha256 if scorer.card else "") for name, scorer in self.scorers.items()]
         self.configuration = [weights, self.defended.arguments(), study.smoothing, study.samples]
 
-    def judge(self, restored: Float[Tensor, "3 h w"], clean: Float[Tensor, "3 h w"]) -> Row:
-        """Return the figures of one restored image; None where one is infinite or undefined."""
-        device = restored.device
+    def judge(
+        self, restored: Float[Tensor, "3 h w"], clean: Float[Tensor, "3 h w"], bench: Bench
+    ) -> dict[str, float | None]:
+        """Return the figures of one restored image; None where one is infinite or undefined.
+
+        Raises:
+            ImageError: it is too small for a metric.
+        """
         values = {
             "PSNR": psnr_rgb(restored[None], clean[None]).item(),
             "SSIM": ssim_y(restored[None], clean[None], border=0).item(),
@@ -231,25 +335,81 @@ class _Panel:
             if min(restored.shape[1:]) < scorer.smallest:
                 raise ImageError(f"{name} needs {scorer.smallest} pixels a side; an image or the crop is smaller")
             with torch.no_grad():
-                values[name] = scorer.to(device)(restored[None]).item()
+                values[name] = bench.place(scorer)(restored[None]).item()
         study = self.study
-        certificate = certify(self.defended.to(device), restored, study.smoothing, 0.0, study.samples, seed=study.seed)
+        certificate = certify(
+            bench.place(self.defended), restored, study.smoothing, 0.0, study.samples, seed=study.seed
+        )
         values[self.title] = certificate.score
-        return {"values": {name: value if math.isfinite(value) else None for name, value in values.items()}}
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def training_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
-    """Return what the cards say of the training of each restorer, by label."""
-    return {row["restorer"]: row["training"] for row in rows if row["training"]}
+def shared(records: Sequence[Record]) -> list[RestorationRecord]:
+    """Return the records of the images that all restorers have: means over different images could not be compared."""
+    own = [record for record in records if isinstance(record, RestorationRecord)]
+    labels = {record.model for record in own}
+    have = {(record.model, record.image) for record in own}
+    return [record for record in own if all((label, record.image) in have for label in labels)]
 
 
-def _training(model: Restorer | None) -> Row:
-    if model is None or model.card is None:
-        return {}
-    training: Row = model.card.training
-    recipe = training.get("recipe") or {}
-    return {
-        "steps": training.get("steps"),
-        "seconds_per_step": training.get("seconds_per_step"),
-        "reward": recipe.get("reward"),
-    }
+def means_table(records: Sequence[RestorationRecord]) -> Table:
+    """Return the mean of every measure for each restorer, and what a step of its training took."""
+    measures = records[0].measures
+    images = len({record.image for record in records})
+    columns = [Column("restorer", whole=True), *map(_column, measures), Column("training", "s / step", digits=3)]
+    rows = [
+        row(
+            label,
+            *(_mean([record.values.get(measure.name) for record in own]) for measure in measures),
+            next((r.training.seconds_per_step for r in own if r.training), None),
+        )
+        for label, own in _by_restorer(records).items()
+    ]
+    return Table("", columns, rows, caption=f"Means over {count(images, 'image')}.")
+
+
+def changes_table(found: Sequence[Verdict], records: Sequence[RestorationRecord]) -> Table:
+    """Return what every measure gained or lost against the control, with the verdicts."""
+    measures = records[0].measures
+    columns = [Column("restorer", whole=True), Column("verdict")]
+    columns += [dataclasses.replace(_column(measure), signed=True) for measure in measures]
+    rows = [
+        row(v.restorer, v.outcome, *({c.measure.name: c.interval for c in v.changes}.get(m.name) for m in measures))
+        for v in found
+    ]
+    control = found[0].control if found else ""
+    words = f"Change against {control}: means of paired differences [95 % bootstrap]."
+    return Table("", columns, rows, caption=words)
+
+
+def _by_restorer(records: Sequence[RestorationRecord]) -> dict[str, list[RestorationRecord]]:
+    groups: dict[str, list[RestorationRecord]] = {}
+    for record in records:
+        groups.setdefault(record.model, []).append(record)
+    return groups
+
+
+def _column(measure: Measure) -> Column:
+    better = "lower" if measure.lower_better else "higher"
+    return Column(measure.name, measure.unit, digits=measure.digits, better=better)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _shown(measure: Measure, value: float | None) -> str:
+    # Of the measures only PSNR can be infinite, and it is where the images are equal.
+    return _column(measure).text(math.inf if value is None and measure.name == "PSNR" else value)
+
+
+def _training(model: Restorer) -> Training:
+    assert model.card is not None
+    training: dict[str, Any] = model.card.training
+    reward: dict[str, Any] = (training.get("recipe") or {}).get("reward") or {}
+    return Training(
+        steps=training.get("steps"),
+        seconds_per_step=training.get("seconds_per_step"),
+        reward=float(reward["weight"]) if "weight" in reward else None,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 from resolute.measure.intervals import Interval, bootstrap_mean
 
@@ -76,44 +76,68 @@ class Verdict:
             difference``: all intervals hold zero; ``mixed``: anything else.
         sentence: the same in words, with figures.
         changes: measure by measure.
+        control: what it is compared with.
     """
 
     restorer: str
     outcome: Outcome
     sentence: str
     changes: list[Change]
+    control: str = ""
 
 
-def changes(
-    rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], restorer: str, control: str
-) -> list[Change]:
+class Restored(Protocol):
+    """What is known of one restored image."""
+
+    @property
+    def model(self) -> str:
+        """Label of the restorer."""
+        ...
+
+    @property
+    def image(self) -> str:
+        """Name of the image."""
+        ...
+
+    @property
+    def values(self) -> Mapping[str, float | None]:
+        """Figures by the names of the measures."""
+        ...
+
+    @property
+    def rewarded(self) -> bool | None:
+        """Whether a metric was in the restorer's loss; None for what is no restorer."""
+        ...
+
+
+def changes(records: Sequence[Restored], measures: Sequence[Measure], restorer: str, control: str) -> list[Change]:
     """Return the paired differences over the images that both have, with 95 % bootstrap intervals.
 
     A measure without one image that both have a value of is left out.
 
     Args:
-        rows: records with ``restorer``, ``image`` and ``values``.
+        records: of both.
         measures: in the order of the answer.
         restorer: label of the one.
         control: label of the other.
     """
-    values = {(row["restorer"], row["image"]): row["values"] for row in rows}
+    values = {(record.model, record.image): record.values for record in records}
     images = [image for label, image in values if label == restorer and (control, image) in values]
     found: list[Change] = []
     for measure in measures:
-        pairs = [(values[restorer, image][measure.name], values[control, image][measure.name]) for image in images]
+        pairs = [(values[restorer, i].get(measure.name), values[control, i].get(measure.name)) for i in images]
         differences = [own - other for own, other in pairs if own is not None and other is not None]
         if differences:
             found.append(Change(measure, bootstrap_mean(differences)))
     return found
 
 
-def verdicts(rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], control: str) -> list[Verdict]:
+def verdicts(records: Sequence[Restored], measures: Sequence[Measure], control: str) -> list[Verdict]:
     """Return the verdict on every restorer but the control, in order of appearance."""
-    trained = {row["restorer"]: row["training"] for row in rows if row["training"]}
+    trained = {record.model: record.rewarded for record in records if record.rewarded is not None}
     return [
-        judge(label, control, changes(rows, measures, label, control), rewarded=_rewarded(training))
-        for label, training in trained.items()
+        judge(label, control, changes(records, measures, label, control), rewarded=rewarded)
+        for label, rewarded in trained.items()
         if label != control
     ]
 
@@ -153,13 +177,7 @@ def judge(restorer: str, control: str, found: Sequence[Change], *, rewarded: boo
         moved = [change for change in found if change.better is not None]
         why = "what was rewarded does not rise" if rewarded else "no reward"
         words = f"{restorer}: {why}; what changes against {control} is {_list(moved)}."
-    return Verdict(restorer, outcome, words, list(found))
-
-
-def _rewarded(training: Mapping[str, Any]) -> bool:
-    # A file that does not say is given no benefit of the doubt.
-    reward = training.get("reward")
-    return reward is None or float(reward["weight"]) > 0
+    return Verdict(restorer, outcome, words, list(found), control)
 
 
 def _list(found: Sequence[Change]) -> str:

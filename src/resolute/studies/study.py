@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from torch import Tensor, nn
 
 from resolute.studies.record import Record
+from resolute.studies.results import Case, Results
 
 Progress = Callable[[float], None]
 Shared = TypeVar("Shared")
@@ -127,6 +129,23 @@ class Study(abc.ABC):
     @abc.abstractmethod
     def without_tiles(self, cell: Cell) -> str:
         """Say why the models of a cell cannot work in tiles; an empty string where they can."""
+
+    @abc.abstractmethod
+    def results(self, records: Sequence[Record]) -> Results:
+        """Return what the records come to.
+
+        Args:
+            records: of this study, in the order of its cells; those of cells that failed are missing.
+        """
+
+    @abc.abstractmethod
+    def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
+        """Yield what the records look like, the worst first; what has no pictures any more is left out.
+
+        Args:
+            records: as for ``results``.
+            folder: of the study, with the files of the records.
+        """
 
     @abc.abstractmethod
     def outline(self, cells: Sequence[Cell]) -> str:
