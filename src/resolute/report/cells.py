@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from resolute.engine.store import Store
-from resolute.report.source import read_folders, without_budget
+from resolute.report.reading import read_folders, without_budget
+from resolute.report.study_page import study_of
 from resolute.report.text import title
-from resolute.studies.datasets import dataset_title
-from resolute.studies.grid import Grid
-from resolute.studies.summary import level_of
-
-
-@dataclasses.dataclass(frozen=True)
-class Quantity:
-    """What is measured in every cell; the first one of a study decides what counts as worse."""
-
-    name: str
-    unit: str
-    lower_better: bool = False
-    digits: int = 2
+from resolute.studies.attacked import AttackRecord
+from resolute.studies.results import Quantity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,39 +61,28 @@ def read_side(folder: Path) -> Side:
     """Read the study in a folder, of any kind.
 
     Raises:
-        ConfigError: it holds no results.
+        ConfigError: it holds no results, or does not say what was asked.
     """
-    kind = str(Store(folder).facts().get("kind", Grid.kind))
-    return READERS.get(kind, _super_resolution)(folder)
-
-
-def _super_resolution(folder: Path) -> Side:
     evidence = read_folders([folder])
-    records = evidence.records
-    cells = [
-        Cell(
-            (r.model, title(r.attack), f"{level_of(r):g}/255", dataset_title(r.dataset) if r.dataset else ""),
-            r.image,
-            r.pixels,
-            {"SR-PSNR": r.sr_psnr, "attacked PSNR": r.attacked_psnr_y, "clean PSNR": r.clean_psnr_y},
-        )
-        for r in records
-    ]
+    study = study_of(evidence)
+    cells: list[Cell] = []
+    headings: dict[str, None] = {}
+    for record in evidence.records:
+        measured = study.measured(record)
+        if measured is not None:
+            headings |= dict.fromkeys(measured.setting)
+            cells.append(Cell(tuple(measured.setting.values()), record.image, record.pixels, measured.values))
+    attacks = [record for record in evidence.records if isinstance(record, AttackRecord)]
     return Side(
         folder.resolve().name,
-        Grid.kind,
-        ("model", "attack", "budget", "data"),
-        [Quantity(name, "dB") for name in ("SR-PSNR", "attacked PSNR", "clean PSNR")],
+        study.kind,
+        tuple(headings),
+        list(study.quantities(evidence.records)),
         cells,
-        {r.model: r.weights for r in records},
-        {title(r.attack): f"{without_budget(r.configuration)}, seed {r.seed}" for r in records},
+        {record.model: record.weights for record in evidence.records},
+        {title(r.attack): f"{without_budget(r.configuration)}, seed {r.seed}" for r in attacks},
         _facts(folder),
     )
-
-
-READERS: dict[str, Callable[[Path], Side]] = {
-    Grid.kind: _super_resolution,
-}
 
 
 def _facts(folder: Path) -> dict[str, str]:

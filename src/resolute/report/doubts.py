@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import pydantic
-
+from resolute.engine.store import Store
 from resolute.report.text import DASH, figure, title
 from resolute.studies.attacked import AttackRecord
+from resolute.studies.check import by_model, evidence_of
 from resolute.studies.flags import RULES, Flag
+from resolute.studies.study import count
 from resolute.studies.summary import level_of
+
+# Folder of checks, below that of a study.
+CHECK = "check"
 
 # Attacks that climb no gradient of the model, by the class at the start of their configuration.
 BLIND = {
@@ -59,40 +62,25 @@ class Doubts:
     unchecked: list[str]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Named:
-    name: str
-    sha256: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Done:
-    epsilon: float
-
-
-@dataclasses.dataclass(frozen=True)
-class _Checked:
-    model: _Named
-    check: _Done
-    images: list[str]
-    flags: list[Flag]
-
-
 def doubts_of(records: Sequence[AttackRecord], folders: Iterable[Path]) -> Doubts:
-    """Return the flags of the models in ``records``: of every ``check.json`` in the folders, and of the records.
+    """Return the flags of the models in ``records``: of the checks in ``check`` below the folders, and of the records.
 
     A check belongs to a model with the same weights, whatever it was called then.
     """
     models = {record.model: record.weights for record in records}
+    checks = {
+        own[0].weights or own[0].model: own
+        for folder in folders
+        for own in by_model(Store(folder / CHECK).read()).values()
+    }
     found: list[Doubt] = []
     checked: dict[str, int] = {}
-    for check in _checks(folders):
-        for model, weights in models.items():
-            if (check.model.sha256 or check.model.name) != (weights or model) or model in checked:
-                continue
-            raised = [flag for flag in check.flags if flag.raised and flag.name in RULES]
+    for model, weights in models.items():
+        own = checks.get(weights or model)
+        if own is not None:
+            raised = [flag for flag in evidence_of(own).flags() if flag.raised]
             checked[model] = len(raised)
-            basis = f"resolute check at {check.check.epsilon * 255:g}/255 on {len(check.images)} images"
+            basis = f"resolute check at {own[0].epsilon * 255:g}/255 on {count(len(own), 'image')}"
             found += [_doubt(model, flag, basis) for flag in raised]
     for model in models:
         own = [record for record in records if record.model == model]
@@ -218,13 +206,3 @@ def _doubt(model: str, flag: Flag, basis: str) -> Doubt:
     rule = RULES[flag.name]
     shown = DASH if flag.figure is None else f"{figure(flag.figure)} {rule.unit}"
     return Doubt(model, flag.name, shown, rule.words, flag.words, basis)
-
-
-def _checks(folders: Iterable[Path]) -> Iterable[_Checked]:
-    for folder in folders:
-        for path in sorted((*folder.glob("check.json"), *folder.glob("*/check.json"))):
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                yield pydantic.TypeAdapter(_Checked).validate_python(content)
-            except (OSError, ValueError):
-                continue

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from resolute.engine.store import Store
 from resolute.errors import ConfigError
@@ -12,23 +11,9 @@ from resolute.report.assets import MEGABYTES
 from resolute.report.hardening import write_hardening
 from resolute.report.markdown import write_markdown
 from resolute.report.page import write_report
+from resolute.report.study_page import write_study_markdown, write_study_page
 from resolute.studies.grid import Grid
 from resolute.training.hardened import RESULT
-
-
-@runtime_checkable
-class PageWriter(Protocol):
-    """Writes the page of studies of one kind, no larger than so many megabytes where that can be had."""
-
-    def __call__(self, folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYTES) -> Path:
-        """Write the page and return its path."""
-        ...
-
-
-# Of each kind the writer of the page and that of the Markdown.
-WRITERS: dict[str, tuple[PageWriter, Callable[[Sequence[Path], Path], Path]]] = {
-    Grid.kind: (write_report, write_markdown),
-}
 
 
 def write_any(folders: Sequence[Path], out: Path, megabytes: float = MEGABYTES) -> Path:
@@ -47,10 +32,8 @@ def write_any(folders: Sequence[Path], out: Path, megabytes: float = MEGABYTES) 
         if len(folders) > 1 or out.suffix == ".md":
             raise ConfigError("a hardening has a page of its own: name its folder alone, and a page that ends in .html")
         return write_hardening(folders[0], out)
-    kinds = list(dict.fromkeys(str(Store(folder).facts().get("kind", Grid.kind)) for folder in folders))
-    if len(kinds) > 1:
-        raise ConfigError(f"these are studies of several kinds, {' and '.join(kinds)}; report on each kind by itself")
-    if kinds[0] not in WRITERS:
-        raise ConfigError(f"{folders[0]} holds a study of the kind {kinds[0]!r}; known are {', '.join(WRITERS)}")
-    page, markdown = WRITERS[kinds[0]]
-    return markdown(folders, out) if out.suffix == ".md" else page(folders, out, megabytes=megabytes)
+    if Store(folders[0]).facts().get("kind", Grid.kind) == Grid.kind:
+        return write_markdown(folders, out) if out.suffix == ".md" else write_report(folders, out, megabytes=megabytes)
+    if out.suffix == ".md":
+        return write_study_markdown(folders, out)
+    return write_study_page(folders, out, megabytes=megabytes)

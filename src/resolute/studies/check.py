@@ -1,280 +1,278 @@
-"""The check of a model for gradient masking: does a failed attack say something about the model, or about the attack?
-
-The list is that of Carlini et al. (arXiv:1902.06705) and of the flags of AutoAttack (Croce & Hein, ICML 2020), put in
-terms of SR-PSNR. No list proves that a defence holds; each flag says why a figure may flatter it.
-"""
+"""The study that doubts a model: many attacks that should agree, and a flag where they do not."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import final
+from typing import ClassVar, final
 
+import pydantic
 import torch
 from jaxtyping import Float
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from resolute.attacks import APGD, FGSM, Attack, GradientAttack, OutputShift, RandomNoise, Square
-from resolute.attacks.ascent import Adversarial
-from resolute.defences import surrogate, undefended
-from resolute.defences.resizing import redrawn
-from resolute.errors import ConfigError
-from resolute.files import write_text
-from resolute.models.base import Restorer, frozen
-from resolute.provenance import provenance
-from resolute.randomness import generator_for, stream_seed
-from resolute.studies.flags import RULES, Evidence, Flag, sr_psnr
+from resolute.defences import load_defended
+from resolute.errors import ImageError
+from resolute.images import find_images, from_uint8, image_sha256, read_image, sample_image, to_uint8
+from resolute.models.base import Restorer
+from resolute.resize import downscale
+from resolute.studies.check_suite import CheckSuite
+from resolute.studies.flags import MEANINGS, RULES, UNMOVED, Evidence, Flag
+from resolute.studies.record import Record, record_key
+from resolute.studies.results import Case, Measured, Quantity, Results
+from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
+from resolute.table import Cell as Entry
+from resolute.table import Column, Table, row
 
-Images = Float[Tensor, "b 3 h w"]
-Large = Float[Tensor, "b 3 sh sw"]
-Progress = Callable[[float, int, str], None]
-
-# Below the resolution of any file and far above that of float32: an image moved by this much is the same image.
-_SAME = 1e-6
-_RANDOM_IMAGES = 4
-
-# Half the distance over which differences are taken, as a share of the budget: small beside it, large beside rounding.
-_DIFFERENCE = 0.1
-
-_TITLES = {
-    "climb": "APGD",
-    "twice": "APGD, twice the steps",
-    "half": "APGD, half the budget",
-    "double": "APGD, twice the budget",
-    "whole": "APGD, no limit",
-    "single": "FGSM",
-    "noise": "random noise",
-    "square": "Square",
-}
+# Small, since an attack on few pixels shows a masked gradient as well as one on many.
+SIDE = 32
+SAMPLES = ("coffee", "chelsea", "astronaut")
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Check:
-    """The checks of one model, at one budget.
+class CheckRecord(Record):
+    """What a check saw of one model on one image; SR-PSNR in dB, at most 100, which stands for an unmoved output.
 
     Attributes:
-        epsilon: l-infinity budget, on the scale of [0, 1].
-        steps: of the gradient attack, APGD; the runs at other budgets, from random starts and on other models take
-            half as many.
-        restarts: random starts.
-        draws: random perturbations.
-        queries: of Square.
-        seed: of everything random.
-
-    Raises:
-        ConfigError: a number is too small, or the budget not in (0, 0.5].
-
-    Example:
-        >>> from resolute.models import Bicubic
-        >>> from resolute.defences import EightBit
-        >>> x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-        >>> flags = Check().quickly().run(EightBit(Bicubic(2)), (x * 255).round() / 255)
-        >>> flags[0].name, flags[0].raised, flags[0].figure
-        ('zero-gradients', True, 100.0)
+        epsilon: budget, on the scale of [0, 1].
+        steps: of the run ``climb``.
+        runs: SR-PSNR after each of the plain runs, see ``Evidence``.
+        unrounded: SR-PSNR of ``climb`` before its image was rounded to 8 bits.
+        restarts: SR-PSNR of runs from random starts.
+        transfers: SR-PSNR of images found on other models, by name.
+        random_images: SR-PSNR of unrelated, random images, a mean.
+        flat: share of the input's values without a gradient, in percent.
+        error: of the slope that the gradient promises, in percent.
+        jump: largest difference between outputs of the same image, in levels of 255.
+        saturated: share of output values at the ends of the range beyond that of the input, in percent.
     """
 
-    epsilon: float = 4 / 255
-    steps: int = 200
-    restarts: int = 4
-    draws: int = 100
-    queries: int = 300
-    seed: int = 0
+    view: ClassVar[str] = "checks"
 
-    def __post_init__(self) -> None:
-        if not 0 < self.epsilon <= 0.5:
-            raise ConfigError(f"a check takes a budget in (0, 0.5], such as 4/255, not {self.epsilon:g}")
-        if min(self.steps, self.restarts, self.draws, self.queries) < 2:
-            raise ConfigError("a check needs at least two steps, restarts, draws and queries")
-
-    def quickly(self) -> Check:
-        """Return the same check with a fifth of the work or less."""
-        return dataclasses.replace(self, steps=min(20, self.steps), restarts=2, draws=30, queries=100)
-
-    def run(
-        self, model: Restorer, images: Images, *, twin: Restorer | None = None, progress: Progress | None = None
-    ) -> list[Flag]:
-        """Attack a model in many ways and return all flags, the raised ones first.
-
-        Args:
-            model: under check, on the device of the images.
-            images: low-resolution images, RGB float in [0, 1], on the 8-bit grid.
-            twin: the model without its defence, to transfer attacks from; where there are defences of Resolute around
-                the model, the model inside by default.
-            progress: called with (attacks done, attacks in all, title of the one at work).
-
-        Raises:
-            ConfigError: the model's output for the images is not finite.
-        """
-        return self.evidence(model, images, twin=twin, progress=progress).flags()
-
-    def evidence(
-        self, model: Restorer, images: Images, *, twin: Restorer | None = None, progress: Progress | None = None
-    ) -> Evidence:
-        """Return what the flags are made of; arguments and errors as for ``run``."""
-        # Random defences draw anew for the clean image and for the judge, on whom no attack has climbed.
-        judge = redrawn(model, stream_seed(self.seed, "judge"))
-        output = _output(redrawn(model, stream_seed(self.seed, "clean")), images)
-        if not bool(output.isfinite().all()):
-            raise ConfigError("the output of the model for clean images is not finite; check its weights")
-        gradient = self._gradient(model, images)
-        sources = _sources(model, twin)
-        runs, total = self._attacks(), len(_TITLES) + self.restarts + len(sources)
-        done = 0
-
-        def attack(method: Attack, target: Restorer, title: str, seed: int = 0) -> Adversarial | None:
-            nonlocal done
-
-            def step(taken: int, steps: int) -> None:
-                if progress is not None:
-                    progress(done + taken / steps, total, title)
-
-            step(0, 1)
-            blind = target is model and isinstance(method, GradientAttack) and not gradient.usable
-            found = None if blind else method(target, images, seed=self.seed + seed, progress=step)
-            done += 1
-            return found
-
-        def psnr(found: Adversarial | None) -> Float[Tensor, " b"]:
-            return sr_psnr(output, _output(judge, images if found is None else found.images))
-
-        found = {name: attack(method, model, _TITLES[name]) for name, method in runs.items()}
-        climb = found["climb"]
-        start = dataclasses.replace(runs["half"], epsilon=self.epsilon, start="uniform")  # pyright: ignore[reportCallIssue]
-        restarts = [psnr(attack(start, model, f"random start {i + 1}", i)) for i in range(self.restarts)]
-        scout = dataclasses.replace(runs["half"], epsilon=self.epsilon)
-        transfers = {name: psnr(attack(scout, source, f"on {name}")) for name, source in sources.items()}
-        if progress is not None:
-            progress(total, total, "done")
-        return Evidence(
-            steps=self.steps,
-            runs={name: psnr(adversarial) for name, adversarial in found.items()},
-            unrounded=psnr(None) if climb is None else sr_psnr(output, _output(judge, climb.unrounded)),
-            restarts=restarts,
-            transfers=transfers,
-            random_images=self._random_images(judge, images, output),
-            flat=gradient.flat,
-            error=gradient.error,
-            jump=_jump(model, images),
-            saturated=100 * max(0.0, _at_the_ends(output) - _at_the_ends(images)),
-        )
-
-    def _attacks(self) -> dict[str, Attack]:
-        fewer = self.steps // 2
-        return {
-            # From beside the clean image, so that nothing but gradients can move it.
-            "climb": APGD(epsilon=self.epsilon, steps=self.steps, start="tiny"),
-            "twice": APGD(epsilon=self.epsilon, steps=2 * self.steps, start="tiny"),
-            "half": APGD(epsilon=self.epsilon / 2, steps=fewer, start="tiny"),
-            "double": APGD(epsilon=self.epsilon * 2, steps=fewer, start="tiny"),
-            "whole": APGD(epsilon=1.0, steps=fewer, start="tiny"),
-            "single": FGSM(epsilon=self.epsilon),
-            "noise": RandomNoise(epsilon=self.epsilon, draws=self.draws),
-            "square": Square(epsilon=self.epsilon, queries=self.queries),
-        }
-
-    def _gradient(self, model: Restorer, images: Images) -> _Gradient:
-        """Hold the gradient of the output's shift against differences of it, at a random point of the ball."""
-        generator = generator_for(self.seed, "gradient")
-        noise, coins = (torch.rand(images.shape, generator=generator).to(images) for _ in range(2))
-        with frozen(model), torch.enable_grad():
-            bound = OutputShift().bind(model, images)
-            x = (images + self.epsilon * (2 * noise - 1)).requires_grad_()
-            value = bound(x).sum()
-            gradient = torch.zeros_like(x)
-            if value.requires_grad:
-                (gradient,) = torch.autograd.grad(value, x, materialize_grads=True, allow_unused=True)
-            # Where the gradient names no direction, any will do.
-            uphill = torch.where(gradient == 0, (coins - 0.5).sign(), gradient.sign()).nan_to_num()
-            with torch.no_grad():
-                step = _DIFFERENCE * self.epsilon
-                slope = (bound(x + step * uphill) - bound(x - step * uphill)) / (2 * step)
-        promised = (gradient * uphill).flatten(1).sum(dim=1)
-        larger = torch.maximum(promised.abs(), slope.abs()).clamp_min(1e-30)
-        finite = gradient.isfinite()
-        return _Gradient(
-            flat=100 * float((~finite | (gradient == 0)).float().mean()),
-            error=100 * float(((promised - slope).abs() / larger).nan_to_num(1.0).mean()),
-            # One value that is not finite stops an attack; all of them zero leave it where it is.
-            usable=bool(finite.all()) and bool((gradient != 0).any()),
-        )
-
-    def _random_images(self, judge: Restorer, images: Images, output: Large) -> Float[Tensor, " b"]:
-        values = [
-            sr_psnr(output, _output(judge, torch.rand(images.shape, generator=generator).to(images)))
-            for generator in (generator_for(self.seed, "image", draw) for draw in range(_RANDOM_IMAGES))
-        ]
-        return torch.stack(values).mean(dim=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Gradient:
-    """What the gradient is like: values without one in percent, its error in percent, and whether it can be climbed."""
-
+    epsilon: float
+    steps: int
+    runs: dict[str, float]
+    unrounded: float
+    restarts: tuple[float, ...]
+    transfers: dict[str, float]
+    random_images: float
     flat: float
     error: float
-    usable: bool
+    jump: float
+    saturated: float
 
 
-def write_check(out: Path, check: Check, model: Restorer, images: Sequence[str], flags: Sequence[Flag]) -> Path:
-    """Write ``check.json`` and ``check.md`` to a folder, and return the path of the latter.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CheckCell(Cell):
+    """One model on one image."""
 
-    Raises:
-        OutputError: they cannot be written.
+    model: Restorer
+    twin: Restorer | None
+    name: str
+    low: Float[Tensor, "1 3 h w"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
+class Check(Study):
+    """Models x images, each attacked in many ways that should agree.
+
+    Attributes:
+        models: under check: built-in names, files or FILE.py:NAME, with defences around them if wanted.
+        images: low-resolution images or folders, of which the middle is used; empty for three samples.
+        twin: the same model without its defence, to transfer attacks from; empty for the model inside a defence.
+        suite: the attacks.
+
+    Example:
+        >>> Check(name="doubt", models=("edsr-s",)).suite.steps
+        200
     """
-    name, sha256 = (model.card.name, model.card.sha256) if model.card is not None else (type(model).__name__, "")
-    facts = {
-        "model": {"name": name, "sha256": sha256},
-        "check": dataclasses.asdict(check),
-        "images": list(images),
-        "flags": [dataclasses.asdict(flag) for flag in flags],
-        "provenance": dataclasses.asdict(provenance()),
-    }
-    write_text(out / "check.json", json.dumps(facts, indent=1, allow_nan=False) + "\n")
-    raised = sum(flag.raised for flag in flags)
-    lines = [
-        f"# Check of {name}",
-        "",
-        f"{raised} of {len(flags)} flags raised, at a budget of {check.epsilon * 255:g}/255 on {len(images)} images. "
-        "docs/flags.md says what each flag means. SR-PSNR, means over the images; lower is the stronger attack.",
-        "",
-        "| flag | raised | figure | raised if | seen |",
-        "|---|---|---|---|---|",
-    ]
-    for flag in flags:
-        figure = "-" if flag.figure is None else f"{flag.figure:.2f}"
-        lines.append(
-            f"| {flag.name} | {'yes' if flag.raised else 'no'} | {figure} | {RULES[flag.name].words} | {flag.words} |"
+
+    kind: ClassVar[str] = "check"
+    records: ClassVar[tuple[type[Record], ...]] = (CheckRecord,)
+    cumulative: ClassVar[bool] = True
+
+    name: str = "check"
+    models: tuple[str, ...] = pydantic.Field(min_length=1)
+    images: tuple[str, ...] = ()
+    twin: str = ""
+    suite: CheckSuite = dataclasses.field(default_factory=CheckSuite)
+
+    def cells(self) -> Sequence[Cell]:
+        found: list[Cell] = []
+        for name in self.models:
+            model = load_defended(name)
+            assert model.card is not None
+            twin = load_defended(self.twin, model.scale) if self.twin else None
+            beside = twin.card.sha256 if twin is not None and twin.card is not None else ""
+            crops = _crops(self.images) if self.images else _samples(model.scale)
+            for image, low in crops:
+                facts = (model.card.name, model.card.sha256, beside, repr(self.suite), image_sha256(low))
+                found.append(
+                    CheckCell(
+                        key=record_key(self.kind, *facts),
+                        title=f"{image}, {model.card.name}",
+                        like=(model.card.name, model.card.sha256),
+                        shape=tuple(low.shape),
+                        cost=float(low.shape[-2] * low.shape[-1]),
+                        model=model,
+                        twin=twin,
+                        name=image,
+                        low=low[None],
+                    )
+                )
+        return found
+
+    def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
+        found: list[Answer] = []
+        for number, cell in enumerate(cells):
+            assert isinstance(cell, CheckCell)
+            began = time.perf_counter()
+
+            def step(done: float, total: int, _title: str, number: int = number) -> None:
+                progress((number + done / total) / len(cells))
+
+            model = bench.place(cell.model)
+            twin = bench.place(cell.twin) if cell.twin is not None else None
+            seen = self.suite.evidence(model, cell.low.to(bench.device), twin=twin, progress=step)
+            assert model.card is not None
+            record = CheckRecord(
+                key=cell.key,
+                model=model.card.name,
+                weights=model.card.sha256,
+                image=cell.name,
+                pixels=image_sha256(cell.low[0]),
+                width=cell.low.shape[-1],
+                height=cell.low.shape[-2],
+                seed=self.suite.seed,
+                epsilon=self.suite.epsilon,
+                steps=seen.steps,
+                runs={name: value.item() for name, value in seen.runs.items()},
+                unrounded=seen.unrounded.item(),
+                restarts=tuple(value.item() for value in seen.restarts),
+                transfers={name: value.item() for name, value in seen.transfers.items()},
+                random_images=seen.random_images.item(),
+                flat=seen.flat,
+                error=seen.error,
+                jump=seen.jump,
+                saturated=seen.saturated,
+                seconds=round(time.perf_counter() - began, 3),
+            )
+            found.append(Answer(record))
+        return found
+
+    def without_tiles(self, cell: Cell) -> str:
+        return "a check is of whole crops; use another --device"
+
+    def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
+        return {
+            "figures": f"SR-PSNR in dB, means over the images, at most {UNMOVED:g}; the lower, the stronger the attack",
+            "list of flags": "Carlini et al. (arXiv:1902.06705) and AutoAttack (Croce & Hein, ICML 2020), in terms of "
+            "SR-PSNR; no list proves that a defence holds",
+        }
+
+    def outline(self, cells: Sequence[Cell]) -> str:
+        images = len(cells) // len(self.models)
+        return f"{count(len(self.models), 'model')} x {count(images, 'image')} = {count(len(cells), 'cell')}"
+
+    def results(self, records: Sequence[Record]) -> Results:
+        sentences: list[str] = []
+        tables: list[Table] = []
+        for model, own in by_model(records).items():
+            flags = evidence_of(own).flags()
+            raised = [flag.name for flag in flags if flag.raised]
+            where = f"{self.suite.epsilon * 255:g}/255 on {count(len(own), 'image')}"
+            if raised:
+                words = ", ".join(raised)
+                sentences.append(
+                    f"{model}: {len(raised)} of {len(flags)} flags raised at {where}: {words}. "
+                    f"{' '.join(MEANINGS[name].why for name in raised[:2])}"
+                )
+            else:
+                sentences.append(f"{model}: none of {len(flags)} flags raised at {where}.")
+            tables.append(flags_table(flags, model if len(self.models) > 1 else ""))
+        return Results(sentences, tables)
+
+    def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
+        return [Quantity("SR-PSNR", "dB")]
+
+    def measured(self, record: Record) -> Measured | None:
+        if not isinstance(record, CheckRecord):
+            return None
+        worst = min([record.runs["climb"], record.runs["twice"], *record.restarts])
+        return Measured({"model": record.model}, {"SR-PSNR": worst})
+
+    def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
+        return iter(())
+
+
+def by_model(records: Sequence[Record]) -> dict[str, list[CheckRecord]]:
+    """Return the records of each model, in order of appearance."""
+    groups: dict[str, list[CheckRecord]] = {}
+    for record in records:
+        if isinstance(record, CheckRecord):
+            groups.setdefault(record.model, []).append(record)
+    return groups
+
+
+def evidence_of(records: Sequence[CheckRecord]) -> Evidence:
+    """Return what the records of one model say together."""
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    first = records[0]
+    return Evidence(
+        steps=first.steps,
+        runs={name: torch.tensor([record.runs[name] for record in records]) for name in first.runs},
+        unrounded=torch.tensor([record.unrounded for record in records]),
+        restarts=[torch.tensor(values) for values in zip(*(record.restarts for record in records), strict=True)],
+        transfers={name: torch.tensor([record.transfers[name] for record in records]) for name in first.transfers},
+        random_images=torch.tensor([record.random_images for record in records]),
+        flat=mean([record.flat for record in records]),
+        error=mean([record.error for record in records]),
+        jump=max(record.jump for record in records),
+        saturated=mean([record.saturated for record in records]),
+    )
+
+
+def flags_table(flags: Sequence[Flag], title: str = "") -> Table:
+    """Return all flags, one a row, the raised ones first, each with what it means and what to do."""
+    columns = [
+        Column("flag"), Column("raised"), Column("figure", align="right"), Column("raised if", align="right"),
+        Column("seen"), Column("what to do"),
+    ]  # fmt: skip
+    rows = [
+        row(
+            Entry(flag.name, tone="bad" if flag.raised else ""), flag.raised, flag.figure, RULES[flag.name].words,
+            flag.words, MEANINGS[flag.name].remedy if flag.raised else "",
+            section=number > 0 and flags[number - 1].raised and not flag.raised, tone="bad" if flag.raised else "",
         )
-    write_text(out / "check.md", "\n".join(lines) + "\n")
-    return out / "check.md"
+        for number, flag in enumerate(flags)
+    ]  # fmt: skip
+    raised = sum(flag.raised for flag in flags)
+    words = "Figures in dB are SR-PSNR, means over the images; the lower, the stronger the attack."
+    return Table(title or f"{raised} of {len(flags)} flags raised", columns, rows, caption=words)
 
 
-def _sources(model: Restorer, twin: Restorer | None) -> dict[str, Restorer]:
-    """Return the models to transfer from: the twin, and what an attacker who knows of the defence would climb."""
-    inside, adaptive = undefended(model), surrogate(model)
-    found: dict[str, Restorer] = {}
-    if twin is not None:
-        found["the twin"] = twin
-    elif inside is not model:
-        found["the model inside"] = inside
-    if adaptive.arguments() not in (model.arguments(), inside.arguments()):
-        found["the model as an attacker who knows the defence sees it"] = adaptive
-    return found
+def _samples(scale: int) -> list[tuple[str, Float[Tensor, "3 h w"]]]:
+    large = ((name, to_uint8(_middle(sample_image(name), SIDE * scale))) for name in SAMPLES)
+    return [(name, from_uint8(downscale(image, scale))) for name, image in large]
 
 
-def _output(model: Restorer, x: Images) -> Large:
-    with frozen(model), torch.no_grad():
-        return model(x).float()
+def _crops(paths: Sequence[str]) -> list[tuple[str, Float[Tensor, "3 h w"]]]:
+    files = find_images([Path(path) for path in paths])
+    pixels = [from_uint8(to_uint8(read_image(file))) for file in files]
+    side = min(SIDE, *(size for image in pixels for size in image.shape[-2:]))
+    if side < 8:
+        raise ImageError(f"the smallest image has {side} pixels a side, and a check needs 8; leave it out")
+    return [(file.stem, _middle(image, side)) for file, image in zip(files, pixels, strict=True)]
 
 
-def _jump(model: Restorer, images: Images) -> float:
-    """Return how far outputs for the same image are apart, in levels: of a second run, or moved by next to nothing."""
-    first, moved = _output(model, images), torch.where(images > 0.5, images - _SAME, images + _SAME)
-    return 255 * max(float((_output(model, x) - first).abs().max()) for x in (images, moved))
-
-
-def _at_the_ends(x: Images) -> float:
-    return float(((x <= 0) | (x >= 1)).float().mean())
+def _middle(image: Float[Tensor, "3 h w"], side: int) -> Float[Tensor, "3 side1 side2"]:
+    top, left = ((length - side) // 2 for length in image.shape[-2:])
+    return image[:, top : top + side, left : left + side].contiguous()

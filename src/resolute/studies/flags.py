@@ -63,6 +63,72 @@ RULES: dict[str, Rule] = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Meaning:
+    """What a raised flag means.
+
+    Attributes:
+        why: it is raised, in a sentence.
+        remedy: what to do, in a sentence.
+    """
+
+    why: str
+    remedy: str
+
+
+_AROUND = "attack a differentiable stand-in (BPDA), transfer from the undefended model (--twin), or use no gradients"
+
+MEANINGS: dict[str, Meaning] = {
+    "zero-gradients": Meaning("A gradient attack cannot move pixels that have no gradient.", _AROUND),
+    "finite-differences-disagree": Meaning(
+        "The gradient is not the slope of the output, so attacks climb something other than the model.",
+        "find the step whose backward pass is not the derivative of its forward pass",
+    ),
+    "noise-stronger-than-gradient": Meaning(
+        "Noise does more harm than the gradient, which therefore points nowhere.",
+        f"quote no figure of a gradient attack; {_AROUND}",
+    ),
+    "transfer-stronger-than-white-box": Meaning(
+        "The detour through another model works better than the model's own gradient.",
+        "report the worst case over both, and start the attack from what transfers",
+    ),
+    "black-box-stronger": Meaning(
+        "A search without gradients finds more than the gradient: it is masked, or ends in poor maxima.",
+        "report the worst case over both attacks",
+    ),
+    "single-step-stronger": Meaning(
+        "One step finds more than many, which could have taken it first.",
+        "take smaller steps, and average the gradient where the model is random",
+    ),
+    "larger-budget-not-stronger": Meaning(
+        "A larger budget finds nothing more: the attack is at its limit, and not the model.", _AROUND
+    ),
+    "large-budget-does-not-reach-noise": Meaning(
+        "Without a limit the attack does not even reach what random images do.", _AROUND
+    ),
+    "non-deterministic": Meaning(
+        "Outputs for one image differ, so the attack climbs on one draw and is judged on another.",
+        "average the attack over draws (EOT), judge on fresh ones, and report what two clean runs differ by",
+    ),
+    "restarts-matter": Meaning(
+        "Where the attack ends is a matter of luck, and each further start finds more.",
+        "take ten restarts or more, and keep the worst case of every image",
+    ),
+    "loss-has-not-plateaued": Meaning(
+        "The attack was stopped on its way, and its figure flatters the model.",
+        "take more steps (--steps), until twice as many make no difference",
+    ),
+    "rounding-sensitive": Meaning(
+        "The perturbation lives between the levels of a file.",
+        "report the figure in 8 bits where images arrive as files",
+    ),
+    "output-saturates": Meaning(
+        "Many values of the output are cut at the ends of the range, where no gradient passes.",
+        "attack the output before it is clamped",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class Flag:
     """One check and what came of it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, final
@@ -24,11 +24,13 @@ from resolute.resize import downscale, mod_crop
 from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure_all
 from resolute.studies.claims import Claim
 from resolute.studies.conventions import conventions
-from resolute.studies.datasets import Photo, find_photos
+from resolute.studies.datasets import Photo, dataset_title, find_photos
 from resolute.studies.quick import Quick
 from resolute.studies.record import Record
+from resolute.studies.results import Case, Measured, Quantity, Results
 from resolute.studies.steepness import CleverCell, CleverRecord, CleverTable, take
 from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
+from resolute.studies.summary import attack_title, level_of
 from resolute.toml import located
 
 
@@ -183,6 +185,27 @@ class Grid(Study):
             return "the source of a transfer attack cannot work in tiles; use smaller images or another --device"
         Tiled(cell.model, 128)
         return ""
+
+    def results(self, records: Sequence[Record]) -> Results:
+        raise NotImplementedError
+
+    def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
+        raise NotImplementedError
+
+    def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
+        return [Quantity(name, "dB") for name in ("SR-PSNR", "attacked PSNR", "clean PSNR")]
+
+    def measured(self, record: Record) -> Measured | None:
+        if not isinstance(record, AttackRecord):
+            return None
+        setting = {
+            "model": record.model,
+            "attack": attack_title(record.attack),
+            "budget": f"{level_of(record):g}/255",
+            "data": dataset_title(record.dataset) if record.dataset else "",
+        }
+        values = (record.sr_psnr, record.attacked_psnr_y, record.clean_psnr_y)
+        return Measured(setting, dict(zip(("SR-PSNR", "attacked PSNR", "clean PSNR"), values, strict=True)))
 
     def outline(self, cells: Sequence[Cell]) -> str:
         attacks = [cell for cell in cells if isinstance(cell, AttackCell)]

@@ -36,7 +36,7 @@ from resolute.models.scorers import load_scorer
 from resolute.randomness import generator_for
 from resolute.studies.metric_as_loss_summary import Measure, Verdict, verdicts
 from resolute.studies.record import Record, record_key
-from resolute.studies.results import Case, Results, View
+from resolute.studies.results import Case, Measured, Quantity, Results, View
 from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
 from resolute.table import Column, Table, row
 
@@ -236,6 +236,13 @@ class MetricAsLoss(Study):
                     views.append(View(record.model, pixels, note="; ".join(figures)))
             if views:
                 yield Case(image, views, filters={"image": image})
+
+    def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
+        measures = next((record.measures for record in records if isinstance(record, RestorationRecord)), ())
+        return [Quantity(m.name, m.unit, m.lower_better, m.digits) for m in measures]
+
+    def measured(self, record: Record) -> Measured | None:
+        return Measured({"restorer": record.model}, record.values) if isinstance(record, RestorationRecord) else None
 
     def _verdicts(self, records: Sequence[RestorationRecord]) -> list[Verdict]:
         control = next((r.model for r in records if self.control in (r.model, Path(r.model).stem)), self.control)

@@ -61,9 +61,45 @@ class Case:
         views: pictures of it, to be laid over one another where they are of one size.
         facts: sentences with figures.
         filters: by which a reader chooses cases, such as model, attack and budget.
+        pair: places of the two views that are compared first.
+        charts: drawn below the pictures.
     """
 
     title: str
     views: Sequence[View]
     facts: Sequence[str] = ()
     filters: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    pair: tuple[int, int] = (0, -1)
+    charts: Sequence[Chart] = ()
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """What two runs of a study can be compared by; the first one of a study decides what counts as worse.
+
+    Attributes:
+        name: in tables.
+        unit: of the values.
+        lower_better: whether less is better.
+        digits: after the point.
+    """
+
+    name: str
+    unit: str = ""
+    lower_better: bool = False
+    digits: int = 2
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a record says of its image, for comparisons.
+
+    Attributes:
+        setting: all but the image that determines it, such as model, attack and budget.
+        values: by the names of the quantities; None where there is nothing to measure.
+    """
+
+    setting: Mapping[str, str]
+    values: Mapping[str, float | None]

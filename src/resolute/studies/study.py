@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 from torch import Tensor, nn
 
 from resolute.studies.record import Record
-from resolute.studies.results import Case, Results
+from resolute.studies.results import Case, Measured, Quantity, Results
 
 Progress = Callable[[float], None]
 Shared = TypeVar("Shared")
@@ -146,6 +146,14 @@ class Study(abc.ABC):
             records: as for ``results``.
             folder: of the study, with the files of the records.
         """
+
+    @abc.abstractmethod
+    def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
+        """Return what two runs of this study are compared by."""
+
+    @abc.abstractmethod
+    def measured(self, record: Record) -> Measured | None:
+        """Return what a record says of its image, for comparisons; None where it has no place in them."""
 
     @abc.abstractmethod
     def outline(self, cells: Sequence[Cell]) -> str:

@@ -1,0 +1,195 @@
+"""What a report is made from: the records of one or more folders of one kind of study, and how each came about."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pydantic
+
+from resolute.engine.store import BadLine, Store
+from resolute.errors import ConfigError
+from resolute.provenance import Provenance
+from resolute.studies.attacked import AttackRecord
+from resolute.studies.grid import Grid
+from resolute.studies.kinds import KINDS
+from resolute.studies.record import Record
+from resolute.studies.study import Study
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """One folder.
+
+    Attributes:
+        store: its records and files.
+        kind: of the study.
+        study: what was asked; None where ``study.json`` is missing or damaged.
+        records: those that count, as stored.
+        bad: lines that are no records.
+        settings: of the study, as written.
+        facts: in words.
+        provenance: None where the folder does not say.
+    """
+
+    store: Store
+    kind: str
+    study: Study | None
+    records: list[Record]
+    bad: list[BadLine]
+    settings: dict[str, Any]
+    facts: dict[str, str]
+    provenance: Provenance | None
+
+    @property
+    def name(self) -> str:
+        """The study's name, or its folder's where there is none."""
+        return self.study.name if self.study is not None else self.store.folder.resolve().name
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The sha256 of the weights of every model that has such."""
+        return {record.model: record.weights for record in self.records if record.weights}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evidence:
+    """The records of all folders, in which a name stands for one thing only.
+
+    Attributes:
+        sources: one a folder, all of one kind.
+        records: merged, the names changed where two things had the same.
+        origins: for the key of each record its folder, and the record as stored there.
+        notes: what a reader must know about the merger.
+    """
+
+    sources: list[Source]
+    records: list[Record]
+    origins: dict[str, tuple[Source, Record]]
+    notes: list[str]
+
+    @property
+    def bad(self) -> list[BadLine]:
+        """Lines that are no records, but for those that a killed run has torn."""
+        return [line for source in self.sources for line in source.bad if not line.torn]
+
+
+def read_source(folder: Path) -> Source:
+    """Read one folder.
+
+    Raises:
+        ConfigError: it holds no records, or those of a kind that this version does not know.
+    """
+    store = Store(folder)
+    records, bad = store.read_all()
+    if not records:
+        why = f"; {bad[0]}" if bad else ""
+        raise ConfigError(f"no records in {folder}{why}; run a study into that folder first, or name another one")
+    content = store.facts()
+    kind = content.get("kind", Grid.kind)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConfigError(f"{folder} holds a study of the kind {kind!r}; known are {', '.join(KINDS)}")
+    settings = _texts(content.get("study"))
+    study: Study | None
+    try:
+        study = pydantic.TypeAdapter(KINDS[kind]).validate_python(settings)
+    except (pydantic.ValidationError, ConfigError):
+        study = None
+    order = set(store.order())
+    if not KINDS[kind].cumulative and order:
+        records = [record for record in records if record.key in order]
+    records = [record for record in records if isinstance(record, KINDS[kind].records)]
+    try:
+        provenance = pydantic.TypeAdapter(Provenance).validate_python(content.get("provenance"))
+    except pydantic.ValidationError:
+        provenance = None
+    facts = {str(name): str(value) for name, value in _texts(content.get("facts")).items()}
+    return Source(store, kind, study, records, bad, settings, facts, provenance)
+
+
+def read_folders(folders: Sequence[Path]) -> Evidence:
+    """Read and merge folders of one kind of study.
+
+    Raises:
+        ConfigError: no folder, a folder without records, or folders of several kinds.
+    """
+    if not folders:
+        raise ConfigError("a report needs the folder of at least one study; name one")
+    sources = [read_source(folder) for folder in folders]
+    kinds = list(dict.fromkeys(source.kind for source in sources))
+    if len(kinds) > 1:
+        raise ConfigError(f"these are studies of several kinds, {' and '.join(kinds)}; report on each kind by itself")
+    models, attacks, images = _Names(), _Names(), _Names()
+    origins: dict[str, tuple[Source, Record]] = {}
+    merged: dict[str, Record] = {}
+    for source in sources:
+        for record in source.records:
+            origins.setdefault(record.key, (source, record))
+            merged[record.key] = dataclasses.replace(
+                record,
+                model=models.name(record.model, record.weights),
+                image=images.name(record.image, record.pixels),
+                **(
+                    {"attack": attacks.name(record.attack, (without_budget(record.configuration), record.seed))}
+                    if isinstance(record, AttackRecord)
+                    else {}
+                ),
+            )
+    notes = [
+        *models.notes("model", "weights"),
+        *attacks.notes("attack", "configurations"),
+        *images.notes("image", "images"),
+        *(
+            f"{source.store.folder.name}/study.json is missing or damaged: what was asked for is not known."
+            for source in sources
+            if source.study is None
+        ),
+    ]
+    bad = [line for source in sources for line in source.bad if not line.torn]
+    notes += [f"{len(bad)} lines are no records and are left out; the first: {bad[0]}."] if bad else []
+    return Evidence(sources, list(merged.values()), origins, notes)
+
+
+def without_budget(configuration: str) -> str:
+    """Return the ``repr`` of an attack with its budget left open.
+
+    Example:
+        >>> without_budget("FDA(epsilon=0.0156, steps=50)")
+        'FDA(epsilon=…, steps=50)'
+    """
+    return re.sub(r"\bepsilon=[^,)]*", "epsilon=…", configuration)
+
+
+def settings_text(source: Source) -> str:
+    """Return the settings of a study as a reader can copy them."""
+    return json.dumps(source.settings, indent=1, ensure_ascii=False)
+
+
+def _texts(content: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+
+
+class _Names:
+    """Give every thing a name of its own: the second one that is called ``edsr`` becomes ``edsr (2)``."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[object]] = {}
+
+    def name(self, name: str, identity: object) -> str:
+        known = self._known.setdefault(name, [])
+        if identity not in known:
+            known.append(identity)
+        number = known.index(identity) + 1
+        return name if number == 1 else f"{name} ({number})"
+
+    def notes(self, kind: str, things: str) -> list[str]:
+        return [
+            f"The {kind} name “{name}” stands for {len(known)} different {things} in these records; they are told "
+            f"apart as “{name}” to “{name} ({len(known)})”."
+            for name, known in self._known.items()
+            if len(known) > 1
+        ]
