@@ -9,12 +9,13 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from resolute.attacks.score import ScoreAttack
 from resolute.models.base import Restorer, Scorer
 from resolute.plugins import Plugin
 from resolute.report.published import claimed
 from resolute.report.published import found as here
+from resolute.studies.attacked import certified_words, verdict
 from resolute.studies.claims import Finding
-from resolute.studies.gaming import Gaming, verdict
 from resolute.studies.store import Record
 from resolute.studies.summary import attack_title, summarize
 
@@ -64,10 +65,9 @@ def certificates_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     made, metric = rows[0]["smoothing"], rows[0]["scorer"]
     better = "lower" if metric["lower_better"] else "higher"
     table = Table(
-        caption=f"{escape(metric['name'])}, {better} is better. Score: median under noise of sigma {made['sigma']:g}. "
-        f"With confidence {100 * (1 - rows[0]['error']):g} % each, no perturbation of l2 norm up to "
-        f"{rows[0]['epsilon']:g} moves it out of its interval. Safe: the radius up to which it moves by at most 1 % "
-        "and 5 % of the metric's range."
+        caption=f"{escape(metric['name'])}, {better} is better. Score: sampled median under noise of sigma "
+        f"{made['sigma']:g}. {certified_words(rows[0])} Safe: the radius up to which the true median moves by at most "
+        "1 % and 5 % of the metric's range."
     )
     table.add_column("image", overflow="fold")
     for name in ("without\nnoise", "score", "from", "to", "safe\n1 %", "safe\n5 %", "samples"):
@@ -86,9 +86,10 @@ def attacks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return attacks on certified images, one a row: what the metric alone says, and what the smoothed one says."""
     radius = rows[0]["epsilon"]
     table = Table(
-        caption="Attacked images, as saved in 8 bits. Adaptive: through the noise, and the denoiser if there is one. "
-        f"The interval is proven for changes of l2 norm up to {radius:g}; beyond, staying inside is an observation and "
-        "no guarantee."
+        caption="Attacked images, as saved in 8 bits; the defended score is a median under fresh noise. Adaptive: the "
+        "worse of the attack on the metric alone and one through the noise, and the denoiser if there is one. The "
+        f"interval is proven for the true median and changes of l2 norm up to {radius:g}; beyond, staying inside is an "
+        "observation and no guarantee."
     )
     for name in ("image", "attack"):
         table.add_column(name, overflow="fold")
@@ -98,7 +99,7 @@ def attacks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         for attack in row["attacks"]:
             table.add_row(
                 escape(row["image"]),
-                Gaming(**attack["attack"]).title,
+                ScoreAttack(**attack["attack"]).title,
                 f"{_figure(attack['clean'])} \u2192 {_figure(attack['attacked'])}",
                 f"{_figure(row['score'])} \u2192 {_figure(attack['defended'])}",
                 f"[{_figure(row['lower'])}, {_figure(row['upper'])}]",

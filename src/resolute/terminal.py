@@ -18,17 +18,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from resolute import runtime
+from resolute.errors import RefutedError
 from resolute.report.certificates import write_certificates
 from resolute.report.certified_iqa import iqa_page, iqa_tables
 from resolute.report.families import sentences_of
 from resolute.report.metric_as_loss import Finding, restorers_page, restorers_table
+from resolute.studies.attacked import alarms, words
 from resolute.studies.certified import Certification
 from resolute.studies.certified_iqa import CertifiedIqa
 from resolute.studies.certified_iqa_summary import Results
 from resolute.studies.claims import check, summary_of
 from resolute.studies.datasets import dataset_title
 from resolute.studies.estimate import Estimate
-from resolute.studies.gaming import words
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.plan import Plan
 from resolute.studies.running import Machine
@@ -205,6 +206,9 @@ def certify_images(plan: Certification, images: Sequence[Path], out: Path, devic
     """Certify images under a progress bar, print tables and sentences, and write the page; return its path.
 
     One image is told in sentences; of several, the attack that raised the undefended score most.
+
+    Raises:
+        RefutedError: an attack refuted a certificate; the page is written all the same.
     """
     with shown_progress() as show:
         rows = plan.run(images, out, device=runtime.resolve_device(device), progress=show)
@@ -219,6 +223,8 @@ def certify_images(plan: Certification, images: Sequence[Path], out: Path, devic
             console.print(escape(name + words(row, attack)), highlight=False)
     page = write_certificates(out, rows)
     name_file("report", page)
+    if found := alarms(rows):
+        raise RefutedError(" ".join(found))
     return page
 
 
@@ -230,7 +236,11 @@ def run_kind(plan: CertifiedIqa | MetricAsLoss, out: Path, device: str) -> Path:
 
 
 def compare_defences(plan: CertifiedIqa, out: Path, device: str) -> Path:
-    """Judge defences under a progress bar, print tables and sentences, and write the page; return its path."""
+    """Judge defences under a progress bar, print tables and sentences, and write the page; return its path.
+
+    Raises:
+        RefutedError: an attack refuted a certificate; the page is written all the same.
+    """
     with shown_progress() as show:
         plan.run(out, device=runtime.resolve_device(device), progress=show)
     results = Results.read(out)
@@ -240,6 +250,8 @@ def compare_defences(plan: CertifiedIqa, out: Path, device: str) -> Path:
         console.print(escape(sentence), highlight=False)
     page = iqa_page([out], out / "report.html")
     name_file("report", page)
+    if alarm := results.alarm():
+        raise RefutedError(alarm)
     return page
 
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from resolute.attacks.score import ScoreAttack
 from resolute.cli.app import Device, Out, Seed, app, guarded, parse_epsilon, parse_precision, parse_radius
 from resolute.errors import ConfigError
 from resolute.studies.certified import DENOISER, METRIC, Certification
-from resolute.studies.gaming import Gaming
 from resolute.terminal import certify_images
 
 
@@ -56,18 +56,21 @@ def certify(
     ] = "float32",
     attack: Annotated[
         str | None,
-        typer.Option(help="Game the metric too: raise its score by changing no sample by more than this, as 2/255."),
+        typer.Option(help="Attack the metric too: improve its score, changing no sample by more than this, as 2/255."),
     ] = None,
     norm: Annotated[str, typer.Option(help="Of --attack: linf, or l2 over all pixels and channels.")] = "linf",
-    adaptive: Annotated[bool, typer.Option(help="With --attack: also climb through the noise and denoiser.")] = False,
+    adaptive: Annotated[
+        bool, typer.Option(help="With --attack: also through noise and denoiser; the worse of both counts.")
+    ] = False,
     out: Out = Path("runs/certify"),
     device: Device = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Certify quality scores: an interval that no small perturbation can move the smoothed score out of.
+    """Certify quality scores: an interval that no small perturbation can move the median score out of.
 
     Writes certificates.jsonl, certificates.csv and report.html, with --attack also attacks.jsonl, attacks.csv and the
-    attacked images. Images that are there already are not done again.
+    attacked images. Images that are there already are not done again. Exits with 10 where an attack refutes a
+    certificate.
     """
     with guarded():
         if adaptive and attack is None:
@@ -80,6 +83,6 @@ def certify(
             metric=metric, denoiser=denoiser, sigma=sigma, epsilon=parse_radius(epsilon), samples=samples, alpha=alpha,
             width=width, fit=fit, noise="grid" if exact else "gaussian", deployed=deployed, seed=seed,
             precision=parse_precision(precision),
-            attacks=tuple(Gaming(epsilon=budget, norm=norm, adaptive=kind) for kind in kinds),
+            attacks=tuple(ScoreAttack(epsilon=budget, norm=norm, adaptive=kind, seed=seed) for kind in kinds),
         )  # fmt: skip
         certify_images(plan, images, out, device)

@@ -21,6 +21,7 @@ from resolute.images import read_image, to_uint8
 from resolute.report import gamed
 from resolute.report.assets import MEGABYTES, asset, environment
 from resolute.report.encode import Album
+from resolute.studies.attacked import alarms, certified_words
 
 Row = Mapping[str, Any]
 
@@ -81,7 +82,8 @@ def _render(rows: Sequence[Row], facts: Mapping[str, Any], room: int) -> str:
             metric=rows[0]["scorer"],
             made=rows[0]["smoothing"],
             epsilon=rows[0]["epsilon"],
-            confidence=100 * (1 - max(row["error"] for row in rows)),
+            certified=certified_words(max(rows, key=lambda row: row["error"])),
+            alarms=alarms(rows),
             shown=shown,
             left_out=album.size > room,
             low=low,

@@ -154,8 +154,9 @@ def iqa_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYTES
 
 SHIFT_CAPTION = (
     "Attacks: empirical shifts towards better quality, in per cent of the metric's range, beside the certified δ at "
-    "the norm of the perturbation where there is one. “undefended” was found on the metric alone, “adaptive” through "
-    "the defence. Certified counts the images with an interval at that norm; left must be 0 up to alpha."
+    "the norm of the perturbation where there is one. “undefended” was found on the metric alone, “adaptive” is the "
+    "worse of that attack and one through the defence. Certified counts the images with an interval at that norm; "
+    "left, those whose true median is provably outside, must be 0 up to alpha; strayed, those whose sampled median is."
 )
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from resolute.attacks.score import ScoreAttack
 from resolute.certify.median import prepared
 from resolute.errors import ImageError
 from resolute.images import read_image, to_uint8
 from resolute.report.encode import Album, middle
-from resolute.studies.gaming import Gaming, verdict, words
+from resolute.studies.attacked import verdict, words
 
 Row = Mapping[str, Any]
 
@@ -98,7 +99,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
     found: dict[str, list[str]] = {}
     for row in rows:
         for attack in row.get("attacks", ()):
-            found.setdefault(Gaming(**attack["attack"]).title, []).append(verdict(row, attack))
+            found.setdefault(ScoreAttack(**attack["attack"]).title, []).append(verdict(row, attack))
     return [
         f"{title}: {', '.join(f'{verdicts.count(kind)} {kind}' for kind in dict.fromkeys(verdicts))}"
         for title, verdicts in found.items()
@@ -124,7 +125,7 @@ def _case(row: Row, attack: Row, clean: np.ndarray | None, low: float, high: flo
     def figures(before: float | None, after: float | None) -> str:
         return " \u2192 ".join("\u2013" if value is None else f"{value:.2f}" for value in (before, after))
 
-    kind = Gaming(**attack["attack"])
+    kind = ScoreAttack(**attack["attack"])
     tracks = [
         Track(
             "undefended", place(attack["clean"]), place(attack["attacked"]), None, None,

@@ -17,19 +17,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.attacks.ascent import Precision
+from resolute.attacks.score import Origin, ScoreAttack, norms
 from resolute.certify.certificate import Certificate
 from resolute.certify.median import DenoisedScorer, Stop, certify, prepared, width_below
 from resolute.certify.noise import Kind
 from resolute.defences.dms_iqa import score_range
 from resolute.errors import ConfigError, ImageError
 from resolute.files import write_text
-from resolute.images import find_images, image_sha256, read_image, write_png
+from resolute.images import find_images, from_uint8, image_sha256, read_image, to_uint8, write_png
 from resolute.models.base import Scorer
 from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
 from resolute.provenance import provenance
-from resolute.studies import gaming
-from resolute.studies.gaming import Gaming
+from resolute.studies import attacked
 from resolute.studies.store import append_line, cell_key, read_lines
 
 Row = dict[str, Any]
@@ -78,7 +78,7 @@ class Certification:
     fit: int = 0
     width: float = 0.0
     precision: Precision = "float32"
-    attacks: tuple[Gaming, ...] = ()
+    attacks: tuple[ScoreAttack, ...] = ()
 
     def scorer(self) -> Scorer:
         """Load the metric, behind its denoiser where there is one.
@@ -117,8 +117,8 @@ class Certification:
         """
         scorer = self.scorer().to(device)
         assert scorer.card is not None
-        path, attacked = out / "certificates.jsonl", out / "attacks.jsonl"
-        done = {row["key"]: row for file in (path, attacked) for row in read_lines(file) if "key" in row}
+        path, tried = out / "certificates.jsonl", out / "attacks.jsonl"
+        done = {row["key"]: row for file in (path, tried) for row in read_lines(file) if "key" in row}
         files = find_images(images)
         facts = {"certification": dataclasses.asdict(self), "provenance": dataclasses.asdict(provenance())}
         write_text(out / "certification.json", json.dumps(facts, indent=1) + "\n")
@@ -136,17 +136,18 @@ class Certification:
                 done[key] = self.record(scorer, image.to(device), file.name, key, step)
                 append_line(path, done[key])
             row: Row = done[key] | {"image": file.name, "path": str(file)}
+            judged: dict[str, Certificate] = {}
             for number, attack in enumerate(self.attacks):
                 key = cell_key(row["key"], dataclasses.asdict(attack))
                 if key not in done or not (out / done[key]["png"]).is_file():
                     steps = functools.partial(step, part=1 + 2 * number), functools.partial(step, part=2 + 2 * number)
-                    done[key] = self._attacked(scorer, image.to(device), row, attack, key, out, steps)
-                    append_line(attacked, done[key])
+                    done[key] = self._attacked(scorer, image.to(device), row, attack, key, out, steps, judged)
+                    append_line(tried, done[key])
                 row.setdefault("attacks", []).append(done[key] | {"path": str(out / done[key]["png"])})
             rows.append(row)
         write_text(out / "certificates.csv", to_csv(rows))
         if self.attacks:
-            write_text(out / "attacks.csv", gaming.to_csv(rows))
+            write_text(out / "attacks.csv", attacked.to_csv(rows))
         if progress is not None:
             progress(len(files), len(files), "done")
         return rows
@@ -195,7 +196,7 @@ class Certification:
         began = time.perf_counter()
         certificate = self.certify(scorer, image, step)
         seconds = time.perf_counter() - began
-        bare = gaming.metric_alone(scorer)
+        bare = metric_alone(scorer)
         span = score_span(bare)
         safe = [certificate.largest_epsilon(share * span) if span else None for share in SHARES]
         record = certificate.as_record()
@@ -220,38 +221,59 @@ class Certification:
         scorer: Scorer,
         image: Float[Tensor, "3 h w"],
         row: Row,
-        attack: Gaming,
+        attack: ScoreAttack,
         key: str,
         out: Path,
         steps: tuple[Callable[[int, int], None], Callable[[int, int], None]],
+        judged: dict[str, Certificate],
     ) -> Row:
-        """Attack an image as it was certified; all figures belong to the attacked image as saved in 8 bits."""
+        """Attack an image as it was certified; all figures belong to the attacked image as saved in 8 bits.
+
+        Of an adaptive attack and the transferred one that it starts from, the worse for the defender counts.
+        """
         began = time.perf_counter()
-        clean = prepared(image, self._size(image))
-        found = attack(scorer, clean, self.sigma, steps[0])
+        clean, alone = prepared(image, self._size(image)), metric_alone(scorer)
+        found = attack(alone, clean, defended=scorer, sigma=self.sigma, progress=steps[0])
+
+        def figures(number: int, origin: Origin, image: Float[Tensor, "3 h w"]) -> Row:
+            pixels = image_sha256(image)
+            if pixels not in judged:
+                judged[pixels] = self._judge(
+                    scorer, image, row["samples"],
+                    lambda taken, total: steps[1](number * total + taken, len(found) * total),
+                )  # fmt: skip
+            linf, l2 = norms(image - clean)
+            facts: Row = {"origin": origin, "attacked": _score(alone, image), "linf": linf, "l2": l2}
+            return facts | attacked.judged(judged[pixels])
+
+        saved: dict[Origin, Tensor] = {origin: from_uint8(to_uint8(x)).to(clean) for origin, x in found.items()}
+        tried = [figures(number, origin, x) for number, (origin, x) in enumerate(saved.items())]
+        counted = max(tried, key=lambda facts: attacked.harm(row, facts))
         png = Path("attacked") / f"{key}.png"
-        write_png(out / png, found)
-        attacked = read_image(out / png).to(clean)
-        # The defender's noise is fresh: neither the one that the clean image was scored with nor the attacker's.
-        smoothed = certify(
-            scorer, attacked, self.sigma, self.epsilon, row["samples"], self.alpha, seed=self.seed + 1,
-            noise=self.noise, precision=self.precision, progress=steps[1],
-        )  # fmt: skip
-        alone = gaming.metric_alone(scorer)
-        linf, l2 = gaming.norms(attacked - clean)
-        return {
+        write_png(out / png, saved[counted["origin"]])
+        return counted | {
             "key": key,
             "certificate": row["key"],
             "image": row["image"],
             "attack": dataclasses.asdict(attack),
             "clean": _score(alone, clean),
-            "attacked": _score(alone, attacked),
-            "defended": _number(smoothed.score),
-            "linf": linf,
-            "l2": l2,
             "png": png.as_posix(),
             "seconds": round(time.perf_counter() - began, 3),
         }
+
+    def _judge(
+        self, scorer: Scorer, image: Float[Tensor, "3 h w"], samples: int, step: Callable[[int, int], None]
+    ) -> Certificate:
+        # The defender's noise is fresh: neither the one that the clean image was scored with nor the attacker's.
+        return certify(
+            scorer, image, self.sigma, self.epsilon, samples, self.alpha, seed=self.seed + 1, noise=self.noise,
+            precision=self.precision, progress=step,
+        )  # fmt: skip
+
+
+def metric_alone(scorer: Scorer) -> Scorer:
+    """Return the metric without the denoiser in front of it."""
+    return scorer.scorer if isinstance(scorer, DenoisedScorer) else scorer
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from resolute.attacks.ascent import Precision
+from resolute.attacks.score import Image, Origin, ScoreAttack
 from resolute.certify.median import DenoisedScorer, prepared
 from resolute.defences.purify import purifier
 from resolute.errors import ConfigError, ImageError
@@ -26,8 +27,8 @@ from resolute.models.base import Scorer
 from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
 from resolute.provenance import provenance
+from resolute.studies.attacked import gain_of, held_against, judged
 from resolute.studies.certified import Certification, Row, score_span
-from resolute.studies.score_attacks import Budget, Found, apply, search
 from resolute.studies.store import append_line, cell_key, read_lines
 from resolute.studies.study import find_study
 from resolute.toml import read_toml
@@ -80,9 +81,9 @@ class Attacks:
 
     Attributes:
         images: how many, evenly picked; 0 for no attacks.
-        linf: budgets of I-FGSM, in levels of 255; the attacked image is rounded to 8 bits.
-        l2: radii of PGD over all pixels and channels; not rounded, which would exceed or undo the smaller ones.
-        steps: of each attack.
+        linf: budgets, in levels of 255; the attacked image is rounded to 8 bits.
+        l2: radii over all pixels and channels; not rounded, since the smaller ones allow no change by a whole level.
+        steps: of each climb.
         draws: noisy copies an adaptive step averages over.
     """
 
@@ -90,12 +91,13 @@ class Attacks:
     linf: tuple[pydantic.PositiveFloat, ...] = (1, 2, 4, 8)
     l2: tuple[pydantic.PositiveFloat, ...] = (0.05, 0.1, 0.25, 1, 4)
     steps: int = pydantic.Field(default=10, ge=1)
-    draws: int = pydantic.Field(default=4, ge=1)
+    draws: int = pydantic.Field(default=16, ge=1)
 
-    def budgets(self) -> list[Budget]:
-        """Return the attacks one by one."""
-        levels = [Budget("linf", level, level / 255) for level in self.linf]
-        return [*levels, *(Budget("l2", radius, radius) for radius in self.l2)]
+    def each(self, seed: int) -> list[ScoreAttack]:
+        """Return the attacks on the bare metric one by one."""
+        levels = [ScoreAttack(epsilon=level / 255, steps=self.steps, seed=seed) for level in self.linf]
+        radii = [ScoreAttack(epsilon=r, norm="l2", steps=self.steps, seed=seed, grid=False) for r in self.l2]
+        return [*levels, *radii]
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
@@ -221,9 +223,9 @@ class _Run:
         attacked = [photos[i * len(photos) // count] for i in range(count)]
         scores = {(e, p): self._key(e, p) for p in photos for e in self.entrants}
         groups = [
-            (photo, source, budget, targets)
+            (photo, source, self._attack_of(attack, source), targets)
             for photo in attacked
-            for budget in study.attacks.budgets()
+            for attack in study.attacks.each(study.seed)
             for source, targets in self._sources()
         ]
         facts = {
@@ -234,8 +236,8 @@ class _Run:
                 {"key": key, **e.title(), "image": p.name, "mos": p.rating.mos} for (e, p), key in scores.items()
             ],
             "attacks": [
-                {"key": self._attack_key(p, s, b, t), **t.title(), "image": p.name}
-                for p, s, b, targets in groups
+                {"key": self._attack_key(p, attack, t), **t.title(), "image": p.name}
+                for p, _, attack, targets in groups
                 for t in targets
             ],
         }
@@ -245,11 +247,11 @@ class _Run:
             if key not in self.done:
                 self._score(entrant, photo, key)
             self._pass(entrant.cost, photo.name)
-        for photo, source, budget, targets in groups:
-            keys = {self._attack_key(photo, source, budget, target): target for target in targets}
+        for photo, source, attack, targets in groups:
+            keys = {self._attack_key(photo, attack, target): target for target in targets}
             todo = {key: target for key, target in keys.items() if key not in self.done}
             if todo:
-                self._attack(photo, source, budget, todo)
+                self._attack(photo, source, attack, todo)
             self._pass(self._cost(source, targets), photo.name)
 
     def _sources(self) -> list[tuple[Entrant | Scorer, list[Entrant]]]:
@@ -289,29 +291,39 @@ class _Run:
         }
         self._keep(row, CERTIFICATES)
 
-    def _attack(self, photo: Photo, source: Entrant | Scorer, budget: Budget, todo: dict[str, Entrant]) -> None:
-        study = self.study
+    def _attack_of(self, attack: ScoreAttack, source: Entrant | Scorer) -> ScoreAttack:
+        if not isinstance(source, Entrant):
+            return attack
+        draws = self.study.attacks.draws if source.contender.smoothed else attack.draws
+        return dataclasses.replace(attack, adaptive=True, draws=draws)
+
+    def _attack(self, photo: Photo, source: Entrant | Scorer, attack: ScoreAttack, todo: dict[str, Entrant]) -> None:
         clean = self._image(photo.rating).to(self.device)
         cost = self._cost(source, list(todo.values()))
-        name = source.contender.defence if isinstance(source, Entrant) else "metric alone"
-        step = functools.partial(self._step, cost // 2, f"{photo.name}, {budget.title} on {name}")
-        sigma = study.sigma if isinstance(source, Entrant) and source.contender.smoothed else 0.0
-        scorer = source.scorer if isinstance(source, Entrant) else source
-        found: Found = search(scorer, clean, budget, study.attacks.steps, sigma, study.attacks.draws, study.seed, step)
+        step = functools.partial(self._step, cost // 2, f"{photo.name}, {attack.title}")
+        if isinstance(source, Entrant):
+            sigma = self.study.sigma if source.contender.smoothed else 0.0
+            found = attack(source.bare, clean, defended=source.scorer, sigma=sigma, progress=step)
+        else:
+            found = attack(source, clean, progress=step)
         for key, target in todo.items():
-            row = apply(
-                found, clean, target.scorer, self.done[self._key(target, photo)],
-                target.certification if target.contender.smoothed else None,
-            )  # fmt: skip
-            row |= target.title() | {
-                "key": key,
-                "image": photo.name,
-                "mode": "adaptive" if isinstance(source, Entrant) else "undefended",
-                "attack": budget.attack,
-                "norm": budget.norm,
-                "budget": budget.size,
-            }
-            self._keep(row, ATTACKS)
+            tried = [self._tried(photo, target, attack, x, clean, origin) for origin, x in found.items()]
+            mode = "adaptive" if attack.adaptive else "undefended"
+            self._keep(max(tried, key=gain_of) | {"key": key, "mode": mode, "configuration": repr(attack)}, ATTACKS)
+
+    def _tried(self, photo: Photo, target: Entrant, attack: ScoreAttack, x: Image, clean: Image, origin: Origin) -> Row:
+        alone = self._attack_key(photo, dataclasses.replace(attack, adaptive=False, draws=ScoreAttack.draws), target)
+        if origin == "transferred" and alone in self.done:
+            return self.done[alone]
+        if target.contender.smoothed:
+            score = judged(target.certification.certify(target.scorer, x, lambda _done, _total: None))
+        else:
+            with torch.no_grad():
+                score = {"defended": float(target.scorer(x[None]))}
+        budget = round(attack.epsilon * (255 if attack.norm == "linf" else 1), 6)
+        facts: Row = {"attack": attack.method, "norm": attack.norm, "budget": budget, "rounded": attack.grid}
+        row = held_against(self.done[self._key(target, photo)], score, x, clean)
+        return row | facts | target.title() | {"image": photo.name, "origin": origin}
 
     def _keep(self, row: Row, file: str) -> None:
         append_line(self.out / file, row)
@@ -327,20 +339,16 @@ class _Run:
             how += (study.precision,) if study.precision != "float32" else ()
         return cell_key("certified-iqa", card.sha256, card.architecture, how, photo.sha256)
 
-    def _attack_key(self, photo: Photo, source: Entrant | Scorer, budget: Budget, target: Entrant) -> str:
-        scorer, attacks = (source.scorer if isinstance(source, Entrant) else source), self.study.attacks
-        assert scorer.card is not None
-        draws = attacks.draws if isinstance(source, Entrant) and source.contender.smoothed else 0
-        return cell_key(
-            self._key(target, photo), isinstance(source, Entrant), scorer.card.sha256, dataclasses.asdict(budget),
-            attacks.steps, draws, self.study.seed,
-        )  # fmt: skip
+    def _attack_key(self, photo: Photo, attack: ScoreAttack, target: Entrant) -> str:
+        return cell_key(self._key(target, photo), dataclasses.asdict(attack))
 
     def _cost(self, source: Entrant | Scorer, targets: Sequence[Entrant]) -> int:
         attacks = self.study.attacks
         each = 3
-        if isinstance(source, Entrant) and source.contender.smoothed:
-            each = 3 * attacks.draws * (DENOISING if source.contender.denoiser else 1)
+        if isinstance(source, Entrant):
+            # Most copies are scored twice, see ``SmoothedGain``.
+            draws = 4 / 3 * attacks.draws if source.contender.smoothed else 1
+            each += round(3 * draws * (DENOISING if source.contender.denoiser else 1))
         return attacks.steps * each + sum(target.cost for target in targets)
 
     def _step(self, cost: int, title: str, taken: int, total: int) -> None:

@@ -101,7 +101,7 @@ class Shift:
         mean, median: empirical, over ``images``; None where the metric has no range.
         l2: mean norm of the perturbations.
         checked: attacked images at whose l2 norm a certified interval exists.
-        left: of those, whose true median provably lies outside; more than alpha of them refutes the certificate.
+        left: of those, whose true median provably lies outside: the certificate is refuted.
         strayed: of those, whose sampled median lies outside, as sampling alone may cause.
         certified: mean certified delta at that norm, over the range; None unless all have one.
     """
@@ -156,6 +156,22 @@ class Results:
             shifts(attacks, scores),
         )  # fmt: skip
 
+    @property
+    def left(self) -> int:
+        """Attacks that refute a certificate: the true median provably lies outside."""
+        return sum(shift.left for shift in self.shifts)
+
+    def alarm(self) -> str:
+        """Return the alarm about refuted certificates; empty where none is."""
+        checked, chance = sum(shift.checked for shift in self.shifts), 2 * self.facts["study"]["alpha"]
+        if not self.left:
+            return ""
+        return (
+            f"{self.left} of {checked} certificates that were tried are refuted: an attack within the radius moved the "
+            f"true median out of the interval. By chance at most {chance * checked:.2g} are to be expected: check that "
+            "the metric gives equal images equal scores, and report it."
+        )
+
     def sentences(self) -> list[str]:
         """Return the summary in words."""
         found = [found.sentence() for found in self.differences]
@@ -179,13 +195,14 @@ class Results:
                 f"Certified for every perturbation of l2 norm up to {epsilon:g}, mean over images, as a share of the "
                 f"metric's range: {', '.join(deltas)}."
             )
-        checked = sum(shift.checked for shift in self.shifts)
-        left, strayed = sum(shift.left for shift in self.shifts), sum(shift.strayed for shift in self.shifts)
+        checked, strayed = sum(shift.checked for shift in self.shifts), sum(shift.strayed for shift in self.shifts)
         if checked:
             found.append(
-                f"{checked} attacked images lie within a radius that is certified: the true median of {left} provably "
-                f"left its interval, and the sampled median of {strayed} lies outside, which its own error may cause."
+                f"{checked} attacks stayed within a radius that is certified: the sampled median of {strayed} attacked "
+                f"images lies outside its interval, and the true median of {self.left} provably does."
             )
+        if alarm := self.alarm():
+            found.append(alarm)
         return found
 
 

@@ -1,13 +1,13 @@
-"""The second part of the demonstration: photographs certified, and one of them gamed."""
+"""The second part of the demonstration: photographs certified and attacked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from resolute.attacks.score import ScoreAttack
 from resolute.certify.median import prepared
 from resolute.images import SAMPLE_NAMES, sample_image, write_png
 from resolute.studies.certified import METRIC, Certification
-from resolute.studies.gaming import Gaming
 
 # Of the longer side, in pixels; with so many samples, all photographs and both attacks take half a minute on two cores.
 SIDE = 256
@@ -23,7 +23,11 @@ def certification(seed: int = 0) -> Certification:
         >>> [attack.adaptive for attack in certification().attacks]
         [False, False, True]
     """
-    attacks = (Gaming(epsilon=FEW, norm="l2"), Gaming(epsilon=ALL), Gaming(epsilon=ALL, adaptive=True))
+    attacks = (
+        ScoreAttack(epsilon=FEW, norm="l2", seed=seed),
+        ScoreAttack(epsilon=ALL, seed=seed),
+        ScoreAttack(epsilon=ALL, adaptive=True, seed=seed),
+    )
     return Certification(metric=METRIC, samples=SAMPLES, seed=seed, attacks=attacks)
 
 
