@@ -8,19 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from resolute.studies.store import read_lines
 from test_cli import fails, run
 from test_report_browser import Watched
 
-from resolute import ConfigError, ImageError, Study, as_scorer
+from resolute import ConfigError, ImageError, QualityNet, Study, as_scorer
 from resolute.attacks.registry import AttackTable
-from resolute.images import read_image, sample_image, write_png
-from resolute.models import QualityNet
+from resolute.attacks.score import ScoreAttack
+from resolute.certify import certify
+from resolute.certificates.median import prepared
+from resolute.images import SAMPLE_NAMES, read_image, sample_image, write_png
 from resolute.models.weights import save_model
 from resolute.report import write_certificates
+from resolute.studies.attacked import alarms, certified_words, verdict, words
 from resolute.studies.certified import COLUMNS, SHARES, Certification
 from resolute.studies.demonstration import certification
-from resolute.studies.gaming import Gaming, verdict, words
+from resolute.studies.store import read_lines
 
 NAMES = ("coffee", "chelsea", "rocket")
 
@@ -214,7 +216,7 @@ def test_attacks_are_records_of_their_own(metric, folder, tmp_path):
     out = tmp_path / "out"
     plain = plan(metric).run([folder], out)
     certificates = (out / "certificates.jsonl").read_text()
-    kinds = (Gaming(epsilon=4 / 255, steps=2), Gaming(epsilon=4 / 255, steps=2, adaptive=True, draws=2))
+    kinds = (ScoreAttack(epsilon=4 / 255, steps=2), ScoreAttack(epsilon=4 / 255, steps=2, adaptive=True, draws=2))
     seen = []
     rows = plan(metric, attacks=kinds).run([folder], out, progress=lambda done, total, _title: seen.append(done))
     # An attack leaves the certificates as they were, and both attacks of each image are there.
@@ -225,7 +227,7 @@ def test_attacks_are_records_of_their_own(metric, folder, tmp_path):
     lines = (out / "attacks.jsonl").read_text()
     assert plan(metric, attacks=kinds).run([folder], out) == rows
     assert (out / "attacks.jsonl").read_text() == lines
-    plan(metric, attacks=(Gaming(epsilon=5 / 255, steps=2),)).run([folder / "coffee.png"], out)
+    plan(metric, attacks=(ScoreAttack(epsilon=5 / 255, steps=2),)).run([folder / "coffee.png"], out)
     assert len(read_lines(out / "attacks.jsonl")) == 7
     for row in rows:
         on_metric, adaptive = row["attacks"]
@@ -239,7 +241,7 @@ def test_attacks_are_records_of_their_own(metric, folder, tmp_path):
 
 
 def test_a_lost_picture_and_a_torn_line_are_made_again(metric, folder, tmp_path):
-    attacked = plan(metric, attacks=(Gaming(epsilon=4 / 255, steps=1),))
+    attacked = plan(metric, attacks=(ScoreAttack(epsilon=4 / 255, steps=1),))
     (row,) = attacked.run([folder / "coffee.png"], tmp_path / "out")
     picture = Path(row["attacks"][0]["path"])
     pixels = read_image(picture)
@@ -253,7 +255,7 @@ def test_a_lost_picture_and_a_torn_line_are_made_again(metric, folder, tmp_path)
 
 
 def test_a_resized_image_is_attacked_as_it_was_certified(metric, folder, tmp_path):
-    attack = Gaming(epsilon=2 / 255, norm="l2", steps=2)
+    attack = ScoreAttack(epsilon=2 / 255, norm="l2", steps=2)
     (row,) = plan(metric, fit=44, attacks=(attack,)).run([folder / "rocket.png"], tmp_path / "out")
     (attacked,) = row["attacks"]
     assert list(read_image(attacked["path"]).shape[1:]) == row["size"] == [33, 44]
@@ -268,25 +270,29 @@ def test_a_metric_where_lower_is_better_is_driven_down():
     contrast = as_scorer(lambda x: x.std(dim=(1, 2, 3)), "contrast", low=0.0, high=1.0, lower_better=True)
     image = sample_image("coffee")[:, 100:140, 100:140]
     for attack in (
-        Gaming(epsilon=4 / 255, steps=3),
-        Gaming(epsilon=0.2, norm="l2"),
-        Gaming(epsilon=0.05, adaptive=True),
+        ScoreAttack(epsilon=4 / 255, steps=3),
+        ScoreAttack(epsilon=0.2, norm="l2"),
+        ScoreAttack(epsilon=0.05, adaptive=True),
     ):
-        found = attack(contrast, image, 0.1, lambda done, total: None)
-        assert contrast(found[None]) < contrast(image[None])
+        for found in attack(contrast, image, sigma=0.1).values():
+            assert contrast(found[None]) < contrast(image[None])
     steps = as_scorer(lambda x: x.mean(dim=(1, 2, 3)).round(decimals=1), "steps")
     with pytest.raises(ConfigError, match="has no gradient"):
-        Gaming(epsilon=4 / 255)(steps, image, 0.1, lambda done, total: None)
+        ScoreAttack(epsilon=4 / 255)(steps, image)
     with pytest.raises(ConfigError, match="1/255 at least"):
-        Gaming(epsilon=0.001)
+        ScoreAttack(epsilon=0.001)
 
 
 ROW = {
-    "score": 52.1, "lower": 51.0, "upper": 53.0, "epsilon": 0.05, "vacuous": False, "scorer": {"lower_better": False},
+    "image": "photo.png", "score": 52.1, "lower": 51.0, "upper": 53.0, "epsilon": 0.05, "vacuous": False,
+    "error": 0.001, "scorer": {"lower_better": False},
 }  # fmt: skip
 ATTACK = {
-    "clean": 41.0, "attacked": 78.0, "defended": 52.6, "l2": 2.1, "linf": 2 / 255, "attack": {"adaptive": False},
+    "clean": 41.0, "attacked": 78.0, "defended": 52.6, "true_lower": 52.0, "true_upper": 53.2, "true_error": 0.001,
+    "l2": 2.1, "linf": 2 / 255, "attack": {"adaptive": False}, "origin": "transferred",
 }  # fmt: skip
+INSIDE = {"l2": 0.01}
+REFUTING = INSIDE | {"defended": 99.0, "true_lower": 98.6, "true_upper": 99.3}
 
 
 @pytest.mark.parametrize(
@@ -294,17 +300,24 @@ ATTACK = {
     [
         ({}, {}, "inside, as observed", "an observation, not a guarantee"),
         ({}, {"defended": 54.0}, "outside", "outside its interval [51, 53]. The change has l2 norm 2.1, larger than"),
-        ({}, {"l2": 0.05}, "inside, as proven", "l2 norm 0.05, within the radius 0.05 for which the interval is"),
-        ({}, {"l2": 0.01, "defended": 50.0}, "outside by sampling", "this sampled one strayed"),
-        ({"vacuous": True, "lower": None, "upper": None}, {}, "vacuous", "says nothing"),
+        ({}, {"l2": 0.05}, "inside, as proven", "l2 norm 0.05, within the radius 0.05 for"),
+        # Outside, and the true median of the attacked image may be inside: the sampling explains it.
+        ({}, INSIDE | {"defended": 50.0, "true_lower": 49.0, "true_upper": 51.1}, "outside by sampling", "[49, 51.1]"),
+        ({}, INSIDE | {"defended": 50.0, "true_lower": None, "true_upper": None}, "outside by sampling", "∞"),
+        # Outside, and it is not: the certificate is wrong.
+        ({}, REFUTING, "refuted", "[98.6, 99.3]"),
+        ({}, INSIDE | {"defended": 3.0, "true_lower": 2.9, "true_upper": 3.1}, "refuted", "[2.9, 3.1]"),
+        ({"vacuous": True, "lower": None}, REFUTING, "refuted", ", 53]"),
+        ({}, REFUTING | {"l2": 0.06}, "outside", "nothing was promised"),
+        ({"vacuous": True, "lower": None, "upper": None}, {}, "vacuous", ", ∞]"),
         ({"score": None}, {}, "abstained", "nothing is certified"),
-        ({}, {"defended": None}, "abstained", "nothing is certified"),
+        ({}, {"defended": None}, "abstained", "not finite on noisy copies of the attacked image"),
         ({}, {"linf": 8 / 255}, "inside, as observed", "by a change of at most 8/255"),
-        ({}, {"attack": {"adaptive": True}}, "inside, as observed", "of the defence, the defended score rose"),
+        ({}, {"attack": {"adaptive": True}, "origin": "adaptive"}, "inside, as observed", "through the defence: the"),
+        ({}, {"attack": {"adaptive": True}}, "inside, as observed", "on the metric alone, at least as strong"),
         (
             {"scorer": {"lower_better": True}}, {"attacked": 20.0, "defended": 52.1}, "inside, as observed",
-            "score (lower is better) fell from 41 to 20 by a change that nobody sees, of at most 2/255; the defended "
-            "score stayed at 52.1",
+            "score (lower is better) fell from 41 to 20 by a change of at most 2/255; the defended score stayed at",
         ),
     ],
 )  # fmt: skip
@@ -313,6 +326,65 @@ def test_what_is_proven_and_what_is_observed_are_told_apart(row, attack, found, 
     text = words(ROW | row, ATTACK | attack)
     assert told in text
     assert ("guarantee" in text) == (found == "inside, as observed")
+    raised = alarms([ROW | row | {"attacks": [ATTACK | attack]}])
+    assert len(raised) == (found == "refuted")
+    assert all("photo.png" in alarm and told in alarm for alarm in raised)
+
+
+def test_a_refuted_certificate_is_an_alarm(metric, folder, tmp_path):
+    out, photo = tmp_path / "out", folder / "coffee.png"
+    plan(metric, fit=384, attacks=(ScoreAttack(epsilon=0.01, norm="l2"),)).run([photo], out)
+    (attack,), (certificate,) = (read_lines(out / f"{name}.jsonl") for name in ("attacks", "certificates"))
+    beyond = certificate["upper"] + 1
+    attack |= {"defended": beyond + 1, "true_lower": beyond, "true_upper": beyond + 2}
+    (out / "attacks.jsonl").write_text(json.dumps(attack) + "\n")
+    told = fails(
+        10, "certify", photo, "--metric", metric, "--samples", 40, "--sigma", 0.1, "--attack", 0.01, "--norm", "l2",
+        "--out", out,
+    )  # fmt: skip
+    assert "coffee.png" in told
+    assert "refuted" in told
+    page = (out / "report.html").read_text()
+    assert page.count('role="alert"') == 1
+    with (out / "attacks.csv").open() as file:
+        assert [line["verdict"] for line in csv.DictReader(file)] == ["refuted"]
+
+
+def test_the_true_median_of_an_attacked_image_is_in_its_record(metric, folder, tmp_path):
+    (row,) = plan(metric, attacks=(ScoreAttack(epsilon=4 / 255, steps=1),)).run([folder / "coffee.png"], tmp_path)
+    (attack,) = row["attacks"]
+    again = certify(
+        plan(metric).scorer(), read_image(attack["path"]), 0.1, 0.05, row["samples"], 0.001, seed=1
+    )  # fmt: skip
+    assert attack["defended"] == again.score
+    assert (attack["true_lower"], attack["true_upper"]) == (again.at(0).lower, again.at(0).upper)
+    assert attack["true_lower"] < attack["defended"] < attack["true_upper"]
+
+
+def test_the_captions_speak_of_the_true_median():
+    row = ROW | {"smoothing": {"deployed": 0}}
+    assert "the true median stays" in certified_words(row)
+    assert "a sampled median may stray" in certified_words(row)
+    covered = certified_words(ROW | {"smoothing": {"deployed": 50}})
+    assert "a median of 50 fresh samples" in covered
+    assert "stray" not in covered
+
+
+@pytest.mark.slow
+def test_adaptive_attacks_are_at_least_as_strong_as_transferred_ones(tmp_path):
+    for name in SAMPLE_NAMES:
+        image = sample_image(name)
+        height, width = image.shape[1:]
+        shrink = 48 / max(height, width)
+        write_png(tmp_path / f"{name}.png", prepared(image, (round(shrink * height), round(shrink * width))))
+    kinds = tuple(ScoreAttack(epsilon=2 / 255, adaptive=adaptive) for adaptive in (False, True))
+    rows = Certification(metric="quality-s", samples=60, attacks=kinds).run([tmp_path], tmp_path / "out")
+    assert len(rows) == len(SAMPLE_NAMES)
+    for row in rows:
+        transferred, adaptive = row["attacks"]
+        assert adaptive["defended"] >= transferred["defended"] > row["score"]
+        assert adaptive["linf"] <= 2.001 / 255
+    assert any(row["attacks"][1]["origin"] == "adaptive" for row in rows)
 
 
 def test_attacks_on_the_command_line(metric, folder, tmp_path):
@@ -323,7 +395,7 @@ def test_attacks_on_the_command_line(metric, folder, tmp_path):
     )  # fmt: skip
     assert code == 0
     assert "The undefended score rose from" in stdout
-    assert "Against an attacker who knows of the defence, the defended score" in stdout
+    assert "through the defence" in stdout
     assert 'id="gamed"' in (out / "report.html").read_text()
     with (out / "attacks.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -360,7 +432,7 @@ def test_the_demonstration_ends_with_certificates(metric, tmp_path, monkeypatch)
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_gamed_images_stand_side_by_side(width, scheme, metric, folder, tmp_path, browser):
-    kinds = (Gaming(epsilon=4 / 255, steps=2), Gaming(epsilon=0.02, norm="l2", adaptive=True, draws=2))
+    kinds = (ScoreAttack(epsilon=4 / 255, steps=2), ScoreAttack(epsilon=0.02, norm="l2", adaptive=True, draws=2))
     rows = plan(metric, attacks=kinds).run([folder], tmp_path / "out")
     Path(rows[0]["attacks"][0]["path"]).unlink()
     page = write_certificates(tmp_path / "out", rows)

@@ -6,15 +6,13 @@ import shutil
 
 import pytest
 import torch
-from resolute.studies.store import read_lines
 from test_cli import fails, run
 from test_report_browser import Watched
 
-from resolute import Card, ConfigError
+from resolute import Card, ConfigError, QualityNet, UNet
+from resolute.errors import RefutedError
 from resolute.images import sample_image, write_png
 from resolute.measure import agreement_of
-from resolute.models import QualityNet
-from resolute.models.denoisers import UNet
 from resolute.models.weights import save_model
 from resolute.report.assets import plotting_library
 from resolute.report.certified_iqa import iqa_markdown, iqa_page
@@ -23,6 +21,8 @@ from resolute.studies import certified_iqa_summary
 from resolute.studies.certified_iqa import ATTACKS, CERTIFICATES, Attacks, CertifiedIqa, Contender
 from resolute.studies.certified_iqa_summary import Results, compare, order, shifts, standings
 from resolute.studies.kinds import read_study
+from resolute.studies.store import read_lines
+from resolute.terminal import compare_defences
 
 NAMES = ("coffee", "chelsea", "rocket", "astronaut", "motorcycle")
 
@@ -110,8 +110,39 @@ def test_attacks_are_found_on_the_metric_and_through_each_defence(done):
         elif row["norm"] == "linf" or row["contender"] not in ("MS", "DMS") or row["budget"] == 2:
             assert row["interval"] is None
             assert row["left"] is None
+        if row["interval"] is not None:
+            assert row["true_lower"] < row["attacked"] < row["true_upper"]
     bare = [row["gain"] for row in rows if row["contender"] == "undefended"]
     assert min(bare) > 0
+
+
+def test_an_adaptive_attack_is_never_the_weaker_one(done):
+    found = {}
+    for row in read_lines(done / ATTACKS):
+        found[row["image"], row["contender"], row["norm"], row["budget"], row["mode"]] = row
+    pairs = [
+        (row, found[*name, "undefended"]) for (*name, mode), row in found.items() if mode == "adaptive"
+    ]  # fmt: skip
+    assert len(pairs) == 2 * 3 * 3
+    for adaptive, transferred in pairs:
+        assert adaptive["gain"] >= transferred["gain"]
+        assert (adaptive["origin"] == "transferred") == (adaptive["attacked"] == transferred["attacked"])
+    assert {adaptive["origin"] for adaptive, _ in pairs} >= {"adaptive"}
+
+
+def test_a_refuted_certificate_is_an_alarm(done, place, tmp_path):
+    out = shutil.copytree(done, tmp_path / "out")
+    assert not Results.read(out, resamples=10).alarm()
+    rows = read_lines(out / ATTACKS)
+    next(row for row in rows if row["interval"] is not None)["left"] = True
+    (out / ATTACKS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = Results.read(out, resamples=10)
+    assert results.left == 1
+    assert results.alarm() in results.sentences()
+    with pytest.raises(RefutedError) as raised:
+        compare_defences(plan(place), out, "cpu")
+    assert raised.value.exit_code == 10
+    assert "refuted" in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize("stop", [1, 7, 19])

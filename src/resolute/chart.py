@@ -1,11 +1,23 @@
-"""A chart: what a page draws with plotly, as plain data."""
+"""Charts: what a page draws with plotly, as plain data, and how all of them look."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import html
+import math
+from collections.abc import Mapping, Sequence
 
 Figure = dict[str, object]
+
+# The model that others are seen beside.
+BICUBIC = "bicubic"
+
+# Of middling lightness, so that they are readable on white as well as on black.
+PALETTE = ("#d9622b", "#2f86d0", "#2c9c69", "#ae5fc4", "#b78a00", "#d64f84", "#5a9ea8", "#8f6b4a", "#5560a8")
+GREY = "#8b8f96"
+# More models than this have their legend below the chart.
+MANY = 5
+MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "pentagon")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,3 +43,53 @@ class Chart:
     choice: str = ""
     section: str = ""
     text: str = ""
+
+
+def plain_text(name: str) -> str:
+    """Escape a name for plotly, which takes some tags in texts for markup.
+
+    Example:
+        >>> plain_text("<b>bold</b>")
+        '&lt;b&gt;bold&lt;/b&gt;'
+    """
+    return html.escape(name, quote=False)
+
+
+def look_of(model: str, models: Sequence[str]) -> tuple[str, str]:
+    """Return the colour and the marker of a model among others: up to 81 models, no two have both in common.
+
+    Example:
+        >>> look_of("b", ["a", "b"])
+        ('#2f86d0', 'square')
+    """
+    if model == BICUBIC:
+        return GREY, "circle-open"
+    rank = [name for name in models if name != BICUBIC].index(model)
+    # Every round through the colours starts at another marker.
+    return PALETTE[rank % len(PALETTE)], MARKERS[(rank + rank // len(PALETTE)) % len(MARKERS)]
+
+
+def layout_of(x: Figure, y: Figure) -> Figure:
+    """Return the layout that all charts share, with these axes."""
+    return {
+        "xaxis": {"zeroline": False, **x},
+        "yaxis": {"zeroline": False, "automargin": True, **y},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "margin": {"l": 52, "r": 12, "t": 8, "b": 48},
+        "height": 340,
+        "dragmode": False,
+        "hovermode": "closest",
+    }
+
+
+def roomy(layout: Figure, models: int) -> Figure:
+    """Return a layout whose legend has room for the models: below the axes and on lines of their own where many."""
+    if models <= MANY:
+        return layout
+    # Two columns on a telephone, more where there is room.
+    lines = 20 * math.ceil((models + 1) / 2)
+    return layout | {
+        "height": 400 + lines,
+        "legend": {"orientation": "h", "x": 0, "y": -0.21, "yanchor": "top", "entrywidth": 150, "maxheight": 1},
+        "margin": {"l": 52, "r": 12, "t": 8, "b": 60 + lines},
+    }

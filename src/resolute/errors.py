@@ -45,6 +45,12 @@ class OutputError(ResoluteError):
     exit_code: ClassVar[int] = 7
 
 
+class RefutedError(ResoluteError):
+    """A certificate was refuted: the true median of an attacked image provably lies outside the certified interval."""
+
+    exit_code: ClassVar[int] = 10
+
+
 class ModelWarning(UserWarning):
     """A model loads, and there is something about it that its user must know before anything is measured."""
 

@@ -27,7 +27,7 @@ from resolute.studies.datasets import dataset_title
 from resolute.studies.grid import Grid
 from resolute.studies.record import Record
 from resolute.studies.steepness import CleverRecord
-from resolute.studies.study import count
+from resolute.studies.study import Study, count
 from resolute.studies.summary import by_dataset
 from resolute.tables import claims_table, results_table
 
@@ -166,7 +166,20 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
 
 
-def show_results(study: Grid, found: Sequence[Record]) -> None:
+def show_results(study: Study, found: Sequence[Record]) -> str:
+    """Print tables and what follows from them, in sentences; return the alarm that the records raise."""
+    if isinstance(study, Grid):
+        show_grid(study, found)
+        return ""
+    results = study.results(found)
+    for table in results.tables:
+        console.print(table.terminal())
+    for sentence in results.sentences:
+        console.print(escape(sentence), highlight=False)
+    return results.alarm
+
+
+def show_grid(study: Grid, found: Sequence[Record]) -> None:
     """Print a table for each data set, what was published beside it, and what follows, in sentences."""
     records = [record for record in found if isinstance(record, AttackRecord)]
     indices = [record for record in found if isinstance(record, CleverRecord)]

@@ -18,6 +18,7 @@ from resolute.attacks.objective import (
     ScoreGain,
 )
 from resolute.attacks.partial import Partial
+from resolute.attacks.score import ScoreAttack
 from resolute.attacks.square import Square
 from resolute.attacks.targeted import (
     Given,
@@ -62,6 +63,7 @@ __all__ = [
     "ReferenceShift",
     "RegionShift",
     "SavedOutput",
+    "ScoreAttack",
     "ScoreGain",
     "Source",
     "Square",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resolute.attacks.ascent import Precision
+from resolute.attacks.score import noisy_scores
 from resolute.certificates.certificate import Bounds, Certificate, Smoothing, bounds_of, sampled_median
 from resolute.certificates.noise import Kind, Noise, noise_for, values_sha256
 from resolute.models.base import Scorer, frozen
@@ -298,5 +299,4 @@ class ExpectedScore(Scorer):
             >>> expected.under(torch.full((1, 3, 4, 4), 0.5), torch.ones(1, 2, 3, 4, 4)).item()
             0.75
         """
-        copies = (x.unsqueeze(1) + self.sigma * noise).clamp(0, 1)
-        return self.scorer(copies.flatten(0, 1)).view(noise.shape[:2]).mean(dim=1)
+        return noisy_scores(self.scorer, x, self.sigma, noise).mean(dim=1)

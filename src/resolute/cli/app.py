@@ -145,6 +145,10 @@ Precision = Annotated[
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; the same command goes on where it stopped.")]
 
+Workers = Annotated[
+    int, typer.Option(help="Processes on this machine, which share its cores.", min=1, rich_help_panel="Machine")
+]
+
 # What a file does not tell about itself.
 Scale = Annotated[
     int | None,

@@ -31,6 +31,7 @@ from resolute.engine.remote import Place
 from resolute.engine.running import Machine, plan_of
 from resolute.report.export import write_outputs
 from resolute.studies.attacked import AttackRecord
+from resolute.studies.demonstration import certification, write_photographs
 from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study, with_options
 from resolute.tables import results_table
@@ -50,7 +51,14 @@ def demo(
             read_study("demo"), {"--seed": ("seed", seed), "--precision": ("precision", parse_precision(precision))}
         )
         machine = Machine(device=runtime.resolve_device(device))
-        run_study(plan_of(study), Place(out), machine)
+        quality = certification(write_photographs(out / "quality" / "photos"), seed)
+        pages = [
+            run_study(plan_of(study), Place(out), machine),
+            run_study(plan_of(quality), Place(out / "quality"), machine),
+        ]
+        console.print(
+            f"both reports: {' '.join(f'[bold]{escape(str(page))}[/bold]' for page in pages)}", soft_wrap=True
+        )
 
 
 @app.command(

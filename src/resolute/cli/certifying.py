@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from resolute.cli.app import Device, Out, Seed, app, guarded, parse_epsilon, parse_precision, parse_radius
+from resolute.attacks.score import ScoreAttack
+from resolute.cli.app import Device, Out, Seed, Workers, app, guarded, parse_epsilon, parse_precision, parse_radius
+from resolute.cli.studying import run_study
+from resolute.engine.remote import Place
+from resolute.engine.running import Machine, plan_of
 from resolute.errors import ConfigError
-from resolute.studies.certified import DENOISER, METRIC, Certification
-from resolute.studies.gaming import Gaming
-from resolute.terminal import certify_images
+from resolute.runtime import resolve_device
+from resolute.studies.certification import DENOISER, METRIC, Certification
 
 
 @app.command(epilog="Example:  [bold]resolute certify photo.jpg[/bold]")
@@ -56,18 +59,22 @@ def certify(
     ] = "float32",
     attack: Annotated[
         str | None,
-        typer.Option(help="Game the metric too: raise its score by changing no sample by more than this, as 2/255."),
+        typer.Option(help="Attack the metric too: improve its score, changing no sample by more than this, as 2/255."),
     ] = None,
     norm: Annotated[str, typer.Option(help="Of --attack: linf, or l2 over all pixels and channels.")] = "linf",
-    adaptive: Annotated[bool, typer.Option(help="With --attack: also climb through the noise and denoiser.")] = False,
+    adaptive: Annotated[
+        bool, typer.Option(help="With --attack: also through noise and denoiser; the worse of both counts.")
+    ] = False,
     out: Out = Path("runs/certify"),
     device: Device = "auto",
+    workers: Workers = 1,
     seed: Seed = 0,
 ) -> None:
-    """Certify quality scores: an interval that no small perturbation can move the smoothed score out of.
+    """Certify quality scores: an interval that no small perturbation can move the median score out of.
 
-    Writes certificates.jsonl, certificates.csv and report.html, with --attack also attacks.jsonl, attacks.csv and the
-    attacked images. Images that are there already are not done again.
+    Writes records.jsonl and report.html, with --attack also the attacked images. What is there already is not done
+    again, and another --epsilon is answered from the same samples. Exits with 10 where an attack refutes a
+    certificate.
     """
     with guarded():
         if adaptive and attack is None:
@@ -77,9 +84,9 @@ def certify(
         budget = 0.0 if attack is None else (parse_epsilon if norm == "linf" else parse_radius)(attack, "--attack")
         kinds = () if attack is None else (False, True) if adaptive else (False,)
         plan = Certification(
-            metric=metric, denoiser=denoiser, sigma=sigma, epsilon=parse_radius(epsilon), samples=samples, alpha=alpha,
-            width=width, fit=fit, noise="grid" if exact else "gaussian", deployed=deployed, seed=seed,
-            precision=parse_precision(precision),
-            attacks=tuple(Gaming(epsilon=budget, norm=norm, adaptive=kind) for kind in kinds),
+            images=tuple(map(str, images)), metric=metric, denoiser=denoiser, sigma=sigma,
+            epsilon=parse_radius(epsilon), samples=samples, alpha=alpha, width=width, fit=fit,
+            noise="grid" if exact else "gaussian", deployed=deployed, seed=seed, precision=parse_precision(precision),
+            attacks=tuple(ScoreAttack(epsilon=budget, norm=norm, adaptive=kind, seed=seed) for kind in kinds),
         )  # fmt: skip
-        certify_images(plan, images, out, device)
+        run_study(plan_of(plan), Place(out), Machine(device=resolve_device(device), workers=workers))

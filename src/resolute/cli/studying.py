@@ -18,6 +18,7 @@ from resolute.cli.app import (
     Range,
     Scale,
     Weights,
+    Workers,
     addressed,
     app,
     guarded,
@@ -30,7 +31,7 @@ from resolute.engine.plan import Plan
 from resolute.engine.remote import Place, at_place
 from resolute.engine.running import Machine, plan_of, run
 from resolute.engine.store import BadLine, Store
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, RefutedError
 from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study, with_options
 from resolute.studies.record import Record
@@ -80,9 +81,7 @@ def study(
     ] = None,
     device: Device = "auto",
     precision: Precision = "float32",
-    workers: Annotated[
-        int, typer.Option(help="Processes on this machine, which share its cores.", min=1, rich_help_panel="Machine")
-    ] = 1,
+    workers: Workers = 1,
     batch: Annotated[
         int,
         typer.Option(
@@ -152,17 +151,22 @@ def announce(plan: Plan, folder: Path, machine: Machine) -> None:
 
 
 def run_study(plan: Plan, place: Place, machine: Machine) -> Path:
-    """Run a study, print what came out, write its report and return its path."""
-    from resolute.report import write_report
+    """Run a study, print what came out, write its report and return its path.
+
+    Raises:
+        RefutedError: an attack refuted a certificate; the page is written all the same.
+    """
+    from resolute.report.kinds import write_any
 
     records, failures = run_cells(plan, place, machine)
     if not records:
         raise typer.Exit(FAILED)
-    assert isinstance(plan.study, Grid)
-    show_results(plan.study, records)
-    page = write_report([place.folder], place.folder / "report.html")
+    alarm = show_results(plan.study, records)
+    page = write_any([place.folder], place.folder / "report.html")
     place.push_all()
     name_file("report", place.name_of(page))
+    if alarm:
+        raise RefutedError(alarm)
     if failures:
         raise typer.Exit(FAILED)
     return page

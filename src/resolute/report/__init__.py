@@ -1,8 +1,7 @@
 """One self-contained HTML page, or Markdown tables, from the records of one or more studies."""
 
-from resolute.report.certificates import write_certificates
 from resolute.report.hardening import write_hardening
 from resolute.report.markdown import write_markdown
 from resolute.report.page import write_report
 
-__all__ = ["write_certificates", "write_hardening", "write_markdown", "write_report"]
+__all__ = ["write_hardening", "write_markdown", "write_report"]

@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from resolute.chart import BICUBIC, GREY, Chart, Figure, layout_of, look_of, plain_text, roomy
 from resolute.measure.intervals import Interval
-from resolute.report.tables import BICUBIC
 from resolute.report.text import title
 from resolute.studies.summary import Row, bicubic_line
 
-Figure = dict[str, object]
 # Of SR-PSNR, by model, attack and budget.
 Bands = Mapping[tuple[str, str, float], Interval]
-
-# Of middling lightness, so that they are readable on white as well as on black.
-PALETTE = ("#d9622b", "#2f86d0", "#2c9c69", "#ae5fc4", "#b78a00", "#d64f84", "#5a9ea8", "#8f6b4a", "#5560a8")
-GREY = "#8b8f96"
-# More models than this have their legend below the chart.
-MANY = 5
-MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "pentagon")
-
-
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """One figure of the page.
-
-    Attributes:
-        id: of its element.
-        title: above it.
-        description: what it shows, for those who cannot see it.
-        figure: what plotly draws.
-    """
-
-    id: str
-    title: str
-    description: str
-    figure: Figure
 
 
 def budget_charts(rows: Sequence[Row], prefix: str = "", bands: Bands | None = None) -> list[Chart]:
@@ -95,16 +69,6 @@ def trade_off_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
         {},
     )
     return plot.charts(rows)
-
-
-def plain_text(name: str) -> str:
-    """Escape a name for plotly, which takes some tags in texts for markup.
-
-    Example:
-        >>> plain_text("<b>bold</b>")
-        '&lt;b&gt;bold&lt;/b&gt;'
-    """
-    return html.escape(name, quote=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,20 +159,6 @@ def _style(model: str, models: Sequence[str]) -> Figure:
     return {"line": {"color": colour, "width": 2}, "marker": {"size": 8, "symbol": marker}}
 
 
-def look_of(model: str, models: Sequence[str]) -> tuple[str, str]:
-    """Return the colour and the marker of a model among others: up to 81 models, no two have both in common.
-
-    Example:
-        >>> look_of("b", ["a", "b"])
-        ('#2f86d0', 'square')
-    """
-    if model == BICUBIC:
-        return GREY, "circle-open"
-    rank = [name for name in models if name != BICUBIC].index(model)
-    # Every round through the colours starts at another marker.
-    return PALETTE[rank % len(PALETTE)], MARKERS[(rank + rank // len(PALETTE)) % len(MARKERS)]
-
-
 def _line(x: list[float], y: list[float]) -> Figure:
     return {
         "type": "scatter",
@@ -230,32 +180,6 @@ def _budget_axis(rows: Sequence[Row]) -> tuple[list[float], Figure]:
         "tickvals": levels,
         "ticktext": [f"{level:g}" for level in levels],
         "range": [math.log10(end) for end in ends],
-    }
-
-
-def layout_of(x: Figure, y: Figure) -> Figure:
-    """Return the layout that all charts share, with these axes."""
-    return {
-        "xaxis": {"zeroline": False, **x},
-        "yaxis": {"zeroline": False, "automargin": True, **y},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "margin": {"l": 52, "r": 12, "t": 8, "b": 48},
-        "height": 340,
-        "dragmode": False,
-        "hovermode": "closest",
-    }
-
-
-def roomy(layout: Figure, models: int) -> Figure:
-    """Return a layout whose legend has room for the models: below the axes and on lines of their own where many."""
-    if models <= MANY:
-        return layout
-    # Two columns on a telephone, more where there is room.
-    lines = 20 * math.ceil((models + 1) / 2)
-    return layout | {
-        "height": 400 + lines,
-        "legend": {"orientation": "h", "x": 0, "y": -0.21, "yanchor": "top", "entrywidth": 150, "maxheight": 1},
-        "margin": {"l": 52, "r": 12, "t": 8, "b": 60 + lines},
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from resolute.report.charts import GREY, PALETTE, Figure, layout_of
+from resolute.chart import GREY, PALETTE, Figure, layout_of
 from resolute.report.encode import Album, heat_map, middle
 from resolute.report.material import Passage
 from resolute.report.text import MINUS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from resolute.report.charts import GREY, Chart, Figure, layout_of, look_of, plain_text, roomy, span
-from resolute.report.tables import BICUBIC
+from resolute.chart import BICUBIC, GREY, Chart, Figure, layout_of, look_of, plain_text, roomy
+from resolute.report.charts import span
 from resolute.report.text import title
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.steepness import CleverRecord

@@ -111,7 +111,7 @@ def feature_rows(records: Sequence[AttackRecord]) -> list[FeatureRow]:
     level = tables.headline_level(map(level_of, records))
     groups: dict[tuple[str, str], list[AttackRecord]] = {}
     for record in records:
-        if level_of(record) == level and record.phi_std is not None:
+        if level_of(record) == level:
             groups.setdefault((record.model, record.attack), []).append(record)
     return [
         FeatureRow(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from resolute.chart import BICUBIC
 from resolute.errors import ImageError
 from resolute.images import to_uint8
 from resolute.report.assets import embed
@@ -16,7 +17,7 @@ from resolute.report.encode import Album, middle
 from resolute.report.features import Features, paint
 from resolute.report.material import Material, MissingError
 from resolute.report.source import Evidence
-from resolute.report.tables import BICUBIC, find_pairs, headline_level
+from resolute.report.tables import find_pairs, headline_level
 from resolute.report.text import figure, title
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.summary import level_of

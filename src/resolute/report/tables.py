@@ -11,7 +11,6 @@ from resolute.studies.attacked import AttackRecord
 from resolute.studies.summary import Comparison, Row, bicubic_line, compare, level_of, summarize, verdict, worst_case
 
 HEADLINE = 4.0
-BICUBIC = "bicubic"
 
 
 @dataclasses.dataclass(frozen=True)

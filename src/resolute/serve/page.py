@@ -23,7 +23,7 @@ from resolute.models.registry import built_in_models
 from resolute.models.scorers import built_in_scorers, load_scorer
 from resolute.serve import words
 from resolute.serve.jobs import HOST, MAX_BYTES, attack_steps, certify_steps, read_upload
-from resolute.studies.certified import DENOISER, Certification
+from resolute.studies.certification import DENOISER, behind
 
 try:
     # Read when gradio is imported.
@@ -232,7 +232,7 @@ class Page:
 
     def _scorer(self, metric: str, denoise: bool) -> Scorer:
         if denoise:
-            return Certification(metric=metric, denoiser=DENOISER).scorer().to(self._device)
+            return behind(load_scorer(metric), DENOISER).to(self._device)
         return load_scorer(metric).to(self._device)
 
     def start(self, port: int) -> str:

@@ -37,6 +37,11 @@ class Subject:
     truth: Large | None
     dataset: str = ""
 
+    @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """Set, name, and the sha256 of both images."""
+        return self.dataset, self.name, self.pixels, self.truth_pixels
+
     @functools.cached_property
     def pixels(self) -> str:
         """The sha256 of the low-resolution image."""
@@ -126,7 +131,8 @@ class AttackCell(Cell):
         assert model.card is not None
         name, weights = model.card.name, model.card.sha256
         return AttackCell(
-            key=record_key("attack", name, weights, label, repr(attack), subject.pixels, subject.truth_pixels, seed),
+            # Files of equal pixels are two images, so the name counts too.
+            key=record_key("attack", name, weights, label, repr(attack), *subject.identity, seed),
             title=f"{subject.name}, {name}, {label} {attack.epsilon * 255:g}/255",
             like=("attack", name, weights, label),
             shape=tuple(subject.low.shape),

@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, final
 
 import pydantic
-import torch
 from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from resolute.attacks.ascent import Precision
+from resolute.attacks.score import ScoreAttack
+from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import DenoisedScorer, prepared
 from resolute.defences.purify import purifier
 from resolute.errors import ConfigError, ImageError
-from resolute.files import write_text
-from resolute.images import from_uint8, image_sha256, read_image, to_uint8
+from resolute.images import from_uint8, read_image, to_uint8
 from resolute.models.base import Scorer
 from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
-from resolute.provenance import provenance
-from resolute.studies.certified import Certification, Row, score_span
-from resolute.studies.score_attacks import Budget, Found, apply, search
-from resolute.studies.store import append_line, cell_key, read_lines
-from resolute.studies.study import find_study
-from resolute.toml import read_toml
+from resolute.studies.certification import answers, measured_at, parted, width_of
+from resolute.studies.certified_iqa_charts import charts_of
+from resolute.studies.certified_iqa_summary import Summary
+from resolute.studies.certified_iqa_tables import tables_of
+from resolute.studies.record import Record
+from resolute.studies.results import Case, Measured, Quantity, Results, View
+from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord
+from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within
+from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
 from resolute.training.rated import Rating, read_ratings
 
-Progress = Callable[[float, int, str], None]
 CONFIG = pydantic.ConfigDict(extra="forbid")
-CERTIFICATES, ATTACKS = "certificates.jsonl", "attacks.jsonl"
 
-# A pass through a denoiser in units of a pass through the small metric, for the estimate of the time that is left.
-DENOISING = 6
+# So many images with the widest intervals are shown.
+SHOWN = 24
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
@@ -80,9 +78,9 @@ class Attacks:
 
     Attributes:
         images: how many, evenly picked; 0 for no attacks.
-        linf: budgets of I-FGSM, in levels of 255; the attacked image is rounded to 8 bits.
-        l2: radii of PGD over all pixels and channels; not rounded, which would exceed or undo the smaller ones.
-        steps: of each attack.
+        linf: budgets, in levels of 255; the attacked image is rounded to 8 bits.
+        l2: radii over all pixels and channels; not rounded, since the smaller ones allow no change by a whole level.
+        steps: of each climb.
         draws: noisy copies an adaptive step averages over.
     """
 
@@ -90,16 +88,18 @@ class Attacks:
     linf: tuple[pydantic.PositiveFloat, ...] = (1, 2, 4, 8)
     l2: tuple[pydantic.PositiveFloat, ...] = (0.05, 0.1, 0.25, 1, 4)
     steps: int = pydantic.Field(default=10, ge=1)
-    draws: int = pydantic.Field(default=4, ge=1)
+    draws: int = pydantic.Field(default=16, ge=1)
 
-    def budgets(self) -> list[Budget]:
-        """Return the attacks one by one."""
-        levels = [Budget("linf", level, level / 255) for level in self.linf]
-        return [*levels, *(Budget("l2", radius, radius) for radius in self.l2)]
+    def each(self, seed: int) -> list[ScoreAttack]:
+        """Return the attacks on the bare metric one by one."""
+        levels = [ScoreAttack(epsilon=level / 255, steps=self.steps, seed=seed) for level in self.linf]
+        radii = [ScoreAttack(epsilon=r, norm="l2", steps=self.steps, seed=seed, grid=False) for r in self.l2]
+        return [*levels, *radii]
 
 
+@final
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
-class CertifiedIqa:
+class CertifiedIqa(Study):
     """Contenders x images with opinion scores, and attacks on some of the images.
 
     Attributes:
@@ -116,11 +116,14 @@ class CertifiedIqa:
         attacks: what some images are attacked with.
 
     Example:
-        >>> CertifiedIqa.read("certified-iqa").order
+        >>> from resolute.studies.kinds import read_study
+        >>> read_study("certified-iqa").order
         ('MS', 'DMS', 'DMS-IQA')
     """
 
-    kind: Literal["certified-iqa"] = "certified-iqa"
+    kind: ClassVar[str] = "certified-iqa"
+    records: ClassVar[tuple[type[Record], ...]] = (ScoreRecord, ScoreAttackRecord)
+
     name: str
     metric: str
     contenders: tuple[Contender, ...] = pydantic.Field(min_length=1)
@@ -149,15 +152,6 @@ class CertifiedIqa:
         if both is not None:
             raise ConfigError(f"contenders: {both!r} has a denoiser and a purifier; choose one")
 
-    @staticmethod
-    def read(source: str | Path) -> CertifiedIqa:
-        """Read such a study from a TOML file, or a built-in one by name.
-
-        Raises:
-            ConfigError: no such study, no valid TOML, or a key that does not exist or is out of range.
-        """
-        return read_toml(find_study(source), CertifiedIqa)
-
     def ratings(self) -> list[Rating]:
         """Return the images of the split with their opinion scores.
 
@@ -167,226 +161,114 @@ class CertifiedIqa:
         found = read_ratings(Path(self.images), needed=(self.split,))
         return [rating for rating in found if rating.split == self.split][:: self.every]
 
-    def run(self, out: Path, *, device: str = "cpu", progress: Progress | None = None) -> None:
-        """Compute what ``out`` does not hold yet: ``certificates.jsonl``, then ``attacks.jsonl``, and ``study.json``.
+    def cells(self) -> Sequence[Cell]:
+        photos = [(self._name(rating), rating, self._image(rating)) for rating in self.ratings()]
+        contestants = self.contestants()
+        cells: list[Cell] = []
+        clean: dict[tuple[str, str], ScoreCell] = {}
+        for name, rating, image in photos:
+            for contestant in contestants:
+                cell = ScoreCell.of(contestant, name, image, mos=rating.mos)
+                clean[name, contestant.defence] = cell
+                cells.append(cell)
+        number = min(self.attacks.images, len(photos))
+        for name, _, _ in [photos[i * len(photos) // number] for i in range(number)]:
+            for attack in self.attacks.each(self.seed):
+                cells += [ScoreAttackCell.of(clean[name, c.defence], attack, kept=False) for c in contestants]
+                for contestant in contestants:
+                    if not contestant.undefended:
+                        draws = self.attacks.draws if contestant.smoothing is not None else attack.draws
+                        adaptive = dataclasses.replace(attack, adaptive=True, draws=draws)
+                        cells.append(ScoreAttackCell.of(clean[name, contestant.defence], adaptive, kept=False))
+        return cells
 
-        Args:
-            out: folder of the study.
-            device: a torch device.
-            progress: called with (work done, work in all, title of what is at work); the unit of work is about one
-                score of the metric.
+    def contestants(self) -> list[Contestant]:
+        """Load the metrics behind their defences.
 
         Raises:
-            ConfigError, CheckpointError, ImageError: the study cannot be planned.
-            OutputError: a record cannot be written; those before it are kept.
+            CheckpointError: one cannot be loaded.
         """
-        _Run(self, out, device, progress).run()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Entrant:
-    """A contender, loaded."""
-
-    contender: Contender
-    bare: Scorer
-    scorer: Scorer
-    certification: Certification
-    cost: int
-
-    def title(self) -> dict[str, str]:
-        """Return what names it in a record."""
-        return {"contender": self.contender.defence, "metric": self.contender.metric}
-
-
-@dataclasses.dataclass(frozen=True)
-class Photo:
-    """An image of the study."""
-
-    rating: Rating
-    name: str
-    sha256: str
-
-
-class _Run:
-    def __init__(self, study: CertifiedIqa, out: Path, device: str, progress: Progress | None) -> None:
-        self.study, self.out, self.device, self.progress = study, out, device, progress
-        self.done = {row["key"]: row for name in (CERTIFICATES, ATTACKS) for row in read_lines(out / name)}
-        self.photos = [self._photo(rating) for rating in study.ratings()]
-        self.entrants = self._entrants()
-        self.total = self.passed = 0
-
-    def run(self) -> None:
-        study, photos = self.study, self.photos
-        count = min(study.attacks.images, len(photos))
-        attacked = [photos[i * len(photos) // count] for i in range(count)]
-        scores = {(e, p): self._key(e, p) for p in photos for e in self.entrants}
-        groups = [
-            (photo, source, budget, targets)
-            for photo in attacked
-            for budget in study.attacks.budgets()
-            for source, targets in self._sources()
-        ]
-        facts = {
-            "kind": study.kind,
-            "study": dataclasses.asdict(study),
-            "provenance": dataclasses.asdict(provenance()),
-            "certificates": [
-                {"key": key, **e.title(), "image": p.name, "mos": p.rating.mos} for (e, p), key in scores.items()
-            ],
-            "attacks": [
-                {"key": self._attack_key(p, s, b, t), **t.title(), "image": p.name}
-                for p, s, b, targets in groups
-                for t in targets
-            ],
-        }
-        write_text(self.out / "study.json", json.dumps(facts, indent=1) + "\n")
-        self.total = sum(e.cost for e, _ in scores) + sum(self._cost(s, targets) for _, s, _, targets in groups)
-        for (entrant, photo), key in scores.items():
-            if key not in self.done:
-                self._score(entrant, photo, key)
-            self._pass(entrant.cost, photo.name)
-        for photo, source, budget, targets in groups:
-            keys = {self._attack_key(photo, source, budget, target): target for target in targets}
-            todo = {key: target for key, target in keys.items() if key not in self.done}
-            if todo:
-                self._attack(photo, source, budget, todo)
-            self._pass(self._cost(source, targets), photo.name)
-
-    def _sources(self) -> list[tuple[Entrant | Scorer, list[Entrant]]]:
-        """Return where attacks are searched, and whom each is applied to: a bare metric to all, a defence to itself."""
-        metrics = dict.fromkeys(entrant.bare for entrant in self.entrants)
-        shared = [(metric, [entrant for entrant in self.entrants if entrant.bare is metric]) for metric in metrics]
-        return [*shared, *((entrant, [entrant]) for entrant in self.entrants if not entrant.contender.bare)]
-
-    def _score(self, entrant: Entrant, photo: Photo, key: str) -> None:
-        image = self._image(photo.rating).to(self.device)
-        title = f"{photo.name}, {entrant.contender.defence}"
-        if entrant.contender.certified:
-            row = entrant.certification.record(
-                entrant.scorer, image, photo.name, key, functools.partial(self._step, entrant.cost, title),
-                self.study.attacks.l2,
-            )  # fmt: skip
-        else:
-            began = time.perf_counter()
-            with torch.no_grad():
-                score = float(entrant.scorer(image[None]))
-                seconds = time.perf_counter() - began
-                undefended = score if entrant.contender.bare else float(entrant.bare(image[None]))
-            row: Row = {
-                "key": key,
-                "score": score,
-                "undefended": undefended,
-                "samples": 1,
-                "seconds": round(seconds, 4),
-            }
-        row |= entrant.title() | {
-            "image": photo.name,
-            "mos": photo.rating.mos,
-            "certified": entrant.contender.certified,
-            "bare": entrant.contender.bare,
-            "lower_better": entrant.bare.lower_better,
-            "span": score_span(entrant.bare),
-        }
-        self._keep(row, CERTIFICATES)
-
-    def _attack(self, photo: Photo, source: Entrant | Scorer, budget: Budget, todo: dict[str, Entrant]) -> None:
-        study = self.study
-        clean = self._image(photo.rating).to(self.device)
-        cost = self._cost(source, list(todo.values()))
-        name = source.contender.defence if isinstance(source, Entrant) else "metric alone"
-        step = functools.partial(self._step, cost // 2, f"{photo.name}, {budget.title} on {name}")
-        sigma = study.sigma if isinstance(source, Entrant) and source.contender.smoothed else 0.0
-        scorer = source.scorer if isinstance(source, Entrant) else source
-        found: Found = search(scorer, clean, budget, study.attacks.steps, sigma, study.attacks.draws, study.seed, step)
-        for key, target in todo.items():
-            row = apply(
-                found, clean, target.scorer, self.done[self._key(target, photo)],
-                target.certification if target.contender.smoothed else None,
-            )  # fmt: skip
-            row |= target.title() | {
-                "key": key,
-                "image": photo.name,
-                "mode": "adaptive" if isinstance(source, Entrant) else "undefended",
-                "attack": budget.attack,
-                "norm": budget.norm,
-                "budget": budget.size,
-            }
-            self._keep(row, ATTACKS)
-
-    def _keep(self, row: Row, file: str) -> None:
-        append_line(self.out / file, row)
-        self.done[row["key"]] = row
-
-    def _key(self, entrant: Entrant, photo: Photo) -> str:
-        card, study = entrant.scorer.card, self.study
-        assert card is not None
-        how: tuple[object, ...] = ()
-        if entrant.contender.smoothed:
-            how = (study.sigma, study.epsilon, study.samples, study.alpha, study.seed)
-            # The default stays out, so that keys of records made before there was a choice hold.
-            how += (study.precision,) if study.precision != "float32" else ()
-        return cell_key("certified-iqa", card.sha256, card.architecture, how, photo.sha256)
-
-    def _attack_key(self, photo: Photo, source: Entrant | Scorer, budget: Budget, target: Entrant) -> str:
-        scorer, attacks = (source.scorer if isinstance(source, Entrant) else source), self.study.attacks
-        assert scorer.card is not None
-        draws = attacks.draws if isinstance(source, Entrant) and source.contender.smoothed else 0
-        return cell_key(
-            self._key(target, photo), isinstance(source, Entrant), scorer.card.sha256, dataclasses.asdict(budget),
-            attacks.steps, draws, self.study.seed,
-        )  # fmt: skip
-
-    def _cost(self, source: Entrant | Scorer, targets: Sequence[Entrant]) -> int:
-        attacks = self.study.attacks
-        each = 3
-        if isinstance(source, Entrant) and source.contender.smoothed:
-            each = 3 * attacks.draws * (DENOISING if source.contender.denoiser else 1)
-        return attacks.steps * each + sum(target.cost for target in targets)
-
-    def _step(self, cost: int, title: str, taken: int, total: int) -> None:
-        if self.progress is not None:
-            self.progress(self.passed + cost * taken / total, self.total, title)
-
-    def _pass(self, cost: int, title: str) -> None:
-        self.passed += cost
-        if self.progress is not None:
-            self.progress(self.passed, self.total, title)
-
-    def _photo(self, rating: Rating) -> Photo:
-        name = rating.path.relative_to(Path(self.study.images)).as_posix()
-        return Photo(rating, name, image_sha256(self._image(rating)))
-
-    def _image(self, rating: Rating) -> Float[Tensor, "3 h w"]:
-        image = read_image(rating.path)
-        longest = max(image.shape[1:])
-        if not self.study.fit or longest <= self.study.fit:
-            return image
-        height, width = (max(1, round(side * self.study.fit / longest)) for side in image.shape[1:])
-        return from_uint8(to_uint8(prepared(image, (height, width))))
-
-    def _entrants(self) -> list[Entrant]:
-        study, metrics = self.study, dict[str, Scorer]()
-        found: list[Entrant] = []
-        for contender in study.contenders:
-            name = contender.metric or study.metric
+        metrics: dict[str, Scorer] = {}
+        found: list[Contestant] = []
+        several = len({contender.metric or self.metric for contender in self.contenders}) > 1
+        for contender in self.contenders:
+            name = contender.metric or self.metric
             if name not in metrics:
-                metrics[name] = load_scorer(name).to(self.device)
+                metrics[name] = load_scorer(name)
             bare = metrics[name]
             front = load(contender.denoiser, scale=1) if contender.denoiser else None
             front = purifier(contender.purifier) if contender.purifier else front
-            scorer = DenoisedScorer(bare, front).eval().to(self.device) if front is not None else bare
-            certification = Certification(
-                metric=name, denoiser=contender.denoiser, sigma=study.sigma, epsilon=study.epsilon,
-                samples=study.samples, alpha=study.alpha, seed=study.seed, precision=study.precision,
-            )  # fmt: skip
-            cost = (DENOISING if contender.denoiser else 2) * (study.samples if contender.smoothed else 1)
-            found.append(Entrant(dataclasses.replace(contender, metric=name), bare, scorer, certification, cost))
-        for entrant in found:
-            self._require_size(entrant)
+            made = Smoothing(
+                sigma=self.sigma, n=self.samples, alpha=self.alpha, seed=self.seed, precision=self.precision
+            )
+            label = f"{contender.defence} ({Path(name).stem})" if several else contender.defence
+            found.append(
+                Contestant(
+                    defence=label,
+                    bare=bare,
+                    scorer=DenoisedScorer(bare, front).eval() if front is not None else bare,
+                    smoothing=made if contender.smoothed else None,
+                    epsilon=self.epsilon,
+                )
+            )
         return found
 
-    def _require_size(self, entrant: Entrant) -> None:
-        smallest = entrant.bare.smallest
-        small = next((p for p in self.photos[:1] if min(self._image(p.rating).shape[1:]) < smallest), None)
-        if small is not None:
-            raise ImageError(f"{small.name} is too small: {entrant.contender.metric} needs {smallest} pixels a side")
+    def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
+        return answers(cells, bench, progress)
+
+    def without_tiles(self, cell: Cell) -> str:
+        return "metrics score whole images; set fit, or use another --device"
+
+    def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
+        return {
+            "certified": f"for l2 norms up to {self.epsilon:g}, noise of sigma {self.sigma:g}, with confidence "
+            f"{100 * (1 - self.alpha):g} % an image, at the size at which the images were judged",
+            "attacks": "towards better quality; undefended: found on the metric alone; adaptive: the worse of that "
+            "attack and one through the defence",
+        }
+
+    def outline(self, cells: Sequence[Cell]) -> str:
+        images = sum(isinstance(cell, ScoreCell) for cell in cells) // len(self.contenders)
+        tried = sum(isinstance(cell, ScoreAttackCell) for cell in cells)
+        return (
+            f"{count(len(self.contenders), 'contender')} x {count(images, 'image')} and {count(tried, 'attack')} = "
+            f"{count(len(cells), 'cell')}"
+        )
+
+    def results(self, records: Sequence[Record]) -> Results:
+        summary = Summary.of(*parted(records), order=self.order, epsilon=self.epsilon)
+        return Results(summary.sentences(), tables_of(summary), charts_of(summary), summary.alarm())
+
+    def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
+        scores, _ = parted(records)
+        certified = [(score, width_of(score, self.epsilon)) for score in scores if score.smoothing is not None]
+        ranked = sorted(certified, key=lambda pair: -(pair[1] if pair[1] is not None else float("inf")))
+        names = list(dict.fromkeys(score.image for score, _ in ranked))[:SHOWN]
+        for name in names:
+            try:
+                image = read_image(Path(self.images) / name)
+            except ImageError:
+                continue
+            own = [score for score in scores if score.image == name]
+            size = size_within(image, self.fit)
+            shown = prepared(image, size) if size is not None else image
+            facts = [f"opinion {own[0].mos:.4g}"] if own[0].mos is not None else []
+            for score in own:
+                low, high = score.interval(self.epsilon) or (None, None)
+                ends = f" in [{low:.4g}, {high:.4g}]" if low is not None and high is not None else ""
+                facts.append(f"{score.defence}: {'abstained' if score.score is None else f'{score.score:.4g}'}{ends}")
+            yield Case(name, [View("image", shown)], facts, {"image": name})
+
+    def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
+        return [Quantity("certified width", lower_better=True), Quantity("score", digits=3)]
+
+    def measured(self, record: Record) -> Measured | None:
+        return measured_at(record, self.epsilon)
+
+    def _name(self, rating: Rating) -> str:
+        return rating.path.relative_to(Path(self.images)).as_posix()
+
+    def _image(self, rating: Rating) -> Float[Tensor, "3 h w"]:
+        image = read_image(rating.path)
+        size = size_within(image, self.fit)
+        return image if size is None else from_uint8(to_uint8(prepared(image, size)))

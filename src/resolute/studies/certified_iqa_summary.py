@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 
-from resolute.errors import ConfigError
+from resolute.figures import Interval
 from resolute.measure.agreement import Agreement, agreement_difference, agreement_of, plcc, srocc
-from resolute.measure.intervals import Interval
-from resolute.studies.certified import Row
-from resolute.studies.certified_iqa import ATTACKS, CERTIFICATES
-from resolute.studies.store import read_lines
+from resolute.studies.certification import width_of
+from resolute.studies.score_attacked import ScoreAttackRecord, gain, refutes
+from resolute.studies.scored import ScoreRecord
 
 Verdict = Literal["confirmed", "refuted", "undecided"]
 
@@ -101,7 +98,7 @@ class Shift:
         mean, median: empirical, over ``images``; None where the metric has no range.
         l2: mean norm of the perturbations.
         checked: attacked images at whose l2 norm a certified interval exists.
-        left: of those, whose true median provably lies outside; more than alpha of them refutes the certificate.
+        left: of those, whose true median provably lies outside: the certificate is refuted.
         strayed: of those, whose sampled median lies outside, as sampling alone may cause.
         certified: mean certified delta at that norm, over the range; None unless all have one.
     """
@@ -123,43 +120,63 @@ class Shift:
 
 
 @dataclasses.dataclass(frozen=True)
-class Results:
-    """A folder of the study, read and summarised."""
+class Summary:
+    """What the records of a study come to.
 
-    facts: Mapping[str, Any]
-    scores: list[Row]
+    Attributes:
+        scores: records of clean images.
+        standings: of the contenders.
+        differences: between the defences that are ordered.
+        orders: for each metric, whether agreement rises in that order.
+        shifts: what attacks did.
+        order: in which agreement should rise.
+        epsilon: l2 radius of the certificates.
+    """
+
+    scores: Sequence[ScoreRecord]
     standings: list[Standing]
     differences: list[Difference]
     orders: list[tuple[str, Verdict]]
     shifts: list[Shift]
+    order: Sequence[str]
+    epsilon: float
 
     @staticmethod
-    def read(folder: Path, *, resamples: int = 1000) -> Results:
-        """Read the results of the last plan that was run in a folder, as far as it got.
-
-        Raises:
-            ConfigError: a folder without records of this kind.
-        """
-        try:
-            facts = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-            names = facts["certificates"], facts["attacks"], facts["study"]["order"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{folder} holds no results of the kind certified-iqa: {error}") from None
-        scores, attacks = (
-            _joined(read_lines(folder / file), plan) for file, plan in zip((CERTIFICATES, ATTACKS), names, strict=False)
-        )
-        if not scores:
-            raise ConfigError(f"no records in {folder}; run the study into that folder first")
-        differences = compare(scores, names[2], resamples=resamples)
-        return Results(
-            facts, scores, standings(scores, resamples=resamples), differences, order(differences, names[2]),
-            shifts(attacks, scores),
+    def of(
+        scores: Sequence[ScoreRecord],
+        attacks: Sequence[ScoreAttackRecord],
+        *,
+        order: Sequence[str] = (),
+        epsilon: float = 0.05,
+        resamples: int = 1000,
+    ) -> Summary:
+        """Summarise records."""
+        differences = compare(scores, order, resamples=resamples)
+        return Summary(
+            scores, standings(scores, epsilon, resamples=resamples), differences, rising(differences, order),
+            shifts(attacks, scores), order, epsilon,
         )  # fmt: skip
+
+    @property
+    def left(self) -> int:
+        """Attacks that refute a certificate: the true median provably lies outside."""
+        return sum(shift.left for shift in self.shifts)
+
+    def alarm(self) -> str:
+        """Return the alarm about refuted certificates; empty where none is."""
+        checked, chance = sum(shift.checked for shift in self.shifts), 2 * self._alpha()
+        if not self.left:
+            return ""
+        return (
+            f"{self.left} of {checked} certificates that were tried are refuted: an attack within the radius moved the "
+            f"true median out of the interval. By chance at most {chance * checked:.2g} are to be expected: check that "
+            "the metric gives equal images equal scores, and report it."
+        )
 
     def sentences(self) -> list[str]:
         """Return the summary in words."""
         found = [found.sentence() for found in self.differences]
-        rising = " < ".join(self.facts["study"]["order"])
+        rising = " < ".join(self.order)
         ends = {
             "confirmed": "every step is a rise that chance does not explain",
             "refuted": "a step is a fall that chance does not explain",
@@ -168,7 +185,6 @@ class Results:
         found += [
             f"The order SROCC {rising} is {verdict} for {metric}: {ends[verdict]}." for metric, verdict in self.orders
         ]
-        epsilon = self.facts["study"]["epsilon"]
         deltas = [
             f"{s.contender} {100 * s.delta.mean:.2f} %" if s.delta else f"{s.contender} nothing"
             for s in self.standings
@@ -176,60 +192,65 @@ class Results:
         ]
         if deltas:
             found.append(
-                f"Certified for every perturbation of l2 norm up to {epsilon:g}, mean over images, as a share of the "
-                f"metric's range: {', '.join(deltas)}."
+                f"Certified for every perturbation of l2 norm up to {self.epsilon:g}, mean over images, as a share of "
+                f"the metric's range: {', '.join(deltas)}."
             )
-        checked = sum(shift.checked for shift in self.shifts)
-        left, strayed = sum(shift.left for shift in self.shifts), sum(shift.strayed for shift in self.shifts)
+        checked, strayed = sum(shift.checked for shift in self.shifts), sum(shift.strayed for shift in self.shifts)
         if checked:
             found.append(
-                f"{checked} attacked images lie within a radius that is certified: the true median of {left} provably "
-                f"left its interval, and the sampled median of {strayed} lies outside, which its own error may cause."
+                f"{checked} attacks stayed within a radius that is certified: the sampled median of {strayed} attacked "
+                f"images lies outside its interval, and the true median of {self.left} provably does."
             )
         return found
 
+    def _alpha(self) -> float:
+        return max((score.certificate.error for score in self.scores if score.certificate is not None), default=0.0)
 
-def standings(rows: Sequence[Row], *, resamples: int = 1000) -> list[Standing]:
+
+def standings(scores: Sequence[ScoreRecord], epsilon: float, *, resamples: int = 1000) -> list[Standing]:
     """Return how each contender did, in order of appearance; tau is that of definition 3.1.
 
     Example:
-        >>> standings([])
+        >>> standings([], 0.05)
         []
     """
     found: list[Standing] = []
-    for (metric, contender), ours in _by_contender(rows).items():
+    for (metric, contender), ours in _by_contender(scores).items():
         # Every record has the undefended score of its image, so that none need be a contender.
-        bare = [] if ours[0]["bare"] else [row | {"score": row["undefended"]} for row in ours]
-        scored = [row for row in ours if row["score"] is not None]
-        certified = [row for row in ours if row["certified"]]
-        proven = [row for row in certified if not row["non_finite"] and not row["vacuous"]]
-        spans = [row for row in proven if row["span"]]
-        opinions = [row["mos"] for row in scored]
-        agreement = agreement_of(_oriented(scored), opinions, resamples=resamples) if len(scored) > 1 else None
-        taus = [_difference(bare, ours, measure, resamples) if bare else None for measure in (srocc, plcc)]
+        bare = [dataclasses.replace(score, score=score.undefended) for score in ours]
+        defended = any(score.smoothing is not None or score.score != score.undefended for score in ours)
+        rated = [score for score in ours if score.score is not None and score.mos is not None]
+        certified = [score for score in ours if score.smoothing is not None]
+        widths = {score.key: width_of(score, epsilon) for score in certified}
+        proven = [score for score in certified if widths[score.key] is not None]
+        deltas = {score.key: _delta(score, epsilon) for score in proven}
+        spans = [score for score in proven if score.span]
+        opinions = [score.mos for score in rated if score.mos is not None]
+        agreement = agreement_of(_oriented(rated), opinions, resamples=resamples) if len(rated) > 1 else None
+        taus = [_difference(bare, ours, measure, resamples) if defended else None for measure in (srocc, plcc)]
         found.append(
             Standing(
                 contender,
                 metric,
                 bool(certified),
-                len(scored),
-                sum(row["non_finite"] > 0 for row in certified),
-                sum(row["vacuous"] and not row["non_finite"] for row in certified),
+                len(rated),
+                sum(score.non_finite > 0 for score in certified),
+                sum(widths[score.key] is None and not score.non_finite for score in certified),
                 agreement,
                 taus[0],
                 taus[1],
-                Spread.of([row["delta"] / row["span"] for row in spans]),
-                Spread.of([(row["upper"] - row["lower"]) / row["span"] for row in spans]),
-                Spread.of([row["delta"] for row in proven]),
-                Spread.of([row["upper"] - row["lower"] for row in proven]),
-                float(np.mean([row["samples"] for row in ours])),
-                float(np.mean([row["seconds"] for row in ours])),
+                Spread.of([deltas[score.key] / (score.span or 1) for score in spans]),
+                Spread.of([(widths[score.key] or 0) / (score.span or 1) for score in spans]),
+                Spread.of([deltas[score.key] for score in proven]),
+                Spread.of([widths[score.key] or 0 for score in proven]),
+                float(np.mean([max(1, len(score.samples)) for score in ours])),
+                float(np.mean([score.seconds for score in ours])),
             )
         )
     return found
 
 
-def compare(rows: Sequence[Row], defences: Sequence[str], *, resamples: int = 1000) -> list[Difference]:
+def compare(rows: Sequence[ScoreRecord], defences: Sequence[str], *, resamples: int = 1000) -> list[Difference]:
     """Compare each pair of the defences, for each metric; a positive difference is the later one's gain."""
     groups = _by_contender(rows)
     found: list[Difference] = []
@@ -242,7 +263,7 @@ def compare(rows: Sequence[Row], defences: Sequence[str], *, resamples: int = 10
     return found
 
 
-def order(differences: Sequence[Difference], defences: Sequence[str]) -> list[tuple[str, Verdict]]:
+def rising(differences: Sequence[Difference], defences: Sequence[str]) -> list[tuple[str, Verdict]]:
     """Return for each metric whether SROCC rises along the defences, as the intervals of neighbours tell."""
     found: list[tuple[str, Verdict]] = []
     steps = list(itertools.pairwise(defences))
@@ -257,67 +278,84 @@ def order(differences: Sequence[Difference], defences: Sequence[str]) -> list[tu
     return found
 
 
-def shifts(attacks: Sequence[Row], scores: Sequence[Row]) -> list[Shift]:
+def shifts(attacks: Sequence[ScoreAttackRecord], scores: Sequence[ScoreRecord]) -> list[Shift]:
     """Return what each attack did to each contender."""
-    spans = {(row["metric"], row["contender"]): row["span"] for row in scores}
-    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in attacks:
-        name = (row["metric"], row["contender"])
-        groups[*name, row["mode"], row["attack"], row["norm"], row["budget"]].append(row)
+    clean = {score.key: score for score in scores}
+    groups: dict[tuple[str, str, bool, str, float], list[tuple[ScoreRecord, ScoreAttackRecord]]] = defaultdict(list)
+    for attack in attacks:
+        score = clean.get(attack.score)
+        if score is not None:
+            name = (score.metric_alone, score.defence)
+            groups[*name, attack.adaptive, attack.norm, attack.budget].append((score, attack))
     found: list[Shift] = []
-    for (metric, contender, mode, attack, norm, budget), rows in groups.items():
-        gains = Spread.of([row["gain_share"] for row in rows if row["gain_share"] is not None])
-        held = [row for row in rows if row["left"] is not None]
-        span = spans.get((metric, contender))
-        deltas = [
-            max(row["interval"][1] - row["clean"], row["clean"] - row["interval"][0]) / span for row in held if span
-        ]
+    for (metric, contender, adaptive, norm, budget), pairs in groups.items():
+        gains = [value / score.span for score, a in pairs if score.span and (value := gain(score, a)) is not None]
+        spread = Spread.of(gains)
+        held = [(score, a) for score, a in pairs if _holds(score, a.l2) and a.defended is not None]
+        deltas = [_delta(score, a.l2) / score.span for score, a in held if score.span]
         found.append(
             Shift(
                 contender,
                 metric,
-                mode,
-                attack,
+                "adaptive" if adaptive else "undefended",
+                "I-FGSM" if norm == "linf" else "PGD",
                 norm,
                 budget,
-                len(rows),
-                gains.mean if gains else None,
-                gains.median if gains else None,
-                float(np.mean([row["l2"] for row in rows])),
+                len(pairs),
+                spread.mean if spread else None,
+                spread.median if spread else None,
+                float(np.mean([a.l2 for _, a in pairs])),
                 len(held),
-                sum(row["left"] for row in held),
-                sum(row["strayed"] for row in held),
-                float(np.mean(deltas)) if len(deltas) == len(rows) else None,
+                sum(refutes(score, a) for score, a in held),
+                sum(_strayed(score, a) for score, a in held),
+                float(np.mean(deltas)) if deltas and len(deltas) == len(pairs) else None,
             )
         )
     return found
 
 
-def _joined(rows: Sequence[Row], plan: Sequence[Row]) -> list[Row]:
-    done = {row["key"]: row for row in rows if "key" in row}
-    return [done[entry["key"]] | entry for entry in plan if entry["key"] in done]
+def _holds(score: ScoreRecord, l2: float) -> bool:
+    """Tell whether an interval of both sides is certified for a change of this norm."""
+    return width_of(score, l2) is not None
 
 
-def _by_contender(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+def _strayed(score: ScoreRecord, attack: ScoreAttackRecord) -> bool:
+    low, high = score.interval(attack.l2) or (None, None)
+    defended = attack.defended
+    return defended is not None and not (low is None or high is None or low <= defended <= high)
+
+
+def _delta(score: ScoreRecord, epsilon: float) -> float:
+    """Return the larger distance from the score to an end of its interval."""
+    certificate = score.at(epsilon)
+    return 0.0 if certificate is None else certificate.delta
+
+
+def _by_contender(rows: Sequence[ScoreRecord]) -> dict[tuple[str, str], list[ScoreRecord]]:
+    groups: dict[tuple[str, str], list[ScoreRecord]] = defaultdict(list)
     for row in rows:
-        groups[row["metric"], row["contender"]].append(row)
+        groups[row.metric_alone, row.defence].append(row)
     return groups
 
 
-def _oriented(rows: Sequence[Row]) -> list[float]:
-    return [-row["score"] if row["lower_better"] else row["score"] for row in rows]
+def _oriented(rows: Sequence[ScoreRecord]) -> list[float]:
+    return [(-1 if row.lower_better else 1) * row.score for row in rows if row.score is not None]
 
 
 def _difference(
-    first: Sequence[Row], second: Sequence[Row], measure: Callable[..., float], resamples: int
+    first: Sequence[ScoreRecord], second: Sequence[ScoreRecord], measure: Callable[..., float], resamples: int
 ) -> Interval | None:
-    theirs = {row["image"]: row for row in second if row["score"] is not None}
-    pairs = [(row, theirs[row["image"]]) for row in first if row["score"] is not None and row["image"] in theirs]
+    theirs = {row.image: row for row in second if row.score is not None}
+    pairs = [
+        (row, theirs[row.image])
+        for row in first
+        if row.score is not None and row.mos is not None and row.image in theirs
+    ]
     if len(pairs) < 2:
         return None
     a, b = (_oriented(side) for side in zip(*pairs, strict=True))
-    return agreement_difference(a, b, [row["mos"] for row, _ in pairs], measure, resamples=resamples)
+    opinions = [row.mos for row, _ in pairs if row.mos is not None]
+    return agreement_difference(a, b, opinions, measure, resamples=resamples)
 
 
 def _compared(name: str, value: Interval) -> str:

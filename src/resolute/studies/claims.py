@@ -235,7 +235,7 @@ def _verdict(claim: Claim, upper: dict[str, float], lower: dict[str, float]) -> 
 
 
 def _spread(record: AttackRecord) -> float | None:
-    if not record.phi_std or record.attacked_phi_std is None:
+    if not record.phi_std:
         return None
     return 100 * (record.attacked_phi_std / record.phi_std - 1)
 
@@ -249,5 +249,5 @@ _READ: dict[str, Callable[[AttackRecord], float | None]] = {
     "phi_std": lambda r: r.phi_std,
     "phi_range": lambda r: r.phi_range,
     "phi_spread": _spread,
-    "phi_moved": lambda r: None if r.phi_moved is None else 100 * r.phi_moved,
+    "phi_moved": lambda r: 100 * r.phi_moved,
 }

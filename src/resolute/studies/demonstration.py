@@ -1,13 +1,13 @@
-"""The second part of the demonstration: photographs certified, and one of them gamed."""
+"""The second part of the demonstration: photographs certified and attacked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from resolute.attacks.score import ScoreAttack
 from resolute.certificates.median import prepared
 from resolute.images import SAMPLE_NAMES, sample_image, write_png
-from resolute.studies.certified import METRIC, Certification
-from resolute.studies.gaming import Gaming
+from resolute.studies.certification import METRIC, Certification
 
 # Of the longer side, in pixels; with so many samples, all photographs and both attacks take half a minute on two cores.
 SIDE = 256
@@ -16,15 +16,21 @@ SAMPLES = 400
 FEW, ALL = 0.15, 2 / 255
 
 
-def certification(seed: int = 0) -> Certification:
+def certification(photographs: Path, seed: int = 0) -> Certification:
     """Return what the demonstration certifies: the built-in metric, and under which attacks it is shown.
 
     Example:
-        >>> [attack.adaptive for attack in certification().attacks]
+        >>> [attack.adaptive for attack in certification(Path("photos")).attacks]
         [False, False, True]
     """
-    attacks = (Gaming(epsilon=FEW, norm="l2"), Gaming(epsilon=ALL), Gaming(epsilon=ALL, adaptive=True))
-    return Certification(metric=METRIC, samples=SAMPLES, seed=seed, attacks=attacks)
+    attacks = (
+        ScoreAttack(epsilon=FEW, norm="l2", seed=seed),
+        ScoreAttack(epsilon=ALL, seed=seed),
+        ScoreAttack(epsilon=ALL, adaptive=True, seed=seed),
+    )
+    return Certification(
+        name="quality", images=(str(photographs),), metric=METRIC, samples=SAMPLES, seed=seed, attacks=attacks
+    )
 
 
 def write_photographs(folder: Path) -> Path:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import cast
 
 from resolute.errors import ConfigError
+from resolute.studies.certification import Certification
+from resolute.studies.certified_iqa import CertifiedIqa
 from resolute.studies.check import Check
 from resolute.studies.grid import Grid, checked_attacks
 from resolute.studies.metric_as_loss import MetricAsLoss
@@ -16,7 +18,7 @@ from resolute.studies.record import Record
 from resolute.studies.study import Study
 from resolute.toml import check_table, located, read_table
 
-KINDS: dict[str, type[Study]] = {kind.kind: kind for kind in (Grid, Check, MetricAsLoss)}
+KINDS: dict[str, type[Study]] = {kind.kind: kind for kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss)}
 RECORDS: dict[str, type[Record]] = {record.view: record for kind in KINDS.values() for record in kind.records}
 
 

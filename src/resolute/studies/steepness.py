@@ -80,7 +80,9 @@ class CleverCell(Cell):
         assert model.card is not None
         name, weights = model.card.name, model.card.sha256
         return CleverCell(
-            key=record_key("clever", name, weights, subject.pixels, seed, table.samples, table.radius, table.ascents),
+            key=record_key(
+                "clever", name, weights, *subject.identity, seed, table.samples, table.radius, table.ascents
+            ),
             title=f"{subject.name}, {name}, CLEVER",
             like=("clever", name, weights),
             # One after the other: the draws are batches already.

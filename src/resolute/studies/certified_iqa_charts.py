@@ -6,25 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from resolute.report.charts import MARKERS, PALETTE, Chart, Figure, layout_of, plain_text
-from resolute.studies.certified_iqa_summary import Results, Shift
+from resolute.chart import MARKERS, PALETTE, Chart, Figure, layout_of, plain_text
+from resolute.studies.certified_iqa_summary import Shift, Summary
 
 
-def charts_of(results: Results, number: int) -> list[Chart]:
-    """Return the charts of one study."""
+def charts_of(results: Summary) -> list[Chart]:
+    """Return the charts of the study."""
     names = [(standing.metric, standing.contender) for standing in results.standings]
-    found = [_agreement(results, f"agreement-{number}", names)]
+    found = [_agreement(results, "agreement", names)]
     if any(standing.certified for standing in results.standings):
-        found.append(_delta(results, f"delta-{number}", names))
+        found.append(_delta(results, "delta", names))
     found += [
-        _shifts(results, f"shift-{mode}-{norm}-{number}", mode, norm, names)
+        _shifts(results, f"shift-{mode}-{norm}", mode, norm, names)
         for mode in dict.fromkeys(shift.mode for shift in results.shifts)
         for norm in dict.fromkeys(shift.norm for shift in results.shifts)
     ]
     return found
 
 
-def _agreement(results: Results, id: str, names: Sequence[tuple[str, str]]) -> Chart:
+def _agreement(results: Summary, id: str, names: Sequence[tuple[str, str]]) -> Chart:
     found = [(s, s.agreement.srocc) for s in results.standings if s.agreement is not None]
     data: list[Figure] = [
         {
@@ -50,21 +50,26 @@ def _agreement(results: Results, id: str, names: Sequence[tuple[str, str]]) -> C
     )
 
 
-def _delta(results: Results, id: str, names: Sequence[tuple[str, str]]) -> Chart:
+def _delta(results: Summary, id: str, names: Sequence[tuple[str, str]]) -> Chart:
     data: list[Figure] = []
     for name in names:
-        rows = [r for r in results.scores if (r["metric"], r["contender"]) == name and r["certified"] and r["span"]]
-        rows = [row for row in rows if row["reach"] is not None]
-        if not rows:
+        rows = [row for row in results.scores if (row.metric_alone, row.defence) == name and row.span]
+        curves = [(row, row.certificate.curve(row.radii())) for row in rows if row.certificate is not None]
+        curves = [(row, curve) for row, curve in curves if row.score is not None]
+        if not curves:
             continue
-        reach = min(row["reach"] for row in rows)
-        radii = [point[0] for point in rows[0]["curve"] if point[0] <= reach]
-        curves = [{point[0]: point for point in row["curve"]} for row in rows]
-        means = [
-            float(np.mean([max(c[r][2] - row["score"], row["score"] - c[r][1]) / row["span"]
-                           for c, row in zip(curves, rows, strict=True) if r in c]))
-            for r in radii
-        ]  # fmt: skip
+        radii: list[float] = []
+        means: list[float] = []
+        # As far as every certificate says anything.
+        for bounds in zip(*(curve for _, curve in curves), strict=True):
+            if any(one.vacuous for one in bounds):
+                break
+            radii.append(bounds[0].epsilon)
+            shares = [
+                max(one.upper - (row.score or 0), (row.score or 0) - one.lower) / (row.span or 1)
+                for one, (row, _) in zip(bounds, curves, strict=True)
+            ]
+            means.append(float(np.mean(shares)))
         data.append(
             {
                 "type": "scatter",
@@ -84,7 +89,7 @@ def _delta(results: Results, id: str, names: Sequence[tuple[str, str]]) -> Chart
     )  # fmt: skip
 
 
-def _shifts(results: Results, id: str, mode: str, norm: str, names: Sequence[tuple[str, str]]) -> Chart:
+def _shifts(results: Summary, id: str, mode: str, norm: str, names: Sequence[tuple[str, str]]) -> Chart:
     data: list[Figure] = []
     for index, name in enumerate(names):
         ours = [s for s in results.shifts if (s.metric, s.contender) == name and (s.mode, s.norm) == (mode, norm)]

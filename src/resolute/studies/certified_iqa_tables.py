@@ -1,0 +1,96 @@
+"""The tables of the study of DMS-IQA: agreement with people, certified delta, attacks."""
+
+from __future__ import annotations
+
+from resolute.figures import Interval
+from resolute.studies.certified_iqa_summary import Shift, Spread, Standing, Summary
+from resolute.table import Column, Table, row
+
+
+def tables_of(summary: Summary) -> list[Table]:
+    """Return the tables, those without a row left out."""
+    found = [agreement_table(summary), certified_table(summary), shifts_table(summary)]
+    return [table for table in found if table.rows]
+
+
+def agreement_table(summary: Summary) -> Table:
+    """Return how well each contender agrees with people."""
+    columns = [
+        Column("defence"), Column("images"),
+        *(Column(name, digits=3, better="higher") for name in ("SROCC", "PLCC", "PLCC, logistic")),
+        *(Column(f"τ, {name}", digits=3, signed=True, better="lower") for name in ("SROCC", "PLCC")),
+    ]  # fmt: skip
+    rows = [row(_name(one), one.images, *_agreement(one), one.tau_srocc, one.tau_plcc) for one in summary.standings]
+    words = "Agreement with people, 95 % bootstrap intervals; τ is what agreement loses against the metric alone."
+    return Table("Agreement", columns, rows, caption=words)
+
+
+def certified_table(summary: Summary) -> Table:
+    """Return what is certified of each contender that is smoothed."""
+    columns = [
+        Column("defence"), Column("δ, mean", "% of range", better="lower"), Column("median", "%"),
+        Column("90 %", "%"), Column("width", "%"), Column("δ raw, mean", digits=3, significant=True),
+        Column("width raw, mean", digits=3, significant=True), Column("abstained"), Column("vacuous"),
+        Column("samples", digits=0), Column("s / image"),
+    ]  # fmt: skip
+    rows = [
+        row(
+            _name(one), _percent(one.delta and one.delta.mean), _percent(one.delta and one.delta.median),
+            _percent(one.delta and one.delta.p90), _percent(one.width and one.width.mean), _mean(one.delta_raw),
+            _mean(one.width_raw), one.abstained, one.vacuous, one.samples, one.seconds,
+        )
+        for one in summary.standings
+        if one.certified
+    ]  # fmt: skip
+    words = (
+        f"Certified for l2 norms up to {summary.epsilon:g}: δ is the larger side of the interval, in per cent of the "
+        "metric's range."
+    )
+    return Table("Certificates", columns, rows, caption=words)
+
+
+def shifts_table(summary: Summary) -> Table:
+    """Return what attacks did to each contender, beside what is certified at their norm."""
+    columns = [
+        Column("defence"), Column("mode"), Column("attack"), Column("images"),
+        Column("l2", digits=3, significant=True), Column("empirical mean", "% of range", signed=True),
+        Column("empirical median", "%", signed=True), Column("certified δ", "%"), Column("certified"), Column("left"),
+        Column("strayed"),
+    ]  # fmt: skip
+    rows = [
+        row(
+            _name(one), one.mode, f"{one.attack} {_budget(one)}", one.images, one.l2, _percent(one.mean),
+            _percent(one.median), _percent(one.certified), one.checked, one.left, one.strayed,
+            tone="bad" if one.left else "",
+        )
+        for one in summary.shifts
+    ]  # fmt: skip
+    words = (
+        "Attacks: empirical shifts towards better quality, in per cent of the metric's range, beside the certified δ "
+        "at the norm of the perturbation where there is one. “undefended” was found on the metric alone, “adaptive” "
+        "is the worse of that attack and one through the defence. Certified counts the images with an interval at "
+        "that norm; left, those whose true median is provably outside, must be 0 up to alpha; strayed, those whose "
+        "sampled median is."
+    )
+    return Table("Attacks", columns, rows, caption=words)
+
+
+def _agreement(one: Standing) -> tuple[Interval | None, Interval | None, Interval | None]:
+    found = one.agreement
+    return (found.srocc, found.plcc, found.plcc_logistic) if found else (None, None, None)
+
+
+def _budget(one: Shift) -> str:
+    return f"{one.budget:g}/255" if one.norm == "linf" else f"l2 {one.budget:g}"
+
+
+def _name(one: Standing | Shift) -> str:
+    return f"{one.contender} ({one.metric})"
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _mean(value: Spread | None) -> float | None:
+    return None if value is None else value.mean
