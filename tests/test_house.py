@@ -19,7 +19,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     {"errors", "randomness"},
     {"files", "runtime", "provenance", "toml", "plugins", "printing"},
-    {"images", "resize"},
+    {"images", "resize", "notebook"},
     {"models"},
     {"attacks", "defences", "measure", "export"},
     {"certificates"},
