@@ -17,9 +17,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Lower layers first; a module may import from its own layer and from those before it.
 LAYERS = (
-    {"errors", "randomness", "figures"},
+    {"errors", "randomness", "figures", "chart"},
     {"files", "runtime", "provenance", "toml", "plugins", "printing", "table"},
-    {"images", "resize"},
+    {"images", "resize", "notebook"},
     {"models"},
     {"attacks", "defences", "measure", "export"},
     {"certificates"},

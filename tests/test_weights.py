@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from resolute.errors import CheckpointError, OutputError
-from resolute.models import EDSR, Bicubic, Card, built_in_models, load
-from resolute.models.weights import read_weights, save_model, weights_sha256
+from resolute.models import EDSR, Bicubic, Card, ScorerCard, built_in_models, load
+from resolute.models.weights import built_in_weights, read_weights, save_model, weights_sha256
 
 SAFE, PT = "net.safetensors", "net.pt"
 
@@ -414,3 +414,17 @@ def test_a_full_disk_keeps_the_model_before(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert_same(load(path), network(seed=1))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_built_in_weights_fit_a_wheel_and_load_as_float32():
+    files = {**built_in_weights(Card), **built_in_weights(ScorerCard)}
+    assert sum(path.stat().st_size for path in files.values()) < 16e6
+    for path in files.values():
+        state, card = read_weights(path)
+        assert weights_sha256(state) == card.sha256
+        assert {tensor.dtype for tensor in state.values()} <= {torch.float16, torch.float32, torch.int64}
+        page = path.with_suffix(".md").read_text(encoding="utf-8")
+        assert f"| sha256 of the weights | `{card.sha256}` |" in page
+        if any(tensor.dtype == torch.float16 for tensor in state.values()):
+            assert f"| rounded to float16 from | `{card.training['rounded_from']}` |" in page
+    assert all(parameter.dtype == torch.float32 for parameter in load("edsr-xs").parameters())

@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from typing import Literal, Protocol, final, runtime_checkable
+from typing import Any, Literal, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from resolute import notebook
 from resolute.attacks.ball import Ball, Length, Linf
 from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift
 from resolute.models.base import frozen
@@ -98,6 +99,7 @@ class Adversarial:
         objective: ``(b,)`` objective at ``images``.
         objective_unrounded: ``(b,)`` objective at ``unrounded``.
         gradients: evaluations spent on each image: of the gradient, or of the objective alone by attacks without.
+        clean: ``(b, 3, h, w)`` the images that were attacked.
     """
 
     images: Images
@@ -105,6 +107,28 @@ class Adversarial:
     objective: Float[Tensor, " b"]
     objective_unrounded: Float[Tensor, " b"]
     gradients: int
+    clean: Images
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.images.shape))
+        return f"Adversarial({size}, {self._caption(self.objective.mean())}, {self.gradients} evaluations an image)"
+
+    def _repr_html_(self) -> str:  # pyright: ignore[reportUnusedFunction], notebooks call it
+        captions = [self._caption(value, index) for index, value in enumerate(self.objective)]
+        return notebook.attacked_images(repr(self), self.clean, self.images, captions)
+
+    def plot(self, index: int = 0) -> Any:
+        """Draw one image, clean, attacked and their difference, and return the matplotlib axes.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        caption = self._caption(self.objective[index], index)
+        return notebook.plot_attacked(self.clean[index], self.images[index], caption)
+
+    def _caption(self, value: Tensor, index: int | None = None) -> str:
+        moved = (self.images - self.clean) if index is None else (self.images[index] - self.clean[index])
+        return f"objective {value.item():.4g}, largest change {moved.abs().max().item() * 255:.3g}/255"
 
 
 @final
@@ -191,7 +215,7 @@ class Attack(ABC):
             with torch.no_grad():
                 rounded = ball.round(best, x)
                 values, values_unrounded = bound(rounded), bound(best)
-        return Adversarial(rounded, best, values, values_unrounded, spent)
+        return Adversarial(rounded, best, values, values_unrounded, spent, x)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

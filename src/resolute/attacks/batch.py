@@ -260,7 +260,7 @@ def _judged(model: nn.Module, plan: Ascent, clean: Image, best: Image) -> Advers
     bound = plan.objective.bind(model, clean)
     with torch.no_grad():
         rounded = plan.ball.round(best, clean)
-        return Adversarial(rounded, best, bound(rounded), bound(best), plan.steps * plan.restarts)
+        return Adversarial(rounded, best, bound(rounded), bound(best), plan.steps * plan.restarts, clean)
 
 
 def _batch_size(model: nn.Module, run: _Run, precision: Precision, memory: int | None) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resolute import notebook
 from resolute.attacks.ascent import Precision
 from resolute.certificates.noise import Kind, alias_table
 from resolute.certificates.order_statistics import (
@@ -223,6 +224,33 @@ class Certificate:
             f"{where}), whoever chose it and whatever they know of the metric.{vacuous} {sound}{reach} Nothing is "
             "said about larger perturbations, about whether the score is a good one, or about the metric without noise."
         )
+
+    def __repr__(self) -> str:
+        interval = "abstained" if self.abstained else f"{self.score:.4g} in [{self.lower:.4g}, {self.upper:.4g}]"
+        return (
+            f"Certificate({self.scorer['name']}: {interval} within l2 radius {self.bounds.epsilon:g}, sigma "
+            f"{self.smoothing.sigma:g}, {self.samples} samples, alpha {self.smoothing.alpha:g})"
+        )
+
+    def _repr_html_(self) -> str:
+        return notebook.paragraph(repr(self)) + notebook.paragraph(self.words())
+
+    def plot(self, epsilons: Sequence[float] | None = None) -> Any:
+        """Draw the interval against the radius and return the matplotlib axes.
+
+        Each radius holds with the certificate's confidence by itself.
+
+        Args:
+            epsilons: radii; from 0 to twice the one asked for, or to sigma if that was 0, if not given.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        end = 2 * self.bounds.epsilon or self.smoothing.sigma
+        radii = np.linspace(0, end, 101).tolist() if epsilons is None else list(epsilons)
+        bounds = self.curve(radii)
+        lower, upper = [found.lower for found in bounds], [found.upper for found in bounds]
+        return notebook.plot_bounds(radii, lower, upper, self.score, str(self.scorer["name"]))
 
     def as_record(self) -> dict[str, Any]:
         """Return the certificate without its samples as plain data, for JSON; infinities become None."""

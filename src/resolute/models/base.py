@@ -95,6 +95,9 @@ class Restorer(nn.Module, ABC):
         self.origin: Origin | None = None
         self.doubt = ""
 
+    def __repr__(self) -> str:
+        return _in_one_line(self, "" if self.card is None else self.card.name, f"x{self.scale}")
+
     @abstractmethod
     def arguments(self) -> dict[str, object]:
         """Return the class name and the arguments that build this network again."""
@@ -172,6 +175,10 @@ class Scorer(nn.Module, ABC):
         super().__init__()
         self.card: ScorerCard | None = None
 
+    def __repr__(self) -> str:
+        low, high = (end if end is None else f"{end:g}" for end in (self.low, self.high))
+        return _in_one_line(self, "" if self.card is None else self.card.name, f"in [{low or '-inf'}, {high or 'inf'}]")
+
     @abstractmethod
     def arguments(self) -> dict[str, object]:
         """Return the class name and the arguments that build this metric again."""
@@ -207,6 +214,11 @@ class Scorer(nn.Module, ABC):
         height, width = x.shape[-2:]
         if min(height, width) < self.smallest:
             raise ImageError(f"this metric needs {self.smallest} pixels a side; the image has {width} x {height}")
+
+
+def _in_one_line(model: nn.Module, name: str, fact: str) -> str:
+    size = sum(parameter.numel() for parameter in model.parameters())
+    return f"{type(model).__name__}({f'{name!r}, ' if name else ''}{fact}, {size:,} parameters)"
 
 
 @contextmanager
