@@ -23,7 +23,7 @@ from resolute.cli import (
     viewing,
 )
 from resolute.cli.app import TERMINATED, app
-from resolute.errors import ModelWarning
+from resolute.errors import BudgetWarning, ModelWarning
 from resolute.terminal import errors
 
 __all__ = [
@@ -52,14 +52,15 @@ def main() -> None:
 
 
 def show_model_warnings() -> None:
-    """Show what is to be known about a model as one line, once; other warnings as Python does."""
+    """Show what is to be known about a model or a budget as one line, once; other warnings as Python does."""
     before, said = warnings.showwarning, set[str]()
     warnings.simplefilter("always", ModelWarning)
+    warnings.simplefilter("always", BudgetWarning)
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: object, **named: object
     ) -> None:
-        if not issubclass(category, ModelWarning):
+        if not issubclass(category, ModelWarning | BudgetWarning):
             before(message, category, filename, lineno, *rest, **named)  # pyright: ignore[reportArgumentType]
         elif str(message) not in said:
             said.add(str(message))

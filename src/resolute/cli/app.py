@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
+from resolute.attacks.ball import Linf, check_levels
 from resolute.defences.loading import undefended
 from resolute.errors import ConfigError, ResoluteError
 from resolute.models.address import complete, parse_address
@@ -102,6 +103,20 @@ def parse_epsilon(text: str, option: str = "--epsilon") -> float:
     value = _fraction(text)
     if not 0 < value <= 1:
         raise ConfigError(f"{option} is a radius in (0, 1], such as 4/255 or 0.0157, not {text!r}")
+    return value
+
+
+def parse_levels(text: str, option: str = "--epsilon") -> float:
+    """Return an l-infinity budget on the scale of [0, 1] for 8-bit images; warn where it is between levels.
+
+    Raises:
+        ConfigError: as ``parse_epsilon``, or the budget is below 1/255.
+    """
+    value = parse_epsilon(text, option)
+    try:
+        check_levels(Linf(value))
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error.message}") from None
     return value
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from resolute import runtime
-from resolute.cli.app import Argument, Device, Range, Scale, Seed, Weights, addressed, app, guarded, parse_epsilon
+from resolute.cli.app import Argument, Device, Range, Scale, Seed, Weights, addressed, app, guarded, parse_levels
 from resolute.defences import load_defended
 from resolute.errors import ImageError
 from resolute.images import find_images, from_uint8, read_image, sample_image, to_uint8
@@ -65,7 +65,7 @@ def check(
     times as long for random resizing.
     """
     with guarded():
-        plan = Check(epsilon=parse_epsilon(epsilon), steps=steps, seed=seed)
+        plan = Check(epsilon=parse_levels(epsilon), steps=steps, seed=seed)
         plan = plan.quickly() if quick else plan
         place = runtime.resolve_device(device)
         restorer = load_defended(addressed(model, scale, weights, range, argument)).to(place)
