@@ -385,8 +385,9 @@ def test_options_can_be_typed_as_words():
 def test_a_table_goes_through_pickle_and_json():
     table = AttackTable("worst", label="w", attacks=("pgd", {"kind": "fda", "layers": ["head"]}))
     assert pickle.loads(pickle.dumps(table)) == table
-    inside = dataclasses.asdict(table)["options"]["attacks"][1]
-    assert json.loads(json.dumps(inside)) == {"kind": "fda", "label": "", "options": {"layers": ["head"]}}
+    written = json.loads(json.dumps(dataclasses.asdict(table)))
+    assert written["options"]["attacks"][1] == {"kind": "fda", "label": "", "options": {"layers": ["head"]}}
+    assert pydantic.TypeAdapter(AttackTable).validate_python(written) == table
 
 
 def test_the_repr_of_a_composite_names_everything_in_it():

@@ -370,7 +370,7 @@ def test_quick_needs_no_data(tmp_path, monkeypatch):
     assert {(r.dataset, r.width) for r in records} == {("samples", 12)}
     assert len(records) == 2 * 2
     facts = json.loads((tmp_path / "runs" / "mine-quick" / "study.json").read_text())
-    assert facts["study"]["attacks"][0]["steps"] == 2
+    assert facts["study"]["attacks"][0]["options"]["steps"] == 2
     assert "2 steps of" in facts["conventions"]["I-FGSM"]
 
 

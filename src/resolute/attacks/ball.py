@@ -175,9 +175,7 @@ class Rectangle:
 
     def __post_init__(self) -> None:
         if not (0 <= self.top < self.bottom <= 1 and 0 <= self.left < self.right <= 1):
-            raise ConfigError(
-                f"a rectangle is top < bottom, left < right, shares of the sides in [0, 1], not {self}"
-            )
+            raise ConfigError(f"a rectangle is top < bottom, left < right, shares of the sides in [0, 1], not {self}")
 
     def mask(self, height: int, width: int) -> Bool[Tensor, "{height} {width}"]:
         rows = (torch.arange(height) + 0.5) / height

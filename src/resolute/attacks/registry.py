@@ -165,9 +165,12 @@ def _table(value: object) -> AttackTable:
     if isinstance(value, str):
         return AttackTable(value)
     if isinstance(value, Mapping):
-        if "kind" not in value:
+        table = dict(cast("Mapping[str, Any]", value))
+        if "kind" not in table:
             raise ConfigError(f"an attack is one of {', '.join(ATTACKS)}", ("kind",))
-        return AttackTable(**cast("dict[str, Any]", value))
+        if table.keys() == {"kind", "label", "options"}:  # as ``dataclasses.asdict`` writes it, in records of a study
+            table |= table.pop("options")
+        return AttackTable(**table)
     raise ConfigError(f"an attack is a table with its kind, such as {{ kind = 'pgd', steps = 20 }}, not {value!r}")
 
 
