@@ -1,5 +1,7 @@
 import copy
 import dataclasses
+import json
+import pickle
 
 import pydantic
 import pytest
@@ -12,9 +14,10 @@ from resolute.attacks.apgd import APGD
 from resolute.attacks.ball import Rectangle
 from resolute.attacks.feature import FDA
 from resolute.attacks.gradient import IFGSM, PGD
+from resolute.attacks.names import ATTACKS
 from resolute.attacks.objective import FeatureDisruption, FeatureShift, OutputShift
 from resolute.attacks.partial import Partial
-from resolute.attacks.registry import AROUND, ATTACKS, KINDS, AttackTable
+from resolute.attacks.registry import AttackTable
 from resolute.attacks.square import Square
 from resolute.attacks.targeted import Picture, ReferenceShift, SavedOutput, TargetDistance, Truth
 from resolute.attacks.transfer import Source, Transfer, WarmStart, WorstOf
@@ -231,40 +234,82 @@ def test_every_kind_can_be_built_and_run():
         "noise": {"draws": 2}, "square": {"queries": 2}, "fgsm": {},
         "transfer": {"source": "bicubic", "steps": 2}, "warm_start": {"source": "bicubic", "steps": 2},
     }  # fmt: skip
-    for kind in KINDS:
-        attack = AttackTable.checked(kind=kind, **short.get(kind, {"steps": 2})).build(EPSILON, "float32")
+    for kind in ATTACKS:
+        attack = AttackTable(kind=kind, **short.get(kind, {"steps": 2})).build(EPSILON, "float32")
+        assert type(attack) is ATTACKS[kind]
         assert attack(model, x).images.shape == x.shape
-    assert set(KINDS) == ATTACKS.keys() | AROUND.keys()
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_every_field_of_an_attack_is_an_option_of_that_name(kind):
+    """In Python, in a table as TOML holds it and as words on the command line, with one outcome."""
+    written = {
+        "objective": "output", "start": "uniform", "norm": "l2", "shape": "signs", "source": "bicubic",
+        "region": (0.0, 0.0, 0.5, 1.0), "attack": "pgd", "scout": "ifgsm", "attacks": ("pgd", "apgd"),
+    }  # fmt: skip
+    for field in dataclasses.fields(ATTACKS[kind]):
+        if field.name in ("epsilon", "precision"):
+            continue
+        value = written.get(field.name, 0.5 if isinstance(field.default, float) else 3)
+        needed = {"source": "bicubic"} if kind in ("transfer", "warm_start") and field.name != "source" else {}
+        table = AttackTable(kind, **needed, **{field.name: value})
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        assert AttackTable.typed([f"{field.name}={text}"], kind, **needed) == table
+        listed = list(value) if isinstance(value, tuple) else value
+        assert pydantic.TypeAdapter(AttackTable).validate_python({"kind": kind, **needed, field.name: listed}) == table
+        built = table.build(EPSILON)
+        if isinstance(value, int | float) or field.name in ("start", "norm", "shape"):
+            assert getattr(built, field.name) == value
+
+
+def test_options_of_the_objective_are_options_of_the_attack():
+    for table in (
+        AttackTable("fda", mask="attacked", layers=("head", "body")),
+        AttackTable.typed(["mask=attacked", "layers=head,body"], "fda"),
+        AttackTable("fda", objective="feature_disruption", mask="attacked", layers="head,body"),
+    ):
+        assert table.build(EPSILON) == FDA(epsilon=EPSILON, objective=FeatureDisruption(("head", "body"), "attacked"))
+    assert AttackTable("square", share=0.5).build(EPSILON) == Square(epsilon=EPSILON, share=0.5)
 
 
 def test_tables_set_what_they_name(files):
-    built = AttackTable.checked(kind="apgd", norm="l2", steps=7, restarts=2, start="tiny").build(0.5)
+    built = AttackTable(kind="apgd", norm="l2", steps=7, restarts=2, start="tiny").build(0.5)
     assert built == APGD(epsilon=0.5, norm="l2", steps=7, restarts=2, start="tiny")
-    target = AttackTable.checked(kind="pgd", target=str(files / "target.png")).build(EPSILON).objective
+    target = AttackTable(kind="pgd", target=str(files / "target.png")).build(EPSILON).objective
     assert target == TargetDistance(Picture.read(files / "target.png"))
-    bits = AttackTable.checked(kind="pgd", density=str(files / "net.density.pt"), layers=["head"]).build(EPSILON)
+    bits = AttackTable(kind="pgd", density=str(files / "net.density.pt"), layer="head").build(EPSILON)
     assert bits.objective == Bits(ChannelDensity(channels=6), layer="head")
-    references = [
-        AttackTable.checked(kind="ifgsm", reference=name).build(EPSILON).objective for name in ("self", "self_u8", "hr")
+    references = [AttackTable(kind="ifgsm", reference=name).build(EPSILON).objective for name in ("self_u8", "hr")]
+    assert references == [ReferenceShift(SavedOutput()), ReferenceShift(Truth())]
+
+
+def test_what_opens_files_is_known(files):
+    picture = str(files / "target.png")
+    opening = [
+        AttackTable("pgd", target=picture),
+        AttackTable("transfer", source="bicubic"),
+        AttackTable("worst", attacks=({"kind": "pgd", "density": "edsr-xs-entropy"},)),
     ]
-    assert references == [OutputShift(), ReferenceShift(SavedOutput()), ReferenceShift(Truth())]
+    assert all(table.opens for table in opening)
+    plain = (AttackTable("pgd"), AttackTable("worst"), AttackTable("partial"), AttackTable("ifgsm", reference="hr"))
+    assert not any(table.opens for table in plain)
 
 
-def test_tables_of_attacks_around_others():
+def test_tables_of_attacks_around_others(files):
     e = EPSILON
-    partial = AttackTable.checked(kind="partial", mask=[0, 0, 0.5, 1], steps=3).build(e)
+    partial = AttackTable(kind="partial", region=[0, 0, 0.5, 1], steps=3).build(e)
     assert partial == Partial(epsilon=e, attack=IFGSM(epsilon=e, steps=3), region=Rectangle(0, 0, 0.5, 1))
     source = Source(load("edsr-s"))
-    transfer = AttackTable.checked(kind="transfer", source="edsr-s", attacks=[{"kind": "fda", "steps": 3}])
+    transfer = AttackTable(kind="transfer", source="edsr-s", attack={"kind": "fda", "steps": 3})
     assert transfer.build(e) == Transfer(epsilon=e, source=source, attack=FDA(epsilon=e, steps=3))
-    warm = {"kind": "warm_start", "source": "edsr-s", "attacks": [{"kind": "fda"}, {"kind": "apgd", "steps": 5}]}
+    warm = {"kind": "warm_start", "source": "edsr-s", "scout": {"kind": "fda"}, "attack": {"kind": "apgd", "steps": 5}}
     assert pydantic.TypeAdapter(AttackTable).validate_python(warm).build(e) == WarmStart(
         epsilon=e, source=source, scout=FDA(epsilon=e), attack=APGD(epsilon=e, steps=5)
     )
-    worst = AttackTable.checked(kind="worst", steps=4).build(e, "bfloat16")
+    worst = AttackTable(kind="worst", steps=4).build(e, "bfloat16")
     assert [type(attack) for attack in worst.attacks] == [PGD, APGD, FDA]
     assert all(attack.steps == 4 and attack.precision == "bfloat16" for attack in worst.attacks)
-    deep = AttackTable.checked(
+    deep = AttackTable(
         kind="worst",
         attacks=[
             {"kind": "pgd", "objective": "feature_shift", "layers": ["head"]},
@@ -277,40 +322,72 @@ def test_tables_of_attacks_around_others():
     ]
 
 
+def test_an_objective_given_to_an_attack_around_others_is_climbed_inside_and_a_verdict_where_it_is_of_the_output():
+    truth, features = ReferenceShift(Truth()), FeatureShift(("head",))
+    worst = AttackTable("worst", reference="hr").build(EPSILON)
+    assert [worst.objective, *(attack.objective for attack in worst.attacks)] == [truth] * 4
+    transfer = AttackTable("transfer", source="bicubic", objective="feature_shift", layers=("head",)).build(EPSILON)
+    assert (transfer.objective, transfer.attack.objective) == (OutputShift(), features)
+    warm = AttackTable("warm_start", source="bicubic", reference="hr").build(EPSILON)
+    assert warm.attack.objective == truth
+    partial = AttackTable("partial", objective="feature_shift", layers=("head",)).build(EPSILON)
+    assert partial.objective == features
+    judged = AttackTable("worst", attacks=("pgd",), reference="hr").build(EPSILON)
+    assert (judged.objective, judged.attacks[0].objective) == (truth, OutputShift())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "apgd", "relative_step": 0.1}, "apgd has no option 'relative_step'"),
-        ({"kind": "square", "steps": 3}, "square has no option 'steps'"),
-        ({"kind": "pgd", "source": "edsr-s"}, "pgd has no option 'source'"),
-        ({"kind": "pgd", "mask": (0, 0, 1, 1)}, "pgd has no option 'mask'"),
-        ({"kind": "worst", "mask": (0, 0, 1, 1)}, "worst has no option 'mask'"),
-        ({"kind": "partial", "source": "edsr-s"}, "partial has no option 'source'"),
-        ({"kind": "transfer"}, "transfer needs a source: the name or the file of the model"),
+        ({"kind": "apgd", "relative_step": 0.1}, "relative_step: apgd has no such option"),
+        ({"kind": "square", "querys": 3}, "querys: .*did you mean queries"),
+        ({"kind": "pgd", "source": "edsr-s"}, "source: pgd has no such option"),
+        ({"kind": "pgd", "mask": "clean"}, "mask: .*feature_disruption"),
+        ({"kind": "worst", "region": (0, 0, 1, 1)}, "region: worst has no such option"),
+        ({"kind": "partial", "source": "edsr-s"}, "source: partial has no such option"),
+        ({"kind": "partial", "attacks": ["pgd"]}, "attacks: .*did you mean attack"),
+        ({"kind": "transfer"}, "transfer needs a source: the name or the file of a model"),
         ({"kind": "warm_start"}, "warm_start needs a source"),
+        ({"kind": "pgd", "objective": "target"}, "pgd needs a target: .*image file"),
         ({"kind": "universal"}, "one for many images.*use resolute.attacks.universal"),
-        ({"kind": "pgd", "reference": "hr", "objective": "output"}, "choose between objective and reference"),
-        ({"kind": "partial", "attacks": [{"kind": "noise"}]}, "needs an attack inside that climbs by gradients"),
-        ({"kind": "partial", "attacks": [{"kind": "pgd"}, {"kind": "pgd"}]}, "holds at most 1 attack, not 2"),
-        ({"kind": "worst", "steps": 3, "attacks": [{"kind": "pgd"}]}, "worst has attacks inside: give 'steps' to them"),
+        ({"kind": "pgd", "target": "a.png", "density": "edsr-xs-entropy"}, "choose between target and density"),
+        ({"kind": "pgd", "reference": "hrr"}, "reference: .*did you mean hr"),
+        ({"kind": "partial", "attack": {"kind": "noise"}}, "attack: .*climbs by gradients"),
+        ({"kind": "worst", "steps": 3, "attacks": [{"kind": "pgd"}]}, "steps: .*attack inside"),
+        ({"kind": "worst", "attacks": [{"kind": "pgd"}, {"kind": "fda", "steps": 0}]}, r"^attacks\.1\.steps: "),
+        ({"kind": "worst", "attacks": 3}, "attacks: "),
+        ({"kind": "worst", "attacks": [{"steps": 3}]}, r"attacks\.0\.kind: "),
+        ({"kind": "worst", "attacks": [3]}, r"attacks\.0: "),
         ({"kind": "ifgsm", "start": "zero"}, "ifgsm: the gradient of OutputShift is exactly zero"),
-        ({"kind": "partial", "mask": (0.5, 0, 0.5, 1)}, "partial: a rectangle is top < bottom"),
-        ({"kind": "pgd", "reference": "hr", "layers": ["a"]}, "has no layers"),
+        ({"kind": "partial", "region": (0.5, 0, 0.5, 1)}, "a rectangle is top < bottom"),
+        ({"kind": "partial", "region": (0.5, 0)}, "region: "),
+        ({"kind": "pgd", "reference": "hr", "layers": ["a"]}, "layers: .*feature_shift"),
     ],
 )
 def test_tables_say_what_a_kind_lacks(options, message):
     with pytest.raises(ConfigError, match=message):
-        AttackTable.checked(**options).build(EPSILON)
+        AttackTable(**options).build(EPSILON)
 
 
 def test_options_can_be_typed_as_words():
     table = AttackTable.typed(["queries=40"], kind="square")
     assert table == AttackTable(kind="square", queries=40)
-    assert AttackTable.typed(["layers=head,body", "objective=feature_shift"], kind="pgd").layers == ("head", "body")
-    assert AttackTable.typed(["mask=0,0,0.5,1"], kind="partial").mask == (0, 0, 0.5, 1)
-    for word, message in (("queries", "NAME=VALUE"), ("=3", "NAME=VALUE"), ("steps=few", "^steps: "), ("a=1", "^a: ")):
+    assert AttackTable.typed([], "pgd", steps=None, layers=()) == AttackTable("pgd")
+    assert AttackTable.typed(["label=PGD-9"], "pgd", steps=9).name == "PGD-9"
+    for word, message in (
+        ("queries", "NAME=VALUE"), ("=3", "NAME=VALUE"), ("steps=few", "^steps: "), ("a=1", "^a: "),
+        ("restarts=2", "^restarts: .*twice"), ("kind=fda", "^kind: .*twice"),
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
-            AttackTable.typed([word], kind="pgd")
+            AttackTable.typed([word], kind="pgd", restarts=3)
+
+
+def test_a_table_goes_through_pickle_and_json():
+    table = AttackTable("worst", label="w", attacks=("pgd", {"kind": "fda", "layers": ["head"]}))
+    assert pickle.loads(pickle.dumps(table)) == table
+    written = json.loads(json.dumps(dataclasses.asdict(table)))
+    assert written["options"]["attacks"][1] == {"kind": "fda", "label": "", "options": {"layers": ["head"]}}
+    assert pydantic.TypeAdapter(AttackTable).validate_python(written) == table
 
 
 def test_the_repr_of_a_composite_names_everything_in_it():

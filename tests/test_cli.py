@@ -135,6 +135,13 @@ def test_a_feature_attack_on_a_named_layer(photo, tiny_model, tmp_path):
     assert "no layer named 'neck'" in fails(5, *arguments, "--layer", "neck")
 
 
+def test_options_that_do_not_exist_and_budgets_of_nothing_are_refused(photo, tiny_model, tmp_path):
+    arguments = ("attack", tiny_model, photo, "--out", tmp_path / "out")
+    assert "did you mean queries" in fails(5, *arguments, "--attack", "square", "--option", "querys=5")
+    assert "share" in fails(5, *arguments, "--attack", "square", "--option", "share=2")
+    assert "1/255 or more" in fails(5, *arguments, "--epsilon", "0.003")
+
+
 def test_the_same_command_goes_on_instead_of_starting_over(photo, tiny_model, tmp_path):
     arguments = ("attack", tiny_model, photo, "--steps", "2", "--out", tmp_path / "out")
     run(*arguments)

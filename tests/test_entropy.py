@@ -469,7 +469,7 @@ def test_any_layer_of_any_module_can_be_regularised(layer):
 def test_an_unknown_layer_is_answered_with_the_known_ones():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU()))
     with (
-        pytest.raises(ValueError, match=r"no layer named 'body'; it has 0, 1, 1.0$"),
+        pytest.raises(ValueError, match=r"no layer named 'body'; this model has 0, 1, 1.0$"),
         EntropyRegularizer(4).attached(model, "body"),
     ):
         pass

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from resolute.attacks.features import layer_outputs, resolve_layers
+from resolute.attacks.features import layer_outputs
 from resolute.attacks.objective import FeatureDisruption, FeatureShift, OutputShift
 from resolute.models import EDSR, Bicubic
+from resolute.models.layers import find_layers
 
 OBJECTIVES = [OutputShift(), FeatureShift(), FeatureDisruption(), FeatureDisruption(mask="attacked")]
 
@@ -147,13 +148,13 @@ def test_an_unknown_layer_is_answered_with_the_known_ones(plain, objective):
 
 def test_the_feature_layer_is_what_enters_the_upsampler():
     model, x = network(), uniform(0, 2, 3, 6, 5)
-    assert resolve_layers(model, ()) == ("long_skip",)
+    assert find_layers(model, ()) == ("long_skip",)
     entered = []
     handle = model.tail.register_forward_pre_hook(lambda _module, inputs: entered.append(inputs[0]))
     model(x)
     handle.remove()
     assert torch.equal(layer_outputs(model, x, ("long_skip",))[0], entered[0])
-    assert resolve_layers(Bicubic(scale=2), ()) == ("image",)
+    assert find_layers(Bicubic(scale=2), ()) == ("image",)
     assert torch.equal(layer_outputs(Bicubic(scale=2), x, ("image",))[0], x)
 
 

@@ -99,11 +99,14 @@ def test_the_quick_form_lightens_attacks_of_every_kind():
     quick = Quick(steps=3, restarts=2, queries=10)
     assert quick.lighten(AttackTable(kind="pgd", restarts=9)) == AttackTable(kind="pgd", steps=3, restarts=2)
     assert quick.lighten(AttackTable(kind="fgsm")) == AttackTable(kind="fgsm")
-    assert quick.lighten(AttackTable(kind="ifgsm", steps=2)).steps == 2
-    assert quick.lighten(AttackTable(kind="square")).queries == 10
-    assert quick.lighten(AttackTable(kind="transfer", source="edsr-s")).steps == 3
-    inside = AttackTable(kind="transfer", source="edsr-s", attacks=(AttackTable(kind="pgd"),))
-    assert quick.lighten(inside).attacks[0].steps == 3
+    assert quick.lighten(AttackTable(kind="ifgsm", steps=2)).options == {"steps": 2}
+    assert quick.lighten(AttackTable(kind="square")).options == {"queries": 10}
+    assert quick.lighten(AttackTable(kind="transfer", source="edsr-s")).options["attack"].options == {"steps": 3}
+    inside = AttackTable(kind="worst", attacks=("pgd", AttackTable("square", share=0.5)))
+    assert quick.lighten(inside).options["attacks"] == (
+        AttackTable("pgd", steps=3),
+        AttackTable("square", queries=10, share=0.5),
+    )
     with pytest.raises(ConfigError, match="has no quick form"):
         read_study("bsd100").quickly()
 
@@ -366,7 +369,7 @@ def test_quick_needs_no_data(tmp_path, monkeypatch):
     assert {(r.dataset, r.width) for r in records} == {("samples", 12)}
     assert len(records) == 2 * 2
     facts = json.loads((tmp_path / "runs" / "mine-quick" / "study.json").read_text())
-    assert facts["study"]["attacks"][0]["steps"] == 2
+    assert facts["study"]["attacks"][0]["options"]["steps"] == 2
     assert "2 steps of" in facts["conventions"]["I-FGSM"]
 
 

@@ -124,5 +124,5 @@ def test_the_worst_draw_is_kept_for_every_image():
     ("kind", "options"), [(Square, {"queries": 0}), (Square, {"share": 0.0}), (RandomNoise, {"draws": 0})]
 )
 def test_searches_of_no_length_are_refused(kind, options):
-    with pytest.raises(ValueError, match="needs"):
+    with pytest.raises(ValueError, match=next(iter(options))):
         kind(epsilon=EPSILON, **options)

@@ -44,9 +44,13 @@ samples = 16
         ('"bicubic",', "7,", 3, "models.1"),
         ("epsilons = [1, 2]", "epsilonz = [1, 2]", 7, "epsilonz"),
         ("steps = 5", "steps = 0", 11, "attacks.0.steps"),
-        ('kind = "fda"', 'kind = "fdaa"', 9, "attacks.0"),
+        ('kind = "fda"', 'kind = "fdaa"', 10, "attacks.0.kind"),
         ('kind = "fda"\n', "", 9, "attacks.0.kind"),
         ("steps = 7", 'steps = "many"', 21, "attacks.1.attacks.1.steps"),
+        ("steps = 7", "stepz = 7", 21, "attacks.1.attacks.1.stepz"),
+        ("steps = 5", 'mask = "clear"', 11, "attacks.0.mask"),
+        ("steps = 5", "start = 'zero'\nobjective = 'output'", 9, "attacks.0"),
+        ("epsilons = [1, 2]", "epsilons = [1, 0.7]", 7, "epsilons.1"),
         ("samples = 16", "samples = -1", 24, "clever.samples"),
         ('"epsilons" = [4]', '"epsilons" = []', 27, "quick.epsilons"),
         ("[quick]", "[quickly]", 26, "quickly"),
@@ -66,7 +70,7 @@ def test_an_error_names_the_line_and_the_key(tmp_path, old, new, line, key):
 def test_the_text_as_it_stands_is_valid(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(STUDY)
-    assert read_study(path).attacks[1].attacks[1].steps == 7
+    assert read_study(path).attacks[1].options["attacks"][1].options == {"steps": 7}
 
 
 def test_what_is_not_there_has_no_line(tmp_path):

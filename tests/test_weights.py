@@ -322,6 +322,25 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value, name):
     assert "body.0.body.2.weight is not finite" in refusal(tmp_path / name)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_of_other_types_than_floating_point_are_refused(tmp_path, dtype):
+    state = network().state_dict()
+    name = next(iter(state))
+    path = tmp_path / "quantised.pth"
+    torch.save(state | {name: state[name].to(dtype)}, path)
+    with pytest.raises(CheckpointError, match=rf"quantised\.pth: {name} is {str(dtype).removeprefix('torch.')}"):
+        load(path)
+
+
+def test_counters_and_tables_beside_the_weights_may_be_whole_numbers(tmp_path):
+    state = {"a.weight": torch.zeros(2), "a.num_batches_tracked": torch.tensor(3), "a.index": torch.zeros(2).bool()}
+    torch.save(state, tmp_path / "x.pth")
+    assert read_weights(tmp_path / "x.pth")[0].keys() == state.keys()
+    torch.save(state | {"a.scale": torch.zeros(2, dtype=torch.int8)}, tmp_path / "y.pth")
+    with pytest.raises(CheckpointError, match=r"y\.pth: a\.scale is int8"):
+        read_weights(tmp_path / "y.pth")
+
+
 def test_another_scale_than_expected_is_refused(tmp_path):
     path = saved(tmp_path, network(scale=4))
     assert load(path, scale=4).scale == 4

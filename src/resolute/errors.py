@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -28,9 +30,23 @@ class CheckpointError(ResoluteError):
 
 
 class ConfigError(ResoluteError, ValueError):
-    """A recipe, a study or an option is wrong."""
+    """A recipe, a study or an option is wrong.
+
+    Args:
+        message: what is wrong, without the option's name.
+        key: where in a table of options, such as ``("attack", "steps")``; empty where it is no single option.
+
+    Example:
+        >>> str(ConfigError("one or more, not 0", ("attack", "steps")))
+        'attack.steps: one or more, not 0'
+    """
 
     exit_code: ClassVar[int] = 5
+
+    def __init__(self, message: str = "", key: tuple[str, ...] = ()) -> None:
+        super().__init__(f"{'.'.join(key)}: {message}" if key else message)
+        self.message = message
+        self.key = key
 
 
 class TrainingError(ResoluteError):
@@ -55,6 +71,10 @@ class ModelWarning(UserWarning):
     """A model loads, and there is something about it that its user must know before anything is measured."""
 
 
+class BudgetWarning(UserWarning):
+    """A budget is not what it seems, for attacked images lie on the 8-bit grid."""
+
+
 def first_line(error: BaseException, limit: int = 200) -> str:
     """Return the first line of what an error says, or its class where it says nothing.
 
@@ -63,6 +83,19 @@ def first_line(error: BaseException, limit: int = 200) -> str:
         ('no such layer', 'KeyboardInterrupt')
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a remark that proposes the known words nearest to a wrong one; empty where none is near.
+
+    Example:
+        >>> did_you_mean("querys", ["queries", "share"])
+        ' (did you mean queries?)'
+        >>> did_you_mean("x", ["queries", "share"])
+        ''
+    """
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def class_and_line(error: BaseException) -> str:

@@ -49,8 +49,9 @@ def check_table(path: Path, content: Mapping[str, object], kind: type[T]) -> T:
         key = _key(content, first["loc"])
         # What the table as a whole gets wrong is said by the class itself, which names the key.
         own = first.get("ctx", {}).get("error")
-        message = str(own) if isinstance(own, ConfigError) else first["msg"].lower()
-        raise located(path, key, message) from None
+        if isinstance(own, ConfigError):
+            raise located(path, (*key, *own.key), own.message) from None
+        raise located(path, key, first["msg"].lower()) from None
 
 
 def located(path: Path, key: Sequence[str], message: str) -> ConfigError:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
-from typing import final
+from typing import Annotated, final
 
+import pydantic
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.features import layer_outputs, resolve_layers
+from resolute.attacks.features import layer_outputs
 from resolute.attacks.objective import Bound, Images
+from resolute.attacks.options import check_fields
 from resolute.defences.entropy import ChannelDensity
 from resolute.errors import CheckpointError
+from resolute.models.layers import find_layer
 from resolute.models.weights import built_in_file, weights_sha256
 
 
@@ -25,7 +28,7 @@ class Bits:
 
     Args:
         density: of the layer, as trained; ``read_density`` reads it.
-        layer: name of the submodule that the density belongs to; empty for the model's own ``feature_layer``.
+        layer: name or pattern of the one submodule that the density is of; empty for the model's own ``feature_layer``.
         delta: δ of eq. 11.
 
     Example:
@@ -37,15 +40,18 @@ class Bits:
 
     density: ChannelDensity
     layer: str = ""
-    delta: float = 1.0
+    delta: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def bind(self, model: nn.Module, clean: Images) -> Bound:
-        layers = resolve_layers(model, (self.layer,) if self.layer else ())
+        layers = (find_layer(model, self.layer),)
         # A frozen copy: gradients are for the image alone.
         density = copy.deepcopy(self.density).requires_grad_(False).to(clean.device)
 
         def bits(x: Images) -> Float[Tensor, " b"]:
-            (phi,) = layer_outputs(model, x, layers)
+            phi = layer_outputs(model, x, layers)[-1]
             return density.bits(phi, self.delta).flatten(1).mean(dim=1)
 
         return bits

@@ -13,6 +13,7 @@ from torch import Tensor
 from resolute.attacks.ascent import Ascent, GradientAttack, Move, Start
 from resolute.attacks.ball import Norm, ball_of
 from resolute.attacks.objective import Objective, OutputShift
+from resolute.attacks.options import Count
 
 Images = Float[Tensor, "b c h w"]
 
@@ -123,8 +124,8 @@ class APGD(GradientAttack):
         AutoStep(momentum=0.75, rising=0.75)
     """
 
-    steps: int = 50
-    restarts: int = 1
+    steps: Count = 50
+    restarts: Count = 1
     objective: Objective = OutputShift()
     start: Start = "uniform"
     norm: Norm = "linf"

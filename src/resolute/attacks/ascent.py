@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from typing import Any, Literal, Protocol, final, runtime_checkable
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from resolute import notebook
 from resolute.attacks.ball import Ball, Length, Linf
 from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift
+from resolute.attacks.options import Count, check_fields
+from resolute.errors import ConfigError
 from resolute.models.base import frozen
 from resolute.randomness import generator_for
 from resolute.runtime import full_float32
@@ -70,18 +73,19 @@ class Ascent:
 
     objective: Objective
     ball: Ball
-    steps: int
+    steps: Count
     step_size: Length
     start: Start = "tiny"
-    restarts: int = 1
+    restarts: Count = 1
     rule: StepRule = Straight()
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1 or not bool(torch.as_tensor(self.step_size > 0).all()):
-            raise ValueError("an attack needs at least one step, of a length above zero, and at least one restart")
+        check_fields(self)
+        if not bool(torch.as_tensor(self.step_size > 0).all()):
+            raise ConfigError("the length of a step is above zero", ("step_size",))
         # A distance from the clean image is flat there, and the attack would end where it began.
         if self.start == "zero" and isinstance(self.objective, OutputShift | RegionShift | FeatureShift):
-            raise ValueError(
+            raise ConfigError(
                 f"the gradient of {type(self.objective).__name__} is exactly zero at the clean image, so start='zero' "
                 "never moves; use start='tiny' or start='uniform'"
             )
@@ -162,6 +166,8 @@ class Task:
 class Attack(ABC):
     """An attack of one budget. Subclasses say what is maximised, where, and how it is searched for; the rest is shared.
 
+    Numbers and words are checked when it is made: a wrong one raises ``ConfigError`` (see ``check_fields``).
+
     Args:
         epsilon: radius of the ball, on the scale of [0, 1].
         precision: arithmetic of the search. ``bfloat16`` is faster where the processor has it; PGD and FDA are as
@@ -173,9 +179,10 @@ class Attack(ABC):
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         # An l2 norm over all pixels and channels may well exceed the range of one.
-        if not self.epsilon > 0 or (self.epsilon > 1 and isinstance(self.aim()[1], Linf)):
-            raise ValueError(f"epsilon is a radius in (0, 1], such as 4/255, not {self.epsilon}")
+        if not 0 < self.epsilon < math.inf or (self.epsilon > 1 and isinstance(self.aim()[1], Linf)):
+            raise ConfigError(f"epsilon is a radius in (0, 1], such as 4/255, not {self.epsilon}")
         self.aim()  # so that a plan that cannot work is refused before a model is loaded for it
 
     @abstractmethod
@@ -203,7 +210,7 @@ class Attack(ABC):
             ValueError: ``x`` is no image batch in [0, 1].
             FloatingPointError: the objective or its gradient is not finite.
         """
-        x = x.detach()
+        x = ordinary(x)
         check_images(x)
         objective, ball = self.aim()
         with at_work(model, x.device):
@@ -265,13 +272,28 @@ def ascend(plan: Ascent, clean: Images, bound: Bound, start: Images, best: Best,
     for step in range(plan.steps):
         x = x.detach().requires_grad_()
         value = bound(x)
-        (gradient,) = torch.autograd.grad(value.sum(), x)
+        gradient = gradient_at(x, value)
         raise_unless_finite(step, value, gradient)
         best.update(x, value)
         x = move(x.detach(), value.detach(), gradient)
         report(step + 1)
     with torch.no_grad():
         best.update(x, bound(x))
+
+
+def gradient_at(x: Images, value: Float[Tensor, " b"]) -> Images:
+    """Return the gradient of each image's value.
+
+    Raises:
+        ConfigError: no gradient reaches the image.
+    """
+    gradient = torch.autograd.grad(value.sum(), x, allow_unused=True)[0] if value.requires_grad else None
+    if gradient is None:
+        raise ConfigError(
+            "no gradient reaches the image: the model detaches, rounds or runs under no_grad inside; use an attack "
+            "without gradients, Square or RandomNoise"
+        )
+    return gradient
 
 
 @final
@@ -308,7 +330,7 @@ def same_budget(outer: Attack, inner: Attack) -> None:
         ValueError: the budgets differ.
     """
     if inner.epsilon != outer.epsilon:
-        raise ValueError(
+        raise ConfigError(
             f"{type(outer).__name__} has epsilon={outer.epsilon}, and the {type(inner).__name__} inside it "
             f"{inner.epsilon}; give both the same"
         )
@@ -372,7 +394,27 @@ def arithmetic(model: nn.Module, precision: Precision, device: torch.device) -> 
 
 @contextlib.contextmanager
 def at_work(model: nn.Module, device: torch.device) -> Generator[None]:
-    """Set up what an attack works in: a frozen model and gradients, in float32 until a search says otherwise."""
-    # Off first, for the verdict is float32 wherever this is called, also inside the search of another attack.
-    with torch.autocast(device.type, enabled=False), full_float32(), frozen(model), torch.enable_grad():
+    """Set up what an attack works in: a frozen model and gradients, in float32 until a search says otherwise.
+
+    Raises:
+        ConfigError: the model was made inside ``torch.inference_mode``.
+    """
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise ConfigError("the model was made inside torch.inference_mode and has no gradients; load it outside")
+    # Autocast off, for the verdict is float32 wherever this is called, also inside the search of another attack.
+    with (
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+        full_float32(),
+        frozen(model),
+    ):
         yield
+
+
+def ordinary(x: Images) -> Images:
+    """Return images detached, and as tensors that take part in gradients if made inside ``torch.inference_mode``."""
+    if not x.is_inference():
+        return x.detach()
+    with torch.inference_mode(mode=False):
+        return x.clone()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, Protocol, final, runtime_checkable
+import math
+import warnings
+from typing import Literal, Protocol, final, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from resolute.errors import BudgetWarning, ConfigError
 
 Images = Float[Tensor, "b c h w"]
 Length = float | Float[Tensor, " b"]
@@ -135,7 +139,13 @@ class L2:
 
 
 def ball_of(norm: Norm, epsilon: float) -> Linf | L2:
-    """Return the ball of a norm by its name."""
+    """Return the ball of a norm by its name.
+
+    Raises:
+        ConfigError: there is no such norm.
+    """
+    if norm not in get_args(Norm):
+        raise ConfigError(f"the norm is linf or l2, not {norm!r}")
     return Linf(epsilon) if norm == "linf" else L2(epsilon)
 
 
@@ -165,7 +175,7 @@ class Rectangle:
 
     def __post_init__(self) -> None:
         if not (0 <= self.top < self.bottom <= 1 and 0 <= self.left < self.right <= 1):
-            raise ValueError(f"a rectangle is top < bottom and left < right, shares of the sides in [0, 1], not {self}")
+            raise ConfigError(f"a rectangle is top < bottom, left < right, shares of the sides in [0, 1], not {self}")
 
     def mask(self, height: int, width: int) -> Bool[Tensor, "{height} {width}"]:
         rows = (torch.arange(height) + 0.5) / height
@@ -209,3 +219,36 @@ class Masked:
 
     def _within(self, x: Images, otherwise: Images) -> Images:
         return torch.where(self.region.mask(x.shape[-2], x.shape[-1]).to(x.device), x, otherwise)
+
+
+def levels(epsilon: float) -> int:
+    """Return by how many whole levels of 255 an l-infinity budget lets a pixel of an 8-bit image change.
+
+    Example:
+        >>> levels(4 / 255), levels(0.031), levels(0.003)
+        (4, 7, 0)
+    """
+    return math.floor(epsilon * 255.0 + SLACK)
+
+
+def check_levels(ball: Ball) -> None:
+    """Refuse a budget of which 8-bit images can hold nothing, and warn of an l-infinity budget between two levels.
+
+    Raises:
+        ConfigError: the budget is below one level, in either norm.
+
+    Example:
+        >>> check_levels(Linf(0.003))
+        Traceback (most recent call last):
+        ...
+        resolute.errors.ConfigError: epsilon: a budget of 0.765/255 is nothing to an 8-bit image; give 1/255 or more
+    """
+    whole, size = levels(ball.epsilon), f"{ball.epsilon * 255.0:.3g}/255"
+    if whole < 1:
+        raise ConfigError(f"a budget of {size} is nothing to an 8-bit image; give 1/255 or more", ("epsilon",))
+    if isinstance(ball.ball if isinstance(ball, Masked) else ball, Linf) and ball.epsilon * 255.0 - whole > SLACK:
+        warnings.warn(
+            f"of a budget of {size} the 8-bit grid of images allows {whole}/255; give {whole}/255 or {whole + 1}/255",
+            BudgetWarning,
+            stacklevel=3,
+        )

@@ -22,6 +22,7 @@ from resolute.attacks.ascent import (
     ascend,
     at_work,
     check_images,
+    ordinary,
     start_of,
 )
 from resolute.attacks.ball import Ball, Length
@@ -200,7 +201,7 @@ def _climbed(
     model: nn.Module, jobs: list[Job], memory: int | None, report: Callable[[float], None]
 ) -> list[Adversarial]:
     plans = [job.attack.ascent() for job in jobs if isinstance(job.attack, GradientAttack)]
-    cleans = [job.image.detach() for job in jobs]
+    cleans = [ordinary(job.image) for job in jobs]
     for clean in cleans:
         check_images(clean)
     runs = [

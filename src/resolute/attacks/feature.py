@@ -8,6 +8,7 @@ from typing import final
 from resolute.attacks.ascent import Ascent, GradientAttack, Start
 from resolute.attacks.ball import Linf
 from resolute.attacks.objective import FeatureDisruption, Objective
+from resolute.attacks.options import Count
 
 
 @final
@@ -24,8 +25,8 @@ class FDA(GradientAttack):
         50
     """
 
-    steps: int = 50
-    restarts: int = 1
+    steps: Count = 50
+    restarts: Count = 1
     objective: Objective = FeatureDisruption()
     start: Start = "tiny"
 
@@ -34,7 +35,7 @@ class FDA(GradientAttack):
             objective=self.objective,
             ball=Linf(self.epsilon),
             steps=self.steps,
-            step_size=self.epsilon / max(self.steps, 1),
+            step_size=self.epsilon / self.steps,
             start=self.start,
             restarts=self.restarts,
         )

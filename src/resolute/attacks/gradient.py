@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, final
+from typing import Annotated, final
+
+import pydantic
 
 from resolute.attacks.ascent import Ascent, GradientAttack, Start
-from resolute.attacks.ball import L2, Linf
+from resolute.attacks.ball import Linf, Norm, ball_of
 from resolute.attacks.objective import Objective, OutputShift
+from resolute.attacks.options import Count
 
 
 @final
@@ -51,8 +54,8 @@ class IFGSM(GradientAttack):
         True
     """
 
-    steps: int = 50
-    restarts: int = 1
+    steps: Count = 50
+    restarts: Count = 1
     objective: Objective = OutputShift()
     start: Start = "tiny"
 
@@ -61,7 +64,7 @@ class IFGSM(GradientAttack):
             objective=self.objective,
             ball=Linf(self.epsilon),
             steps=self.steps,
-            step_size=self.epsilon / max(self.steps, 1),
+            step_size=self.epsilon / self.steps,
             start=self.start,
             restarts=self.restarts,
         )
@@ -83,17 +86,17 @@ class PGD(GradientAttack):
         0.4
     """
 
-    steps: int = 50
-    relative_step: float = 0.1
-    restarts: int = 1
+    steps: Count = 50
+    relative_step: Annotated[float, pydantic.Field(gt=0, le=2)] = 0.1
+    restarts: Count = 1
     objective: Objective = OutputShift()
     start: Start = "uniform"
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
 
     def ascent(self) -> Ascent:
         return Ascent(
             objective=self.objective,
-            ball=Linf(self.epsilon) if self.norm == "linf" else L2(self.epsilon),
+            ball=ball_of(self.norm, self.epsilon),
             steps=self.steps,
             step_size=self.relative_step * self.epsilon,
             start=self.start,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import final
+from typing import Annotated, final
 
+import pydantic
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from resolute.attacks.ascent import Ascent, GradientAttack, Move, Start
 from resolute.attacks.ball import Linf
 from resolute.attacks.objective import Objective, OutputShift
+from resolute.attacks.options import Count
 
 
 @final
@@ -48,23 +50,18 @@ class MIFGSM(GradientAttack):
         Momentum(decay=1.0)
     """
 
-    steps: int = 50
-    decay: float = 1.0
-    restarts: int = 1
+    steps: Count = 50
+    decay: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 1.0
+    restarts: Count = 1
     objective: Objective = OutputShift()
     start: Start = "tiny"
-
-    def __post_init__(self) -> None:
-        if self.decay < 0:
-            raise ValueError(f"decay is at least 0, not {self.decay}")
-        super().__post_init__()
 
     def ascent(self) -> Ascent:
         return Ascent(
             objective=self.objective,
             ball=Linf(self.epsilon),
             steps=self.steps,
-            step_size=self.epsilon / max(self.steps, 1),
+            step_size=self.epsilon / self.steps,
             start=self.start,
             restarts=self.restarts,
             rule=Momentum(self.decay),

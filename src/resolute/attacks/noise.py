@@ -12,6 +12,7 @@ from torch import Tensor
 from resolute.attacks.ascent import Attack, Best, Task, raise_unless_finite
 from resolute.attacks.ball import Ball, Norm, ball_of
 from resolute.attacks.objective import Objective, OutputShift
+from resolute.attacks.options import Count
 from resolute.randomness import generator_for
 
 
@@ -33,15 +34,10 @@ class RandomNoise(Attack):
         (3, True)
     """
 
-    draws: int = 100
+    draws: Count = 100
     shape: Literal["both", "uniform", "signs"] = "both"
     norm: Norm = "linf"
     objective: Objective = OutputShift()
-
-    def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise ValueError(f"noise needs at least one draw, not {self.draws}")
-        super().__post_init__()
 
     def aim(self) -> tuple[Objective, Ball]:
         return self.objective, ball_of(self.norm, self.epsilon)

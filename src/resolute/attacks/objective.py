@@ -14,7 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.attacks.ball import Region
-from resolute.attacks.features import layer_outputs, resolve_layers
+from resolute.attacks.features import layer_outputs
+from resolute.attacks.options import check_fields
+from resolute.models.layers import find_layers
 
 Images = Float[Tensor, "b c h w"]
 Bound = Callable[[Images], Float[Tensor, " b"]]
@@ -88,6 +90,9 @@ class ScoreGain:
 
     sign: Literal[1, -1] = 1
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def bind(self, model: nn.Module, clean: Images) -> Bound:
         return lambda x: self.sign * model(x).float()
 
@@ -98,13 +103,16 @@ class FeatureShift:
     """Squared distance of the features from their clean values, a mean over elements, summed over layers.
 
     Args:
-        layers: names of submodules; empty for the model's own ``feature_layer``.
+        layers: names, words or patterns (see ``find_layers``); empty for the model's own ``feature_layer``.
     """
 
     layers: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def bind(self, model: nn.Module, clean: Images) -> Bound:
-        layers = resolve_layers(model, self.layers)
+        layers = find_layers(model, self.layers)
         with torch.no_grad():
             references = [phi.float() for phi in layer_outputs(model, clean, layers)]
 
@@ -128,7 +136,8 @@ class FeatureDisruption:
     become weak and what was weak strong.
 
     Args:
-        layers: names of submodules; empty for the model's own ``feature_layer``, the one that eq. 13 is written for.
+        layers: names, words or patterns (see ``find_layers``); empty for the model's own ``feature_layer``, that of
+            eq. 13.
         mask: take the two sets from the ``clean`` features, as the authors' code does, or from the ``attacked`` ones
             at every step. The paper leaves it open, and the choice moves results by some 2 dB.
     """
@@ -136,8 +145,11 @@ class FeatureDisruption:
     layers: tuple[str, ...] = ()
     mask: Literal["clean", "attacked"] = "clean"
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def bind(self, model: nn.Module, clean: Images) -> Bound:
-        layers = resolve_layers(model, self.layers)
+        layers = find_layers(model, self.layers)
         with torch.no_grad():
             fixed = [_below_channel_mean(phi) for phi in layer_outputs(model, clean, layers)]
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import final
 
 from resolute.attacks.ascent import Ascent, GradientAttack, same_budget
-from resolute.attacks.ball import L2, Linf, Masked, Region
+from resolute.attacks.ball import L2, Linf, Masked, Rectangle, Region
 from resolute.attacks.objective import Objective, RegionShift
 
 
@@ -19,18 +19,18 @@ class Partial(GradientAttack):
 
     Args:
         attack: how to climb, of the same budget; its own objective is not used.
-        region: the pixels that may change.
+        region: the pixels that may change; the middle quarter if not given.
         objective: the shift outside the region if None.
 
     Example:
-        >>> from resolute.attacks import IFGSM, Rectangle
+        >>> from resolute.attacks import IFGSM
         >>> attack = Partial(epsilon=4 / 255, attack=IFGSM(epsilon=4 / 255), region=Rectangle(0, 0, 0.5, 1))
         >>> attack.ascent().objective
         RegionShift(region=Rectangle(top=0, left=0, bottom=0.5, right=1))
     """
 
     attack: GradientAttack
-    region: Region
+    region: Region = Rectangle()
     objective: Objective | None = None
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from resolute.attacks.ascent import Attack, Best, Task, raise_unless_finite
 from resolute.attacks.ball import Ball, Linf
 from resolute.attacks.objective import Objective, OutputShift
+from resolute.attacks.options import Count, Share
 from resolute.randomness import generator_for
 
 # When the share of changed pixels is halved, as parts of the budget of queries (section 4.2 of the paper).
@@ -38,14 +39,9 @@ class Square(Attack):
         (20, True)
     """
 
-    queries: int = 5000
-    share: float = 0.2
+    queries: Count = 5000
+    share: Share = 0.2
     objective: Objective = OutputShift()
-
-    def __post_init__(self) -> None:
-        if self.queries < 1 or not 0 < self.share <= 1:
-            raise ValueError(f"Square needs a query or more and a share in (0, 1], not {self.queries} and {self.share}")
-        super().__post_init__()
 
     def aim(self) -> tuple[Objective, Ball]:
         return self.objective, Linf(self.epsilon)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from resolute.attacks.ascent import Attack, GradientAttack, Progress, Task, climb, same_budget
 from resolute.attacks.ball import Ball
 from resolute.attacks.objective import Objective, OutputShift
+from resolute.errors import ConfigError
 from resolute.models.base import Restorer
 from resolute.models.weights import weights_sha256
 
@@ -155,11 +156,11 @@ class WorstOf(Attack):
 
     def __post_init__(self) -> None:
         if not self.attacks:
-            raise ValueError("the worst of no attacks is nothing: give one or more")
+            raise ConfigError("the worst of no attacks is nothing: give one or more")
         for attack in self.attacks:
             same_budget(self, attack)
             if attack.aim()[1] != self.attacks[0].aim()[1]:
-                raise ValueError("attacks of different balls have no common worst case; give each norm its own WorstOf")
+                raise ConfigError("attacks of different balls have no common worst case; give each norm a WorstOf")
         super().__post_init__()
 
     def aim(self) -> tuple[Objective, Ball]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ascent import Ascent, Progress, Task, check_images, climb
-from resolute.attacks.ball import SLACK, Length
+from resolute.attacks.ascent import Ascent, Progress, Task, at_work, check_images, climb, ordinary
+from resolute.attacks.ball import Length, levels
 from resolute.attacks.objective import Objective, OutputShift
-from resolute.models.base import frozen
 
 Images = Float[Tensor, "b c h w"]
 Perturbation = Float[Tensor, "1 c h w"]
@@ -59,10 +57,10 @@ def universal(
         raise ValueError("a universal perturbation is one for many images; give two or more crops of one size")
     if not 0 < epsilon <= 1:
         raise ValueError(f"epsilon is a radius in (0, 1], such as 4/255, not {epsilon}")
-    images = images.detach()
+    images = ordinary(images)
     ball = _Shifts(epsilon)
     plan = Ascent(objective=objective, ball=ball, steps=steps, step_size=epsilon / max(steps, 1))
-    with frozen(model), torch.enable_grad():
+    with at_work(model, images.device):
         bound = objective.bind(model, images)
 
         def mean(shift: Perturbation) -> Float[Tensor, " 1"]:
@@ -108,7 +106,7 @@ class _Shifts:
         return x + step * gradient.sign()
 
     def round(self, x: Perturbation, clean: Perturbation) -> Perturbation:
-        most = math.floor(self.epsilon * 255.0 + SLACK)
+        most = levels(self.epsilon)
         return torch.round(x * 255.0).clamp(-most, most) / 255.0
 
     def norm(self, perturbation: Perturbation) -> Float[Tensor, " 1"]:

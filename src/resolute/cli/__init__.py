@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from resolute import runtime
 from resolute.cli.app import TERMINATED, app
-from resolute.errors import ModelWarning
+from resolute.errors import BudgetWarning, ModelWarning
 from resolute.printing import errors
 
 __all__ = ["app", "main"]
@@ -25,14 +25,15 @@ def main() -> None:
 
 
 def show_model_warnings() -> None:
-    """Show what is to be known about a model as one line, once; other warnings as Python does."""
+    """Show what is to be known about a model or a budget as one line, once; other warnings as Python does."""
     before, said = warnings.showwarning, set[str]()
     warnings.simplefilter("always", ModelWarning)
+    warnings.simplefilter("always", BudgetWarning)
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: object, **named: object
     ) -> None:
-        if not issubclass(category, ModelWarning):
+        if not issubclass(category, ModelWarning | BudgetWarning):
             before(message, category, filename, lineno, *rest, **named)  # pyright: ignore[reportArgumentType]
         elif str(message) not in said:
             said.add(str(message))

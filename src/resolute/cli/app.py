@@ -215,6 +215,22 @@ def parse_epsilon(text: str, option: str = "--epsilon") -> float:
     return value
 
 
+def parse_levels(text: str, option: str = "--epsilon") -> float:
+    """Return an l-infinity budget on the scale of [0, 1] for 8-bit images; warn where it is between levels.
+
+    Raises:
+        ConfigError: as ``parse_epsilon``, or the budget is below 1/255.
+    """
+    from resolute.attacks.ball import Linf, check_levels  # with PyTorch, for which --help does not wait
+
+    value = parse_epsilon(text, option)
+    try:
+        check_levels(Linf(value))
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error.message}") from None
+    return value
+
+
 def parse_radius(text: str, option: str = "--epsilon") -> float:
     """Return an l2 radius, which may be larger than 1.
 

@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 
 from resolute import runtime
-from resolute.attacks.registry import KINDS, OBJECTIVES, AttackTable
+from resolute.attacks.names import ATTACKS, OBJECTIVES
+from resolute.attacks.registry import AttackTable
 from resolute.cli.app import (
     Argument,
     Device,
@@ -71,17 +72,20 @@ def attack(
         str, typer.Argument(help="Built-in name (see `resolute models`), a weights file, or FILE.py:NAME.")
     ],
     images: Annotated[list[Path], typer.Argument(help="Low-resolution images, or folders of them.")],
-    kind: Annotated[str, typer.Option("--attack", help=f"One of {', '.join(KINDS)}.")] = "ifgsm",
+    kind: Annotated[str, typer.Option("--attack", help=f"One of {', '.join(ATTACKS)}.")] = "ifgsm",
     epsilon: Annotated[str, typer.Option(help="Largest change of a pixel, as 4/255 or 0.0157.")] = "4/255",
     steps: Annotated[int | None, typer.Option(help="Gradient steps; the attack's own number if not given.")] = None,
     restarts: Annotated[int | None, typer.Option(help="Independent runs; the worst case is kept.")] = None,
     objective: Annotated[str | None, typer.Option(help=f"Climb this instead: {', '.join(OBJECTIVES)}.")] = None,
-    layer: Annotated[list[str] | None, typer.Option(help="Layer of a feature objective; may be repeated.")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="Layer of a feature objective, or all-relu, all-conv, body.*; may be repeated."),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="More of the attack, as queries=500, source=edsr-s or mask=0,0,0.5,1, or what a plug-in has; may be "
-            "repeated."
+            help="Any field of the attack or its objective, as queries=500, source=edsr-s, mask=attacked or "
+            "region=0,0,0.5,1; may be repeated."
         ),
     ] = None,
     ground_truth: Annotated[
@@ -103,7 +107,7 @@ def attack(
     """
     with guarded():
         table = AttackTable.typed(
-            option or (), kind=kind, objective=objective, layers=tuple(layer or ()), steps=steps, restarts=restarts
+            option or (), kind, objective=objective, layers=tuple(layer or ()), steps=steps, restarts=restarts
         )
         address = addressed(model, scale, weights, range, argument)
         study = Grid(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resolute.attacks.score import ScoreAttack
-from resolute.cli.app import Device, Out, Seed, Workers, app, guarded, parse_epsilon, parse_precision, parse_radius
+from resolute.cli.app import Device, Out, Seed, Workers, app, guarded, parse_levels, parse_precision, parse_radius
 from resolute.cli.studying import run_study
 from resolute.engine.remote import Place
 from resolute.engine.running import Machine, plan_of
@@ -81,7 +81,7 @@ def certify(
             raise ConfigError("--adaptive is about an attack: give its budget too, as --attack 2/255")
         if norm not in ("linf", "l2"):
             raise ConfigError(f"--norm is linf or l2, not {norm!r}")
-        budget = 0.0 if attack is None else (parse_epsilon if norm == "linf" else parse_radius)(attack, "--attack")
+        budget = 0.0 if attack is None else (parse_levels if norm == "linf" else parse_radius)(attack, "--attack")
         kinds = () if attack is None else (False, True) if adaptive else (False,)
         plan = Certification(
             images=tuple(map(str, images)), metric=metric, denoiser=denoiser, sigma=sigma,

@@ -18,7 +18,7 @@ from resolute.cli.app import (
     addressed,
     app,
     guarded,
-    parse_epsilon,
+    parse_levels,
 )
 from resolute.cli.studying import run_study
 from resolute.engine.remote import Place
@@ -69,7 +69,7 @@ def check(
     times as long for random resizing.
     """
     with guarded():
-        suite = CheckSuite(epsilon=parse_epsilon(epsilon), steps=steps, seed=seed)
+        suite = CheckSuite(epsilon=parse_levels(epsilon), steps=steps, seed=seed)
         plan = Check(
             models=(addressed(model, scale, weights, range, argument),),
             images=tuple(map(str, images or ())),

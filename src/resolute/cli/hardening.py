@@ -20,7 +20,7 @@ from resolute.cli.app import (
     addressed,
     app,
     guarded,
-    parse_epsilon,
+    parse_levels,
     parse_precision,
 )
 from resolute.errors import ConfigError
@@ -94,7 +94,7 @@ def harden_model(
                 recipe=recipe,
                 minutes=minutes,
                 steps=steps,
-                epsilon=None if budget is None else parse_epsilon(budget, "--budget"),
+                epsilon=None if budget is None else parse_levels(budget, "--budget"),
                 share=share,
                 seed=seed,
                 test=test or (),

@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resolute.models.layers import find_layer
+
 LN2 = math.log(2.0)
 
 
@@ -175,16 +177,12 @@ class EntropyRegularizer(nn.Module):
 
     @contextlib.contextmanager
     def attached(self, model: nn.Module, layer: str) -> Generator[EntropyRegularizer]:
-        """Attach to the submodule of ``model`` named ``layer`` for the duration of the block.
+        """Attach to the submodule of ``model`` that ``layer`` means (see ``find_layer``) for the duration of the block.
 
         Raises:
-            ValueError: the model has no submodule of that name.
+            ConfigError: the model has no such submodule, or several.
         """
-        try:
-            target = model.get_submodule(layer)
-        except AttributeError:
-            names = ", ".join(name for name, _ in model.named_modules() if name)
-            raise ValueError(f"the model has no layer named {layer!r}; it has {names}") from None
+        target = model.get_submodule(find_layer(model, layer))
         handle = target.register_forward_hook(lambda _module, _inputs, output: self(output))
         try:
             yield self

@@ -27,6 +27,9 @@ AnyCard = TypeVar("AnyCard", Card, ScorerCard)
 # How the files end that can be given by a path.
 FILES = (".safetensors", ".pt", ".pth", ".onnx")
 
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WHOLE = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64)
+
 # What a file says that it holds, and the class of its card. Files without a word on it hold a restorer.
 _KINDS: dict[str, type[Card] | type[ScorerCard]] = {"restorer": Card, "scorer": ScorerCard}
 
@@ -86,7 +89,8 @@ def read_weights(path: Path) -> tuple[State, Card | ScorerCard | None]:
     """Read a weights file, and its card where Resolute wrote it, without names that wrappers put in front.
 
     Raises:
-        CheckpointError: the file is missing, damaged, holds code instead of weights, or weights that are not finite.
+        CheckpointError: the file is missing, damaged, holds code instead of weights, or weights that are not finite
+            or no floating-point numbers.
     """
     state, card = read_named(path)
     return bare(state), card
@@ -104,10 +108,25 @@ def read_named(path: Path) -> tuple[State, Card | ScorerCard | None]:
         state, card = _read_safetensors(path)
     else:
         state, card = find_weights(read_checkpoint(path), path.name)[0], None
+    for name, tensor in state.items():
+        _check_dtype(path.name, name, tensor)
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(f"{path.name}: {broken[0]} is not finite; take an earlier checkpoint of the training")
     return state, card
+
+
+def _check_dtype(file: str, name: str, tensor: Tensor) -> None:
+    """Refuse weights of a type that torch would copy into a network as other numbers than they stand for.
+
+    Whole numbers and truth values stay allowed for buffers, such as counters and tables of positions.
+    """
+    buffer = tensor.dtype in _WHOLE and name.rpartition(".")[2] not in ("weight", "bias")
+    if not buffer and tensor.dtype not in _REAL:
+        raise CheckpointError(
+            f"{file}: {name} is {str(tensor.dtype).removeprefix('torch.')}, and weights are float16, bfloat16, float32 "
+            "or float64; take the checkpoint from before quantisation, or convert it"
+        )
 
 
 def read_metadata(path: Path) -> dict[str, str]:

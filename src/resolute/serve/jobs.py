@@ -140,8 +140,9 @@ def attack_steps(
     """
     subject = _subject(image, model.scale, side, photograph)
     seen: list[float] = []
-    table = AttackTable(kind=kind) if kind == "fgsm" else AttackTable(kind=kind, steps=steps)
-    attack, taken = _watched(table.build(level / 255), seen), table.steps or 1
+    taken = 1 if kind == "fgsm" else steps
+    table = AttackTable(kind) if kind == "fgsm" else AttackTable(kind, steps=steps)
+    attack = _watched(table.build(level / 255), seen)
 
     def work(report: Callable[[int, int], None]) -> Trial:
         clean = Clean.of(model, subject)

@@ -233,9 +233,12 @@ def checked_attacks(path: Path, study: Grid) -> Grid:
         ConfigError: one cannot.
     """
     for number, table in enumerate(study.attacks):
-        if table.source is None and table.target is None and table.density is None and not table.attacks:
-            try:
-                table.build(study.epsilons[0] / 255)
-            except ValueError as error:
-                raise located(path, ("attacks", str(number)), str(error)) from None
+        if not table.opens:
+            for place, level in enumerate(study.epsilons):
+                try:
+                    table.build(level / 255)
+                except ConfigError as error:
+                    of_budget = error.key == ("epsilon",)
+                    key = ("epsilons", str(place)) if of_budget else ("attacks", str(number), *error.key)
+                    raise located(path, key, error.message) from None
     return study

@@ -7,7 +7,7 @@ import dataclasses
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from resolute.attacks.registry import AROUND, ATTACKS, AttackTable
+from resolute.attacks.registry import AttackTable
 from resolute.studies.steepness import CleverTable
 
 
@@ -37,25 +37,11 @@ class Quick:
         """Return an attack with at most this many steps and restarts, where it has such.
 
         Example:
-            >>> Quick(steps=10).lighten(AttackTable(kind="ifgsm")).steps
-            10
+            >>> Quick(steps=10).lighten(AttackTable("ifgsm")).options
+            {'steps': 10}
         """
-        if table.attacks:
-            return dataclasses.replace(table, attacks=tuple(map(self.lighten, table.attacks)))
-        # An attack around another hands these settings on to it.
-        kind = ATTACKS.get(AROUND.get(table.kind, (table.kind,))[0])
-        usual = {field.name: field.default for field in dataclasses.fields(kind)} if kind is not None else {}
-        less: dict[str, int] = {}
-        for name, most in (
-            ("steps", self.steps),
-            ("restarts", self.restarts),
-            ("queries", self.queries),
-            ("draws", self.draws),
-        ):
-            set_to: object = getattr(table, name) or usual.get(name)
-            if most is not None and isinstance(set_to, int) and set_to > most:
-                less[name] = most
-        return dataclasses.replace(table, **less)
+        limits = {"steps": self.steps, "restarts": self.restarts, "queries": self.queries, "draws": self.draws}
+        return table.at_most({name: most for name, most in limits.items() if most is not None})
 
     def lighten_clever(self, table: CleverTable | None) -> CleverTable | None:
         """Return a CLEVER index of at most this many draws."""

@@ -19,6 +19,7 @@ from resolute.files import write_atomically, write_text
 from resolute.measure.fidelity import psnr_y
 from resolute.models.base import Card, Restorer
 from resolute.models.carn import CARN
+from resolute.models.layers import find_layer
 from resolute.models.registry import load
 from resolute.models.weights import save_model, weights_sha256
 from resolute.randomness import stream_seed
@@ -205,7 +206,10 @@ def _loss_in_words(recipe: Recipe) -> str:
 
 def _layer_of(recipe: Recipe, model: Restorer) -> str:
     layer = recipe.defence.layer if recipe.defence else ""
-    return FIRST_LAYERS[recipe.model.architecture] if layer == "first" else layer or model.feature_layer
+    try:
+        return find_layer(model, FIRST_LAYERS[recipe.model.architecture] if layer == "first" else layer)
+    except ConfigError as error:
+        raise ConfigError(error.message, ("defence", "layer")) from None
 
 
 def _build_defence(recipe: Recipe, model: Restorer, layer: str) -> EntropyRegularizer | None:
@@ -225,10 +229,7 @@ def _build_defence(recipe: Recipe, model: Restorer, layer: str) -> EntropyRegula
 
 
 def _channels_of(model: Restorer, layer: str) -> int:
-    from resolute.attacks.features import layer_outputs, resolve_layers
+    from resolute.attacks.features import layer_outputs
 
-    try:
-        with torch.no_grad():
-            return layer_outputs(model, torch.zeros(1, 3, 8, 8), resolve_layers(model, (layer,)))[0].shape[1]
-    except ValueError as error:
-        raise ConfigError(f"defence.layer: {error}") from None
+    with torch.no_grad():
+        return layer_outputs(model, torch.zeros(1, 3, 8, 8), (layer,))[0].shape[1]

@@ -54,8 +54,8 @@ class DefenceTable:
     """The entropy regulariser; see ``EntropyRegularizer`` for all but the attributes below.
 
     Attributes:
-        layer: name of the layer it attaches to; empty for the model's own feature layer, ``first`` for its first
-            convolution (section 5.4).
+        layer: name or pattern of the one layer it attaches to; empty for the model's own feature layer, ``first`` for
+            its first convolution (section 5.4).
         weight: λ of eq. 2, in units of ``loss.bit_weight``.
         rate: learning rate of the density, as a multiple of the model's.
     """

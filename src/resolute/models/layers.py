@@ -1,0 +1,82 @@
+"""Layers of a model by name, word or pattern."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Sequence
+
+from torch import nn
+
+from resolute.errors import ConfigError
+from resolute.models.base import Restorer
+
+_WORDS: dict[str, tuple[type[nn.Module], ...]] = {
+    "all-relu": (nn.ReLU, nn.LeakyReLU, nn.PReLU),
+    "all-conv": (nn.Conv2d, nn.ConvTranspose2d),
+}
+
+
+def find_layers(model: nn.Module, layers: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of submodules that are meant by names, words and patterns, each once; Φ where nothing is named.
+
+    Words are ``phi``, the model's own feature layer; ``all-relu``, every ReLU, LeakyReLU and PReLU; ``all-conv``, every
+    convolution. Patterns are those of ``fnmatch``, such as ``body.*.relu``, where ``*`` stands for dots as well. Names
+    of a network inside a wrapper or a defence need no ``network.`` or ``inner.`` in front.
+
+    What is a submodule counts: ``torch.nn.functional.relu`` in the code of a forward pass is none, and no word finds
+    it. Blocks of CARN end in one, and all of MSRN's are.
+
+    Raises:
+        ConfigError: nothing is found for a name, word or pattern, or a plain module has no feature layer.
+
+    Example:
+        >>> from resolute.models import EDSR
+        >>> model = EDSR(scale=2, blocks=2, channels=4)
+        >>> find_layers(model, ["all-relu"])
+        ('body.0.body.1', 'body.1.body.1')
+        >>> find_layers(model), find_layers(model, ["phi", "head", "body.*.2"])
+        (('long_skip',), ('long_skip', 'head', 'body.0.body.2', 'body.1.body.2'))
+    """
+    return tuple(dict.fromkeys(name for layer in layers or ("phi",) for name in _found(model, layer)))
+
+
+def find_layer(model: nn.Module, layer: str = "") -> str:
+    """Return the name of the one submodule that is meant, as ``find_layers`` does.
+
+    Raises:
+        ConfigError: none is found, or several are.
+    """
+    first, *others = find_layers(model, (layer,) if layer else ())
+    if others:
+        raise ConfigError(f"one layer is needed, and {layer!r} means {len(others) + 1}, such as {first}; name one")
+    return first
+
+
+def _found(model: nn.Module, layer: str) -> list[str]:
+    modules = {name: module for name, module in model.named_modules() if name}
+    if layer in modules:
+        return [layer]
+    if layer == "phi":
+        if isinstance(model, Restorer):
+            return [model.feature_layer]
+        raise ConfigError("this model declares no feature layer: name one or more with layers=(...)")
+    if layer in _WORDS:
+        found = [name for name, module in modules.items() if isinstance(module, _WORDS[layer])]
+    else:
+        found = [name for name in modules if layer and fnmatch.fnmatchcase(re.sub(_AROUND, "", name), layer)]
+        found = found or [name for name in modules if fnmatch.fnmatchcase(name, layer)]
+    if not found:
+        raise ConfigError(f"no layer named {layer!r}; this model has {_near(layer, list(modules))}")
+    return found
+
+
+# What wrappers and defences put before the names of the network inside.
+_AROUND = r"^((inner|network)\.)+"
+
+
+def _near(layer: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(layer, names, n=6, cutoff=0.5) or names[:12]
+    rest = len(names) - len(near)
+    return f"{', '.join(near)}{f' and {rest} more' if rest else ''}"
