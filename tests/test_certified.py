@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from resolute.certify import certify
+from resolute.studies.certified import COLUMNS, SHARES, Certification
+from resolute.studies.store import read_lines
 from test_cli import fails, run
 from test_report_browser import Watched
 
 from resolute import ConfigError, ImageError, QualityNet, Study, as_scorer
 from resolute.attacks.registry import AttackTable
 from resolute.attacks.score import ScoreAttack
-from resolute.certify import certify
 from resolute.certificates.median import prepared
 from resolute.images import SAMPLE_NAMES, read_image, sample_image, write_png
 from resolute.models.weights import save_model
 from resolute.report import write_certificates
 from resolute.studies.attacked import alarms, certified_words, verdict, words
-from resolute.studies.certified import COLUMNS, SHARES, Certification
 from resolute.studies.demonstration import certification
-from resolute.studies.store import read_lines
 
 NAMES = ("coffee", "chelsea", "rocket")
 

@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 import torch
+from resolute.report.certified_iqa import iqa_markdown, iqa_page
+from resolute.studies.store import read_lines
 from test_cli import fails, run
 from test_report_browser import Watched
 
@@ -15,13 +17,11 @@ from resolute.images import sample_image, write_png
 from resolute.measure import agreement_of
 from resolute.models.weights import save_model
 from resolute.report.assets import plotting_library
-from resolute.report.certified_iqa import iqa_markdown, iqa_page
 from resolute.report.comparison import compare_folders
 from resolute.studies import certified_iqa_summary
 from resolute.studies.certified_iqa import ATTACKS, CERTIFICATES, Attacks, CertifiedIqa, Contender
 from resolute.studies.certified_iqa_summary import Results, compare, order, shifts, standings
 from resolute.studies.kinds import read_study
-from resolute.studies.store import read_lines
 from resolute.terminal import compare_defences
 
 NAMES = ("coffee", "chelsea", "rocket", "astronaut", "motorcycle")

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from resolute.report.metric_as_loss import Finding, restorers_markdown, restorers_page
 from resolute.studies.store import read_lines
 from test_cli import fails, run
 
@@ -20,7 +21,6 @@ from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
 from resolute.report.cells import Side, read_side
 from resolute.report.comparison import compare_folders, compare_sides
-from resolute.report.metric_as_loss import Finding, restorers_markdown, restorers_page
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.metric_as_loss_summary import Change, Measure, changes, judge, verdicts
 
