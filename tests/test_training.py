@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,17 @@ def test_a_rate_that_blows_up_is_noticed_before_it_reaches_a_checkpoint(photos, 
 def test_another_recipe_does_not_continue_a_run(unbroken, photos):
     with pytest.raises(ConfigError, match="another recipe; choose another --out"):
         train(dataclasses.replace(TINY, seed=1), [photos], unbroken, device="cpu")
+
+
+def test_a_flipped_bit_in_the_checkpoint_is_not_trained_on(unbroken, photos, tmp_path):
+    whole = bytearray((unbroken / "checkpoint.pt").read_bytes())
+    with zipfile.ZipFile(unbroken / "checkpoint.pt") as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+        held = archive.read(largest)
+    whole[whole.index(held) + len(held) // 2] ^= 1
+    (tmp_path / "checkpoint.pt").write_bytes(whole)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged"):
+        train(TINY, [photos], tmp_path, device="cpu")
 
 
 def test_a_damaged_checkpoint_is_refused(photos, tmp_path):
