@@ -12,8 +12,8 @@ from resolute import IFGSM
 from resolute.attacks.features import layer_outputs
 from resolute.errors import CheckpointError
 from resolute.models import CARN, EDSR, MSRN, RCAN, Card, SRResNet, load
+from resolute.models.architectures import RESTORERS
 from resolute.models.blocks import rename
-from resolute.models.recognised import ARCHITECTURES
 from resolute.models.weights import save_model
 
 SMALL = {
@@ -130,9 +130,9 @@ def test_the_output_is_not_clamped(model):
 
 
 def test_a_network_is_built_again_from_its_weights(model):
-    found = [architecture for architecture in ARCHITECTURES if architecture.detects(model.state_dict())]
-    assert found == [type(model)]
-    again = found[0].from_state_dict(model.state_dict()).eval()
+    found = [architecture for architecture in RESTORERS if architecture.detects(model.state_dict())]
+    assert [one.network for one in found] == [type(model)]
+    again = found[0].load(model.state_dict()).eval()
     assert again.arguments() == model.arguments()
     assert torch.equal(again(images()), model(images()))
     arguments = {name: value for name, value in model.arguments().items() if name != "class"}

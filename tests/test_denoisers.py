@@ -6,7 +6,7 @@ from resolute.errors import CheckpointError
 from resolute.images import find_images, read_image
 from resolute.measure import psnr_rgb
 from resolute.models import Card, load
-from resolute.models.denoisers import DnCNN, UNet
+from resolute.models.denoisers import DNCNN, DnCNN, UNet
 from resolute.models.weights import save_model
 
 
@@ -94,7 +94,7 @@ def test_kairs_names_load_and_are_recognised(tmp_path):
         f"conv{int(name.split('.')[1]) // 2}.{name.split('.')[2]}": tensor
         for name, tensor in model.state_dict().items()
     }
-    assert DnCNN.detects(renamed)
+    assert DNCNN.detects(renamed)
     torch.save(renamed, tmp_path / "kair.pth")
     x = image(1, 3, 12, 12)
     torch.testing.assert_close(load(tmp_path / "kair.pth")(x), model(x))
@@ -109,7 +109,7 @@ def test_kairs_names_load_and_are_recognised(tmp_path):
     ],
 )
 def test_other_layouts_are_not_mistaken_for_dncnn(state):
-    assert not DnCNN.detects(state)
+    assert not DNCNN.detects(state)
 
 
 def test_a_dncnn_with_a_layer_missing_is_named(tmp_path):

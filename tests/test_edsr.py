@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from resolute.errors import CheckpointError
 from resolute.models import EDSR, Bicubic, load
 from resolute.models.blocks import DIV2K_MEAN, MeanShift
-from resolute.models.edsr import ResidualBlock
+from resolute.models.edsr import ARCHITECTURE, ResidualBlock
 
 
 def official_layout(scale, blocks=16, channels=64):
@@ -64,7 +64,7 @@ def test_the_baseline_has_the_published_size_and_layout(scale, parameters, entri
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_an_official_layout_computes_what_its_equations_say(scale):
     state = official_layout(scale, blocks=3, channels=8).random()
-    model, x = EDSR.from_state_dict(state).eval(), images(2, 3, 7, 5)
+    model, x = ARCHITECTURE.load(state).eval(), images(2, 3, 7, 5)
     phi, output = reference(state, x, scale, blocks=3)
     torch.testing.assert_close(model.features(x), phi, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(model(x), output, rtol=1e-4, atol=1e-4)
@@ -104,7 +104,7 @@ def test_basicsrs_names_load_as_the_same_network(scale, tmp_path):
     assert len(renamed) == len(state) - 4
     torch.save({"params": renamed}, tmp_path / "basicsr.pth")
     shifts = {name: tensor for name, tensor in EDSR(scale, 3, 8).state_dict().items() if "_mean." in name}
-    expected = EDSR.from_state_dict({**state, **shifts}).eval()
+    expected = ARCHITECTURE.load({**state, **shifts}).eval()
     model = load(tmp_path / "basicsr.pth", scale=scale)
     assert model.arguments() == expected.arguments()
     torch.testing.assert_close(model(images(1, 3, 7, 5)), expected(images(1, 3, 7, 5)))
@@ -113,7 +113,7 @@ def test_basicsrs_names_load_as_the_same_network(scale, tmp_path):
 def test_other_networks_of_basicsr_are_not_mistaken_for_edsr():
     """Its MSRResNet has no convolution after the blocks, and another upsampler."""
     names = ("conv_first", "body.0.conv1", "body.0.conv2", "upconv1", "upconv2", "conv_hr", "conv_last")
-    assert not EDSR.detects({f"{name}.weight": torch.zeros(1) for name in names})
+    assert not ARCHITECTURE.detects({f"{name}.weight": torch.zeros(1) for name in names})
 
 
 @pytest.mark.parametrize("upsampler", ["staged", "direct"])
@@ -121,8 +121,8 @@ def test_other_networks_of_basicsr_are_not_mistaken_for_edsr():
 @pytest.mark.parametrize(("blocks", "channels"), [(1, 4), (3, 12)])
 def test_a_network_is_built_again_from_its_weights(upsampler, scale, blocks, channels):
     model = network(scale=scale, blocks=blocks, channels=channels, upsampler=upsampler)
-    assert EDSR.detects(model.state_dict())
-    again = EDSR.from_state_dict(model.state_dict()).eval()
+    assert ARCHITECTURE.detects(model.state_dict())
+    again = ARCHITECTURE.load(model.state_dict()).eval()
     assert again.arguments() == model.arguments()
     assert again.arguments() == {
         "class": "EDSR",
@@ -187,7 +187,7 @@ def test_mean_shifts_are_frozen_and_yet_loaded():
     ]
     state = model.state_dict()
     state["sub_mean.bias"] = state["sub_mean.bias"] + 3
-    assert torch.equal(EDSR.from_state_dict(state).sub_mean.bias, state["sub_mean.bias"])
+    assert torch.equal(ARCHITECTURE.load(state).sub_mean.bias, state["sub_mean.bias"])
 
 
 def test_mean_shifts_are_the_convolutions_that_their_weights_say():

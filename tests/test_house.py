@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -95,6 +96,27 @@ def test_version_matches_the_metadata_and_the_changelog():
     assert f'version = "{resolute.__version__}"' in metadata
     assert f"## {resolute.__version__}\n" in changelog
     assert f"version: {resolute.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def classes() -> list[type]:
+    found = []
+    for path in (SOURCE / "models").glob("*.py"), (SOURCE / "defences").glob("*.py"), (SOURCE / "attacks").glob("*.py"):
+        for file in path:
+            module = importlib.import_module(f"resolute.{file.parent.name}.{file.stem}".removesuffix(".__init__"))
+            found += [
+                one for one in vars(module).values() if inspect.isclass(one) and one.__module__ == module.__name__
+            ]
+    return found
+
+
+@pytest.mark.parametrize("kind", classes(), ids=lambda kind: kind.__qualname__)
+def test_no_class_overrides_a_method_that_does_something(kind):
+    for base in kind.__mro__[1:]:
+        if base.__module__.startswith("resolute."):
+            own = {name for name in vars(kind).keys() & vars(base).keys() if not name.startswith("__")}
+            methods = {name for name in own if callable(vars(base)[name]) or isinstance(vars(base)[name], property)}
+            concrete = {name for name in methods if not getattr(vars(base)[name], "__isabstractmethod__", False)}
+            assert not concrete, f"{kind.__name__} overrides {concrete} of {base.__name__}"
 
 
 def test_the_core_does_not_import_torchvision():

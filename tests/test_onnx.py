@@ -13,7 +13,7 @@ from resolute.attacks import Source, Transfer
 from resolute.certificates import certify
 from resolute.errors import CheckpointError, ConfigError, ImageError
 from resolute.export import export
-from resolute.models import EDSR, QualityNet, Restorer
+from resolute.models import EDSR, QualityNet, SplitRestorer
 from resolute.models.denoisers import DnCNN, UNet
 from resolute.models.weights import save_model
 
@@ -84,7 +84,7 @@ def test_torch_export_is_checked_too(tiny_model, tmp_path):
     assert [parameter.requires_grad for parameter in model.parameters()] == trainable
 
 
-class OfTheMoment(Restorer):
+class OfTheMoment(SplitRestorer):
     """What depends on a number outside: nothing that a file could hold."""
 
     feature_layer = "image"

@@ -4,6 +4,7 @@ import torch
 from resolute.errors import ImageError
 from resolute.models import QualityNet
 from resolute.models.pooling import ScoreHead, mean_and_std
+from resolute.models.quality import ARCHITECTURE
 from resolute.models.weights import weights_sha256
 
 
@@ -92,8 +93,8 @@ def test_every_weight_learns():
 def test_a_state_dict_tells_its_network(sizes):
     metric = network(**sizes)
     state = metric.state_dict()
-    assert QualityNet.detects(state)
-    again = QualityNet.from_state_dict(state)
+    assert ARCHITECTURE.detects(state)
+    again = ARCHITECTURE.load(state)
     assert again.arguments() == metric.arguments()
     assert weights_sha256(again.state_dict()) == weights_sha256(state)
     arguments = {name: value for name, value in metric.arguments().items() if name != "class"}

@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 import shutil
 
 import pytest
@@ -7,7 +8,6 @@ import torch
 from resolute import ConfigError, Recipe, load, train
 from resolute.images import sample_image, write_png
 from resolute.models import CARN
-from resolute.training.networks import FIRST_LAYERS
 from resolute.training.recipe import adjusted, built_in_recipes, read_recipe, variants
 from resolute.training.restore import RestoreTask
 
@@ -119,7 +119,7 @@ def test_a_recipe_may_be_based_on_a_variant(tmp_path):
 def test_the_first_layer_is_the_first_convolution(name, photos):
     recipe = shortened(read_recipe(f"{name}-first"))
     task = RestoreTask(recipe, [photos])
-    assert task.parts.layer == FIRST_LAYERS[recipe.model.architecture]
+    assert task.parts.layer == recipe.model.first_layer()
     assert task.defence.density.channels == recipe.model.channels
 
 
@@ -158,3 +158,26 @@ def test_official_carn_goes_on_as_the_same_function_on_the_scale_of_the_loss(pho
     with torch.no_grad():
         assert torch.allclose(task.restorer.eval()(x), official(x), atol=1e-5)
         assert torch.allclose(task.restorer.features(x), 255 * official.features(x), rtol=1e-4, atol=1e-3)
+
+
+def test_a_network_takes_every_argument_of_its_constructor_and_no_other(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('name = "mine"\n[model]\narchitecture = "srresnet"\nscale = 3\nactivation = "tanh"\n')
+    assert Recipe.read(file).model.build().arguments()["activation"] == "tanh"
+    for line in ("groups = 2", 'activation = "relu"', "scale = 5", 'blocks = "x"', "widths = [4, 4]"):
+        file.write_text(f'name = "mine"\n[model]\narchitecture = "srresnet"\n{line}\n')
+        with pytest.raises(ConfigError, match=rf"mine\.toml, line 4: model\.(srresnet\.)?{line.split()[0]}"):
+            read_recipe(file)
+
+
+def test_arguments_that_do_not_go_together_are_told_before_the_images_are_read(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "rcan"\nname = "mine"\n[model]\nreduction = 7\n')
+    with pytest.raises(ConfigError, match="reduction"):
+        RestoreTask(Recipe.read(file), [tmp_path / "nothing"])
+
+
+def test_a_recipe_of_another_architecture_takes_no_sizes_from_its_base():
+    recipe = read_recipe("dncnn-mse-012")
+    assert dataclasses.asdict(recipe.model) == {"architecture": "dncnn", "depth": 17, "channels": 64}
+    assert pickle.loads(pickle.dumps(recipe)) == recipe

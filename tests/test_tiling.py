@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from resolute.attacks.feature import FDA
 from resolute.attacks.gradient import IFGSM
 from resolute.errors import ConfigError
-from resolute.models import CARN, EDSR, MSRN, RCAN, Bicubic, Restorer, SRResNet, load
+from resolute.models import CARN, EDSR, MSRN, RCAN, Bicubic, SRResNet, load
+from resolute.models.base import SplitRestorer
 from resolute.models.denoisers import DnCNN, UNet
 from resolute.models.receptive import receptive_radius
 from resolute.models.tiling import Tiled
@@ -32,7 +33,7 @@ def build(kind, **arguments):
     return model
 
 
-class Pooled(Restorer):
+class Pooled(SplitRestorer):
     """Brightness of the whole image, added to every pixel."""
 
     feature_layer = "image"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from resolute.images import sample_image, write_png
 from resolute.models import built_in_models, built_in_scorers
 from resolute.resize import downscale
 from resolute.training.loop import learning_rate
-from resolute.training.networks import EDSRTable
+from resolute.training.networks import UPSCALERS
 from resolute.training.patches import Patches
 from resolute.training.recipe import built_in_recipes, read_recipe
 from resolute.training.restore_recipe import DataTable, DefenceTable
@@ -31,7 +32,7 @@ TINY = Recipe(
     name="tiny",
     checkpoint_every=4,
     validate_every=6,
-    model=EDSRTable(blocks=1, channels=6, upsampler="direct", scale=2),
+    model=UPSCALERS["edsr"](blocks=1, channels=6, upsampler="direct", scale=2),
     data=DataTable(patch=12, batch=4, validation=1),
     optimizer=OptimizerTable(steps=18, rate=2e-3, schedule="cosine", ema=0.8, warmup=2),
     defence=DefenceTable(),
@@ -167,6 +168,17 @@ def test_another_recipe_does_not_continue_a_run(unbroken, photos):
         train(dataclasses.replace(TINY, seed=1), [photos], unbroken, device="cpu")
 
 
+def test_a_flipped_bit_in_the_checkpoint_is_not_trained_on(unbroken, photos, tmp_path):
+    whole = bytearray((unbroken / "checkpoint.pt").read_bytes())
+    with zipfile.ZipFile(unbroken / "checkpoint.pt") as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+        held = archive.read(largest)
+    whole[whole.index(held) + len(held) // 2] ^= 1
+    (tmp_path / "checkpoint.pt").write_bytes(whole)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged"):
+        train(TINY, [photos], tmp_path, device="cpu")
+
+
 def test_a_damaged_checkpoint_is_refused(photos, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(CheckpointError, match="move it away to start afresh"):
@@ -262,7 +274,9 @@ def test_a_recipe_starts_from_the_run_beside_it(unbroken, photos, tmp_path):
 
 def test_weights_of_another_shape_cannot_be_started_from(unbroken, photos, tmp_path):
     start = str(unbroken / "tiny.safetensors")
-    recipe = dataclasses.replace(TINY, start=start, model=EDSRTable(blocks=2, channels=6, upsampler="direct", scale=2))
+    recipe = dataclasses.replace(
+        TINY, start=start, model=UPSCALERS["edsr"](blocks=2, channels=6, upsampler="direct", scale=2)
+    )
     with pytest.raises(ConfigError, match=r"tiny cannot start from .*tiny.safetensors"):
         train(recipe, [photos], tmp_path, device="cpu")
 

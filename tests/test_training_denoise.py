@@ -16,7 +16,8 @@ from resolute.images import sample_image, write_png
 from resolute.models import QualityNet
 from resolute.models.weights import save_model
 from resolute.training.denoise import DenoiseTask
-from resolute.training.denoise_recipe import DenoiseDataTable, DenoiseLossTable, DenoiseModelTable
+from resolute.training.denoise_recipe import DenoiseDataTable, DenoiseLossTable
+from resolute.training.networks import DENOISERS
 from resolute.training.photos import Photos
 from resolute.training.recipe import adjusted, built_in_recipes
 from resolute.training.tables import OptimizerTable
@@ -27,7 +28,7 @@ TINY = DenoiseRecipe(
     sigma=0.12,
     checkpoint_every=4,
     validate_every=6,
-    model=DenoiseModelTable(widths=(8, 8)),
+    model=DENOISERS["unet"](widths=(8, 8)),
     data=DenoiseDataTable(crop=36, batch=4, validation=1),
     loss=DenoiseLossTable(target=1.0, rank=1.0, momentum=0.9, after=2),
     optimizer=OptimizerTable(steps=14, rate=2e-3, schedule="cosine", ema=0.8, warmup=2),

@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 import json
 import pickle
 import random
@@ -10,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from resolute.errors import CheckpointError, OutputError
-from resolute.models import EDSR, Bicubic, Card, ScorerCard, built_in_models, load
-from resolute.models.weights import built_in_weights, read_weights, save_model, weights_sha256
+from resolute.models import EDSR, Bicubic, Card, ScorerCard, built_in_models, load, load_scorer
+from resolute.models.weights import built_in_weights, load_archive, read_weights, save_model, weights_sha256
 
 SAFE, PT = "net.safetensors", "net.pt"
 
@@ -64,6 +65,10 @@ def prefixed(state):
     return {f"module.{name}": tensor for name, tensor in state.items()}
 
 
+def under(prefix, state):
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
 def as_parameters(state):
     return {name: nn.Parameter(tensor) for name, tensor in state.items()}
 
@@ -90,9 +95,45 @@ def test_checkpoints_load_however_they_are_wrapped(tmp_path, wrap, legacy, suffi
     loaded = load(path, scale=2)
     assert_same(loaded, model)
     assert not loaded.training
-    assert loaded.card == Card(
-        name="mine", architecture=model.arguments(), scale=2, sha256=weights_sha256(model.state_dict())
-    )
+    expected = card_of(model, sha256=weights_sha256(model.state_dict()))
+    assert dataclasses.replace(loaded.card, name="net", training={}) == expected
+
+
+@pytest.mark.parametrize(
+    ("wrap", "taken"),
+    [
+        (lambda good, bad: {"params": bad, "params_ema": good}, "params_ema, of params_ema, params"),
+        (
+            lambda good, bad: {"state_dict": bad, "ema_state_dict": good},
+            "ema_state_dict, of ema_state_dict, state_dict",
+        ),
+        (lambda good, bad: {"model": bad, "ema": {"decay": 0.9, "shadow": good}}, "ema.shadow, of ema.shadow, model"),
+        (lambda good, bad: {"model": good, "ema": {"decay": 0.9}}, ""),
+        (lambda good, bad: under("model.", bad) | under("ema_model.module.", good), "ema_model.module.*, 16 of 32"),
+        (lambda good, bad: under("generator.", good) | {"discriminator.w": torch.ones(2)}, "generator.*, 16 of 17"),
+        (lambda good, bad: under("model.module.", good) | {"model.n_averaged": torch.tensor(3)}, ""),
+        (lambda good, bad: {name.replace("body.", "body._orig_mod.", 1): w for name, w in good.items()}, ""),
+        (lambda good, bad: under("module._orig_mod.", good), ""),
+    ],
+    ids=["params", "state_dict", "shadow", "no shadow", "flat", "gan", "averaged", "compiled part", "compiled"],
+)
+def test_of_several_sets_the_averaged_is_taken_and_named_on_the_card(tmp_path, wrap, taken):
+    good = network(blocks=1).state_dict()
+    bad = {name: torch.zeros_like(tensor) for name, tensor in good.items()}
+    torch.save(wrap(good, bad), tmp_path / PT)
+    loaded = load(tmp_path / PT)
+    assert loaded.card.sha256 == weights_sha256(good)
+    assert loaded.card.training.get("weights", "").startswith(taken)
+    assert bool(taken) == ("weights" in loaded.card.training)
+
+
+def test_loading_draws_no_random_numbers(tmp_path):
+    torch.save(network().state_dict(), tmp_path / PT)
+    before = torch.random.get_rng_state()
+    load(tmp_path / PT)
+    load("edsr-xs")
+    load_scorer("quality-s")
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -253,6 +294,47 @@ def test_files_that_are_no_checkpoint_are_called_so(tmp_path, content, suffix):
     assert "run code" not in message
 
 
+def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
+    state = network().state_dict()
+    torch.save(state, tmp_path / PT)
+    whole = bytearray((tmp_path / PT).read_bytes())
+    whole[whole.index(state["body.0.body.0.weight"].numpy().tobytes()) + 40] ^= 1
+    (tmp_path / PT).write_bytes(whole)
+    assert "checksum" in refusal(tmp_path / PT)
+    with pytest.raises(CheckpointError, match="checksum"):
+        load_archive(tmp_path / PT)
+
+
+def test_checkpoints_without_checksums_load(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(network().state_dict(), tmp_path / PT)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert_same(load(tmp_path / PT), network())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize(
+    "pretend",
+    [
+        lambda tensor: torch.zeros(1).expand(tensor.shape),
+        lambda tensor: torch.zeros(1).expand(2**20, 2**10, 3, 3),
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: torch.nested.nested_tensor([tensor, tensor]),
+        lambda tensor: tensor.to(torch.float8_e4m3fn),
+    ],
+    ids=["stride 0", "huge", "meta", "sparse", "nested", "float8"],
+)
+def test_tensors_that_hold_no_values_are_named(tmp_path, pretend):
+    state = network().state_dict()
+    torch.save({**state, "head.0.weight": pretend(state["head.0.weight"])}, tmp_path / PT)
+    message = refusal(tmp_path / PT)
+    assert "head.0.weight" in message
+    assert "dense float32" in message
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_truncated_and_corrupted_checkpoints(tmp_path, legacy):
     torch.save(network(blocks=1, channels=4).state_dict(), tmp_path / PT, _use_new_zipfile_serialization=not legacy)
@@ -389,6 +471,11 @@ def test_a_missing_file_is_named(tmp_path, name):
 def test_a_file_without_weights_is_refused(tmp_path, content):
     torch.save(content, tmp_path / PT)
     assert "expected a mapping from names to tensors" in refusal(tmp_path / PT)
+
+
+def test_a_file_without_weights_shows_what_it_holds(tmp_path):
+    torch.save({"epoch": 3, "net_x": {"a": torch.zeros(1)}}, tmp_path / PT)
+    assert "epoch (int), net_x (dict)" in refusal(tmp_path / PT)
 
 
 def test_weights_that_were_tampered_with_do_not_match_their_card(tmp_path):

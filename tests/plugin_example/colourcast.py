@@ -4,7 +4,8 @@ from typing import final
 
 from torch.nn import Identity, functional
 
-from resolute import Ascent, GradientAttack, Linf, Restorer
+from resolute import Ascent, GradientAttack, Linf
+from resolute.models import SplitRestorer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ColourCast(GradientAttack):
 
 
 @final
-class Nearest(Restorer):
+class Nearest(SplitRestorer):
     """Repeat every pixel twice."""
 
     feature_layer = "image"

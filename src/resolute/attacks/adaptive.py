@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, final
 
 import pydantic
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from resolute.attacks.options import check_fields
 from resolute.defences.entropy import ChannelDensity
 from resolute.errors import CheckpointError
 from resolute.models.layers import find_layer
-from resolute.models.weights import built_in_file, weights_sha256
+from resolute.models.weights import built_in_file, load_archive, weights_sha256
 
 
 @final
@@ -88,7 +87,7 @@ def read_density(path: Path | str) -> ChannelDensity:
     path = built_in if built_in.is_file() else Path(path)
     hint = "give the NAME.density.pt that `resolute train` writes beside the weights of a regularised run"
     try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = load_archive(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}; {hint}") from None
     except Exception:  # A damaged or hostile file can raise anything in the reader of archives.

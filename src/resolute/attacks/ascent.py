@@ -31,6 +31,7 @@ TINY = 1e-3 / 255
 
 
 Move = Callable[[Images, Float[Tensor, " b"], Images], Images]
+Visit = Callable[[int, Images, Float[Tensor, " b"], Images], None]
 
 
 @runtime_checkable
@@ -267,18 +268,40 @@ def climb(plan: Ascent, task: Task, first: Images | None = None) -> tuple[Images
 
 def ascend(plan: Ascent, clean: Images, bound: Bound, start: Images, best: Best, report: Callable[[int], None]) -> None:
     """Climb once from a start, and tell the best points so far and whoever listens of every step."""
+
+    def visit(step: int, x: Images, value: Float[Tensor, " b"], _gradient: Images) -> None:
+        best.update(x, value)
+        report(step + 1)
+
+    last = walk(start, bound, plan.rule.begin(plan, clean), plan.steps, visit)
+    with torch.no_grad():
+        best.update(last, bound(last))
+
+
+def walk(start: Images, bound: Bound, move: Move, steps: int, visit: Visit | None = None) -> Images:
+    """Take steps from a start, and return where they end: the loop under all that follows gradients in an image.
+
+    Args:
+        start: the first points.
+        bound: the value of each.
+        move: makes the next points of points, values and gradients.
+        steps: how many.
+        visit: is shown number, points, values and gradients before every step.
+
+    Raises:
+        FloatingPointError: a value or a gradient is not finite.
+    """
     x = start
-    move = plan.rule.begin(plan, clean)
-    for step in range(plan.steps):
+    for step in range(steps):
         x = x.detach().requires_grad_()
         value = bound(x)
         gradient = gradient_at(x, value)
         raise_unless_finite(step, value, gradient)
-        best.update(x, value)
-        x = move(x.detach(), value.detach(), gradient)
-        report(step + 1)
-    with torch.no_grad():
-        best.update(x, bound(x))
+        x, value = x.detach(), value.detach()
+        if visit is not None:
+            visit(step, x, value, gradient)
+        x = move(x, value, gradient)
+    return x.detach()
 
 
 def gradient_at(x: Images, value: Float[Tensor, " b"]) -> Images:

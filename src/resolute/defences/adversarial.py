@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ascent import TINY
+from resolute.attacks.ascent import TINY, walk
 from resolute.attacks.ball import Linf
 from resolute.models.base import frozen
 
@@ -53,6 +53,9 @@ def attacked_patches(
         reference: what the output is driven away from, the ``truth`` or the model's own clean output.
         generator: of the start.
 
+    Raises:
+        FloatingPointError: the distance or its gradient is not finite.
+
     Example:
         >>> from resolute.models import EDSR
         >>> model, low, high = EDSR(scale=2, blocks=1, channels=4), torch.rand(2, 3, 6, 6), torch.rand(2, 3, 12, 12)
@@ -71,9 +74,13 @@ def attacked_patches(
             radius = epsilon if start == "uniform" else min(TINY, epsilon)
             away = torch.rand(low.shape, generator=generator, device=low.device) * 2 - 1
             x = ball.project(low + radius * away, low)
-        for _ in range(steps):
-            x = x.detach().requires_grad_()
-            distance = (model(x).float() - target.float()).square().sum()
-            (gradient,) = torch.autograd.grad(distance, x)
-            x = ball.project(ball.ascend(x.detach(), gradient, length), low)
-    return x.detach()
+
+        def distance(x: Tensor) -> Tensor:
+            return (model(x).float() - target.float()).square().flatten(1).sum(dim=1)
+
+        def move(x: Tensor, _value: Tensor, gradient: Tensor) -> Tensor:
+            return ball.project(ball.ascend(x, gradient, length), low)
+
+        # Not ``ascend``, which keeps the best point: that takes one more forward pass a training step, and recipes of
+        # adversarial training are stated for the last point.
+        return walk(x, distance, move, steps)

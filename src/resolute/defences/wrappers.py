@@ -31,7 +31,7 @@ class Defended(Restorer, ABC):
     """A model with something around it.
 
     ``features`` is Φ of the model inside, on the way of the defended input; ``reconstruct`` is that of the model
-    inside too. ``forward`` may do more than the two, so a subclass states it.
+    inside too. ``forward`` may do more than the two.
 
     Attributes:
         inner: the model inside.
@@ -64,14 +64,6 @@ class Defended(Restorer, ABC):
     @final
     def reconstruct(self, phi: Features) -> Large:
         return self.inner.reconstruct(phi)
-
-    @abstractmethod
-    def features(self, x: Images) -> Features:
-        """Map an image in [0, 1] to the feature layer of the model inside."""
-
-    @abstractmethod
-    def forward(self, x: Images) -> Large:
-        """Upscale ``x`` by ``scale``, defended."""
 
     @abstractmethod
     def surrogate(self) -> Restorer:

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resolute.attacks.ascent import Move, walk
 from resolute.models.base import frozen
 from resolute.randomness import generator_for
 
 Shifts = Float[Tensor, "b c h w"]
-Steepness = Callable[[Shifts], tuple[Float[Tensor, " b"], Shifts]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +74,7 @@ def clever(
     """
     if samples < 1:
         raise ValueError("samples are at least 1")
-
-    def draw(first: int, last: int, steepness: Steepness) -> Tensor:
-        norms, _ = steepness(_draws(image, radius, seed, first, last))
-        return norms
-
-    return _index(model, image, samples, 1, radius, batch, progress, draw)
+    return _index(model, image, samples, 1, radius, batch, seed, progress, lambda shifts, _value, _gradient: shifts)
 
 
 def clever_power(
@@ -124,16 +119,10 @@ def clever_power(
     if starts < 1 or steps < 0:
         raise ValueError("starts are at least 1, and steps not negative")
 
-    def climb(first: int, last: int, steepness: Steepness) -> Tensor:
-        shifts = _draws(image, radius, seed, first, last)
-        path: list[Tensor] = []
-        for _ in range(steps + 1):
-            norms, gradient = steepness(shifts)
-            path.append(norms)
-            shifts = radius * gradient.sign()
-        return torch.stack(path, dim=1).flatten()
+    def corner(_shifts: Shifts, _value: Tensor, gradient: Shifts) -> Shifts:
+        return radius * gradient.sign()
 
-    return _index(model, image, starts, steps + 1, radius, batch, progress, climb)
+    return _index(model, image, starts, steps + 1, radius, batch, seed, progress, corner)
 
 
 def _index(
@@ -143,10 +132,11 @@ def _index(
     each: int,
     radius: float,
     batch: int,
+    seed: int,
     progress: Callable[[int, int], None] | None,
-    visit: Callable[[int, int, Steepness], Tensor],
+    move: Move,
 ) -> Clever:
-    """Visit the starts a batch at a time, and gather the gradient norms seen, ``each`` a start."""
+    """Walk from the starts, a batch at a time, and gather the gradient norms seen, ``each`` a start."""
     if image.ndim != 4 or image.shape[0] != 1:
         raise ValueError(f"CLEVER is an index of one image (1, channels, height, width), not {tuple(image.shape)}")
     if batch < 1 or radius <= 0:
@@ -157,20 +147,22 @@ def _index(
         with torch.no_grad():
             clean = model(image)
 
-        def steepness(shifts: Shifts) -> tuple[Float[Tensor, " b"], Shifts]:
-            shifts = shifts.requires_grad_()
-            moved = torch.linalg.vector_norm((model(image + shifts) - clean).flatten(1), dim=1)
-            (gradient,) = torch.autograd.grad(moved.sum(), shifts)
-            return gradient.abs().flatten(1).sum(dim=1).cpu(), gradient
+        def moved(shifts: Shifts) -> Float[Tensor, " b"]:
+            return torch.linalg.vector_norm((model(image + shifts) - clean).flatten(1), dim=1)
 
         for first in range(0, starts, batch):
             last = min(first + batch, starts)
-            seen.append(visit(first, last, steepness))
+            path: list[Tensor] = []
+
+            def visit(_step: int, _x: Shifts, _value: Tensor, gradient: Shifts, path: list[Tensor] = path) -> None:
+                path.append(gradient.abs().flatten(1).sum(dim=1).cpu())
+
+            # Every norm counts, that of the last gradient too, so that the step behind it leads nowhere.
+            walk(_draws(image, radius, seed, first, last), moved, move, each, visit)
+            seen.append(torch.stack(path, dim=1).flatten())
             if progress is not None:
                 progress(last * each, starts * each)
     norms = torch.cat(seen).float()
-    if not bool(norms.isfinite().all()):
-        raise FloatingPointError("a gradient is not finite: check the model for NaN weights")
     return Clever(norms.max().item(), norms, time.perf_counter() - began)
 
 

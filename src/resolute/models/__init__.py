@@ -1,6 +1,6 @@
 """What is judged: super-resolution models and quality metrics, built in, from a file, or of the user's own."""
 
-from resolute.models.base import Card, Origin, Restorer, Scorer, ScorerCard
+from resolute.models.base import Card, Origin, Restorer, Scorer, ScorerCard, SplitRestorer
 from resolute.models.brisque import BRISQUE
 from resolute.models.carn import CARN
 from resolute.models.edsr import EDSR
@@ -33,6 +33,7 @@ __all__ = [
     "SRResNet",
     "Scorer",
     "ScorerCard",
+    "SplitRestorer",
     "Tiled",
     "as_restorer",
     "as_scorer",

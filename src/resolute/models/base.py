@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -72,9 +73,9 @@ class Origin(ABC):
 class Restorer(nn.Module, ABC):
     """A super-resolution model: RGB float in [0, 1] in, RGB float on the same scale out, not clamped.
 
-    The two halves meet at the feature layer Φ, the tensor that enters the upsampler: ``forward(x)`` is
-    ``reconstruct(features(x))``. Φ is the output of the submodule named ``feature_layer``, so that a defence or a
-    feature attack can reach it by name, or any other submodule by its own name.
+    The two halves meet at the feature layer Φ, the tensor that enters the upsampler: in a ``SplitRestorer``,
+    ``forward(x)`` is ``reconstruct(features(x))``. Φ is the output of the submodule named ``feature_layer``, so that a
+    defence or a feature attack can reach it by name, or any other submodule by its own name.
 
     Attributes:
         scale: upscaling factor.
@@ -110,8 +111,16 @@ class Restorer(nn.Module, ABC):
     def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
         """Map the feature layer Φ to the upscaled image, on the scale of [0, 1], not clamped."""
 
+    @abstractmethod
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
         """Upscale ``x`` by ``scale``."""
+
+
+class SplitRestorer(Restorer, ABC):
+    """A restorer whose two halves are all of it, as in every network that can be taken apart at its feature layer."""
+
+    @final
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
         return self.reconstruct(self.features(x))
 
 

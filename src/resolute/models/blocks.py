@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Literal, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from resolute.models.base import SplitRestorer
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
@@ -68,6 +72,53 @@ class ImageNetNormalize(nn.Module):
         return (x - self.mean) / self.deviation
 
 
+class MeanShifted(SplitRestorer, ABC):
+    """A network that subtracts the mean colour of DIV2K first and adds it at the end.
+
+    Args:
+        scale: 2, 3 or 4.
+        peak: what white is to the network: 255 as in most official code, or 1.
+        arguments: of the constructor, but the scale, and the peak where it is 255.
+        within: what the official code calls the shift inside the module that holds it; empty where it is the module.
+    """
+
+    def __init__(self, scale: int, peak: float, arguments: Mapping[str, object], within: str = "") -> None:
+        architecture = type(self).__name__
+        require_scale(architecture, scale)
+        if peak not in (1.0, 255.0):
+            raise ValueError(f"white is 1 or 255 to {architecture}, not {peak}")
+        super().__init__(scale)
+        self.peak = peak
+        self._arguments = {"scale": scale, **arguments, **({} if peak == 255.0 else {"peak": peak})}
+        shifts: list[nn.Module] = [MeanShift(-1, peak), MeanShift(+1, peak)]
+        self.sub_mean, self.add_mean = (within_name(within, shift) for shift in shifts) if within else shifts
+
+    @abstractmethod
+    def extract(self, shifted: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        """Map an image without its mean colour to Φ."""
+
+    @abstractmethod
+    def enlarge(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        """Map Φ to an upscaled image without its mean colour."""
+
+    @final
+    def arguments(self) -> dict[str, object]:
+        return {"class": type(self).__name__, **self._arguments}
+
+    @final
+    def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        return self.extract(self.sub_mean(x * self.peak))
+
+    @final
+    def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        return self.add_mean(self.enlarge(phi)) / self.peak
+
+
+def within_name(name: str, module: nn.Module) -> nn.Sequential:
+    """Give a module the longer name that it has in an official code."""
+    return nn.Sequential(OrderedDict([(name, module)]))
+
+
 def conv3x3(inputs: int, outputs: int, groups: int = 1) -> nn.Conv2d:
     """Return a 3x3 convolution with bias that keeps the size of the image."""
     return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, groups=groups)
@@ -82,12 +133,6 @@ def require_scale(architecture: str, scale: int) -> None:
     """Raise ValueError unless ``scale`` is one of the published 2, 3 and 4."""
     if scale not in (2, 3, 4):
         raise ValueError(f"{architecture} upscales by 2, 3 or 4, not {scale}")
-
-
-def require_peak(architecture: str, peak: float) -> None:
-    """Raise ValueError unless white is 1 or 255."""
-    if peak not in (1.0, 255.0):
-        raise ValueError(f"white is 1 or 255 to {architecture}, not {peak}")
 
 
 def read_peak(state: Mapping[str, Tensor], bias: str = "sub_mean.bias", published: float = 255.0) -> float:
@@ -138,10 +183,20 @@ def shuffle_stages(channels: int, outputs: int, factors: Sequence[int]) -> nn.Se
     return nn.Sequential(*stages)
 
 
+def count(state: Mapping[str, Tensor], pattern: str) -> int:
+    r"""Return how many names of weights a regular expression matches as a whole.
+
+    Example:
+        >>> count({"body.0.weight": torch.zeros(1), "body.0.bias": torch.zeros(1)}, r"body\.\d+\.weight")
+        1
+    """
+    return sum(1 for name in state if re.fullmatch(pattern, name))
+
+
 def read_upsampling(
     state: Mapping[str, Tensor], channels: int, first: str, second: str, last: str
-) -> tuple[int, Upsampler]:
-    """Return scale and kind of an upsampler from the names of its convolutions.
+) -> dict[str, object]:
+    """Return ``scale`` and ``upsampler`` of a network from the names of its last convolutions.
 
     Args:
         state: the weights of the network.
@@ -159,7 +214,8 @@ def read_upsampling(
         raise ValueError("it upscales by 8, and only 2, 3 and 4 are known; load it by its code, as FILE.py:NAME#x8")
     staged = f"{last}.weight" in state or f"{second}.weight" in state
     factor = math.isqrt(state[f"{first}.weight"].shape[0] // (channels if staged else 3))
-    return factor**2 if f"{second}.weight" in state else factor, "staged" if staged else "direct"
+    scale = factor**2 if f"{second}.weight" in state else factor
+    return {"scale": scale, "upsampler": "staged" if staged else "direct"}
 
 
 def rename(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -12,18 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resolute.models.base import Restorer
+from resolute.models.architecture import Architecture, Arguments, Weights, holds
 from resolute.models.blocks import (
-    MeanShift,
+    MeanShifted,
     Upsampler,
     conv1x1,
     conv3x3,
     prime_factors,
     read_peak,
     read_upsampling,
-    require_peak,
-    require_scale,
     upsampling,
+    within_name,
 )
 
 _SEVERAL = re.compile(r"upsample\.up([2-9])\.")
@@ -62,7 +60,7 @@ class CascadingBlock(nn.Module):
 
 
 @final
-class CARN(Restorer):
+class CARN(MeanShifted):
     """CARN for one scale; parameter names are those of the official code, so its checkpoints load strictly.
 
     The official checkpoints hold the upsamplers of all three scales; ``load("FILE#x4")`` keeps one of them. The
@@ -89,21 +87,10 @@ class CARN(Restorer):
     def __init__(
         self, scale: int = 4, channels: int = 64, group: int = 1, upsampler: Upsampler = "staged", peak: float = 1.0
     ) -> None:
-        require_scale("CARN", scale)
-        require_peak("CARN", peak)
         if group < 1 or channels % group:
             raise ValueError(f"the groups of CARN-M divide its {channels} channels; {group} do not")
-        super().__init__(scale)
-        self._arguments = {
-            "scale": scale,
-            "channels": channels,
-            "group": group,
-            "upsampler": upsampler,
-            "peak": peak,
-        }
-        self.peak = peak
-        self.sub_mean = _within("shifter", MeanShift(-1, peak))
-        self.add_mean = _within("shifter", MeanShift(+1, peak))
+        arguments = {"channels": channels, "group": group, "upsampler": upsampler, "peak": peak}
+        super().__init__(scale, peak, arguments, within="shifter")
         self.entry = conv3x3(3, channels)
         self.b1, self.b2, self.b3 = (CascadingBlock(channels, group) for _ in range(3))
         self.c1, self.c2, self.c3 = (_fusion(channels, inputs) for inputs in (2, 3, 4))
@@ -113,31 +100,7 @@ class CARN(Restorer):
         else:
             (body,) = upsampling(scale, channels, upsampler)
             self.exit = nn.Identity()
-        self.upsample = _within("up", _within("body", body))
-
-    @staticmethod
-    def detects(state: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``state`` has the layout of the official code, for one scale or for several."""
-        return {"entry.weight", "b1.b1.body.0.weight", "b1.c1.body.0.weight", "c1.body.0.weight"} <= state.keys()
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> CARN:
-        """Build the network that ``state`` belongs to, its arguments read from names and shapes, and load it strictly.
-
-        Raises:
-            RuntimeError: missing or surplus keys, or shapes that do not fit together.
-            ValueError: the shapes belong to no scale of 2, 3 or 4, or to no number of groups.
-        """
-        channels = state["entry.weight"].shape[0]
-        group = channels // state["b1.b1.body.0.weight"].shape[1]
-        up = "upsample.up.body"
-        scale, upsampler = read_upsampling(state, channels, first=f"{up}.0", second=f"{up}.3", last="exit")
-        model = cls(scale, channels, group, upsampler, read_peak(state, "sub_mean.shifter.bias", 1.0))
-        model.load_state_dict(dict(state), strict=True)
-        return model
-
-    def arguments(self) -> dict[str, object]:
-        return {"class": "CARN", **self._arguments}
+        self.upsample = within_name("up", within_name("body", body))
 
     def at_peak(self, peak: float) -> CARN:
         """Return the same function with another size of Φ, which is proportional to ``peak``.
@@ -155,40 +118,51 @@ class CARN(Restorer):
         model.load_state_dict({key: unit * value if key.endswith(".bias") else value for key, value in state.items()})
         return model
 
-    def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
-        shallow = self.entry(self.sub_mean(x * self.peak))
-        return _cascade(shallow, (self.b1, self.b2, self.b3), (self.c1, self.c2, self.c3))
+    def extract(self, shifted: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        return _cascade(self.entry(shifted), (self.b1, self.b2, self.b3), (self.c1, self.c2, self.c3))
 
-    def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
-        return self.add_mean(self.exit(self.upsample(phi))) / self.peak
-
-
-def scales_held(state: Mapping[str, Tensor]) -> list[int]:
-    """Return the scales of a checkpoint of CARN that holds several; none for any other.
-
-    Example:
-        >>> scales_held({"upsample.up2.body.0.weight": torch.ones(1), "upsample.up4.body.0.weight": torch.ones(1)})
-        [2, 4]
-    """
-    return sorted({int(match[1]) for name in state if (match := _SEVERAL.match(name))})
+    def enlarge(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        return self.exit(self.upsample(phi))
 
 
-def select_scale(state: Mapping[str, Tensor], scale: int | None) -> dict[str, Tensor]:
-    """Keep one scale of a checkpoint of CARN that holds several; return any other state as it is.
+def select_scale(state: Weights, scale: int | None) -> tuple[Weights, list[int]]:
+    """Keep one scale of a checkpoint of several, and return which others it holds; leave any other state as it is.
 
     Raises:
         ValueError: the checkpoint holds several scales, and none of them is asked for.
     """
-    found = scales_held(state)
-    if not found or not CARN.detects(state):
-        return dict(state)
+    found = sorted({int(match[1]) for name in state if (match := _SEVERAL.match(name))})
+    if not found:
+        return state, []
     if scale not in found:
         held = ", ".join(f"x{held}" for held in found)
         raise ValueError(
             f"holds CARN for {held}: choose one with --scale {found[-1]}, or with #x{found[-1]} behind its name"
         )
     kept = {name: tensor for name, tensor in state.items() if int((_SEVERAL.match(name) or [0, scale])[1]) == scale}
-    return {_SEVERAL.sub("upsample.up.", name): tensor for name, tensor in kept.items()}
+    own = {_SEVERAL.sub("upsample.up.", name): tensor for name, tensor in kept.items()}
+    return own, [other for other in found if other != scale]
+
+
+def _read(state: Weights) -> tuple[Arguments, Weights]:
+    channels, up = state["entry.weight"].shape[0], "upsample.up.body"
+    arguments: Arguments = {
+        "channels": channels,
+        "group": channels // state["b1.b1.body.0.weight"].shape[1],
+        "peak": read_peak(state, "sub_mean.shifter.bias", 1.0),
+        **read_upsampling(state, channels, first=f"{up}.0", second=f"{up}.3", last="exit"),
+    }
+    return arguments, state
+
+
+ARCHITECTURE = Architecture(
+    name="carn",
+    network=CARN,
+    detects=holds("entry.weight", "b1.b1.body.0.weight", "b1.c1.body.0.weight", "c1.body.0.weight"),
+    read=_read,
+    first_layer="entry",
+    select=select_scale,
+)
 
 
 def _cascade(x: Tensor, blocks: Sequence[nn.Module], fusions: Sequence[nn.Module]) -> Tensor:
@@ -200,7 +174,7 @@ def _cascade(x: Tensor, blocks: Sequence[nn.Module], fusions: Sequence[nn.Module
 
 
 def _fusion(channels: int, inputs: int) -> nn.Sequential:
-    return _within("body", nn.Sequential(conv1x1(inputs * channels, channels), nn.ReLU()))
+    return within_name("body", nn.Sequential(conv1x1(inputs * channels, channels), nn.ReLU()))
 
 
 def _stages(scale: int, channels: int, group: int) -> nn.Sequential:
@@ -208,8 +182,3 @@ def _stages(scale: int, channels: int, group: int) -> nn.Sequential:
     for factor in prime_factors(scale):
         stages += [conv3x3(channels, channels * factor**2, group), nn.ReLU(), nn.PixelShuffle(factor)]
     return nn.Sequential(*stages)
-
-
-def _within(name: str, module: nn.Module) -> nn.Sequential:
-    """Give a module the longer name that it has in the official code."""
-    return nn.Sequential(OrderedDict([(name, module)]))

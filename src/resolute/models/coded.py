@@ -34,7 +34,7 @@ def load_code(address: Address) -> Restorer:
         raise CheckpointError(f"sha256= is that of the weights of {address.name}, and it has none: add weights=FILE")
     if address.weights:
         path = Path(address.weights)
-        state, card = read_named(path)
+        state, card, _ = read_named(path)
         if isinstance(card, ScorerCard):
             raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
         if address.sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != address.sha256:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resolute.models.base import Restorer
-from resolute.models.blocks import conv3x3
+from resolute.models.architecture import Architecture, Arguments, Weights, holds
+from resolute.models.base import SplitRestorer
+from resolute.models.blocks import conv3x3, count
 
 
+@final
 class Level(nn.Module):
     """Two 3x3 convolutions, each with a ReLU after it."""
 
@@ -29,7 +31,8 @@ class Level(nn.Module):
         return F.relu(self.second(F.relu(self.first(x))))
 
 
-class UNet(Restorer):
+@final
+class UNet(SplitRestorer):
     """A U-Net that predicts the noise: ``x - net(x)``, without any normalisation, for images of any size.
 
     Blocks of 2 x 2 pixels become channels first, which makes it four times cheaper than at full size, and pixels again
@@ -61,24 +64,6 @@ class UNet(Restorer):
         self.last = conv3x3(3 + widths[0] // 4, 3)
         _zero(self.last)
 
-    @staticmethod
-    def detects(state: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``state`` has the layout of this network."""
-        return {"down.0.first.weight", "up.0.first.weight", "last.weight"} <= state.keys()
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> UNet:
-        """Build the network that ``state`` belongs to, its widths read from the shapes, and load it strictly.
-
-        Raises:
-            RuntimeError: missing or surplus keys, or shapes that do not fit together.
-            ValueError: widths that no such network has.
-        """
-        levels = sum(1 for name in state if re.fullmatch(r"down\.\d+\.first\.weight", name))
-        model = cls(tuple(state[f"down.{i}.first.weight"].shape[0] for i in range(levels)))
-        model.load_state_dict(dict(state), strict=True)
-        return model
-
     def arguments(self) -> dict[str, object]:
         return {"class": "UNet", "widths": self.widths}
 
@@ -98,11 +83,12 @@ class UNet(Restorer):
         return phi[:, :3] - self.last(phi)
 
 
-class DnCNN(Restorer):
+@final
+class DnCNN(SplitRestorer):
     """DnCNN that predicts the noise: ``x - net(x)``, its batch normalisations folded into the convolutions.
 
-    Parameter names are those of KAIR's releases, and ``from_state_dict`` reads the colour checkpoints of KAIR under the
-    names ``conv0`` to ``conv19`` as well. The feature layer Φ is what enters the last convolution: the image itself,
+    Parameter names are those of KAIR's releases; its colour checkpoints under the names ``conv0`` to ``conv19`` are
+    recognised as well. The feature layer Φ is what enters the last convolution: the image itself,
     then the last hidden maps.
 
     Args:
@@ -133,24 +119,6 @@ class DnCNN(Restorer):
                 _keep_signal(layer)
         _zero(self.model[-1])
 
-    @staticmethod
-    def detects(state: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``state`` is a row of convolutions and nothing else, from three channels on."""
-        first = _numbered(state).get("model.0.weight")
-        return first is not None and first.ndim == 4 and first.shape[1] == 3 and len(state) >= 4
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> DnCNN:
-        """Build the network that ``state`` belongs to, its depth and width read from the shapes, and load it strictly.
-
-        Raises:
-            RuntimeError: missing or surplus keys, or shapes that do not fit together.
-        """
-        numbered = _numbered(state)
-        model = cls(len(numbered) // 2, numbered["model.0.weight"].shape[0])
-        model.load_state_dict(numbered, strict=True)
-        return model
-
     def arguments(self) -> dict[str, object]:
         return {"class": "DnCNN", **self._arguments}
 
@@ -161,7 +129,23 @@ class DnCNN(Restorer):
         return phi[:, :3] - self.model[-1](phi[:, 3:])
 
 
-def _numbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _read_unet(state: Weights) -> tuple[Arguments, Weights]:
+    levels = count(state, r"down\.\d+\.first\.weight")
+    return {"widths": tuple(state[f"down.{i}.first.weight"].shape[0] for i in range(levels))}, state
+
+
+def _is_dncnn(state: Weights) -> bool:
+    """Tell whether ``state`` is a row of convolutions and nothing else, from three channels on."""
+    first = _numbered(state).get("model.0.weight")
+    return first is not None and first.ndim == 4 and first.shape[1] == 3 and len(state) >= 4
+
+
+def _read_dncnn(state: Weights) -> tuple[Arguments, Weights]:
+    numbered = _numbered(state)
+    return {"depth": len(numbered) // 2, "channels": numbered["model.0.weight"].shape[0]}, numbered
+
+
+def _numbered(state: Weights) -> dict[str, Tensor]:
     """Return ``state`` under KAIR's names, ReLUs counted; empty if it holds anything but numbered convolutions."""
     numbered: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -201,3 +185,13 @@ def _crop(x: Tensor, like: Tensor) -> Tensor:
         # A slice would be traced for sizes that need one, and no others.
         return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
     return x[..., :height, :width]
+
+
+UNET = Architecture(
+    name="unet",
+    network=UNet,
+    detects=holds("down.0.first.weight", "up.0.first.weight", "last.weight"),
+    read=_read_unet,
+    first_layer="down.0.first",
+)
+DNCNN = Architecture(name="dncnn", network=DnCNN, detects=_is_dncnn, read=_read_dncnn, first_layer="model.0")

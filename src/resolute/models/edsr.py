@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.models.base import Restorer
+from resolute.models.architecture import Architecture, Arguments, Weights, holds
 from resolute.models.blocks import (
     MeanShift,
+    MeanShifted,
     Upsampler,
     conv3x3,
+    count,
     read_peak,
     read_upsampling,
     rename,
-    require_peak,
-    require_scale,
     upsampling,
 )
 
@@ -38,11 +36,10 @@ class ResidualBlock(nn.Module):
 
 
 @final
-class EDSR(Restorer):
+class EDSR(MeanShifted):
     """EDSR for one scale; parameter names are those of the official release, so its checkpoints load strictly.
 
-    The feature layer Φ is the tensor that enters the upsampler, after the long skip. ``from_state_dict`` reads the
-    names of BasicSR as well.
+    The feature layer Φ is the tensor that enters the upsampler, after the long skip.
 
     Args:
         scale: 2, 3 or 4.
@@ -74,25 +71,10 @@ class EDSR(Restorer):
         res_scale: float | None = None,
         peak: float = 255.0,
     ) -> None:
-        require_scale("EDSR", scale)
-        require_peak("EDSR", peak)
-        super().__init__(scale)
-        self._arguments: dict[str, object] = {
-            "scale": scale,
-            "blocks": blocks,
-            "channels": channels,
-            "upsampler": upsampler,
-        }
         published = 0.1 if (blocks, channels) == (32, 256) else 1.0
-        if res_scale is None:
-            res_scale = published
-        elif res_scale != published:
-            self._arguments["res_scale"] = res_scale
-        if peak != 255.0:
-            self._arguments["peak"] = peak
-        self.peak = peak
-        self.sub_mean = MeanShift(-1, peak)
-        self.add_mean = MeanShift(+1, peak)
+        res_scale = published if res_scale is None else res_scale
+        arguments = {"blocks": blocks, "channels": channels, "upsampler": upsampler}
+        super().__init__(scale, peak, arguments | ({} if res_scale == published else {"res_scale": res_scale}))
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.Sequential(
             *(ResidualBlock(channels, res_scale) for _ in range(blocks)), conv3x3(channels, channels)
@@ -100,51 +82,34 @@ class EDSR(Restorer):
         self.long_skip = nn.Identity()
         self.tail = nn.Sequential(*upsampling(scale, channels, upsampler))
 
-    @staticmethod
-    def detects(state: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``state`` has the layout of the official EDSR release or that of BasicSR."""
-        official = {"head.0.weight", "body.0.body.0.weight", "tail.0.0.weight"}
-        return official <= state.keys() or _is_basicsr(state)
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor], res_scale: float | None = None) -> EDSR:
-        """Build the network that ``state`` belongs to, its arguments read from names and shapes, and load it strictly.
-
-        Args:
-            state: the weights.
-            res_scale: which no shape tells; None for the published one.
-
-        Raises:
-            RuntimeError: missing or surplus keys, or shapes that do not fit together.
-            ValueError: the shapes belong to no scale of 2, 3 or 4.
-        """
-        if _is_basicsr(state):
-            state = _official_names(state)
-        channels = state["head.0.weight"].shape[0]
-        blocks = sum(1 for name in state if re.fullmatch(r"body\.\d+\.body\.0\.weight", name))
-        scale, upsampler = read_upsampling(state, channels, first="tail.0.0", second="tail.0.2", last="tail.1")
-        model = cls(scale, blocks, channels, upsampler, res_scale, read_peak(state))
-        model.load_state_dict(dict(state), strict=True)
-        return model
-
-    def arguments(self) -> dict[str, object]:
-        return {"class": "EDSR", **self._arguments}
-
-    def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
-        shallow = self.head(self.sub_mean(x * self.peak))
+    def extract(self, shifted: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        shallow = self.head(shifted)
         return self.long_skip(self.body(shallow) + shallow)
 
-    def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
-        return self.add_mean(self.tail(phi)) / self.peak
+    def enlarge(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        return self.tail(phi)
 
 
-def _is_basicsr(state: Mapping[str, Tensor]) -> bool:
-    return {"conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight", "upsample.0.weight"} <= state.keys()
+_is_official = holds("head.0.weight", "body.0.body.0.weight", "tail.0.0.weight")
+_is_basicsr = holds("conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight", "upsample.0.weight")
 
 
-def _official_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _read(state: Weights) -> tuple[Arguments, Weights]:
+    if _is_basicsr(state):
+        state = _official_names(state)
+    channels = state["head.0.weight"].shape[0]
+    arguments: Arguments = {
+        "blocks": count(state, r"body\.\d+\.body\.0\.weight"),
+        "channels": channels,
+        "peak": read_peak(state),
+        **read_upsampling(state, channels, first="tail.0.0", second="tail.0.2", last="tail.1"),
+    }
+    return arguments, state
+
+
+def _official_names(state: Weights) -> dict[str, Tensor]:
     """Rename what BasicSR calls otherwise, and add the mean colour, which it keeps outside its checkpoints."""
-    blocks = sum(1 for name in state if re.fullmatch(r"body\.\d+\.conv1\.weight", name))
+    blocks = count(state, r"body\.\d+\.conv1\.weight")
     renamings = (
         (r"conv_first\.", "head.0."),
         (r"body\.(\d+)\.conv1\.", r"body.\1.body.0."),
@@ -156,3 +121,12 @@ def _official_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     means = {"sub_mean": MeanShift(-1), "add_mean": MeanShift(+1)}
     named = {f"{name}.{key}": value for name, shift in means.items() for key, value in shift.state_dict().items()}
     return named | rename(state, renamings)
+
+
+ARCHITECTURE = Architecture(
+    name="edsr",
+    network=EDSR,
+    detects=lambda state: _is_official(state) or _is_basicsr(state),
+    read=_read,
+    first_layer="head",
+)

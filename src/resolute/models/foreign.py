@@ -51,14 +51,16 @@ class Foreign(Restorer, ABC):
         network: the module.
         called: what errors call it.
         scale: upscaling factor.
+        gray: whether the network takes one channel, and gets the three one by one.
     """
 
-    def __init__(self, network: nn.Module, called: str, scale: int) -> None:
+    def __init__(self, network: nn.Module, called: str, scale: int, gray: bool = False) -> None:
         super().__init__(scale)
         self.network = network.eval()
         self.output = nn.Identity()
         self.called = called
         self.feature_layer = "output"
+        self.gray = gray
         self._alone = False
         # What is done about code that works in place: nothing, copies of what autograd keeps, copies of parts as well.
         self._copies = 0
@@ -72,10 +74,9 @@ class Foreign(Restorer, ABC):
     def lacks(self, width: int, height: int) -> tuple[int, int]:
         """Return how much a width and a height lack of a size that the network takes."""
 
-    @property
-    def gray(self) -> bool:
-        """Whether the network takes one channel, and gets the three one by one."""
-        return False
+    @abstractmethod
+    def find_sizes(self, image: Float[Tensor, "1 3 h w"]) -> None:
+        """Find out which sizes the network takes and by how much it upscales, as far as that is not known."""
 
     @final
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
@@ -156,9 +157,7 @@ class Foreign(Restorer, ABC):
             self._try(device)
             self.feature_layer = self._named(layer) if layer else self._find_feature_layer(device)
 
-    def find_sizes(self, image: Float[Tensor, "1 3 h w"]) -> None:
-        """Find out which sizes the network takes, if that is not known."""
-
+    @final
     def refused(self, why: str) -> CheckpointError:
         """Return the error that says why the network cannot be attacked."""
         return CheckpointError(f"{self.called} cannot be attacked: {why}")

@@ -6,8 +6,8 @@ The layout is that of the Keras release with its batch norms folded in: 52 convo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resolute.errors import CheckpointError
+from resolute.models.architecture import Architecture, Arguments, Weights, holds
 from resolute.models.base import Scorer
-from resolute.models.pooling import ScoreHead, mean_and_std
+from resolute.models.pooling import ScoreHead, mean_and_std, read_hidden
 from resolute.models.weights import read_weights
 
 # Expansion, channels, repeats and stride of the seven groups of blocks: table 2 of the paper, at width 1.0.
@@ -36,6 +37,7 @@ _STAGES = (0, 2, 5, 12, 16)
 FEATURES = 2 * (16 + 24 + 32 + 96 + _LAST)
 
 
+@final
 class _Conv(nn.Module):
     """A convolution with bias, padded as Keras does, and ReLU6 unless it is a linear bottleneck."""
 
@@ -54,6 +56,7 @@ class _Conv(nn.Module):
         return F.relu6(x) if self.relu else x
 
 
+@final
 class _Bottleneck(nn.Module):
     """Expand, filter each channel, project; with a skip where input and output have one shape."""
 
@@ -69,6 +72,7 @@ class _Bottleneck(nn.Module):
         return x + self.c(x) if self.skip else self.c(x)
 
 
+@final
 class MobileNetFeatures(nn.Module):
     """MobileNetV2 up to its last convolution; its parameter names are those of the int8 file that ``read`` expects.
 
@@ -124,6 +128,7 @@ class MobileNetFeatures(nn.Module):
             ) from None
 
 
+@final
 class MobileNetScorer(Scorer):
     """A perceptron on means and deviations of MobileNetV2 features; its sigmoid ends on a proven range.
 
@@ -168,24 +173,6 @@ class MobileNetScorer(Scorer):
         metric.backbone.read(path)
         return metric
 
-    @staticmethod
-    def detects(state: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``state`` has the layout of this metric."""
-        return {"backbone.stem.conv.weight", "backbone.head.conv.weight", "head.range"} <= state.keys()
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> MobileNetScorer:
-        """Build the metric that ``state`` belongs to, its arguments read from names and shapes, and load it strictly.
-
-        Raises:
-            RuntimeError: missing or surplus keys, or shapes that do not fit together.
-        """
-        hidden = state["head.hidden.0.weight"].shape[0] if "head.hidden.0.weight" in state else 0
-        low, high = state["head.range"].tolist()
-        metric = cls(hidden, low, high)
-        metric.load_state_dict(dict(state), strict=True)
-        return metric
-
     def arguments(self) -> dict[str, object]:
         return {"class": "MobileNetScorer", **self._arguments}
 
@@ -196,3 +183,17 @@ class MobileNetScorer(Scorer):
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         return self.head(self.features(x))
+
+
+def _read(state: Weights) -> tuple[Arguments, Weights]:
+    low, high = state["head.range"].tolist()
+    return {"hidden": read_hidden(state), "low": low, "high": high}, state
+
+
+ARCHITECTURE = Architecture(
+    name="mobilenet",
+    network=MobileNetScorer,
+    detects=holds("backbone.stem.conv.weight", "backbone.head.conv.weight", "head.range"),
+    read=_read,
+    first_layer="backbone.stem.conv",
+)

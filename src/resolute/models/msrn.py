@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -11,16 +9,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resolute.models.base import Restorer
+from resolute.models.architecture import Architecture, Arguments, Weights, holds
 from resolute.models.blocks import (
-    MeanShift,
+    MeanShifted,
     Upsampler,
     conv1x1,
     conv3x3,
+    count,
     read_peak,
     read_upsampling,
-    require_peak,
-    require_scale,
     upsampling,
 )
 
@@ -44,7 +41,7 @@ class MultiScaleBlock(nn.Module):
 
 
 @final
-class MSRN(Restorer):
+class MSRN(MeanShifted):
     """MSRN for one scale; parameter names are those of the official RGB release, so its checkpoints load strictly.
 
     The network of the paper works on luma alone; the authors' later release, on RGB, is the one in use. The feature
@@ -73,20 +70,7 @@ class MSRN(Restorer):
         upsampler: Upsampler = "staged",
         peak: float = 255.0,
     ) -> None:
-        require_scale("MSRN", scale)
-        require_peak("MSRN", peak)
-        super().__init__(scale)
-        self._arguments: dict[str, object] = {
-            "scale": scale,
-            "blocks": blocks,
-            "channels": channels,
-            "upsampler": upsampler,
-        }
-        if peak != 255.0:
-            self._arguments["peak"] = peak
-        self.peak = peak
-        self.sub_mean = MeanShift(-1, peak)
-        self.add_mean = MeanShift(+1, peak)
+        super().__init__(scale, peak, {"blocks": blocks, "channels": channels, "upsampler": upsampler})
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.ModuleList(MultiScaleBlock(channels) for _ in range(blocks))
         self.tail = nn.Sequential(
@@ -95,46 +79,43 @@ class MSRN(Restorer):
             *upsampling(scale, channels, upsampler),
         )
 
-    @staticmethod
-    def detects(state: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``state`` has the layout of the official RGB release, or that of the older one."""
-        return {"head.0.weight", "body.0.confusion.weight", "tail.2.0.weight"} <= state.keys() or _is_old(state)
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> MSRN:
-        """Build the network that ``state`` belongs to, its arguments read from names and shapes, and load it strictly.
-
-        Raises:
-            RuntimeError: missing or surplus keys, or shapes that do not fit together.
-            ValueError: the older release, on luma alone; or the shapes belong to no scale of 2, 3 or 4.
-        """
-        if _is_old(state):
-            raise ValueError("it is of the older release, on luma alone; take MSRN_x2, MSRN_x3 or MSRN_x4, on RGB")
-        channels = state["head.0.weight"].shape[0]
-        blocks = sum(1 for name in state if re.fullmatch(r"body\.\d+\.confusion\.weight", name))
-        scale, upsampler = read_upsampling(state, channels, first="tail.2.0", second="tail.2.2", last="tail.3")
-        model = cls(scale, blocks, channels, upsampler, read_peak(state))
-        model.load_state_dict(dict(state), strict=True)
-        return model
-
-    def arguments(self) -> dict[str, object]:
-        return {"class": "MSRN", **self._arguments}
-
-    def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
-        shallow = maps = self.head(self.sub_mean(x * self.peak))
+    def extract(self, shifted: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        shallow = maps = self.head(shifted)
         outputs: list[Tensor] = []
         for block in self.body:
             maps = block(maps)
             outputs.append(maps)
         return self.tail[:2](torch.cat([*outputs, shallow], dim=1))
 
-    def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
-        return self.add_mean(self.tail[2:](phi)) / self.peak
-
-
-def _is_old(state: Mapping[str, Tensor]) -> bool:
-    return {"conv_input.weight", "residual1.0.confusion.weight"} <= state.keys()
+    def enlarge(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        return self.tail[2:](phi)
 
 
 def _conv5x5(channels: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, kernel_size=5, padding=2)
+
+
+_is_rgb = holds("head.0.weight", "body.0.confusion.weight", "tail.2.0.weight")
+_is_luma = holds("conv_input.weight", "residual1.0.confusion.weight")
+
+
+def _read(state: Weights) -> tuple[Arguments, Weights]:
+    if _is_luma(state):
+        raise ValueError("it is of the older release, on luma alone; take MSRN_x2, MSRN_x3 or MSRN_x4, on RGB")
+    channels = state["head.0.weight"].shape[0]
+    arguments: Arguments = {
+        "blocks": count(state, r"body\.\d+\.confusion\.weight"),
+        "channels": channels,
+        "peak": read_peak(state),
+        **read_upsampling(state, channels, first="tail.2.0", second="tail.2.2", last="tail.3"),
+    }
+    return arguments, state
+
+
+ARCHITECTURE = Architecture(
+    name="msrn",
+    network=MSRN,
+    detects=lambda state: _is_rgb(state) or _is_luma(state),
+    read=_read,
+    first_layer="head",
+)

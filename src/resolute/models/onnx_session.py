@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.errors import CheckpointError, ConfigError, ImageError, first_line
-from resolute.models.base import Card, Restorer, Scorer, ScorerCard
+from resolute.models.base import Card, Scorer, ScorerCard, SplitRestorer
 
 HINT = "pip install 'resolute[onnx]'"
 
@@ -95,7 +95,7 @@ class _WithoutGradient(torch.autograd.Function):
 
 
 @final
-class OnnxRestorer(Restorer):
+class OnnxRestorer(SplitRestorer):
     """A super-resolution model in an ONNX file. Its feature layer is its output, for nothing inside can be seen."""
 
     feature_layer = "output"

@@ -164,7 +164,7 @@ class _Content:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
             return _Content(state, state, read_metadata(path))
         whole = read_checkpoint(path)
-        state, _ = find_weights(whole, path.name)
+        state, *_ = find_weights(whole, path.name)
         return _Content(whole, state, None, zipfile.is_zipfile(path))
 
     def sets(self, keys: list[str]) -> Iterator[State]:

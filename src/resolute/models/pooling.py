@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,6 +29,7 @@ def mean_and_std(
     return mean.flatten(1), (variance + floor).sqrt()
 
 
+@final
 class ScoreHead(nn.Module):
     """A perceptron from pooled features to a score that cannot leave [low, high]: ``low + (high - low) * sigmoid(z)``.
 
@@ -58,3 +62,8 @@ class ScoreHead(nn.Module):
             low, high = self.range.unbind()
             # Clamped because the last rounding could step over the end.
             return (low + (high - low) * share).clamp(low, high)
+
+
+def read_hidden(state: Mapping[str, Tensor]) -> int:
+    """Return the hidden units of the ``ScoreHead`` that a metric calls ``head``."""
+    return state["head.hidden.0.weight"].shape[0] if "head.hidden.0.weight" in state else 0

@@ -69,7 +69,7 @@ class PythonFile:
             raise CheckpointError(f"no file {self.path}; FILE.py:NAME names a file and a class or function in it")
         if warn and not was_run(self.path):
             _run.add(self.path.resolve())
-            warnings.warn(f"the code in {self.path} is run, to build {self.name}", ModelWarning, stacklevel=4)
+            warnings.warn(f"the code in {self.path} is run, to build {self.name}", ModelWarning, stacklevel=5)
         with _LOCK, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # What somebody's code is warned of says nothing to who runs it.
             warnings.simplefilter("ignore")

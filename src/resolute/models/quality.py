@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Mapping
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resolute.models.architecture import Architecture, Arguments, Weights, holds
 from resolute.models.base import Scorer
-from resolute.models.pooling import ScoreHead, mean_and_std
+from resolute.models.blocks import count
+from resolute.models.pooling import ScoreHead, mean_and_std, read_hidden
 
 PATCH = 4
 
 
+@final
 class Block(nn.Module):
     """``x + project(relu(conv(x)))`` with a 3x3 and a 1x1 convolution; starts as the identity."""
 
@@ -32,6 +34,7 @@ class Block(nn.Module):
         return x + self.project(F.relu(self.conv(x)))
 
 
+@final
 class QualityNet(Scorer):
     """A convolutional quality metric of 0.3 million weights; ``quality-s`` is this with the default sizes.
 
@@ -83,27 +86,6 @@ class QualityNet(Scorer):
         )
         self.head = ScoreHead(2 * sum(widths), hidden, low, high)
 
-    @staticmethod
-    def detects(state: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``state`` has the layout of this network."""
-        return {"stem.weight", "head.range", "head.score.weight"} <= state.keys()
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> QualityNet:
-        """Build the network that ``state`` belongs to, its arguments read from names and shapes, and load it strictly.
-
-        Raises:
-            RuntimeError: missing or surplus keys, or shapes that do not fit together.
-        """
-        downs = sum(1 for name in state if re.fullmatch(r"downs\.\d+\.weight", name))
-        widths = (state["stem.weight"].shape[0], *(state[f"downs.{i}.weight"].shape[0] for i in range(downs)))
-        blocks = sum(1 for name in state if re.fullmatch(r"stages\.0\.\d+\.conv\.weight", name))
-        hidden = state["head.hidden.0.weight"].shape[0] if "head.hidden.0.weight" in state else 0
-        low, high = state["head.range"].tolist()
-        metric = cls(widths, blocks, hidden, low, high)
-        metric.load_state_dict(dict(state), strict=True)
-        return metric
-
     def arguments(self) -> dict[str, object]:
         return {"class": "QualityNet", **self._arguments}
 
@@ -121,3 +103,25 @@ class QualityNet(Scorer):
             # Noise and blur scale the deviations; in logarithms that is a shift, which a perceptron learns sooner.
             pooled += [mean, std.log()]
         return self.head(torch.cat(pooled, dim=1))
+
+
+def _read(state: Weights) -> tuple[Arguments, Weights]:
+    downs = count(state, r"downs\.\d+\.weight")
+    low, high = state["head.range"].tolist()
+    arguments: Arguments = {
+        "widths": (state["stem.weight"].shape[0], *(state[f"downs.{i}.weight"].shape[0] for i in range(downs))),
+        "blocks": count(state, r"stages\.0\.\d+\.conv\.weight"),
+        "hidden": read_hidden(state),
+        "low": low,
+        "high": high,
+    }
+    return arguments, state
+
+
+ARCHITECTURE = Architecture(
+    name="quality",
+    network=QualityNet,
+    detects=holds("stem.weight", "head.range", "head.score.weight"),
+    read=_read,
+    first_layer="stem",
+)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.models.base import Restorer
+from resolute.models.architecture import Architecture, Arguments, Weights, holds
 from resolute.models.blocks import (
-    MeanShift,
+    MeanShifted,
     Upsampler,
     conv1x1,
     conv3x3,
+    count,
     read_peak,
     read_upsampling,
-    require_peak,
-    require_scale,
     upsampling,
 )
 
@@ -65,7 +62,7 @@ class ResidualGroup(nn.Module):
 
 
 @final
-class RCAN(Restorer):
+class RCAN(MeanShifted):
     """RCAN for one scale; parameter names are those of the official release, so its checkpoints load strictly.
 
     The feature layer Φ is the tensor that enters the upsampler, after the long skip.
@@ -98,24 +95,10 @@ class RCAN(Restorer):
         upsampler: Upsampler = "staged",
         peak: float = 255.0,
     ) -> None:
-        require_scale("RCAN", scale)
-        require_peak("RCAN", peak)
         if reduction < 1 or channels % reduction:
             raise ValueError(f"the reduction of RCAN divides its {channels} channels; {reduction} does not")
-        super().__init__(scale)
-        self._arguments: dict[str, object] = {
-            "scale": scale,
-            "groups": groups,
-            "blocks": blocks,
-            "channels": channels,
-            "reduction": reduction,
-            "upsampler": upsampler,
-        }
-        if peak != 255.0:
-            self._arguments["peak"] = peak
-        self.peak = peak
-        self.sub_mean = MeanShift(-1, peak)
-        self.add_mean = MeanShift(+1, peak)
+        sizes = {"groups": groups, "blocks": blocks, "channels": channels, "reduction": reduction}
+        super().__init__(scale, peak, {**sizes, "upsampler": upsampler})
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.Sequential(
             *(ResidualGroup(blocks, channels, reduction) for _ in range(groups)), conv3x3(channels, channels)
@@ -123,34 +106,31 @@ class RCAN(Restorer):
         self.long_skip = nn.Identity()
         self.tail = nn.Sequential(*upsampling(scale, channels, upsampler))
 
-    @staticmethod
-    def detects(state: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``state`` has the layout of the official RCAN release."""
-        return {"head.0.weight", "body.0.body.0.body.3.conv_du.0.weight", "tail.0.0.weight"} <= state.keys()
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> RCAN:
-        """Build the network that ``state`` belongs to, its arguments read from names and shapes, and load it strictly.
-
-        Raises:
-            RuntimeError: missing or surplus keys, or shapes that do not fit together.
-            ValueError: the shapes belong to no scale of 2, 3 or 4, or to no reduction.
-        """
-        channels = state["head.0.weight"].shape[0]
-        groups = sum(1 for name in state if re.fullmatch(r"body\.\d+\.body\.0\.body\.0\.weight", name))
-        blocks = sum(1 for name in state if re.fullmatch(r"body\.0\.body\.\d+\.body\.0\.weight", name))
-        reduction = channels // state["body.0.body.0.body.3.conv_du.0.weight"].shape[0]
-        scale, upsampler = read_upsampling(state, channels, first="tail.0.0", second="tail.0.2", last="tail.1")
-        model = cls(scale, groups, blocks, channels, reduction, upsampler, read_peak(state))
-        model.load_state_dict(dict(state), strict=True)
-        return model
-
-    def arguments(self) -> dict[str, object]:
-        return {"class": "RCAN", **self._arguments}
-
-    def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
-        shallow = self.head(self.sub_mean(x * self.peak))
+    def extract(self, shifted: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        shallow = self.head(shifted)
         return self.long_skip(self.body(shallow) + shallow)
 
-    def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
-        return self.add_mean(self.tail(phi)) / self.peak
+    def enlarge(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
+        return self.tail(phi)
+
+
+def _read(state: Weights) -> tuple[Arguments, Weights]:
+    channels = state["head.0.weight"].shape[0]
+    arguments: Arguments = {
+        "groups": count(state, r"body\.\d+\.body\.0\.body\.0\.weight"),
+        "blocks": count(state, r"body\.0\.body\.\d+\.body\.0\.weight"),
+        "channels": channels,
+        "reduction": channels // state["body.0.body.0.body.3.conv_du.0.weight"].shape[0],
+        "peak": read_peak(state),
+        **read_upsampling(state, channels, first="tail.0.0", second="tail.0.2", last="tail.1"),
+    }
+    return arguments, state
+
+
+ARCHITECTURE = Architecture(
+    name="rcan",
+    network=RCAN,
+    detects=holds("head.0.weight", "body.0.body.0.body.3.conv_du.0.weight", "tail.0.0.weight"),
+    read=_read,
+    first_layer="head",
+)

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import final
-
-from torch import Tensor
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar, final
 
 from resolute.errors import CheckpointError
-from resolute.models.base import Restorer
-from resolute.models.carn import CARN, scales_held, select_scale
-from resolute.models.denoisers import DnCNN, UNet
-from resolute.models.edsr import EDSR
-from resolute.models.msrn import MSRN
-from resolute.models.rcan import RCAN
-from resolute.models.srresnet import SRResNet
-from resolute.models.weights import State, misfit, readings
+from resolute.models.architecture import Architecture, Weights
+from resolute.models.architectures import RESTORERS, SCORERS
+from resolute.models.base import Restorer, Scorer
+from resolute.models.weights import State, first_keys, misfit, readings
 from resolute.models.zoo import HINT, describe_zoo, wrap_zoo
 
-Architecture = type[EDSR] | type[RCAN] | type[MSRN] | type[CARN] | type[SRResNet] | type[UNet] | type[DnCNN]
+Model = TypeVar("Model", bound=Restorer | Scorer)
 
-# A checkpoint is detected by one of them at most.
-ARCHITECTURES: tuple[Architecture, ...] = (EDSR, RCAN, MSRN, CARN, SRResNet, UNet, DnCNN)
+# What weights raise that belong to no network of the architecture that they look like.
+_MISFITS = (RuntimeError, ValueError, LookupError, ArithmeticError, TypeError)
 
 
 @final
@@ -44,7 +38,7 @@ class Recognised:
     note: str = ""
 
 
-def recognise(state: Mapping[str, Tensor], file: str, scale: int | None, res_scale: float | None) -> Recognised:
+def recognise(state: Weights, file: str, scale: int | None, res_scale: float | None) -> Recognised:
     """Build the network that weights belong to.
 
     Args:
@@ -57,45 +51,74 @@ def recognise(state: Mapping[str, Tensor], file: str, scale: int | None, res_sca
         CheckpointError: no architecture has such weights; they do not fit it; ``res_scale`` is given for another than
             EDSR; the file holds several scales, and none is chosen.
     """
-    for reading in readings(state):
-        for architecture in ARCHITECTURES:
-            if architecture.detects(reading):
-                return _own(architecture, reading, file, scale, res_scale)
+    found = _detected(state, RESTORERS)
+    if found is not None:
+        return _own(*found, file, scale, {} if res_scale is None else {"res_scale": res_scale})
     if res_scale is not None:
         raise CheckpointError(f"{file} is no EDSR, and has no residual scale to set; leave res_scale out")
     for reading in readings(state):
-        found = describe_zoo(reading, file)
-        if found is not None:
-            return Recognised(wrap_zoo(found), reading, functools.partial(_zoo_again, file))
-    known = ", ".join(architecture.__name__ for architecture in ARCHITECTURES)
-    shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3])
+        zoo = describe_zoo(reading, file)
+        if zoo is not None:
+            return Recognised(wrap_zoo(zoo), reading, functools.partial(_zoo_again, file))
+    known = ", ".join(architecture.title for architecture in RESTORERS)
     raise CheckpointError(
         f"{file}: no known architecture has its {len(state)} keys; known are {known} and, with {HINT}, spandrel's; its "
-        f"first are {shown}. Any other loads by its code: FILE.py:NAME#x4,weights={file}"
+        f"first are {first_keys(state)}. Any other loads by its code: FILE.py:NAME#x4,weights={file}"
     )
 
 
-def _own(architecture: Architecture, state: State, file: str, scale: int | None, res_scale: float | None) -> Recognised:
-    if res_scale is not None and architecture is not EDSR:
-        raise CheckpointError(f"{file} is {architecture.__name__}, and has no residual scale to set; leave it out")
-    held = scales_held(state) if architecture is CARN else []
+def recognise_scorer(state: Weights, file: str) -> tuple[Scorer, Weights]:
+    """Build the quality metric that weights belong to, and return it with the weights by the names that decided.
+
+    Raises:
+        CheckpointError: no metric has such weights, or they do not fit it.
+    """
+    found = _detected(state, SCORERS)
+    if found is None:
+        known = ", ".join(architecture.title for architecture in SCORERS)
+        raise CheckpointError(
+            f"{file}: no known quality metric has its {len(state)} keys; known are {known}; its first are "
+            f"{first_keys(state)}. Any other is wrapped with as_scorer"
+        )
+    architecture, reading = found
+    return _loaded(architecture, reading, {}, file), reading
+
+
+def _detected(
+    state: Weights, architectures: Sequence[Architecture[Model]]
+) -> tuple[Architecture[Model], Weights] | None:
+    for reading in readings(state):
+        for architecture in architectures:
+            if architecture.detects(reading):
+                return architecture, reading
+    return None
+
+
+def _own(
+    architecture: Architecture[Restorer], state: Weights, file: str, scale: int | None, options: dict[str, object]
+) -> Recognised:
+    if not all(architecture.takes(option) for option in options):
+        raise CheckpointError(f"{file} is {architecture.title}, and has no residual scale to set; leave it out")
     try:
-        chosen = select_scale(state, scale)
+        chosen, besides = architecture.select(state, scale)
     except ValueError as error:
         raise CheckpointError(f"{file} {error}") from None
-    build = functools.partial(EDSR.from_state_dict, res_scale=res_scale) if architecture is EDSR else None
-    make = build or architecture.from_state_dict
-    try:
-        model = make(chosen)
-    except (RuntimeError, ValueError, LookupError, ArithmeticError) as error:
-        raise misfit(file, architecture.__name__, error) from None
-    others = " and ".join(f"x{other}" for other in held if other != model.scale)
+    model = _loaded(architecture, chosen, options, file)
+    others = " and ".join(f"x{other}" for other in besides)
     note = f"{file} also holds {others}, which share the trunk with x{model.scale} and are not trained with it"
-    return Recognised(model, chosen, functools.partial(_own_again, make), note if others else "")
+    again = functools.partial(_own_again, architecture, options)
+    return Recognised(model, dict(chosen), again, note if others else "")
 
 
-def _own_again(make: Callable[[State], Restorer], state: State) -> State:
-    return dict(make(state).state_dict())
+def _loaded(architecture: Architecture[Model], state: Weights, options: Mapping[str, object], file: str) -> Model:
+    try:
+        return architecture.load(state, options)
+    except _MISFITS as error:
+        raise misfit(file, architecture.title, error) from None
+
+
+def _own_again(architecture: Architecture[Restorer], options: Mapping[str, object], state: State) -> State:
+    return dict(architecture.load(state, options).state_dict())
 
 
 def _zoo_again(file: str, state: State) -> State:

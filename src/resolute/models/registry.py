@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.errors import CheckpointError, ConfigError, ModelWarning
+from resolute.models import edsr
 from resolute.models.address import CODE, Address, complete, parse_address
-from resolute.models.base import Card, Restorer, Scorer, ScorerCard
+from resolute.models.base import Card, Restorer, Scorer, ScorerCard, SplitRestorer
 from resolute.models.coded import load_code
-from resolute.models.edsr import EDSR
 from resolute.models.foreign import Foreign
 from resolute.models.hub import HUBS, fetch
 from resolute.models.onnx_session import OnnxRestorer, load_onnx_restorer
@@ -35,7 +35,7 @@ from resolute.resize import upscale_tensor
 _doubts: dict[tuple[str, str], str] = {}
 
 
-class Bicubic(Restorer):
+class Bicubic(SplitRestorer):
     """Bicubic interpolation as a model: linear, without weights, the reference line of every robustness plot.
 
     Example:
@@ -94,6 +94,12 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
 
 def load_address(address: Address) -> Restorer:
     """Load the model at an address that is read already, whatever characters its file has in its name; see ``load``."""
+    # A network draws its first weights, also where others replace them at once: not from a seeded training's stream.
+    with torch.random.fork_rng(devices=[]):
+        return _at_address(address)
+
+
+def _at_address(address: Address) -> Restorer:
     if address.code:
         return _probed(load_code(address), address, f"{Path(address.target).name}:{address.name}")
     if address.target == "bicubic":
@@ -139,12 +145,13 @@ def _from_file(path: Path, address: Address) -> Restorer:
     if path.suffix == ".onnx" and path.is_file():
         restorer: Restorer = _of_scale(load_onnx_restorer(path), address.scale, path.name)
     else:
-        state, card = read_named(path)
+        state, card, taken = read_named(path)
         if isinstance(card, ScorerCard):
             raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
         found = recognise(state, path.name, address.scale, address.res_scale)
         restorer = _described(found, card, path, address)
-        restorer.origin = _origin(found, state, path)
+        restorer.origin = origin = _origin(found, state, path)
+        restorer.card = _taken(restorer.card, taken, origin, state)
         restorer.eval()
         if not isinstance(restorer, Foreign):
             # Many of those reshape with view(), which fails in another layout.
@@ -179,6 +186,17 @@ def _origin(found: Recognised, state: State, path: Path) -> FileOrigin:
     keys = {id(tensor): name for name, tensor in state.items()}
     names = {name: keys[id(tensor)] for name, tensor in found.state.items()}
     return FileOrigin(path, names, found.rebuild, found.note)
+
+
+def _taken(card: Card | None, taken: str, origin: FileOrigin, state: State) -> Card:
+    """Return the card with which weights were taken, where the file holds more than one network's."""
+    assert card is not None
+    name, key = next(iter(origin.names.items()))
+    prefix = key.removesuffix(name)
+    left = sum(1 for one in state if one.rpartition(".")[2] != "n_averaged") - len(origin.names)
+    if prefix and left and key.endswith(name):
+        taken = f"{taken}{'; ' if taken else ''}{prefix}*, {len(origin.names)} of {len(state)} tensors"
+    return dataclasses.replace(card, training={**card.training, "weights": taken}) if taken else card
 
 
 def _layer(restorer: Restorer, name: str) -> str:
@@ -224,15 +242,15 @@ def _probed(restorer: Restorer, address: Address, name: str) -> Restorer:
         )
     restorer.doubt = _doubts[key]
     if restorer.doubt:
-        warnings.warn(restorer.doubt, ModelWarning, stacklevel=3)
+        warnings.warn(restorer.doubt, ModelWarning, stacklevel=4)
     return restorer
 
 
 def _others(model: Restorer, address: Address) -> list[Alternative]:
     """Return what else a network may be that does not upscale: an EDSR of another residual scale."""
-    if not isinstance(model, EDSR) or address.res_scale is not None:
+    if not isinstance(model, edsr.EDSR) or address.res_scale is not None:
         return []
-    again = EDSR.from_state_dict(model.state_dict(), res_scale=0.1).eval()
+    again = edsr.ARCHITECTURE.load(model.state_dict(), {"res_scale": 0.1}).eval()
     return [("residual scale 0.1", "#res_scale=0.1 behind its name", again)]
 
 

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from resolute.errors import CheckpointError
 from resolute.models.base import Card, Restorer, Scorer, ScorerCard
@@ -14,17 +13,14 @@ from resolute.models.brisque import BRISQUE
 from resolute.models.external import load_external
 from resolute.models.hub import HUBS, fetch
 from resolute.models.libraries import LIBRARIES, load_from_library
-from resolute.models.mobilenet import MobileNetScorer
 from resolute.models.naturalness import parameter_file
 from resolute.models.niqe import NIQE
 from resolute.models.onnx_session import load_onnx_scorer
 from resolute.models.plugged import build
 from resolute.models.probe import probe
-from resolute.models.quality import QualityNet
-from resolute.models.weights import FILES, built_in_weights, misfit, read_weights, weights_sha256
+from resolute.models.recognised import recognise_scorer
+from resolute.models.weights import FILES, built_in_weights, read_named, weights_sha256
 from resolute.plugins import find_plugin
-
-SCORER_ARCHITECTURES: tuple[type[QualityNet] | type[MobileNetScorer], ...] = (QualityNet, MobileNetScorer)
 
 
 def built_in_scorers() -> dict[str, Path]:
@@ -49,6 +45,12 @@ def load_scorer(scorer: str | Path, data: Path | None = None) -> Scorer:
             quality metric; parameters that are not there; weights that pyiqa cannot download.
         ConfigError: pyiqa is missing or has no such metric; the metric fails on sample images.
     """
+    # As in ``load``.
+    with torch.random.fork_rng(devices=[]):
+        return _load(scorer, data)
+
+
+def _load(scorer: str | Path, data: Path | None) -> Scorer:
     if str(scorer).startswith("pyiqa:"):
         external = load_external(str(scorer).removeprefix("pyiqa:"))
         # Some of these crop or tile their input and fail on small ones.
@@ -59,7 +61,7 @@ def load_scorer(scorer: str | Path, data: Path | None = None) -> Scorer:
     if scorer in ("niqe", "brisque"):
         return _classical(str(scorer), data)
     if str(scorer).startswith(HUBS):
-        return load_scorer(fetch(str(scorer)), data)
+        return _load(fetch(str(scorer)), data)
     path = {**built_in_scorers(), **built_in_weights(Card)}.get(str(scorer), Path(scorer))
     plugin = None if path.is_file() else find_plugin("models", str(scorer))
     if plugin is not None:
@@ -77,11 +79,11 @@ def load_scorer(scorer: str | Path, data: Path | None = None) -> Scorer:
         session = load_onnx_scorer(path)
         session.card = probe(session)
         return session
-    state, card = read_weights(path)
+    state, card, taken = read_named(path)
     if isinstance(card, Card):
         raise CheckpointError(f"{path.name} holds a super-resolution model; load it with load")
-    metric = _build(state, path.name)
-    facts = metric.describe(path.stem, sha256=weights_sha256(state))
+    metric, reading = recognise_scorer(state, path.name)
+    facts = metric.describe(path.stem, sha256=weights_sha256(reading), training={"weights": taken} if taken else None)
     if card is None:
         card = facts
     elif card.sha256 != facts.sha256:
@@ -101,14 +103,3 @@ def _classical(name: str, data: Path | None) -> Scorer:
     card = metric.eval().describe(name, licence="parameters: Apache-2.0", sha256=weights_sha256(metric.state_dict()))
     metric.card = probe(metric, card)
     return metric
-
-
-def _build(state: dict[str, Tensor], name: str) -> Scorer:
-    for architecture in SCORER_ARCHITECTURES:
-        if architecture.detects(state):
-            try:
-                return architecture.from_state_dict(state)
-            except (RuntimeError, ValueError, LookupError, ArithmeticError, TypeError) as error:
-                raise misfit(name, architecture.__name__, error) from None
-    known = ", ".join(architecture.__name__ for architecture in SCORER_ARCHITECTURES)
-    raise CheckpointError(f"{name}: no known quality metric has its {len(state)} keys; known are {known}")

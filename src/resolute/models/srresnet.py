@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
 from typing import Literal, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.models.base import Restorer
-from resolute.models.blocks import ImageNetNormalize, prime_factors, rename, require_scale
+from resolute.models.architecture import Architecture, Arguments, Weights, holds
+from resolute.models.base import SplitRestorer
+from resolute.models.blocks import ImageNetNormalize, count, prime_factors, rename, require_scale
 
 PReLU = Literal["shared", "channel"]
 Activation = Literal["none", "tanh"]
@@ -50,15 +49,15 @@ class ShuffleStage(nn.Module):
 
 
 @final
-class SRResNet(Restorer):
+class SRResNet(SplitRestorer):
     """SRResNet for one scale, and SRGAN's generator, which differs from it in its weights alone.
 
     The network takes [0, 1] and returns [-1, 1]. It has batch normalisation: put it in evaluation mode, as ``load``
     does, before it is judged. The feature layer Φ is the tensor that enters the upsampler, after the long skip.
 
-    The authors released no weights, so there are no official parameter names. ``from_state_dict`` also reads two public
-    releases by the names in them: sgrvinod's (SRResNet and SRGAN; normalised input, tanh) and leftthomas's (SRGAN of
-    five blocks; tanh).
+    The authors released no weights, so there are no official parameter names. Two public releases are recognised by the
+    names in them: sgrvinod's (SRResNet and SRGAN; normalised input, tanh) and leftthomas's (SRGAN of five blocks;
+    tanh). No shape tells activation and normalisation: they are taken to be those of the release with these names.
 
     Args:
         scale: 2, 3 or 4; the paper has 4 alone.
@@ -115,37 +114,6 @@ class SRResNet(Restorer):
         self.last = _conv(channels, 3, kernel=9)
         self.activation = nn.Tanh() if activation == "tanh" else nn.Identity()
 
-    @staticmethod
-    def detects(state: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``state`` has the layout of this network, or one of the two public releases."""
-        return {"first.0.weight", "blocks.0.conv1.weight", "stages.0.conv.weight"} <= _own_names(state).keys()
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> SRResNet:
-        """Build the network that ``state`` belongs to, its arguments read from names and shapes, and load it strictly.
-
-        No shape tells activation and normalisation: they are taken to be those of the release that has these names.
-
-        Raises:
-            RuntimeError: missing or surplus keys, or shapes that do not fit together.
-            ValueError: the shapes belong to no scale of 2, 3 or 4.
-        """
-        named = _own_names(state)
-        channels = named["first.0.weight"].shape[0]
-        stages = sum(1 for name in named if re.fullmatch(r"stages\.\d+\.conv\.weight", name))
-        model = cls(
-            scale=math.isqrt(named["stages.0.conv.weight"].shape[0] // channels) ** stages,
-            blocks=sum(1 for name in named if re.fullmatch(r"blocks\.\d+\.conv1\.weight", name)),
-            channels=channels,
-            bias="blocks.0.conv1.bias" in named,
-            prelu="shared" if named["first.1.weight"].numel() == 1 else "channel",
-            activation="tanh" if _is_sgrvinod(state) or _is_leftthomas(state) else "none",
-            closing="norm" if "after.1.running_mean" in named else "prelu",
-            normalization="imagenet" if _is_sgrvinod(state) else "none",
-        )
-        model.load_state_dict(named, strict=True)
-        return model
-
     def arguments(self) -> dict[str, object]:
         return {"class": "SRResNet", **self._arguments}
 
@@ -171,15 +139,32 @@ def _one_of(argument: str, value: str, *known: str) -> str:
     return value
 
 
-def _is_sgrvinod(state: Mapping[str, Tensor]) -> bool:
+def _is_sgrvinod(state: Weights) -> bool:
     return any(f"{prefix}subpixel_convolutional_blocks.0.conv.weight" in state for prefix in ("", "net."))
 
 
-def _is_leftthomas(state: Mapping[str, Tensor]) -> bool:
-    return {"block1.0.weight", "block2.conv1.weight", "block2.bn1.weight"} <= state.keys()
+_is_leftthomas = holds("block1.0.weight", "block2.conv1.weight", "block2.bn1.weight")
+_is_own = holds("first.0.weight", "blocks.0.conv1.weight", "stages.0.conv.weight")
 
 
-def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _read(state: Weights) -> tuple[Arguments, Weights]:
+    named = _own_names(state)
+    channels = named["first.0.weight"].shape[0]
+    arguments: Arguments = {
+        "scale": math.isqrt(named["stages.0.conv.weight"].shape[0] // channels)
+        ** count(named, r"stages\.\d+\.conv\.weight"),
+        "blocks": count(named, r"blocks\.\d+\.conv1\.weight"),
+        "channels": channels,
+        "bias": "blocks.0.conv1.bias" in named,
+        "prelu": "shared" if named["first.1.weight"].numel() == 1 else "channel",
+        "activation": "tanh" if _is_sgrvinod(state) or _is_leftthomas(state) else "none",
+        "closing": "norm" if "after.1.running_mean" in named else "prelu",
+        "normalization": "imagenet" if _is_sgrvinod(state) else "none",
+    }
+    return arguments, named
+
+
+def _own_names(state: Weights) -> dict[str, Tensor]:
     """Rename what the two public releases call otherwise."""
     if _is_sgrvinod(state):
         block = r"(?:net\.)?residual_blocks\.(\d+)\.conv_block"
@@ -197,11 +182,19 @@ def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return rename(state, rules)
     if _is_leftthomas(state):
         # One number for every part: the first, the blocks, the convolution after them, and the upsampler at the end.
-        blocks = sum(1 for name in state if re.fullmatch(r"block\d+\.conv1\.weight", name))
-        stages = sum(1 for name in state if re.fullmatch(r"block\d+\.\d+\.conv\.weight", name))
+        blocks, stages = count(state, r"block\d+\.conv1\.weight"), count(state, r"block\d+\.\d+\.conv\.weight")
         parts = [("block1", "first"), (f"block{blocks + 2}", "after")]
         parts += [(f"block{i + 2}", f"blocks.{i}") for i in range(blocks)]
         parts += [(rf"block{blocks + 3}\.{stages}", "last"), (f"block{blocks + 3}", "stages")]
         named = rename(state, [(rf"{theirs}\.", f"{own}.") for theirs, own in parts])
         return rename(named, [(r"(blocks\.\d+)\.bn(\d)\.", r"\1.norm\2.")])
     return dict(state)
+
+
+ARCHITECTURE = Architecture(
+    name="srresnet",
+    network=SRResNet,
+    detects=lambda state: _is_own(_own_names(state)),
+    read=_read,
+    first_layer="first",
+)

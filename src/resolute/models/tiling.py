@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from resolute.errors import ConfigError
-from resolute.models.base import Restorer
+from resolute.models.base import Restorer, SplitRestorer
 from resolute.models.receptive import BLOCK, Part, receptive_radius
 
 Maps = Float[Tensor, "b c h w"]
 
 
 @final
-class Tiled(Restorer):
+class Tiled(SplitRestorer):
     """A restorer that works through an image in overlapping tiles, first to Φ and then from Φ to the output.
 
     Every tile is given as much of its surroundings, a halo, as the model was measured to look at, and only its inside

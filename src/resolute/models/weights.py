@@ -7,10 +7,11 @@ import hashlib
 import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -37,12 +38,15 @@ _BUILT_IN = Path(str(resources.files("resolute") / "weights"))
 
 # Where training code commonly nests the weights in a checkpoint, the averaged and the most specific first.
 _NESTINGS = (
-    *("params_ema", "params-ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema", "params", "model_state_dict"),
-    *("state_dict", "model", "net", "generator", "netG", "net_g", "weights"),
+    *("params_ema", "params-ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema", "shadow"),
+    *("params", "model_state_dict", "state_dict", "model", "module", "net", "generator", "netG", "net_g", "weights"),
 )
 
-# What stands before the names of the network that counts, where a checkpoint holds several.
-_NETWORKS = ("generator.", "netG.", "net_g.", "ema_model.", "model_ema.", "model.", "net.")
+# What stands before the names of the network that counts, where a checkpoint holds several; averaged ones first.
+_NETWORKS = (
+    *("ema_model.", "model_ema.", "ema.", "generator_ema.", "netG_ema.", "net_g_ema."),
+    *("generator.", "netG.", "net_g.", "model.", "net."),
+)
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
@@ -92,28 +96,56 @@ def read_weights(path: Path) -> tuple[State, Card | ScorerCard | None]:
         CheckpointError: the file is missing, damaged, holds code instead of weights, or weights that are not finite
             or no floating-point numbers.
     """
-    state, card = read_named(path)
+    state, card, _ = read_named(path)
     return bare(state), card
 
 
-def read_named(path: Path) -> tuple[State, Card | ScorerCard | None]:
+def read_named(path: Path) -> tuple[State, Card | ScorerCard | None, str]:
     """Read a weights file as ``read_weights`` does, by the names in the file.
+
+    Returned is besides which set of weights was taken, in words, where the file holds several.
 
     Raises:
         CheckpointError: as ``read_weights``.
     """
     if not path.is_file():
         raise CheckpointError(f"no file {path}; give a path or a built-in name (`resolute models` lists them)")
+    taken = ""
     if path.suffix == ".safetensors":
         state, card = _read_safetensors(path)
     else:
-        state, card = find_weights(read_checkpoint(path), path.name)[0], None
+        (state, route, others), card = find_weights(read_checkpoint(path), path.name), None
+        if others:
+            taken = f"{'.'.join(route)}, of {', '.join('.'.join(other) for other in (route, *others))}"
+    _require_values(state, path.name)
     for name, tensor in state.items():
         _check_dtype(path.name, name, tensor)
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(f"{path.name}: {broken[0]} is not finite; take an earlier checkpoint of the training")
-    return state, card
+    return state, card, taken
+
+
+def _require_values(state: State, file: str) -> None:
+    """Refuse tensors that have no value of their own in the file for each of their elements, or none that counts.
+
+    Some claim any number of elements, which would have to be there before a network could be built of them.
+
+    Raises:
+        CheckpointError: there is one.
+    """
+    for name, tensor in state.items():
+        if tensor.is_nested or tensor.layout != torch.strided:
+            odd = "is a nested tensor" if tensor.is_nested else f"is sparse ({str(tensor.layout)[6:]})"
+        elif tensor.is_meta:
+            odd = "lies on the device meta, which keeps no values"
+        elif tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
+            odd = f"claims the shape {tuple(tensor.shape)} and holds fewer values"
+        elif tensor.is_floating_point() and tensor.itemsize == 1:
+            odd = f"is {str(tensor.dtype)[6:]}, whose scale is not in it"
+        else:
+            continue
+        raise CheckpointError(f"{file}: {name} {odd}; save the weights as dense float32 tensors")
 
 
 def _check_dtype(file: str, name: str, tensor: Tensor) -> None:
@@ -169,7 +201,9 @@ def read_checkpoint(path: Path) -> object:
         with warnings.catch_warnings():
             # torch remarks on pickle protocols, which say nothing to someone who only wants to load a file.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return load_archive(path)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error):
             raise CheckpointError(
@@ -181,27 +215,67 @@ def read_checkpoint(path: Path) -> object:
         raise CheckpointError(f"{path.name} is damaged or no checkpoint ({first_line(error, 120)})") from None
 
 
-def find_weights(content: object, file: str) -> tuple[State, tuple[str, ...]]:
-    """Return the weights in a checkpoint, as they are named there, and the keys that lead to them.
+def load_archive(path: Path) -> Any:
+    """Return what ``torch.save`` wrote, tensors and plain containers alone, once every checksum in it was compared.
+
+    PyTorch compares none, so that a bit that flipped on a disk is a weight like any other.
+
+    Raises:
+        CheckpointError: a checksum is wrong.
+        Exception: of any class, for a file that is damaged otherwise, or hostile.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            # PyTorch can be told to save without checksums, and then they are all zero.
+            summed = any(member.CRC for member in archive.infolist())
+            broken = archive.testzip() if summed else None
+        if broken is not None:
+            raise CheckpointError(
+                f"{path.name} is damaged: the checksum of {broken} is wrong; copy or download it again"
+            )
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+Route = tuple[str, ...]
+
+
+def find_weights(content: object, file: str) -> tuple[State, Route, list[Route]]:
+    """Return the weights in a checkpoint, as they are named there, the keys that lead to them, and to other weights.
 
     Raises:
         CheckpointError: it holds none.
 
     Example:
-        >>> state, route = find_weights({"epoch": 3, "model": {"state_dict": {"a.weight": torch.zeros(2)}}}, "x.pt")
-        >>> list(state), route
-        (['a.weight'], ('model', 'state_dict'))
+        >>> weights = {"a.weight": torch.zeros(2)}
+        >>> state, route, others = find_weights({"epoch": 3, "model": weights, "ema": {"shadow": weights}}, "x.pt")
+        >>> list(state), route, others
+        (['a.weight'], ('ema', 'shadow'), [('model',)])
     """
-    route: list[str] = []
-    while isinstance(content, dict):
-        key = next((key for key in _NESTINGS if isinstance(content.get(key), dict)), None)
-        if key is None:
-            break
-        content = content[key]
-        route.append(key)
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{file} holds no state_dict: expected a mapping from names to tensors")
-    return {str(name): tensor for name, tensor in content.items()}, tuple(route)
+    found = list(_nested(content, ()))
+    if not found:
+        held = cast("dict[object, object]", content) if isinstance(content, dict) else {}
+        shown = ", ".join(f"{str(key)[:40]} ({type(value).__name__})" for key, value in list(held.items())[:5])
+        raise CheckpointError(
+            f"{file} holds no state_dict: expected a mapping from names to tensors, found "
+            f"{shown or type(content).__name__}"
+        )
+    (route, state), *others = found
+    return {str(name): tensor for name, tensor in state.items()}, route, [other for other, _ in others]
+
+
+def _nested(content: object, route: Route) -> Iterator[tuple[Route, Mapping[object, Tensor]]]:
+    if not isinstance(content, dict):
+        return
+    held = cast("dict[object, object]", content)
+    below = [found for key in _NESTINGS if key in held for found in _nested(held[key], (*route, key))]
+    yield from below
+    if not below and held and all(isinstance(value, Tensor) for value in held.values()):
+        yield route, cast("dict[object, Tensor]", content)
+
+
+def first_keys(state: Mapping[str, Tensor]) -> str:
+    """Return the first names of weights and their shapes, for errors."""
+    return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3])
 
 
 def bare(state: Mapping[str, Tensor]) -> State:
@@ -223,20 +297,23 @@ def readings(state: Mapping[str, Tensor]) -> Iterator[State]:
         >>> [list(names) for names in readings({"module._orig_mod.a.w": torch.ones(1), "n_averaged": torch.ones(1)})]
         [['_orig_mod.a.w'], ['a.w'], ['w']]
     """
+    yield from _stripped(state)
     rest = bare(state)
-    yield rest
-    yield from _stripped(rest)
     for first in _NETWORKS:
         some = {name.removeprefix(first): tensor for name, tensor in rest.items() if name.startswith(first)}
         if 0 < len(some) < len(rest):
-            yield some
             yield from _stripped(some)
 
 
-def _stripped(state: State) -> Iterator[State]:
-    """Yield weights without what stands before a dot in all of their names, again and again."""
+def _stripped(state: Mapping[str, Tensor]) -> Iterator[State]:
+    """Yield weights bare, then without what stands before a dot in all of their names, again and again."""
+    state = bare(state)
+    yield state
+    # A part of a network that was compiled by itself.
+    if any("._orig_mod." in name for name in state):
+        yield {name.replace("._orig_mod.", "."): tensor for name, tensor in state.items()}
     while len({name.partition(".")[0] for name in state}) == 1 and all("." in name for name in state):
-        state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
+        state = bare({name.partition(".")[2]: tensor for name, tensor in state.items()})
         yield state
 
 

@@ -45,23 +45,22 @@ class ZooModel(Foreign):
         lacks: Lacks,
         gray: bool = False,
     ) -> None:
-        super().__init__(network, f"{name} of spandrel", scale)
+        super().__init__(network, f"{name} of spandrel", scale, gray)
         self.name = name
-        self._call, self._lacks, self._gray = call, lacks, gray
+        self._call, self._lacks = call, lacks
         self.adapt()
 
     def arguments(self) -> dict[str, object]:
         return {"class": "ZooModel", "name": self.name, "scale": self.scale}
-
-    @property
-    def gray(self) -> bool:
-        return self._gray
 
     def call(self, images: Float[Tensor, "b c h w"]) -> Tensor:
         return self._call(self.network, images)
 
     def lacks(self, width: int, height: int) -> tuple[int, int]:
         return self._lacks(width, height)
+
+    def find_sizes(self, image: Float[Tensor, "1 3 h w"]) -> None:
+        """Nothing is to be found out: the descriptor says it."""
 
 
 def wrap_zoo(found: Any) -> ZooModel:

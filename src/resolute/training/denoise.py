@@ -81,7 +81,7 @@ class DenoiseTask(Task):
         self.images = len(self.photos.training)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(recipe.seed, "weights"))
-            self.denoiser = recipe.build()
+            self.denoiser = recipe.model.build()
         self.balance = LossBalance((loss.mse, loss.target, loss.rank), loss.momentum)
         self.model = self.denoiser
         self.parts = _Parts(self.denoiser, self.balance, "/".join(filter(None, self._judged_by())))

@@ -8,24 +8,8 @@ from typing import Literal
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from resolute.models.denoisers import DnCNN, UNet
+from resolute.training.networks import DENOISERS, AnyDenoiser
 from resolute.training.tables import STRICT, OptimizerTable, RunTable
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class DenoiseModelTable:
-    """Which denoiser to train.
-
-    Attributes:
-        architecture: ``unet`` or ``dncnn``.
-        widths: of a ``UNet``, see there.
-        depth, channels: of a ``DnCNN``, see there.
-    """
-
-    architecture: Literal["unet", "dncnn"] = "unet"
-    widths: tuple[int, ...] = (32, 64, 96, 128)
-    depth: int = pydantic.Field(default=17, ge=2)
-    channels: int = pydantic.Field(default=64, ge=1)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -115,13 +99,8 @@ class DenoiseRecipe(RunTable):
     task: Literal["denoise"] = "denoise"
     metric: str = ""
     sigma: float = pydantic.Field(gt=0, le=1)
-    model: DenoiseModelTable = dataclasses.field(default_factory=DenoiseModelTable)
+    model: AnyDenoiser = dataclasses.field(default_factory=DENOISERS["unet"])
     data: DenoiseDataTable = dataclasses.field(default_factory=DenoiseDataTable)
     loss: DenoiseLossTable = dataclasses.field(default_factory=DenoiseLossTable)
     optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
     reward: RewardTable = dataclasses.field(default_factory=RewardTable)
-
-    def build(self) -> UNet | DnCNN:
-        """Return the untrained denoiser; its weights are the caller's to seed."""
-        table = self.model
-        return UNet(table.widths) if table.architecture == "unet" else DnCNN(table.depth, table.channels)

@@ -25,6 +25,7 @@ import torch
 import resolute
 from resolute.errors import CheckpointError, ConfigError, TrainingError
 from resolute.files import beside, write_atomically, write_text
+from resolute.models.weights import load_archive
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.recipe import AnyRecipe
 from resolute.training.restore_recipe import Recipe
@@ -299,7 +300,7 @@ class _Run:
             "another --out"
         )
         try:
-            content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            content = load_archive(self.checkpoint)
             same = self._same(content["recipe"])
         except Exception:  # A damaged file can raise anything.
             raise damaged from None

@@ -1,119 +1,99 @@
-"""Which super-resolution network a recipe trains: one table an architecture."""
+"""Which network a recipe trains: for every architecture a table, made of the signature of its constructor."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import dataclasses
+import inspect
+import typing
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, cast
 
 import pydantic
-from pydantic.dataclasses import dataclass
+import pydantic.dataclasses
 
+from resolute.errors import ConfigError
+from resolute.models.architecture import Architecture
+from resolute.models.architectures import RESTORERS
 from resolute.models.base import Restorer
-from resolute.models.blocks import Upsampler
-from resolute.models.carn import CARN
-from resolute.models.edsr import EDSR
-from resolute.models.msrn import MSRN
-from resolute.models.rcan import RCAN
-from resolute.models.srresnet import SRResNet
 from resolute.training.tables import STRICT
 
-Scale = Literal[2, 3, 4]
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkTable:
+    """A network: the name of its architecture and, in the table that each has, all arguments of its constructor.
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class EDSRTable:
-    """EDSR; see there for all but the architecture's name."""
-
-    architecture: Literal["edsr"] = "edsr"
-    scale: Scale = 4
-    blocks: int = 16
-    channels: int = 64
-    upsampler: Upsampler = "staged"
-
-    def build(self) -> Restorer:
-        """Return the untrained network."""
-        return EDSR(self.scale, self.blocks, self.channels, self.upsampler)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class SRResNetTable:
-    """SRResNet, and the generator of SRGAN; see ``SRResNet``."""
-
-    architecture: Literal["srresnet"] = "srresnet"
-    scale: Scale = 4
-    blocks: int = 16
-    channels: int = 64
-
-    def build(self) -> Restorer:
-        """Return the untrained network."""
-        return SRResNet(self.scale, self.blocks, self.channels)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class RCANTable:
-    """RCAN; see there."""
-
-    architecture: Literal["rcan"] = "rcan"
-    scale: Scale = 4
-    groups: int = 10
-    blocks: int = 20
-    channels: int = 64
-    reduction: int = 16
-    upsampler: Upsampler = "staged"
-
-    def build(self) -> Restorer:
-        """Return the untrained network."""
-        return RCAN(self.scale, self.groups, self.blocks, self.channels, self.reduction, self.upsampler)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class MSRNTable:
-    """MSRN; see there."""
-
-    architecture: Literal["msrn"] = "msrn"
-    scale: Scale = 4
-    blocks: int = 8
-    channels: int = 64
-    upsampler: Upsampler = "staged"
-
-    def build(self) -> Restorer:
-        """Return the untrained network."""
-        return MSRN(self.scale, self.blocks, self.channels, self.upsampler)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class CARNTable:
-    """CARN for one scale, and with groups CARN-M; see ``CARN``.
-
-    White is 255 to it, as to the other networks, since δ of eq. 12 is in units of Φ and the paper has one δ for all.
+    Example:
+        >>> UPSCALERS["edsr"](scale=2).build().arguments()["blocks"]
+        16
     """
 
-    architecture: Literal["carn"] = "carn"
-    scale: Scale = 4
-    channels: int = 64
-    group: int = 1
-    upsampler: Upsampler = "staged"
-    peak: Literal[1, 255] = 255
+    architecture: str = ""
 
     def build(self) -> Restorer:
-        """Return the untrained network."""
-        return CARN(self.scale, self.channels, self.group, self.upsampler, float(self.peak))
+        """Return the untrained network; its weights are the caller's to seed.
+
+        Raises:
+            ConfigError: the constructor refuses the arguments, which have the right types each, together.
+        """
+        arguments = dict(vars(self))
+        architecture = arguments.pop("architecture")
+        try:
+            return _NAMED[architecture].network(**arguments)
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from None
+
+    def first_layer(self) -> str:
+        """Return the name of the layer that sees the image first."""
+        return _NAMED[self.architecture].first_layer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The classes below are in no module, where an unpickler would look for them.
+        return _again, (dict(vars(self)),)
 
 
-def _architecture(table: object) -> object:
-    # Recipes without a word on it train EDSR, the first network here.
-    if isinstance(table, dict):
-        return table.get("architecture", "edsr")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    return getattr(table, "architecture", None)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UpscalerTable(NetworkTable):
+    """A network of a super-resolution model."""
+
+    scale: Literal[2, 3, 4] = 4
 
 
-ModelTable = Annotated[
-    Annotated[EDSRTable, pydantic.Tag("edsr")]
-    | Annotated[SRResNetTable, pydantic.Tag("srresnet")]
-    | Annotated[RCANTable, pydantic.Tag("rcan")]
-    | Annotated[MSRNTable, pydantic.Tag("msrn")]
-    | Annotated[CARNTable, pydantic.Tag("carn")],
-    pydantic.Discriminator(_architecture),
-]
+Table = TypeVar("Table", bound=NetworkTable)
 
-# The layer after which "first" puts the regulariser (section 5.4 of the paper): the network's first convolution.
-FIRST_LAYERS = {"edsr": "head", "srresnet": "first", "rcan": "head", "msrn": "head", "carn": "entry"}
+
+def _table(architecture: Architecture[Restorer], base: type[Table]) -> type[Table]:
+    hints = typing.get_type_hints(cast("Any", architecture.network).__init__)
+    kinds: dict[str, Any] = {"architecture": Literal[architecture.name]}
+    defaults: dict[str, Any] = {"architecture": architecture.name}
+    for name, parameter in inspect.signature(architecture.network).parameters.items():
+        if name != "scale":
+            kinds[name], defaults[name] = hints[name], parameter.default
+    made = type(f"{architecture.title}Table", (base,), {"__annotations__": kinds, "__module__": __name__, **defaults})
+    return cast("type[Table]", pydantic.dataclasses.dataclass(made, frozen=True, kw_only=True, config=STRICT))
+
+
+def _again(arguments: dict[str, Any]) -> NetworkTable:
+    return {**UPSCALERS, **DENOISERS}[arguments["architecture"]](**arguments)
+
+
+def _one_of(tables: dict[str, type[Table]]) -> Any:
+    """Return the type of an entry that is one of these tables, the first where it does not say which."""
+
+    def named(table: object) -> object:
+        if isinstance(table, dict):
+            return cast("dict[str, object]", table).get("architecture", next(iter(tables)))
+        return getattr(table, "architecture", None)
+
+    tagged = tuple(Annotated[table, pydantic.Tag(name)] for name, table in tables.items())
+    return Annotated[Union[tagged], pydantic.Discriminator(named)]  # noqa: UP007, of as many as there are
+
+
+_NAMED = {architecture.name: architecture for architecture in RESTORERS}
+UPSCALERS = {name: _table(one, UpscalerTable) for name, one in _NAMED.items() if one.takes("scale")}
+DENOISERS = {name: _table(one, NetworkTable) for name, one in _NAMED.items() if not one.takes("scale")}
+
+if TYPE_CHECKING:
+    AnyUpscaler = UpscalerTable
+    AnyDenoiser = NetworkTable
+else:
+    AnyUpscaler = _one_of(UPSCALERS)
+    AnyDenoiser = _one_of(DENOISERS)

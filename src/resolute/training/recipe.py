@@ -142,5 +142,7 @@ def _merge(base: dict[str, object], changes: dict[str, object]) -> dict[str, obj
     for key, value in changes.items():
         below = base.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
-            merged[key] = below | value
+            # A network of another architecture has other arguments.
+            other = "architecture" in value and value["architecture"] != below.get("architecture")
+            merged[key] = value if other else below | value
     return merged

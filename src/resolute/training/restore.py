@@ -21,11 +21,10 @@ from resolute.models.base import Card, Restorer
 from resolute.models.carn import CARN
 from resolute.models.layers import find_layer
 from resolute.models.registry import load
-from resolute.models.weights import save_model, weights_sha256
+from resolute.models.weights import load_archive, save_model, weights_sha256
 from resolute.randomness import stream_seed
 from resolute.training.card import model_card
 from resolute.training.gan import GanLoss
-from resolute.training.networks import FIRST_LAYERS
 from resolute.training.patches import Patches
 from resolute.training.prepared import prepare, reconstruction_loss
 from resolute.training.restore_recipe import Recipe
@@ -45,14 +44,15 @@ class RestoreTask(Task):
         self, recipe: Recipe, data: Sequence[Path], progress: Callable[[int, int], None] | None = None
     ) -> None:
         self.recipe = recipe
-        self.patches = Patches(data, recipe.model.scale, recipe.data.patch, recipe.data.validation, progress)
-        self.images = len(self.patches.training)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(recipe.seed, "weights"))
             self.restorer = recipe.model.build()
             self.gan = GanLoss(recipe.gan, side=recipe.data.patch * recipe.model.scale) if recipe.gan else None
         layer = _layer_of(recipe, self.restorer)
         self.defence = _build_defence(recipe, self.restorer, layer)
+        # Last: reading a large folder takes minutes, and an error in the recipe is told at once.
+        self.patches = Patches(data, recipe.model.scale, recipe.data.patch, recipe.data.validation, progress)
+        self.images = len(self.patches.training)
         self.model = self.restorer
         self.parts = _Parts(self.restorer, self.defence, layer, self.gan)
         self.device = torch.device("cpu")
@@ -82,7 +82,7 @@ class RestoreTask(Task):
         density = path.with_suffix(".density.pt")
         self.restorer.load_state_dict(state)
         if self.defence is not None and density.is_file():
-            self.defence.density.load_state_dict(torch.load(density, map_location="cpu", weights_only=True))
+            self.defence.density.load_state_dict(load_archive(density))
         return weights_sha256(state)
 
     def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
@@ -207,7 +207,7 @@ def _loss_in_words(recipe: Recipe) -> str:
 def _layer_of(recipe: Recipe, model: Restorer) -> str:
     layer = recipe.defence.layer if recipe.defence else ""
     try:
-        return find_layer(model, FIRST_LAYERS[recipe.model.architecture] if layer == "first" else layer)
+        return find_layer(model, recipe.model.first_layer() if layer == "first" else layer)
     except ConfigError as error:
         raise ConfigError(error.message, ("defence", "layer")) from None
 

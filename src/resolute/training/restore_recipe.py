@@ -10,7 +10,7 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from resolute.errors import ConfigError
-from resolute.training.networks import EDSRTable, ModelTable
+from resolute.training.networks import UPSCALERS, AnyUpscaler
 from resolute.training.tables import STRICT, OptimizerTable, RunTable
 
 
@@ -164,7 +164,7 @@ class Recipe(RunTable):
         (4, True)
     """
 
-    model: ModelTable = dataclasses.field(default_factory=EDSRTable)
+    model: AnyUpscaler = dataclasses.field(default_factory=UPSCALERS["edsr"])
     data: DataTable = dataclasses.field(default_factory=DataTable)
     loss: LossTable = dataclasses.field(default_factory=LossTable)
     optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
