@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from resolute.measure.intervals import Interval, bootstrap_mean
 
@@ -86,6 +86,7 @@ class Verdict:
     control: str = ""
 
 
+@runtime_checkable
 class Restored(Protocol):
     """What is known of one restored image."""
 
