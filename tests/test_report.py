@@ -22,10 +22,11 @@ from resolute.report import write_report
 from resolute.report.material import Material
 from resolute.report.pictures import gallery
 from resolute.report.source import read_folders
-from resolute.report.standings import standings
 from resolute.report.tables import find_pairs, most_fragile
 from resolute.studies.grid import Grid
-from resolute.studies.summary import compare, summarize, verdict, worst_case
+from resolute.studies.standings import standings
+from resolute.studies.summary import compare, summarize, worst_case
+from resolute.studies.verdicts import verdict
 
 SECTIONS = ["verdict", "board", "figures", "comparison", "curves", "pictures", "features", "flags", "making"]
 
@@ -137,7 +138,7 @@ def page(finished, tmp_path_factory) -> Page:
 def test_the_verdict_comes_first_and_the_rest_in_order(page, finished):
     assert [name for name in page.ids if name in SECTIONS] == SECTIONS
     assert html.escape(verdict(Store(finished).read(), "tiny", "tiny-entropy"), quote=False) in page.html
-    assert page.words.index("SR-PSNR of") < page.words.index("All figures")
+    assert page.words.index("an SR-PSNR of") < page.words.index("All figures")
 
 
 def test_it_is_one_file_that_needs_no_network(page):
@@ -269,7 +270,7 @@ def test_two_folders_are_merged(tmp_path):
     assert "part 0, part 1" in page.words
     assert len(page.data["cases"]) == 8
     assert page.notes.count("told apart") == 0
-    assert "the output keeps an SR-PSNR" in page.words
+    assert "tiny-entropy keeps an SR-PSNR" in page.words
 
 
 def test_the_same_folder_twice_is_one(finished, page, tmp_path):

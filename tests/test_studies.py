@@ -14,10 +14,12 @@ from resolute import ConfigError, Grid, ImageError, load, psnr_rgb, read_study, 
 from resolute.attacks.registry import AttackTable
 from resolute.engine.store import Store
 from resolute.errors import OutputError
+from resolute.figures import MINUS
 from resolute.images import read_image, sample_image, write_png
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.record import PROTOCOL, record_key
-from resolute.studies.summary import bicubic_line, compare, verdict, worst_case
+from resolute.studies.summary import bicubic_line, compare, worst_case
+from resolute.studies.verdicts import verdict
 
 
 @pytest.fixture
@@ -235,10 +237,12 @@ def test_the_worst_case_is_taken_image_by_image():
 
 def test_the_verdict_says_where_the_gain_vanishes():
     gained = verdict(PAIR, "net", "net-entropy")
-    assert "31.0 dB without and 34.0 dB with the defence under I-FGSM (+3.0 dB)" in gained
-    assert "clean PSNR changes by -0.20 dB" in gained
+    assert "34.0 dB instead of the 31.0 dB of net (+3.0 dB) under I-FGSM" in gained
+    assert f"{MINUS}0.20 dB" in gained
+    level = [dataclasses.replace(r, clean_psnr_y=27.0) for r in PAIR]
+    assert "starts lower" not in verdict(level, "net", "net-entropy")
     nothing = [dataclasses.replace(r, attacked_psnr_y=26.0) for r in PAIR]
-    assert "gains nothing" in verdict(nothing, "net", "net-entropy")
+    assert "moves less and starts lower, and gains nothing" in verdict(nothing, "net", "net-entropy")
     assert "cannot be compared" in verdict(PAIR, "net", "net-entropy", level=2)
     chance = [*PAIR[:2], record("net-entropy", "a", 33.0), record("net-entropy", "b", 31.0)]
     assert "may be chance" in verdict(chance, "net", "net-entropy")

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from resolute.models.base import Restorer, Scorer
 from resolute.plugins import Plugin
-from resolute.report.published import claimed
-from resolute.report.published import found as here
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.claims import Finding
+from resolute.studies.published import claimed
+from resolute.studies.published import found as here
 from resolute.studies.summary import attack_title, summarize
 
 

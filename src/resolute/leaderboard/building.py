@@ -26,11 +26,11 @@ from resolute.leaderboard.entry import (
 from resolute.measure.intervals import Interval
 from resolute.report.doubts import doubts_of
 from resolute.report.source import Source, read_folders, without_budget
-from resolute.report.standings import Standing, standings
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.datasets import dataset_title
 from resolute.studies.grid import Grid
 from resolute.studies.record import PROTOCOL
+from resolute.studies.standings import Standing, standings
 from resolute.studies.summary import level_of
 
 DIGITS = 4

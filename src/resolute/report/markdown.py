@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from resolute.files import write_text
-from resolute.report import published, text
+from resolute.report import text
 from resolute.report.families import Place
 from resolute.report.parts import Part, parts_of
 from resolute.report.source import Evidence, read_folders, without_budget
+from resolute.studies import published
 from resolute.studies.claims import summary_of
 from resolute.studies.summary import Row
 

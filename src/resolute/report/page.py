@@ -10,7 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from resolute.files import write_text
-from resolute.report import published, tables
+from resolute.report import tables
 from resolute.report.assets import MEGABYTES, asset, embed, environment, plotting_library, size_of
 from resolute.report.doubts import doubts_of
 from resolute.report.encode import COLOUR_BAR, Album
@@ -18,6 +18,7 @@ from resolute.report.material import Material
 from resolute.report.parts import Part, parts_of
 from resolute.report.pictures import Gallery, gallery
 from resolute.report.source import Evidence, read_folders, without_budget
+from resolute.studies import published
 from resolute.studies.claims import summary_of
 from resolute.studies.datasets import dataset_title
 from resolute.studies.summary import WORST, level_of

@@ -10,11 +10,11 @@ from resolute.report.charts import Chart, budget_charts, distance_charts, trade_
 from resolute.report.families import Grid, grids, is_compact, sentences_of
 from resolute.report.overview import clever_charts, overview_charts
 from resolute.report.source import Evidence
-from resolute.report.standings import Standing, standings
 from resolute.report.tables import Block, Pairing
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.claims import Claim, Finding, check
 from resolute.studies.datasets import dataset_title
+from resolute.studies.standings import Standing, standings
 from resolute.studies.steepness import CleverRecord
 from resolute.studies.summary import Row, by_dataset, level_of, summarize, worst_case
 

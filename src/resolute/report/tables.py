@@ -6,9 +6,11 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
+from resolute.chart import BICUBIC
 from resolute.report.text import split_number, title
 from resolute.studies.attacked import AttackRecord
-from resolute.studies.summary import Comparison, Row, bicubic_line, compare, level_of, summarize, verdict, worst_case
+from resolute.studies.summary import Comparison, Row, bicubic_line, compare, level_of, summarize, worst_case
+from resolute.studies.verdicts import verdict
 
 HEADLINE = 4.0
 

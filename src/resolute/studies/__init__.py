@@ -5,6 +5,7 @@ from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study
 from resolute.studies.record import Record
 from resolute.studies.study import Study
-from resolute.studies.summary import compare, summarize, verdict, worst_case
+from resolute.studies.summary import compare, summarize, worst_case
+from resolute.studies.verdicts import verdict
 
 __all__ = ["AttackRecord", "Grid", "Record", "Study", "compare", "read_study", "summarize", "verdict", "worst_case"]

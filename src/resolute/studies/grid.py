@@ -51,6 +51,8 @@ class Grid(Study):
         every: take each n-th image only, of every data set.
         crop: cut the middle square of this many pixels out of every image first; 0 for whole images.
         scale: of the models.
+        baseline: the model that all others but bicubic interpolation defend; empty where their cards and addresses say
+            what defends what.
         seed: of the attacks' random starts.
         seeds: several of them, each a cell of its own; empty for the one above.
         clever: how the CLEVER index of every model and image is taken; None where it is not.
@@ -77,6 +79,7 @@ class Grid(Study):
     every: int = pydantic.Field(default=1, ge=1)
     crop: int = pydantic.Field(default=0, ge=0)
     scale: int = 4
+    baseline: str = ""
     seed: int = 0
     seeds: tuple[int, ...] = ()
     clever: CleverTable | None = None
@@ -84,6 +87,10 @@ class Grid(Study):
     question: str = ""
     expected: tuple[Claim, ...] = ()
     quick: Quick | None = None
+
+    def __post_init__(self) -> None:
+        if self.baseline and self.baseline not in self.models:
+            raise ConfigError(f"baseline: {self.baseline} is none of the models, {', '.join(self.models)}")
 
     def quickly(self) -> Grid:
         """Return the quick form: the same question, with fewer images, budgets and steps.
@@ -104,6 +111,7 @@ class Grid(Study):
             name=f"{self.name}-quick",
             models=quick.models or self.models,
             attacks=tuple(map(quick.lighten, self.attacks)),
+            baseline=self.baseline if self.baseline in (quick.models or self.models) else "",
             epsilons=quick.epsilons or self.epsilons,
             images=quick.images or self.images,
             every=quick.every or self.every,

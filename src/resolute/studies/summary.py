@@ -1,19 +1,26 @@
-"""From records to what a person wants to know: a table of means, paired comparisons, and a verdict in words."""
+"""From records to means over images and to paired comparisons."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from resolute.measure.intervals import Interval, bootstrap_mean
+from resolute.figures import Interval, adding_up
+from resolute.measure.intervals import bootstrap_mean
 from resolute.studies.attacked import AttackRecord
+
+_NUMBER = re.compile(r" \(\d+\)$")
 
 # The name under which the worst attack on each image appears among the attacks.
 WORST = "worst case"
+
+# The budget to speak about, in levels of 255.
+HEADLINE = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +45,43 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What a defence changed at one attack and budget: means over images of paired differences, in dB.
+class Gain(Interval):
+    """The mean of paired differences between a figure without and with a defence, over the images that have both.
 
     Attributes:
-        clean: cost against the ground truth without an attack (negative is worse); None without ground truth.
-        sr: gain of SR-PSNR, the paper's measure.
-        truth: gain of the attacked output against the ground truth; None without ground truth.
+        before, after: means of the figure.
+    """
+
+    before: float
+    after: float
+
+    @property
+    def interval(self) -> Interval:
+        """The difference alone."""
+        return Interval(self.mean, self.low, self.high, self.n)
+
+    def shown(self, digits: int = 2) -> Interval:
+        """Return the difference as it adds up with the two means when all three are printed with so many digits."""
+        found = adding_up(self.interval, self.before, self.after, digits)
+        assert found is not None
+        return found
+
+    @property
+    def clear(self) -> int:
+        """Which way the figure went beyond chance: 1, -1, or 0 where the interval holds zero or is of one image."""
+        if self.interval.n < 2 or self.interval.low <= 0 <= self.interval.high:
+            return 0
+        return 1 if self.interval.low > 0 else -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What a defence changed at one attack and budget, over the images that both models went through, in dB.
+
+    Attributes:
+        clean: PSNR against the ground truth without an attack; None without ground truth.
+        sr: SR-PSNR, the paper's measure; None where no image moved both models' outputs.
+        truth: PSNR of the attacked output against the ground truth; None without ground truth.
         closed: share of the plain model's distance to the bicubic line that was closed; None where the plain model
             lies above that line already.
     """
@@ -53,9 +90,9 @@ class Comparison:
     defended: str
     attack: str
     level: float
-    clean: Interval | None
-    sr: Interval | None
-    truth: Interval | None
+    clean: Gain | None
+    sr: Gain | None
+    truth: Gain | None
     closed: float | None
 
 
@@ -132,37 +169,6 @@ def worst_case(records: Sequence[AttackRecord]) -> list[AttackRecord]:
     return [dataclasses.replace(record, attack=WORST) for record in worst.values()]
 
 
-def verdict(records: Sequence[AttackRecord], plain: str, defended: str, level: float = 4) -> str:
-    """Say in words what the defence did at one budget, also where it did nothing."""
-    comparisons = [c for c in compare(records, plain, defended) if c.level == level and c.sr is not None]
-    if not comparisons:
-        return f"No attack at {level:g}/255 went through both {plain} and {defended}, so they cannot be compared."
-    rows = {(row.model, row.attack): row for row in summarize(records) if row.level == level}
-    parts = [
-        f"{rows[plain, c.attack].sr_psnr:.1f} dB without and {rows[defended, c.attack].sr_psnr:.1f} dB with the "
-        f"defence under {attack_title(c.attack)} ({c.sr.mean:+.1f} dB{_doubt(c.sr)})"
-        for c in comparisons
-        if c.sr is not None
-    ]
-    clean = comparisons[0].clean
-    cost = "" if clean is None else f"; clean PSNR changes by {clean.mean:+.2f} dB"
-    truths = [c.truth for c in comparisons if c.truth is not None]
-    return f"At {level:g}/255 the output keeps an SR-PSNR of {'; '.join(parts)}{cost}.{_against_truth(truths)}"
-
-
-def _against_truth(truths: Sequence[Interval]) -> str:
-    if not truths:
-        return ""
-    worst, best = (choose(truths, key=lambda truth: truth.mean) for choose in (min, max))
-    span = f"{worst.mean:+.2f} to {best.mean:+.2f} dB"
-    if best.mean < 0.1 or best.low <= 0:
-        return (
-            f" Against the ground truth the attacked output gains nothing ({span}): the defended model moves less, but "
-            "it also starts lower."
-        )
-    return f" Against the ground truth the attacked output changes by {span}."
-
-
 def bicubic_line(level: float) -> float:
     """Return the SR-PSNR in dB that bicubic interpolation keeps under the worst change of ``level`` levels.
 
@@ -176,9 +182,28 @@ def bicubic_line(level: float) -> float:
     return 20 * math.log10(255 / level)
 
 
+def headline_level(levels: Iterable[float]) -> float:
+    """Return the budget to speak about: the one that is nearest to 4/255 by ratio.
+
+    Example:
+        >>> headline_level([1, 2, 8, 32])
+        2
+    """
+    return min(levels, key=lambda level: (abs(math.log2(max(level, 1e-9) / HEADLINE)), level))
+
+
 def attack_title(name: str) -> str:
-    """Return the name of an attack as papers write it."""
-    return _ATTACK_TITLES.get(name, name)
+    """Return the name of an attack as papers write it, also of one that was numbered to tell it from another.
+
+    Example:
+        >>> attack_title("ifgsm (2)"), attack_title("my own")
+        ('I-FGSM (2)', 'my own')
+    """
+    number = _NUMBER.search(name)
+    if number is None:
+        return _ATTACK_TITLES.get(name, name)
+    stem = name[: number.start()]
+    return _ATTACK_TITLES.get(stem, stem) + number.group()
 
 
 def level_of(record: AttackRecord) -> float:
@@ -215,9 +240,13 @@ def _mean(group: Sequence[AttackRecord], read: Callable[[AttackRecord], float | 
 
 def _gain(
     pairs: Sequence[tuple[AttackRecord, AttackRecord]], read: Callable[[AttackRecord], float | None]
-) -> Interval | None:
-    gains = [b - a for first, second in pairs if (a := read(first)) is not None and (b := read(second)) is not None]
-    return bootstrap_mean(gains) if gains else None
+) -> Gain | None:
+    both = [(a, b) for first, second in pairs if (a := read(first)) is not None and (b := read(second)) is not None]
+    if not both:
+        return None
+    before, after = (float(np.mean(side)) for side in zip(*both, strict=True))
+    found = bootstrap_mean([b - a for a, b in both])
+    return Gain(found.mean, found.low, found.high, found.n, before, after)
 
 
 def _closed(matched: Sequence[tuple[AttackRecord, AttackRecord]], level: float) -> float | None:
@@ -226,10 +255,6 @@ def _closed(matched: Sequence[tuple[AttackRecord, AttackRecord]], level: float) 
     if plain is None or defended is None or plain >= line:
         return None
     return (defended - plain) / (line - plain)
-
-
-def _doubt(interval: Interval) -> str:
-    return "" if interval.low > 0 or interval.high < 0 else ", which may be chance"
 
 
 def _or_infinity(value: float | None) -> float:

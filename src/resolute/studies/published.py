@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from resolute.report.tables import headline_level
-from resolute.report.text import figure, title
+from resolute.figures import figure
 from resolute.studies.claims import QUANTITIES, Claim, Finding, Setting
+from resolute.studies.summary import attack_title, headline_level
 
 _RELATIONS = {"above": " > ", "not above": " \u2264 ", "not below": " \u2265 ", "similar": " \u2248 "}
 # So many settings are named where a statement fails; the tables have all.
@@ -19,7 +19,7 @@ def claimed(claim: Claim) -> str:
         'CLEVER index: a, b > c'
     """
     name, unit, digits = QUANTITIES[claim.quantity]
-    names = title if claim.over == "attack" else str
+    names = attack_title if claim.over == "attack" else str
     if claim.values:
         numbers = ", ".join(f"{names(key)} {figure(value, digits)}" for key, value in claim.values.items())
         return f"{name}: {numbers}{unit and f' {unit}'}"
@@ -33,7 +33,7 @@ def found(finding: Finding) -> str:
         return ""
     claim, example = finding.claim, _example(finding)
     _, unit, digits = QUANTITIES[claim.quantity]
-    names = title if claim.over == "attack" else str
+    names = attack_title if claim.over == "attack" else str
     text = ", ".join(f"{names(name)} {figure(value, digits)}" for name, value in example.here.items())
     text += unit and f" {unit}"
     if len(finding.settings) > 1:
@@ -54,5 +54,5 @@ def _example(finding: Finding) -> Setting:
 
 
 def _title(setting: Setting) -> str:
-    name = title(setting.other)
+    name = attack_title(setting.other)
     return name if setting.level is None else f"{name} {setting.level:g}/255"
