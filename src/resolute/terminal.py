@@ -20,16 +20,9 @@ from resolute.engine.estimate import Estimate
 from resolute.engine.plan import Plan
 from resolute.engine.running import Machine
 from resolute.printing import console, errors
-from resolute.report.families import sentences_of
 from resolute.studies.attacked import AttackRecord
-from resolute.studies.claims import check, summary_of
-from resolute.studies.datasets import dataset_title
-from resolute.studies.grid import Grid
 from resolute.studies.record import Record
-from resolute.studies.steepness import CleverRecord
 from resolute.studies.study import Study, count
-from resolute.studies.summary import by_dataset
-from resolute.tables import claims_table, results_table
 
 
 def name_file(what: str, path: Path | str) -> None:
@@ -168,27 +161,9 @@ def duration(seconds: float) -> str:
 
 def show_results(study: Study, found: Sequence[Record]) -> str:
     """Print tables and what follows from them, in sentences; return the alarm that the records raise."""
-    if isinstance(study, Grid):
-        show_grid(study, found)
-        return ""
     results = study.results(found)
     for table in results.tables:
         console.print(table.terminal())
     for sentence in results.sentences:
         console.print(escape(sentence), highlight=False)
     return results.alarm
-
-
-def show_grid(study: Grid, found: Sequence[Record]) -> None:
-    """Print a table for each data set, what was published beside it, and what follows, in sentences."""
-    records = [record for record in found if isinstance(record, AttackRecord)]
-    indices = [record for record in found if isinstance(record, CleverRecord)]
-    for dataset, ours in by_dataset(records).items():
-        several = len({record.dataset for record in records}) > 1
-        console.print(results_table(ours, dataset_title(dataset) if several else ""))
-        findings = check(study.expected, ours, [index for index in indices if index.dataset == dataset])
-        if findings:
-            console.print(claims_table(findings))
-            console.print(summary_of(findings), highlight=False)
-        for sentence in sentences_of(ours):
-            console.print(escape(sentence), highlight=False)

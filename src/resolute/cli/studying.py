@@ -156,13 +156,13 @@ def run_study(plan: Plan, place: Place, machine: Machine) -> Path:
     Raises:
         RefutedError: an attack refuted a certificate; the page is written all the same.
     """
-    from resolute.report.kinds import write_any
+    from resolute.report.writing import write_report
 
     records, failures = run_cells(plan, place, machine)
     if not records:
         raise typer.Exit(FAILED)
     alarm = show_results(plan.study, records)
-    page = write_any([place.folder], place.folder / "report.html")
+    page = write_report([place.folder], place.folder / "report.html")
     place.push_all()
     name_file("report", place.name_of(page))
     if alarm:

@@ -62,7 +62,7 @@ def report(
 ) -> None:
     """Make one self-contained page, or Markdown tables, from the results of one or more studies."""
     from resolute.report.comparison import compare_folders, write_comparison
-    from resolute.report.kinds import write_any
+    from resolute.report.writing import write_report
 
     with guarded():
         if (compare is None) != bool(folders):
@@ -76,5 +76,5 @@ def report(
                 console.print(escape(sentence), highlight=False)
         else:
             assert folders is not None
-            page = write_any(folders, out or folders[0] / "report.html", megabytes)
+            page = write_report(folders, out or folders[0] / "report.html", megabytes=megabytes)
         name_file("report", page)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from resolute.engine.store import Store
 from resolute.errors import ConfigError
+from resolute.figures import DASH, Interval, figure
 from resolute.leaderboard.entry import (
     AttackFacts,
     DataSet,
@@ -23,14 +24,17 @@ from resolute.leaderboard.entry import (
     Suite,
     Threat,
 )
-from resolute.measure.intervals import Interval
-from resolute.report.doubts import doubts_of
-from resolute.report.source import Source, read_folders, without_budget
+from resolute.report.page import CHECK
+from resolute.report.reading import Source, read_folders, without_budget
 from resolute.studies.attacked import AttackRecord
+from resolute.studies.check import by_model, evidence_of
 from resolute.studies.datasets import dataset_title
+from resolute.studies.flags import RULES, Flag
 from resolute.studies.grid import Grid
 from resolute.studies.record import PROTOCOL
+from resolute.studies.record_flags import record_flags
 from resolute.studies.standings import Standing, standings
+from resolute.studies.study import count
 from resolute.studies.summary import level_of
 
 DIGITS = 4
@@ -94,10 +98,13 @@ def _entry(
     # What all models of the study went through: an entry must not leave out the attacks that it fared badly under.
     asked = [record for record in records if record.dataset == chosen]
     _complete(model, own, asked)
-    found = doubts_of(own, [run])
+    flags, checked = _flags(own, run)
     attacks = _attacks(own)
+    scale = source.study.scale if isinstance(source.study, Grid) else 0
     return Entry(
-        model=ModelFacts(name=model, sha256=own[0].weights, scale=source.study.scale if source.study else 0),
+        model=ModelFacts(
+            name=model, sha256=own[0].weights, scale=source.study.scale if isinstance(source.study, Grid) else 0
+        ),
         submitter=submitter,
         link=link,
         threat=Threat(
@@ -108,22 +115,42 @@ def _entry(
         suite=Suite(version=_version(attacks), protocol=PROTOCOL, attacks=attacks),
         data=DataSet(name=dataset_title(chosen) if chosen else "", images=_count(own), sha256=_images(own)),
         empirical=[_empirical(standing) for standing in standings(own)],
-        flags=[FlagRaised(name=d.name, figure=d.figure, words=d.words, basis=d.basis) for d in found.raised],
-        checked=model in found.checked,
+        flags=flags,
+        checked=checked,
         records=_digest(own),
         cells=len(own),
         made=_made(source),
     )
 
 
-def _read(run: Path) -> tuple[Source, list[AttackRecord]]:
-    kind = str(Store(run).facts().get("kind", Grid.kind))
-    if kind != Grid.kind:
-        raise ConfigError(
-            f"{run} is a study of the kind {kind}: its certified or trained figures have no place beside attacks"
+def _flags(records: Sequence[AttackRecord], run: Path) -> tuple[list[FlagRaised], bool]:
+    """Return the flags of one model, of its check below the study's folder and of its records; and if it was checked."""
+    checks = by_model(Store(run / CHECK).read()).values()
+    own = next((check for check in checks if check[0].weights == records[0].weights), None)
+    told: list[tuple[Flag, str]] = []
+    if own is not None:
+        basis = f"resolute check at {own[0].epsilon * 255:g}/255 on {count(len(own), 'image')}"
+        told += [(flag, basis) for flag in evidence_of(own).flags() if flag.raised]
+    told += [(flag, "these records") for flag in record_flags(records)]
+    return [
+        FlagRaised(
+            name=flag.name,
+            figure=DASH if flag.figure is None else f"{figure(flag.figure)} {RULES[flag.name].unit}",
+            words=flag.words,
+            basis=basis,
         )
+        for flag, basis in told
+    ], own is not None
+
+
+def _read(run: Path) -> tuple[Source, list[AttackRecord]]:
     found = read_folders([run])
-    return found.sources[0], found.records
+    source = found.sources[0]
+    if source.kind != Grid.kind:
+        raise ConfigError(
+            f"{run} is a study of the kind {source.kind}: its certified or trained figures have no place beside attacks"
+        )
+    return source, [record for record in found.records if isinstance(record, AttackRecord)]
 
 
 def _complete(model: str, own: Sequence[AttackRecord], asked: Sequence[AttackRecord]) -> None:

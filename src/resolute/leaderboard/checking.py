@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,10 @@ from resolute.errors import ConfigError, ImageError
 from resolute.leaderboard.building import entry_of
 from resolute.leaderboard.entry import Entry
 from resolute.measure.fidelity import psnr_rgb
-from resolute.report.material import Material, MissingError
-from resolute.report.source import read_folders
+from resolute.report.reading import read_folders
 from resolute.studies.attacked import AttackRecord
+from resolute.studies.grid import Grid
+from resolute.studies.grid_cases import Replay
 
 # Of single figures: those of the bootstrap and of another processor's arithmetic agree far better.
 TOLERANCE = 1e-3
@@ -54,16 +56,21 @@ def replayed(entry: Entry, run: Path, limit: int, models: Sequence[str | Path] =
         ConfigError: the model or the images are not to be had.
     """
     evidence = read_folders([run])
-    material = Material(evidence, models)
-    records = [r for r in evidence.records if r.model == entry.model.name and r.weights == entry.model.sha256]
+    source = evidence.sources[0]
+    if not isinstance(source.study, Grid):
+        raise ConfigError(f"{run} does not say which images and models were attacked, so nothing can be sent again")
+    scene = source.study.scene()
+    again = Replay(dataclasses.replace(scene, models=[*map(str, models), *scene.models]), run)
+    records = [record for record in source.records if isinstance(record, AttackRecord)]
+    records = [r for r in records if r.model == entry.model.name and r.weights == entry.model.sha256]
     chosen = records[:: max(1, -(-len(records) // limit))]
     told: list[str] = []
     for record in chosen:
         try:
-            passage = material.passage(record)
-        except (MissingError, ImageError) as missing:
-            raise ConfigError(f"{missing} Name the weights with --weights, or check the records alone.") from None
-        value = float(psnr_rgb(passage.clean_output, passage.output))
+            passed = again.passes(record)
+        except ImageError as missing:
+            raise ConfigError(f"{missing}; name the weights with --weights, or check the records alone") from None
+        value = float(psnr_rgb(passed.clean[1][None], passed.attacked[1][None]))
         if _differs(record, value):
             told.append(
                 f"{record.image}, {record.attack} {record.epsilon * 255:g}/255: the record says SR-PSNR "

@@ -12,14 +12,12 @@ from pathlib import Path
 from markupsafe import Markup
 
 from resolute.errors import ConfigError
+from resolute.figures import Interval, spread
 from resolute.files import write_text
 from resolute.leaderboard.building import entries_of
 from resolute.leaderboard.entry import Entry, Figure, read_entry, schema
-from resolute.measure.intervals import Interval
 from resolute.report.assets import asset, environment
-from resolute.report.tables import headline_level
-from resolute.report.text import spread
-from resolute.studies.summary import WORST
+from resolute.studies.summary import WORST, headline_level
 
 SCHEMA = "leaderboard.schema.json"
 

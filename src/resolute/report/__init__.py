@@ -1,7 +1,6 @@
-"""One self-contained HTML page, or Markdown tables, from the records of one or more studies."""
+"""Pages and Markdown: verdict, pictures, tables and curves of one or more studies, in one file."""
 
 from resolute.report.hardening import write_hardening
-from resolute.report.markdown import write_markdown
-from resolute.report.page import write_report
+from resolute.report.writing import write_report
 
-__all__ = ["write_hardening", "write_markdown", "write_report"]
+__all__ = ["write_hardening", "write_report"]

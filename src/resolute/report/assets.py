@@ -12,7 +12,8 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from resolute.report import text
+from resolute import figures
+from resolute.studies.summary import attack_title
 
 # Of a page, in millions of bytes: what mail servers let through, with room for the third that mail adds.
 MEGABYTES = 10.0
@@ -38,13 +39,13 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     found.filters |= {
-        "figure": text.figure,
-        "interval": text.interval,
-        "doubt": text.doubt,
-        "share": text.share,
-        "attack": text.title,
-        "signed": text.signed,
-        "spread": text.spread,
+        "figure": figures.figure,
+        "interval": figures.interval,
+        "doubt": figures.doubt,
+        "share": figures.share,
+        "attack": attack_title,
+        "signed": figures.signed,
+        "spread": figures.spread,
     }
     return found
 

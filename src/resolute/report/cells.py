@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from resolute.report.page import study_of
 from resolute.report.reading import read_folders, without_budget
-from resolute.report.study_page import study_of
-from resolute.report.text import title
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.results import Quantity
+from resolute.studies.summary import attack_title as title
 
 
 @dataclasses.dataclass(frozen=True)

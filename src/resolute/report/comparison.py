@@ -11,11 +11,11 @@ from typing import Literal
 from markupsafe import Markup
 
 from resolute.errors import ConfigError
+from resolute.figures import DASH, MINUS
 from resolute.files import write_text
 from resolute.measure.intervals import Interval, bootstrap_mean
 from resolute.report.assets import asset, environment
 from resolute.report.cells import Cell, Side, read_side
-from resolute.report.text import DASH, MINUS
 from resolute.studies.results import Quantity
 
 Verdict = Literal["worse", "better", "may be chance", "equal"]

@@ -9,11 +9,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from resolute.errors import ImageError
+from resolute.figures import interval
 from resolute.files import write_text
 from resolute.images import read_image, to_uint8
 from resolute.report.assets import MEGABYTES, asset, environment
 from resolute.report.encode import Album
-from resolute.report.text import interval
 from resolute.training.hardened import Hardening, table
 
 # What the tiles of an image show: role and picture, as ``Hardening.pictures`` names them, and the words for them.

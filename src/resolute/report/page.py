@@ -1,45 +1,52 @@
-"""Write the report: one HTML file that opens from disk, without a network."""
+"""The page and the Markdown of a study of any kind: verdict, pictures, tables, curves, and how it was made."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
+from resolute.chart import Chart
+from resolute.errors import ConfigError, ImageError
 from resolute.files import write_text
-from resolute.report import tables
+from resolute.images import to_uint8
 from resolute.report.assets import MEGABYTES, asset, embed, environment, plotting_library, size_of
-from resolute.report.doubts import doubts_of
-from resolute.report.encode import COLOUR_BAR, Album
-from resolute.report.material import Material
-from resolute.report.parts import Part, parts_of
-from resolute.report.pictures import Gallery, gallery
-from resolute.report.source import Evidence, read_folders, without_budget
-from resolute.studies import published
-from resolute.studies.claims import summary_of
-from resolute.studies.datasets import dataset_title
-from resolute.studies.summary import WORST, level_of
+from resolute.report.encode import Album, middle
+from resolute.report.reading import Evidence, read_folders, read_source, settings_text
+from resolute.studies.check import Check
+from resolute.studies.results import Case, Results
+from resolute.studies.study import Study
 
-# Words that stand for the pictures in a page without any, and what JSON adds around them.
+# Folder of checks below that of a study, and their kind.
+CHECK = Check.kind
+# Longest side of a picture, in pixels of the largest one of a case.
+MAX_SIDE = 384
+# More than this nobody looks through.
+MAX_CASES = 60
+# What JSON adds around the pictures, and words about those that are left out.
 _SPARE = 20_000
 
 
-def write_report(
-    folders: Sequence[Path], out: Path, *, models: Sequence[str | Path] = (), megabytes: float = MEGABYTES
-) -> Path:
-    """Write one HTML page about the studies in ``folders`` and return its path.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Shown:
+    cases: list[dict[str, Any]]
+    album: Album
+    cropped: bool
+    left_out: str
 
-    The verdict comes first, in words; then the leaderboard, the curves, pictures, features, and how all this was made.
-    The pictures are computed again from the saved attacked images; where a model or an image is not to be had any
-    more, the page says so and has the figures only.
+
+def write_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYTES) -> Path:
+    """Write one self-contained HTML page about studies of one kind, and return its path.
 
     Args:
         folders: of one or more studies; their records are merged.
         out: the file to write.
-        models: names or files to look for models in, besides those that the studies name.
         megabytes: the page is no larger than so many millions of bytes, as far as leaving out pictures can make it so.
 
     Raises:
@@ -47,55 +54,189 @@ def write_report(
         OutputError: the file cannot be written.
     """
     evidence = read_folders(folders)
-    material, parts = Material(evidence, models), parts_of(evidence)
-    bare = size_of(_render(evidence, material, parts, Gallery([], Album(), [], cropped=False)))
-    shown = gallery(evidence, material, max_bytes=int(megabytes * 1_000_000) - bare - _SPARE)
+    study = study_of(evidence)
+    results = with_checks(evidence, study.results(evidence.records))
+    bare = size_of(_render(evidence, study, results, _Shown([], Album(), False, "")))
+    cases = itertools.chain.from_iterable(
+        source.study.cases(source.records, source.store.folder)
+        for source in evidence.sources
+        if source.study is not None
+    )
+    shown = _gallery(cases, int(megabytes * 1_000_000) - bare - _SPARE)
     # A file name that is no valid text arrives here as lone surrogates, which a file cannot hold.
-    write_text(out, _render(evidence, material, parts, shown).encode(errors="replace").decode())
+    write_text(out, _render(evidence, study, results, shown).encode(errors="replace").decode())
     return out
 
 
-def _render(evidence: Evidence, material: Material, parts: list[Part], shown: Gallery) -> str:
-    records = evidence.records
-    found = environment()
-    found.filters |= {"claimed": published.claimed, "found": published.found, "tally": summary_of, "set": dataset_title}
+def write_markdown(folders: Sequence[Path], out: Path) -> Path:
+    """Write verdict, tables and provenance of studies of one kind as Markdown, and return the path.
+
+    Raises:
+        ConfigError: no folder, or one without records.
+        OutputError: the file cannot be written.
+    """
+    evidence = read_folders(folders)
+    results = with_checks(evidence, study_of(evidence).results(evidence.records))
+    lines = [*filter(None, [results.alarm]), *results.sentences, *evidence.notes]
+    text = "".join(f"{line}\n\n" for line in lines) + "\n".join(table.markdown() for table in results.tables)
+    text += "\nHow it was made:\n\n" + "".join(f"- {line}\n" for line in _making(evidence))
+    write_text(out, text.encode(errors="replace").decode())
+    return out
+
+
+def with_checks(evidence: Evidence, results: Results) -> Results:
+    """Return the results with the flags of the checks that lie below the folders, see ``resolute check``."""
+    tables = list(results.tables)
+    for source in evidence.sources:
+        folder = source.store.folder / CHECK
+        if source.kind == CHECK or not folder.is_dir():
+            continue
+        with contextlib.suppress(ConfigError):
+            check = read_source(folder)
+            if check.study is not None:
+                tables += check.study.results(check.records).tables
+    return dataclasses.replace(results, tables=tables)
+
+
+def study_of(evidence: Evidence) -> Study:
+    """Return the study whose questions the merged records answer.
+
+    Raises:
+        ConfigError: no folder says what was asked.
+    """
+    study = next((source.study for source in evidence.sources if source.study is not None), None)
+    if study is None:
+        folder = evidence.sources[0].store.folder
+        raise ConfigError(f"{folder / 'study.json'} is missing or damaged; run the study into that folder again")
+    return study
+
+
+def _making(evidence: Evidence) -> Iterable[str]:
+    for source in evidence.sources:
+        made = source.provenance
+        if made is not None:
+            versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
+            yield f"`{made.command}`, {made.date[:10]}, {made.hardware}, {versions}"
+        yield from (f"{name}: {value}" for name, value in source.facts.items())
+        yield from (f"{name}: weights sha256 `{value[:16]}`" for name, value in source.models.items())
+
+
+def _render(evidence: Evidence, study: Study, results: Results, shown: _Shown) -> str:
+    charts = results.charts
+    needed = bool(charts) or any(case["charts"] for case in shown.cases)
     data = {
-        "charts": {chart.id: chart.figure for part in parts for chart in part.charts},
-        "overview": {
-            part.prefix: [[chart.figure for chart in charts] for charts in part.overview.values()] for part in parts
-        },
-        "cases": [dataclasses.asdict(case) for case in shown.cases],
+        "charts": {chart.id: chart.figure for chart in charts},
+        "frames": {chart.id: chart.frames for chart in charts if chart.frames},
+        "cases": shown.cases,
         "pictures": shown.album.uris,
     }
-    return found.get_template("template.html.j2").render(
-        title=", ".join(dict.fromkeys(source.name for source in evidence.sources)),
-        version=metadata.version("resolute"),
-        sources=evidence.sources,
-        notes=evidence.notes,
-        images=list(dict.fromkeys(record.image for record in records)),
-        levels=sorted({row.level for part in parts for row in part.rows}),
-        attacks=list(dict.fromkeys(record.attack for record in records)),
-        models={record.model: (record.weights, material.card(record)) for record in records},
-        configurations={record.attack: without_budget(record.configuration) for record in records},
-        conventions={key: value for source in evidence.sources for key, value in source.conventions.items()},
-        seeds=sorted({record.seed for record in records}),
-        minutes=sum(record.seconds for record in records) / 60,
-        gradients=sum(record.gradients for record in records),
-        incomplete=any(len({row.images for row in part.rows}) > 1 for part in parts),
-        unmoved=any(row.unmoved for part in parts for row in part.rows),
-        has_truth=any(record.clean_psnr_y is not None for record in records),
-        parts=parts,
-        main=max(parts, key=lambda part: part.images),
-        headline=tables.headline_level(level_of(record) for record in records),
-        questions=list(dict.fromkeys(s.study.question for s in evidence.sources if s.study and s.study.question)),
-        gallery=shown,
-        colour_bar=COLOUR_BAR,
-        doubts=doubts_of(records, [source.store.folder for source in evidence.sources]),
-        board=[standing for part in parts for standing in part.board],
-        worst=WORST,
-        pixels={record.image: record.pixels for record in records},
-        style=Markup(asset("page.css")),
-        script=Markup(asset("sorting.js") + asset("page.js")),
-        plotly=plotting_library(),
-        data=embed(data),
+    sources = [
+        {
+            "name": source.name,
+            "provenance": source.provenance,
+            "facts": source.facts,
+            "models": source.models,
+            "settings": settings_text(source),
+        }
+        for source in evidence.sources
+    ]
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            title=", ".join(dict.fromkeys(source.name for source in evidence.sources)),
+            kicker=study.kind,
+            version=metadata.version("resolute"),
+            questions=list(dict.fromkeys(filter(None, (_question(source.settings) for source in evidence.sources)))),
+            alarm=results.alarm,
+            sentences=results.sentences,
+            notes=evidence.notes,
+            cases=shown.cases,
+            cropped=shown.cropped,
+            left_out=shown.left_out,
+            tables=results.tables,
+            sections=_sections(charts),
+            sources=sources,
+            style=Markup(asset("page.css")),
+            script=Markup(asset("sorting.js") + (asset("viewer.js") if shown.cases or charts else "")),
+            plotly=plotting_library() if needed else "",
+            data=embed(data),
+        )
     )
+
+
+def _question(settings: dict[str, Any]) -> str:
+    return str(settings.get("question", ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Section:
+    title: str
+    text: str
+    choice: str
+    frames: list[str]
+    charts: list[Chart]
+
+
+def _sections(charts: Sequence[Chart]) -> list[_Section]:
+    groups = {
+        key: list(own)
+        for key, own in itertools.groupby(charts, lambda chart: (chart.section, chart.text, chart.choice))
+    }
+    return [_Section(title, text, choice, list(own[0].frames), own) for (title, text, choice), own in groups.items()]
+
+
+def _gallery(cases: Iterable[Case], room: int) -> _Shown:
+    """Return as many cases as there is room for, the worst first."""
+    album, shown = Album(), list[dict[str, Any]]()
+    cropped, spent, left = False, 0, 0
+    for case in cases:
+        if len(shown) == MAX_CASES or left:
+            left += 1
+            continue
+        known = len(album.uris)
+        try:
+            entry, cut = _entry(case, album)
+        except ImageError:
+            continue
+        spent += len(embed(entry))
+        if album.size + spent > room:
+            album.forget(known)
+            left += 1
+            continue
+        shown.append(entry)
+        cropped |= cut
+    more = "; a larger --megabytes shows more" if len(shown) < MAX_CASES else ""
+    words = (
+        f"To keep this page small, the {left} mildest of {left + len(shown)} cases are left out{more}." if left else ""
+    )
+    return _Shown(shown, album, cropped, words)
+
+
+def _entry(case: Case, album: Album) -> tuple[dict[str, Any], bool]:
+    """Return a case as the page's script reads it, and whether its pictures were cut."""
+    if not case.views:
+        raise ConfigError(f"{case.title}: a case needs a picture")
+    largest = max(case.views, key=lambda view: view.pixels.shape[-1] * view.pixels.shape[-2]).pixels.shape[-2:]
+    smallest = min(view.pixels.shape[-1] for view in case.views)
+    # Small pictures are the large ones in less detail; both keep the same part.
+    unit = MAX_SIDE // max(1, largest[-1] // smallest)
+    views: list[dict[str, Any]] = []
+    for view in case.views:
+        factor = max(1, view.pixels.shape[-1] // smallest)
+        pixels = middle(to_uint8(view.pixels), unit, factor)
+        picture = album.add(pixels, lossless=view.low)
+        views.append({"group": view.group, "label": view.label, "picture": picture, "low": view.low, "note": view.note})
+    factor = max(1, largest[-1] // smallest)
+    height, width = (min(side // factor, unit) * factor for side in largest)
+    entry = {
+        "title": case.title,
+        "facts": list(case.facts),
+        "filters": dict(case.filters),
+        "pair": list(case.pair),
+        "views": views,
+        "charts": [dataclasses.asdict(chart) for chart in case.charts],
+        "width": width,
+        "height": height,
+    }
+    return entry, max(largest) > unit * factor

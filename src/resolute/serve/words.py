@@ -6,8 +6,9 @@ import html
 import math
 
 from resolute.certificates.certificate import Certificate
-from resolute.report.text import figure, title
+from resolute.figures import figure
 from resolute.serve.jobs import Step, Trial
+from resolute.studies.summary import attack_title as title
 
 CSS = """
 .r-bar { height: .6rem; border-radius: .3rem; background: var(--border-color-primary); overflow: hidden; }
@@ -58,8 +59,12 @@ def figures(trial: Trial) -> str:
     """Return the figures of an attack."""
     record = trial.record
     rows = [
-        ("SR-PSNR: how far the output moved; higher is more robust", figure(record.sr_psnr, infinite=True), "dB"),
-        ("LR-PSNR: how far the input moved", figure(record.lr_psnr, infinite=True), "dB"),
+        (
+            "SR-PSNR: how far the output moved; higher is more robust",
+            figure(math.inf if record.sr_psnr is None else record.sr_psnr),
+            "dB",
+        ),
+        ("LR-PSNR: how far the input moved", figure(math.inf if record.lr_psnr is None else record.lr_psnr), "dB"),
         ("largest change of a sample", f"{record.linf:g}", "/ 255"),
     ]
     if record.clean_psnr_y is not None and record.attacked_psnr_y is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, final
 
 import torch
@@ -61,6 +61,7 @@ class AttackRecord(Record):
     Figures are in dB for PSNR; None stands for infinity, where two images are equal.
 
     Attributes:
+        defends: name of the model that this one defends in its study; empty where it defends none.
         attack: label of the attack.
         configuration: the attack with all its settings.
         epsilon: radius of the attack on the scale of [0, 1]; times 255 for levels.
@@ -86,6 +87,7 @@ class AttackRecord(Record):
 
     view: ClassVar[str] = "attacks"
 
+    defends: str = ""
     attack: str
     configuration: str
     epsilon: float
@@ -118,6 +120,7 @@ class AttackCell(Cell):
     label: str
     subject: Subject
     seed: int
+    defends: str = ""
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -126,7 +129,14 @@ class AttackCell(Cell):
         return self.model.card.name, self.model.card.sha256, self.subject.pixels, self.subject.truth_pixels
 
     @staticmethod
-    def of(model: Restorer, attack: Attack, label: str, subject: Subject, seed: int) -> AttackCell:
+    def of(
+        model: Restorer,
+        attack: Attack,
+        label: str,
+        subject: Subject,
+        seed: int,
+        defends: Mapping[str, str] | None = None,
+    ) -> AttackCell:
         """Return the cell that asks what this attack does to the model on an image."""
         assert model.card is not None
         name, weights = model.card.name, model.card.sha256
@@ -142,6 +152,7 @@ class AttackCell(Cell):
             label=label,
             subject=subject,
             seed=seed,
+            defends=(defends or {}).get(name, ""),
         )
 
 
@@ -212,6 +223,7 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
         key=cell.key,
         model=model.card.name,
         weights=model.card.sha256,
+        defends=cell.defends,
         attack=cell.label,
         configuration=repr(cell.attack),
         epsilon=cell.attack.epsilon,

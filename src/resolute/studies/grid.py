@@ -25,6 +25,9 @@ from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, 
 from resolute.studies.claims import Claim
 from resolute.studies.conventions import conventions
 from resolute.studies.datasets import Photo, dataset_title, find_photos
+from resolute.studies.grid_cases import Scene, cases_of
+from resolute.studies.grid_results import results_of
+from resolute.studies.pairs import defends_of
 from resolute.studies.quick import Quick
 from resolute.studies.record import Record
 from resolute.studies.results import Case, Measured, Quantity, Results
@@ -153,6 +156,8 @@ class Grid(Study):
 
     def cells(self) -> Sequence[Cell]:
         models = [load_defended(model, self.scale) for model in self.models]
+        baseline = models[self.models.index(self.baseline)] if self.baseline else None
+        defends = defends_of(models, baseline)
         attacks = [
             (table.name, table.build(level / 255, self.precision)) for table in self.attacks for level in self.epsilons
         ]
@@ -162,7 +167,7 @@ class Grid(Study):
         for subject in self.subjects():
             for model in models:
                 for label, attack in attacks:
-                    cells += [AttackCell.of(model, attack, label, subject, seed) for seed in seeds]
+                    cells += [AttackCell.of(model, attack, label, subject, seed, defends) for seed in seeds]
                 if self.clever is not None:
                     indices += [CleverCell.of(model, subject, self.clever, seed) for seed in seeds]
         return [*cells, *indices]
@@ -195,10 +200,21 @@ class Grid(Study):
         return ""
 
     def results(self, records: Sequence[Record]) -> Results:
-        raise NotImplementedError
+        attacks = [record for record in records if isinstance(record, AttackRecord)]
+        indices = [record for record in records if isinstance(record, CleverRecord)]
+        return results_of(attacks, indices, self.defends(attacks), self.expected)
 
     def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
-        raise NotImplementedError
+        attacks = [record for record in records if isinstance(record, AttackRecord)]
+        return cases_of(self.scene(), attacks, folder, self.defends(attacks))
+
+    def defends(self, records: Sequence[AttackRecord]) -> dict[str, str]:
+        """Return by the name of a defended model that of the model which it defends."""
+        return {record.model: record.defends for record in records if record.defends}
+
+    def scene(self) -> Scene:
+        """Return what is needed to show the study's images again."""
+        return Scene(self.models, self.scale, dataclasses.replace(self, every=1).photos, self.prepare)
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
         return [Quantity(name, "dB") for name in ("SR-PSNR", "attacked PSNR", "clean PSNR")]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import cast
-
-import pydantic
 
 from resolute.defences.wrappers import Defended
 from resolute.models.base import Restorer
@@ -47,16 +43,6 @@ def defends_of(models: Sequence[Restorer], baseline: Restorer | None = None) -> 
         if plain and plain != model.card.name:
             found[model.card.name] = plain
     return found
-
-
-def read_defends(folder: Path) -> dict[str, str]:
-    """Return which models defend which, as the study in a folder says; empty where it does not."""
-    try:
-        content: object = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-        facts = cast("dict[str, object]", content) if isinstance(content, dict) else {}
-        return pydantic.TypeAdapter(dict[str, str]).validate_python(facts.get("defends", {}))
-    except (OSError, ValueError):
-        return {}
 
 
 def pairs_of(models: Sequence[str], defends: Defends) -> list[tuple[str, str]]:

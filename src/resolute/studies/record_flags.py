@@ -1,22 +1,17 @@
-"""Flags on a page: what checks of the models found, and what the records themselves say against their figures."""
+"""Flags of records: what the figures of a grid themselves say against one another."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from resolute.engine.store import Store
-from resolute.report.text import DASH, figure, title
+from resolute.figures import DASH, figure
 from resolute.studies.attacked import AttackRecord
-from resolute.studies.check import by_model, evidence_of
-from resolute.studies.flags import RULES, Flag
-from resolute.studies.study import count
-from resolute.studies.summary import level_of
-
-# Folder of checks, below that of a study.
-CHECK = "check"
+from resolute.studies.flags import MEANINGS, RULES, Flag
+from resolute.studies.summary import attack_title, level_of
+from resolute.table import Cell as Entry
+from resolute.table import Column, Table, row
 
 # Attacks that climb no gradient of the model, by the class at the start of their configuration.
 BLIND = {
@@ -26,66 +21,26 @@ BLIND = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Doubt:
-    """A raised flag, and on what it rests.
-
-    Attributes:
-        model: whose figures it is about.
-        name: of the flag, a heading of docs/flags.md.
-        figure: what was measured, with its unit.
-        rule: when the flag is raised.
-        words: what was seen.
-        basis: a check, or the records of the study.
-    """
-
-    model: str
-    name: str
-    figure: str
-    rule: str
-    words: str
-    basis: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Doubts:
-    """All raised flags, and which models were never checked.
-
-    Attributes:
-        raised: checks first.
-        checked: models with a check in the folder, with the number of flags raised.
-        unchecked: models without one.
-    """
-
-    raised: list[Doubt]
-    checked: dict[str, int]
-    unchecked: list[str]
-
-
-def doubts_of(records: Sequence[AttackRecord], folders: Iterable[Path]) -> Doubts:
-    """Return the flags of the models in ``records``: of the checks in ``check`` below the folders, and of the records.
-
-    A check belongs to a model with the same weights, whatever it was called then.
-    """
-    models = {record.model: record.weights for record in records}
-    checks = {
-        own[0].weights or own[0].model: own
-        for folder in folders
-        for own in by_model(Store(folder / CHECK).read()).values()
-    }
-    found: list[Doubt] = []
-    checked: dict[str, int] = {}
-    for model, weights in models.items():
-        own = checks.get(weights or model)
-        if own is not None:
-            raised = [flag for flag in evidence_of(own).flags() if flag.raised]
-            checked[model] = len(raised)
-            basis = f"resolute check at {own[0].epsilon * 255:g}/255 on {count(len(own), 'image')}"
-            found += [_doubt(model, flag, basis) for flag in raised]
-    for model in models:
-        own = [record for record in records if record.model == model]
-        found += [_doubt(model, flag, "these records") for flag in record_flags(own)]
-    return Doubts(found, checked, [model for model in models if model not in checked and model != "bicubic"])
+def record_flags_table(records: Sequence[AttackRecord]) -> Table:
+    """Return the flags that the records raise by themselves, a row a model and flag."""
+    rows = [
+        row(
+            model,
+            Entry(flag.name, tone="bad"),
+            _figure(flag),
+            RULES[flag.name].words,
+            flag.words,
+            MEANINGS[flag.name].why,
+        )
+        for model in dict.fromkeys(record.model for record in records)
+        for flag in record_flags([record for record in records if record.model == model])
+    ]  # fmt: skip
+    columns = [Column(name) for name in ("model", "flag", "figure", "raised if", "seen", "why it matters")]
+    words = (
+        "A flag says why a figure may flatter a model: a gradient that is hidden, an attack that was too weak. Only "
+        "what these records show by themselves is here; `resolute check` tries more."
+    )
+    return Table("Flags", columns, rows, caption=words)
 
 
 def record_flags(records: Sequence[AttackRecord]) -> list[Flag]:
@@ -159,7 +114,7 @@ def _rivals(cells: Cells) -> Seen:
             continue
         gap = _Gap.of([(_lowest([cell[image] for cell in others]), ours[image].sr_psnr) for image in shared])
         reached = f"{figure(gap.second)} dB, many steps up the gradient {figure(gap.first)} dB"
-        yield name, gap, f"at {level:g}/255 {title(attack)} reaches {reached}"
+        yield name, gap, f"at {level:g}/255 {attack_title(attack)} reaches {reached}"
 
 
 def _budgets(cells: Cells) -> Seen:
@@ -176,7 +131,7 @@ def _budgets(cells: Cells) -> Seen:
                 yield (
                     "larger-budget-not-stronger",
                     dataclasses.replace(gap, mean=mean),
-                    f"{title(attack)} reaches {reached}",
+                    f"{attack_title(attack)} reaches {reached}",
                 )
 
 
@@ -184,7 +139,7 @@ def _rounded(cells: Cells) -> Seen:
     for (attack, level), ours in cells.items():
         gap = _Gap.of([(r.sr_psnr, r.sr_psnr_unrounded) for r in ours.values()], size=True)
         reached = f"{figure(gap.second)} dB in floating point, {figure(gap.first)} dB as saved"
-        yield "rounding-sensitive", gap, f"{title(attack)} at {level:g}/255 reaches {reached}"
+        yield "rounding-sensitive", gap, f"{attack_title(attack)} at {level:g}/255 reaches {reached}"
 
 
 def _size(flag: Flag) -> float:
@@ -202,7 +157,5 @@ def _kind(record: AttackRecord) -> str:
     return record.configuration.partition("(")[0]
 
 
-def _doubt(model: str, flag: Flag, basis: str) -> Doubt:
-    rule = RULES[flag.name]
-    shown = DASH if flag.figure is None else f"{figure(flag.figure)} {rule.unit}"
-    return Doubt(model, flag.name, shown, rule.words, flag.words, basis)
+def _figure(flag: Flag) -> str:
+    return DASH if flag.figure is None else f"{figure(flag.figure)} {RULES[flag.name].unit}"

@@ -1,4 +1,4 @@
-"""The curves of a report, as plotly reads them: plain data and layout, drawn by the page itself."""
+"""The curves of attacks on super-resolution models: what is kept against budget and against spent perturbation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from resolute.chart import BICUBIC, GREY, Chart, Figure, layout_of, look_of, plain_text, roomy
-from resolute.measure.intervals import Interval
-from resolute.report.text import title
-from resolute.studies.summary import Row, bicubic_line
+from resolute.figures import Interval
+from resolute.studies.summary import Row, attack_title, bicubic_line
 
 # Of SR-PSNR, by model, attack and budget.
 Bands = Mapping[tuple[str, str, float], Interval]
@@ -28,6 +27,10 @@ def budget_charts(rows: Sequence[Row], prefix: str = "", bands: Bands | None = N
         _line(ends, [bicubic_line(end) for end in ends]),
         "%{x}/255: %{y:.2f} dB",
         bands or {},
+        "How far the output moves",
+        "The higher, the more robust. The bicubic line, 20 log10(255/ε), is the SR-PSNR of bicubic interpolation when "
+        "the whole input shifts by ε. A click on a name in the legend switches its curve off and on. Bands are 95 % "
+        "bootstrap intervals of the means over images.",
     )
     return plot.charts(rows)
 
@@ -49,6 +52,9 @@ def distance_charts(rows: Sequence[Row], prefix: str = "", bands: Bands | None =
             for key, band in (bands or {}).items()
             for line in (bicubic_line(key[2]),)
         },
+        "The same above the bicubic line",
+        "Where a curve is below zero, the model amplifies perturbations: its output moves further than bicubic "
+        "interpolation does when the whole input shifts by ε.",
     )
     return plot.charts(rows)
 
@@ -67,6 +73,10 @@ def trade_off_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
         _line(ends, ends),
         "%{text}/255: input %{x:.2f} dB, output %{y:.2f} dB",
         {},
+        "How much perturbation that takes",
+        "One point a budget, the smallest at the right end. To the left the attacked input is farther from the clean "
+        "one, to the top the output is nearer to the clean one: the curve of the more robust model lies further up and "
+        "left. On the bicubic line the output moves as far as the input.",
     )
     return plot.charts(rows)
 
@@ -84,6 +94,8 @@ class _Plot:
     line: Figure
     hover: str
     bands: Bands
+    section: str
+    text: str
 
     def charts(self, rows: Sequence[Row]) -> list[Chart]:
         # One range for all attacks, so that charts side by side can be compared by eye.
@@ -98,12 +110,14 @@ class _Plot:
         return [
             Chart(
                 f"{self.id}-{number}",
-                title(attack),
-                f"{self.what} under {title(attack)}, one curve a model; the figures are in the tables.",
+                attack_title(attack),
+                f"{self.what} under {attack_title(attack)}, one curve a model; the figures are in the tables.",
                 {
                     "data": [*self._curves(rows, attack), self.line],
                     "layout": roomy(layout, len({row.model for row in rows})),
                 },
+                section=self.section,
+                text=self.text,
             )
             for number, attack in enumerate(dict.fromkeys(row.attack for row in rows))
         ]

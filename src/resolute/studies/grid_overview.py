@@ -5,43 +5,63 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from resolute.chart import BICUBIC, GREY, Chart, Figure, layout_of, look_of, plain_text, roomy
-from resolute.report.charts import span
-from resolute.report.text import title
 from resolute.studies.attacked import AttackRecord
+from resolute.studies.grid_charts import span
 from resolute.studies.steepness import CleverRecord
-from resolute.studies.summary import Row, bicubic_line, level_of, summarize, worst_case
+from resolute.studies.summary import Row, attack_title, bicubic_line, headline_level, level_of, summarize, worst_case
+
+SECTION = "Summary"
+TEXT = (
+    "Every model is a point: to the right it is better without an attack, to the top it is harder to move, or better "
+    "when attacked. For each image the attack counts that moves the output most. The dotted line is the bicubic line, "
+    "the dashed one goes through blends of a model with bicubic interpolation, where there are any: a defence is worth "
+    "its cost above it."
+)
 
 
-def overview_charts(records: Sequence[AttackRecord], prefix: str = "") -> dict[float, list[Chart]]:
-    """Return, for each budget, SR-PSNR and attacked PSNR against clean PSNR, under the worst attack on each image.
+def overview_charts(records: Sequence[AttackRecord], prefix: str = "") -> list[Chart]:
+    """Return SR-PSNR and attacked PSNR against clean PSNR, under the worst attack on each image, a frame a budget.
 
     Only where there is ground truth: without it nothing tells a robust model from one that paints nothing.
     """
     rows = [row for row in summarize(worst_case(records)) if row.clean_psnr_y is not None]
-    found: dict[float, list[Chart]] = {}
-    for level in sorted({row.level for row in rows}):
-        here = [row for row in rows if row.level == level]
-        found[level] = [
-            _points(
-                f"{prefix}overview-sr-{level:g}",
-                "SR-PSNR against clean PSNR",
-                "SR-PSNR, worst attack, dB",
-                here,
-                rows,
-                lambda row: row.sr_psnr,
-                bicubic_line(level),
-            ),
-            _points(
-                f"{prefix}overview-truth-{level:g}",
-                "Attacked against clean PSNR, both against the truth",
-                "attacked PSNR, worst attack, Y, dB",
-                here,
-                rows,
-                lambda row: row.attacked_psnr_y,
-                None,
-            ),
-        ]
-    return found
+    if not rows:
+        return []
+    first = headline_level(row.level for row in rows)
+    levels = [first, *(level for level in sorted({row.level for row in rows}) if level != first)]
+    sr = {
+        f"{level:g}/255": _points(
+            "SR-PSNR, worst attack, dB", [row for row in rows if row.level == level], rows, lambda row: row.sr_psnr,
+            bicubic_line(level),
+        )
+        for level in levels
+    }  # fmt: skip
+    truth = {
+        f"{level:g}/255": _points(
+            "attacked PSNR, worst attack, Y, dB", [row for row in rows if row.level == level], rows,
+            lambda row: row.attacked_psnr_y, None,
+        )
+        for level in levels
+    }  # fmt: skip
+    what = "under the worst attack on each image, one point a model; the figures are in the tables."
+    return [
+        Chart(
+            f"{prefix}overview-{number}",
+            name,
+            f"{name} {what}",
+            next(iter(frames.values())),
+            frames,
+            "Budget",
+            SECTION,
+            TEXT,
+        )
+        for number, (name, frames) in enumerate(
+            (
+                ("SR-PSNR against clean PSNR", sr),
+                ("Attacked against clean PSNR, both against the truth", truth),
+            )
+        )
+    ]
 
 
 def clever_charts(indices: Sequence[CleverRecord], records: Sequence[AttackRecord], prefix: str = "") -> list[Chart]:
@@ -73,23 +93,23 @@ def clever_charts(indices: Sequence[CleverRecord], records: Sequence[AttackRecor
                     "hovertemplate": "%{text}: %{x:.2f} dB, index %{y:.0f}",
                 }
             )
-    under = f"{title(attack)}, {level:g}/255"
+    under = f"{attack_title(attack)}, {level:g}/255"
     what = f"CLEVER against SR-PSNR under {under}, a point an image and model; lower and further right is more robust."
     x: Figure = {"title": {"text": f"SR-PSNR under {plain_text(under)}, dB"}}
     y: Figure = {"title": {"text": "CLEVER index"}, "rangemode": "tozero"}
     figure: Figure = {"data": data, "layout": roomy(layout_of(x, y), len(models))}
-    return [Chart(f"{prefix}clever-0", f"CLEVER against SR-PSNR under {under}", what, figure)]
+    section, text = "How steep the output is", "The CLEVER index (eq. 15) needs no attack: a point an image and model."
+    name = f"CLEVER against SR-PSNR under {under}"
+    return [Chart(f"{prefix}clever-0", name, what, figure, section=section, text=text)]
 
 
 def _points(
-    id: str,
-    name: str,
     y_title: str,
     rows: Sequence[Row],
     everywhere: Sequence[Row],
     read: Callable[[Row], float | None],
     line: float | None,
-) -> Chart:
+) -> Figure:
     models = list(dict.fromkeys(row.model for row in everywhere))
     data: list[Figure] = []
     blends = sorted((row.clean_psnr_y or 0.0, read(row) or 0.0) for row in rows if _is_blend(row, rows) and read(row))
@@ -128,8 +148,7 @@ def _points(
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": line, "y1": line}
             | {"line": {"color": GREY, "width": 1.2, "dash": "dot"}}
         ]
-    what = f"{name} under the worst attack on each image, one point a model; the figures are in the tables."
-    return Chart(id, name, what, {"data": data, "layout": layout})
+    return {"data": data, "layout": layout}
 
 
 def _clean(row: Row) -> float | None:
