@@ -162,7 +162,7 @@ def duration(seconds: float) -> str:
 def show_results(study: Study, found: Sequence[Record]) -> str:
     """Print tables and what follows from them, in sentences; return the alarm that the records raise."""
     results = study.results(found)
-    for table in results.tables:
+    for table in results.brief or results.tables:
         console.print(table.terminal())
     for sentence in results.sentences:
         console.print(escape(sentence), highlight=False)

@@ -102,9 +102,7 @@ def _entry(
     attacks = _attacks(own)
     scale = source.study.scale if isinstance(source.study, Grid) else 0
     return Entry(
-        model=ModelFacts(
-            name=model, sha256=own[0].weights, scale=source.study.scale if isinstance(source.study, Grid) else 0
-        ),
+        model=ModelFacts(name=model, sha256=own[0].weights, scale=scale),
         submitter=submitter,
         link=link,
         threat=Threat(
@@ -124,7 +122,7 @@ def _entry(
 
 
 def _flags(records: Sequence[AttackRecord], run: Path) -> tuple[list[FlagRaised], bool]:
-    """Return the flags of one model, of its check below the study's folder and of its records; and if it was checked."""
+    """Return the flags of one model, of its check below the study and of its records; and whether it was checked."""
     checks = by_model(Store(run / CHECK).read()).values()
     own = next((check for check in checks if check[0].weights == records[0].weights), None)
     told: list[tuple[Flag, str]] = []

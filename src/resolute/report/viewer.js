@@ -104,7 +104,8 @@
     const gain = Number(mode.value), stage = $("stage");
     stage.classList.toggle("difference", gain > 0);
     stage.style.setProperty("--gain", gain || 1);
-    $("slider").hidden = gain > 0;
+    $("slider").hidden = gain > 0 || current.views.length < 2;
+    stage.classList.toggle("single", current.views.length < 2);
     $("exactness").hidden = gain === 0;
     if (gain) sides[0].tag.textContent = `${sides[0].tag.textContent} − ${sides[1].tag.textContent}, ×${gain}`;
     $("facts").replaceChildren(...current.facts.map((line) => make("li", { textContent: line })));
@@ -117,6 +118,7 @@
     return make("figure", {}, image, make("figcaption", {}, ...words));
   };
   const strip = () => {
+    $("shown").textContent = current.title;
     for (const element of $("strip").querySelectorAll(".chart")) { drawn.delete(element); globalThis.Plotly?.purge(element); }
     const groups = [...new Set(current.views.map((view) => view.group))];
     const charts = current.charts.map(({ title, description }) => {
@@ -125,7 +127,7 @@
       return make("figure", {}, make("figcaption", { textContent: title }), element);
     });
     $("strip").replaceChildren(...groups.map((group) => make("div", { className: "row" },
-      make("h3", { textContent: group || "All" }),
+      make("h3", { textContent: group || "Given" }),
       make("div", { className: "tiles" }, ...current.views.filter((view) => view.group === group).map(tile)))),
     make("div", { className: "charts" }, ...charts));
     current.charts.forEach(({ figure }, index) => draw($("strip").querySelectorAll(".chart")[index], figure));

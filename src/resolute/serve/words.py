@@ -58,13 +58,11 @@ def said(text: str) -> str:
 def figures(trial: Trial) -> str:
     """Return the figures of an attack."""
     record = trial.record
+    # None stands for images that are equal.
+    sr, lr = (math.inf if value is None else value for value in (record.sr_psnr, record.lr_psnr))
     rows = [
-        (
-            "SR-PSNR: how far the output moved; higher is more robust",
-            figure(math.inf if record.sr_psnr is None else record.sr_psnr),
-            "dB",
-        ),
-        ("LR-PSNR: how far the input moved", figure(math.inf if record.lr_psnr is None else record.lr_psnr), "dB"),
+        ("SR-PSNR: how far the output moved; higher is more robust", figure(sr), "dB"),
+        ("LR-PSNR: how far the input moved", figure(lr), "dB"),
         ("largest change of a sample", f"{record.linf:g}", "/ 255"),
     ]
     if record.clean_psnr_y is not None and record.attacked_psnr_y is not None:

@@ -248,7 +248,8 @@ def _features(group: Sequence[AttackRecord], pairs: Sequence[Pair]) -> tuple[lis
         title = f"Features of {record.model}: they change by {100 * record.phi_moved:.0f} % of their spread"
         words = f"Histogram of the feature values of {record.model}, clean and attacked."
         charts.append(Chart(f"features-{number}", title, words, histogram(pair[0], pair[1], *ends)))
-    scale = f"Features: dark {low:.2g}, bright {high:.2g}; their change: dark 0, bright {most:.2g}."
+    ends_of = (figure(value, 2, significant=True) for value in (low, high, most))
+    scale = "Features: dark {}, bright {}; their change: dark 0, bright {}.".format(*ends_of)
     return views, charts, scale
 
 

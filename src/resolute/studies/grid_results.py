@@ -57,8 +57,10 @@ def results_of(
     board = standings(records)
     tables.append(board_table(board, list(worse_than_bicubic(records))))
     charts: list[Chart] = []
+    brief = tables[: len(tables) - 1]
     for number, (dataset, own) in enumerate(groups.items()):
         title = dataset_title(dataset) if several else ""
+        brief.append(results_table(own, title))
         tables += _tables(own, [index for index in indices if index.dataset == dataset], defends, title)
         prefix = f"set{number}-" if number else ""
         rows = summarize(own)
@@ -71,7 +73,7 @@ def results_of(
             *clever_charts(indices, own, prefix),
         ]
     tables.append(record_flags_table(records))
-    return Results(sentences, [table for table in tables if table.rows], charts)
+    return Results(sentences, [table for table in tables if table.rows], charts, brief=brief)
 
 
 def _tables(

@@ -21,6 +21,7 @@ class Results:
     Attributes:
         sentences: the verdict first; every clause is computed from the records.
         tables: the main one first.
+        brief: those that a terminal shows; empty for all.
         charts: in the order of a page.
         alarm: what makes commands exit with an error, such as a certificate that was refuted; empty for nothing.
     """
@@ -29,6 +30,7 @@ class Results:
     tables: Sequence[Table]
     charts: Sequence[Chart] = ()
     alarm: str = ""
+    brief: Sequence[Table] = ()
 
 
 @final
