@@ -26,7 +26,7 @@ LAYERS = (
     {"certificates"},
     {"training", "studies"},
     {"engine"},
-    {"report", "tables", "terminal"},
+    {"report", "terminal"},
     {"leaderboard", "serve"},
     {"cli", "__main__"},
 )

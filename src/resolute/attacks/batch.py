@@ -107,6 +107,7 @@ def attack_all(
     jobs: Sequence[Job],
     *,
     memory: int | None = None,
+    values: bool = True,
     progress: Callable[[float], None] | None = None,
 ) -> list[Adversarial]:
     """Attack many images, each with an attack and a budget of its own, and return what was found for each.
@@ -121,6 +122,7 @@ def attack_all(
         memory: bytes that a batch may take beyond the model; None for a share of what a CUDA device has free, and for
             one image at a time on a CPU, where batches of large outputs gain nothing. A batch for which memory does not
             suffice all the same is halved.
+        values: take the objective of what is found, which costs three passes a job; without, it is NaN.
         progress: called with the share of the work that is done, in [0, 1], every job counting the same.
 
     Raises:
@@ -148,7 +150,7 @@ def attack_all(
     found: dict[int, Adversarial] = {}
     for group in _groups(jobs):
         if isinstance(jobs[group[0]].attack, GradientAttack):
-            found |= zip(group, _climbed(model, [jobs[i] for i in group], memory, report), strict=True)
+            found |= zip(group, _climbed(model, [jobs[i] for i in group], memory, values, report), strict=True)
         else:
             (only,) = group
             found[only] = _alone(model, jobs[only], report)
@@ -198,7 +200,7 @@ class _Run:
 
 
 def _climbed(
-    model: nn.Module, jobs: list[Job], memory: int | None, report: Callable[[float], None]
+    model: nn.Module, jobs: list[Job], memory: int | None, values: bool, report: Callable[[float], None]
 ) -> list[Adversarial]:
     plans = [job.attack.ascent() for job in jobs if isinstance(job.attack, GradientAttack)]
     cleans = [ordinary(job.image) for job in jobs]
@@ -217,7 +219,7 @@ def _climbed(
         while waiting:
             batch = waiting.pop(0)
             try:
-                points, values = _together(model, batch, precision, report)
+                points, reached = _together(model, batch, precision, report)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -230,9 +232,12 @@ def _climbed(
                 half = len(batch) // 2
                 waiting[:0] = [batch[:half], batch[half:]]
                 continue
-            for run, x, value in zip(batch, points.split(1), values.split(1), strict=True):
+            for run, x, value in zip(batch, points.split(1), reached.split(1), strict=True):
                 best[run.job].update(x, value)
-        return [_judged(model, plan, clean, one.images) for plan, clean, one in zip(plans, cleans, best, strict=True)]
+        return [
+            _judged(model, plan, clean, one.images, values)
+            for plan, clean, one in zip(plans, cleans, best, strict=True)
+        ]
 
 
 def _together(
@@ -257,10 +262,13 @@ def _together(
     return best.images, best.values
 
 
-def _judged(model: nn.Module, plan: Ascent, clean: Image, best: Image) -> Adversarial:
-    bound = plan.objective.bind(model, clean)
+def _judged(model: nn.Module, plan: Ascent, clean: Image, best: Image, values: bool) -> Adversarial:
     with torch.no_grad():
         rounded = plan.ball.round(best, clean)
+        if not values:
+            unknown = torch.full((len(best),), torch.nan)
+            return Adversarial(rounded, best, unknown, unknown, plan.steps * plan.restarts, clean)
+        bound = plan.objective.bind(model, clean)
         return Adversarial(rounded, best, bound(rounded), bound(best), plan.steps * plan.restarts, clean)
 
 

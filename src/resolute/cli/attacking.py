@@ -28,14 +28,16 @@ from resolute.cli.app import (
 )
 from resolute.cli.studying import FAILED, run_cells, run_study
 from resolute.defences import load_defended
+from resolute.engine.plan import Plan
 from resolute.engine.remote import Place
 from resolute.engine.running import Machine, plan_of
 from resolute.report.export import write_outputs
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.demonstration import certification, write_photographs
 from resolute.studies.grid import Grid
+from resolute.studies.grid_tables import images_table
 from resolute.studies.kinds import read_study, with_options
-from resolute.tables import results_table
+from resolute.studies.verdicts import sentences_of
 from resolute.terminal import console
 
 
@@ -102,30 +104,35 @@ def attack(
 ) -> None:
     """Attack a model on your images; write the attacked images, their outputs and the figures.
 
-    Writes, for every image, IMAGE.attacked.png, IMAGE.sr-clean.png and IMAGE.sr-attacked.png, and figures.json. All
-    figures belong to the files as saved.
+    Bicubic interpolation is attacked beside it, for comparison. Writes, for every image, IMAGE.attacked.png,
+    IMAGE.sr-clean.png and IMAGE.sr-attacked.png, and figures.json. All figures belong to the files as saved.
     """
     with guarded():
         table = AttackTable.typed(
             option or (), kind, objective=objective, layers=tuple(layer or ()), steps=steps, restarts=restarts
         )
         address = addressed(model, scale, weights, range, argument)
+        attacked = load_defended(address)
         study = Grid(
             name="attack",
-            models=(address,),
+            models=(address, "bicubic"),
             attacks=(table,),
             epsilons=(round(parse_epsilon(epsilon) * 255, 6),),
             images=tuple(str(image) for image in images),
             high_resolution=ground_truth,
-            scale=load_defended(address).scale,
+            scale=attacked.scale,
             seed=seed,
             precision=parse_precision(precision),
+            outputs=True,
         )
-        machine = Machine(device=runtime.resolve_device(device))
-        found, failures = run_cells(plan_of(study), Place(out), machine)
+        plan = Plan(study, study.cells_of([attacked, load_defended("bicubic", attacked.scale)]))
+        found, failures = run_cells(plan, Place(out), Machine(device=runtime.resolve_device(device)))
         records = [record for record in found if isinstance(record, AttackRecord)]
-        written = write_outputs(study, records, out)
-        console.print(results_table(records))
+        own = [record for record in records if record.model != "bicubic"] or records
+        written = write_outputs(own, out)
+        console.print(images_table(records).terminal())
+        for sentence in sentences_of(records, {}):
+            console.print(escape(sentence), highlight=False)
         console.print(f"{len(written)} images and figures.json are in [bold]{escape(str(out))}[/bold]", soft_wrap=True)
         if failures:
             raise typer.Exit(FAILED)

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
 from resolute.cli.app import (
     Argument,
@@ -27,7 +26,7 @@ from resolute.errors import ConfigError
 from resolute.report.hardening import write_hardening
 from resolute.terminal import console, errors, name_file, progress_bar
 from resolute.training.harden_recipe import HardenRecipe
-from resolute.training.hardened import Hardening, table
+from resolute.training.hardened import table
 from resolute.training.hardening import Watcher, harden
 from resolute.training.task import Figures, describe_step, describe_validation
 
@@ -105,27 +104,13 @@ def harden_model(
             )
         for sentence in made.sentences():
             console.print(escape(sentence), highlight=False)
-        console.print(hardening_table(made))
+        console.print(table(made).terminal())
         if made.note:
             console.print(escape(made.note), highlight=False)
         name_file("weights", made.weights)
         name_file("report", write_hardening(made.weights.parent))
         if not made.improved:
             raise typer.Exit(NO_BETTER)
-
-
-def hardening_table(made: Hardening) -> Table:
-    """Return the figures of a hardening as a terminal shows them."""
-    header, rows = table(made)
-    shown = Table(
-        caption=f"Means over {len(made.after.judged)} images in dB, the worst attack on each; of single attacks: "
-        "against the original / SR-PSNR."
-    )
-    for place, name in enumerate(header):
-        shown.add_column(escape(name), justify="left" if place == 0 else "right", overflow="fold")
-    for row in rows:
-        shown.add_row(*map(escape, row))
-    return shown
 
 
 class _Display:

@@ -13,9 +13,9 @@ from resolute.defences import load_defended
 from resolute.errors import ConfigError
 from resolute.models.registry import built_in_models, load
 from resolute.models.scorers import built_in_scorers, load_scorer
+from resolute.models.tables import model_details, models_table, plugins_table, scorers_table
 from resolute.plugins import GROUPS, plugins
 from resolute.report.assets import MEGABYTES
-from resolute.tables import model_details, models_table, plugins_table, scorers_table
 from resolute.terminal import console, name_file
 
 
@@ -32,14 +32,14 @@ def models(
     """List the built-in models and what other packages add, or describe one."""
     with guarded():
         if model is None:
-            console.print(models_table([load(name) for name in [*built_in_models(), "bicubic"]]))
+            console.print(models_table([load(name) for name in [*built_in_models(), "bicubic"]]).terminal())
             if built_in_scorers():
-                console.print(scorers_table([load_scorer(name) for name in built_in_scorers()]))
+                console.print(scorers_table([load_scorer(name) for name in built_in_scorers()]).terminal())
             added = [plugin for group in GROUPS for plugin in plugins(group)]
             if added:
-                console.print(plugins_table(added))
+                console.print(plugins_table(added).terminal())
         else:
-            console.print(model_details(load_defended(addressed(model, scale, weights, range, argument))))
+            console.print(model_details(load_defended(addressed(model, scale, weights, range, argument))).terminal())
 
 
 @app.command(epilog="Example:  [bold]resolute report runs/demo[/bold]")

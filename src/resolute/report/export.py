@@ -4,47 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from resolute.defences import load_defended
 from resolute.engine.store import Store
-from resolute.files import write_text
-from resolute.images import read_image, write_png
+from resolute.errors import OutputError
+from resolute.files import write_atomically, write_text
 from resolute.studies.attacked import AttackRecord
-from resolute.studies.grid import Grid
 
 
-def write_outputs(study: Grid, records: Sequence[AttackRecord], out: Path) -> list[Path]:
-    """Write attacked images, clean and attacked outputs, and ``figures.json``; return the images written.
+def write_outputs(records: Sequence[AttackRecord], out: Path) -> list[Path]:
+    """Give the pictures of records the names of their images, and write ``figures.json``; return the pictures.
 
     Every figure in the JSON belongs to the attacked image as saved.
+
+    Raises:
+        OutputError: a picture is missing, or cannot be written.
     """
-    store = Store(out)
-    models = {
-        model.card.name: model for model in (load_defended(name, study.scale) for name in study.models) if model.card
-    }
-    lows = {subject.name: subject.low for subject in study.subjects()}
-    repeated = Counter(record.image for record in records)
+    store, taken = Store(out), set[str]()
     written: list[Path] = []
     rows: list[dict[str, object]] = []
     for record in records:
-        stem = record.image if repeated[record.image] == 1 else f"{record.image}.{record.key[:8]}"
-        attacked = read_image(store.path_of(f"attacked/{record.key}.png"))
-        model = models[record.model]
-        with torch.no_grad():
-            pictures = {
-                "attacked": attacked,
-                "sr-clean": model(lows[record.image])[0],
-                "sr-attacked": model(attacked.unsqueeze(0))[0],
-            }
-        files = {name: out / f"{stem}.{name}.png" for name in pictures}
-        for name, picture in pictures.items():
-            write_png(files[name], picture)
-        written += files.values()
-        rows.append({**dataclasses.asdict(record), "files": {name: path.name for name, path in files.items()}})
+        stem, number = record.image, 1
+        # Unlike all others, also unlike those that carry a number in their own name.
+        while stem in taken:
+            number += 1
+            stem = f"{record.image}-{number}"
+        taken.add(stem)
+        files = {file.partition("/")[0]: f"{stem}.{file.partition('/')[0]}.png" for file in record.files}
+        for file in record.files:
+            source, target = store.path_of(file), out / files[file.partition("/")[0]]
+            if not source.is_file():
+                raise OutputError(f"{source} is missing; run the same command again")
+            write_atomically(target, lambda path, source=source: shutil.copyfile(source, path))
+            written.append(target)
+        rows.append({**dataclasses.asdict(record), "files": files})
     write_text(out / "figures.json", json.dumps(rows, indent=1) + "\n")
     return written

@@ -53,7 +53,6 @@ def write_hardening(folder: Path, out: Path | None = None) -> Path:
     """
     made, album = Hardening.read(folder), Album()
     cases = _cases(made, folder, album)
-    header, rows = table(made)
     page = (
         environment()
         .get_template("hardening.html.j2")
@@ -61,8 +60,7 @@ def write_hardening(folder: Path, out: Path | None = None) -> Path:
             version=metadata.version("resolute"),
             made=made,
             sentences=made.sentences(),
-            header=header,
-            rows=rows,
+            table=table(made),
             gains={quantity: interval(made.gain(quantity)) for quantity in ("clean", "truth", "kept")},
             cases=cases,
             album=album.uris,

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar, final
 
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
@@ -147,11 +146,10 @@ def attack_steps(
     def work(report: Callable[[int, int], None]) -> Trial:
         clean = Clean.of(model, subject)
         cell = AttackCell.of(model, attack, kind, subject, seed=0)
-        record, attacked = measure(cell, clean, lambda share: report(round(share * taken), taken))
-        with torch.no_grad():
-            output = model(attacked)
+        judged = measure(cell, clean, lambda share: report(round(share * taken), taken))
         truth = None if subject.truth is None else subject.truth[0]
-        return Trial(record, subject.low[0], attacked[0], clean.output[0].clamp(0, 1), output[0].clamp(0, 1), truth)
+        clean_output = clean.output[0].clamp(0, 1)
+        return Trial(judged.record, subject.low[0], judged.attacked, clean_output, judged.output.clamp(0, 1), truth)
 
     return (yield from _stream(work, seen, stop))
 

@@ -18,7 +18,7 @@ from resolute.attacks.targeted import with_truth
 from resolute.defences import surrogate
 from resolute.images import from_uint8, image_sha256, to_uint8
 from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
-from resolute.models.base import Restorer
+from resolute.models.base import Restorer, SplitRestorer
 from resolute.runtime import full_float32
 from resolute.studies.record import Record, record_key
 from resolute.studies.study import Cell
@@ -174,10 +174,23 @@ class Clean:
         return Clean(model, subject, phi, output, *_against_truth(output, subject, model.scale))
 
 
-def measure(
-    cell: AttackCell, clean: Clean, progress: Callable[[float], None] | None = None
-) -> tuple[AttackRecord, Image]:
-    """Attack one image and measure what became of it; return the record and the attacked image on the 8-bit grid.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judged:
+    """A record, and the pictures that belong to it.
+
+    Attributes:
+        record: the figures.
+        attacked: ``(3, h, w)`` attacked image, on the 8-bit grid.
+        output: ``(3, s * h, s * w)`` what the model makes of it.
+    """
+
+    record: AttackRecord
+    attacked: Tensor
+    output: Tensor
+
+
+def measure(cell: AttackCell, clean: Clean, progress: Callable[[float], None] | None = None) -> Judged:
+    """Attack one image and measure what became of it.
 
     Args:
         cell: what is to be done.
@@ -193,7 +206,7 @@ def measure_all(
     *,
     memory: int | None = None,
     progress: Callable[[float], None] | None = None,
-) -> list[tuple[AttackRecord, Image]]:
+) -> list[Judged]:
     """Attack and measure cells of one model, in batches where their attacks can share them; see ``attack_all``.
 
     Raises:
@@ -206,17 +219,18 @@ def measure_all(
     device = next(model.parameters(), cells[0].subject.low).device
     # An attacker who knows of a defence around the model climbs through it; what is found is judged on the defence.
     jobs = [Job(with_truth(cell.attack, cell.subject.truth), cell.subject.low.to(device), cell.seed) for cell in cells]
-    found = attack_all(surrogate(model), jobs, memory=memory, progress=progress)
+    found = attack_all(surrogate(model), jobs, memory=memory, values=False, progress=progress)
     seconds = (time.perf_counter() - began) / len(cells)
     return [_judged(*one, seconds) for one in zip(cells, cleans, found, strict=True)]
 
 
-def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) -> tuple[AttackRecord, Image]:
+def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) -> Judged:
     subject, model = cell.subject, cell.model
     # Scored as a reader of the saved file would see it.
     saved = from_uint8(to_uint8(found.images[0])).unsqueeze(0)
     phi, attacked = _pass(model, saved.to(found.images))
-    _, unrounded = _pass(model, found.unrounded)
+    with torch.no_grad(), full_float32():
+        unrounded = model(found.unrounded).cpu()
     attacked_psnr_y, attacked_ssim_y = _against_truth(attacked, subject, model.scale)
     assert model.card is not None
     record = AttackRecord(
@@ -253,7 +267,7 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
         attacked_phi_range=float(phi.max() - phi.min()),
         phi_moved=relative_change(clean.phi, phi),
     )
-    return record, saved
+    return Judged(record, saved[0].cpu(), attacked[0])
 
 
 def relative_change(clean: Features, attacked: Features) -> float:
@@ -267,9 +281,10 @@ def relative_change(clean: Features, attacked: Features) -> float:
 
 
 def _pass(model: Restorer, x: Image) -> tuple[Features, Large]:
-    # Twice through the body, since a wrapper around a model may do more than the two halves of it.
     with torch.no_grad(), full_float32():
-        return model.features(x).cpu(), model(x).cpu()
+        phi = model.features(x)
+        # Twice through the body of a wrapper, which may do more than its two halves.
+        return phi.cpu(), (model.reconstruct(phi) if isinstance(model, SplitRestorer) else model(x)).cpu()
 
 
 def _against_truth(output: Image, subject: Subject, border: int) -> tuple[float | None, float | None]:

@@ -19,6 +19,7 @@ from resolute.attacks.transfer import Transfer, WarmStart
 from resolute.defences import load_defended, undefended
 from resolute.errors import ConfigError, ImageError
 from resolute.images import from_uint8, to_uint8
+from resolute.models.base import Restorer
 from resolute.models.tiling import Tiled
 from resolute.resize import downscale, mod_crop
 from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure_all
@@ -60,6 +61,7 @@ class Grid(Study):
         seeds: several of them, each a cell of its own; empty for the one above.
         clever: how the CLEVER index of every model and image is taken; None where it is not.
         precision: of the attacks' search.
+        outputs: keep clean and attacked outputs as pictures too.
         question: what is asked, and what it repeats, in a sentence.
         expected: what was published about it.
         quick: what the quick form does with less; None where there is none.
@@ -87,6 +89,7 @@ class Grid(Study):
     seeds: tuple[int, ...] = ()
     clever: CleverTable | None = None
     precision: Precision = "float32"
+    outputs: bool = False
     question: str = ""
     expected: tuple[Claim, ...] = ()
     quick: Quick | None = None
@@ -155,7 +158,14 @@ class Grid(Study):
         return Subject(name, low, from_uint8(pixels).unsqueeze(0), dataset)
 
     def cells(self) -> Sequence[Cell]:
-        models = [load_defended(model, self.scale) for model in self.models]
+        return self.cells_of([load_defended(model, self.scale) for model in self.models])
+
+    def cells_of(self, models: Sequence[Restorer]) -> Sequence[Cell]:
+        """Return the cells about models that are loaded already, in the order of their names.
+
+        Raises:
+            ConfigError, ImageError: the study cannot be planned.
+        """
         baseline = models[self.models.index(self.baseline)] if self.baseline else None
         defends = defends_of(models, baseline)
         attacks = [
@@ -183,10 +193,11 @@ class Grid(Study):
             model = bench.place(attacks[0].model)
             cleans = [bench.shared(("clean", *cell.judged), partial(Clean.of, model, cell.subject)) for cell in attacks]
             placed = [dataclasses.replace(cell, model=model) for cell in attacks]
-            found += [
-                Answer(record, {"attacked": image[0].cpu()})
-                for record, image in measure_all(placed, cleans, progress=progress)
-            ]
+            for judged, clean in zip(measure_all(placed, cleans, progress=progress), cleans, strict=True):
+                pictures = {"attacked": judged.attacked}
+                if self.outputs:
+                    pictures |= {"sr-clean": clean.output[0].clamp(0, 1), "sr-attacked": judged.output.clamp(0, 1)}
+                found.append(Answer(judged.record, pictures))
         return found
 
     def without_tiles(self, cell: Cell) -> str:

@@ -78,6 +78,33 @@ def results_table(records: Sequence[AttackRecord], title: str = "") -> Table:
     )
 
 
+def images_table(records: Sequence[AttackRecord]) -> Table:
+    """Return the figures image by image, a row for each model and attack."""
+    truth = any(record.clean_psnr_y is not None for record in records)
+    columns = [Column("image"), Column("model"), Column("attack"), BUDGET, *((CLEAN,) if truth else ()), LR_PSNR]
+    columns += [SR_PSNR, SSIM, *((ATTACKED,) if truth else ())]
+    order = list(dict.fromkeys(record.image for record in records))
+    rows = []
+    for image in order:
+        for number, one in enumerate(record for record in records if record.image == image):
+            lr, sr = (math.inf if value is None else value for value in (one.lr_psnr, one.sr_psnr))
+            rows.append(
+                row(
+                    one.image if number == 0 else "",
+                    one.model,
+                    attack_title(one.attack),
+                    budget(level_of(one)),
+                    *((one.clean_psnr_y,) if truth else ()),
+                    lr,
+                    sr,
+                    one.sr_ssim,
+                    *((one.attacked_psnr_y,) if truth else ()),
+                    section=number == 0,
+                )
+            )
+    return Table("", columns, rows)
+
+
 def board_table(standings: Sequence[Standing], worse: Sequence[str] = ()) -> Table:
     """Return how every model stands, with intervals over images; one of the models in ``worse`` is marked."""
     truth = any(standing.clean is not None for standing in standings)

@@ -214,12 +214,14 @@ class Table:
         return f"  {text}" if one.indent and place == 0 else text
 
     def _marked(self, one: Row, place: int) -> str:
-        text = _plain(self._text(one, place)).strip()
+        text = self._text(one, place).strip()
         if self.columns[place].code and one.cells[place].value:
-            return f"`{text}`"
+            # A tag stays as it is inside of code.
+            return "`" + text.replace("|", "\\|").replace("`", "'").replace("\n", " ") + "`"
+        text = _plain(text)
         return f"**{text}**" if place == 0 and one.tone == "bad" and text else text
 
 
 def _plain(text: str) -> str:
-    """Return text that cannot end a cell of a Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Return text that Markdown shows as it is, names with bars or tags in them too."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from resolute.models.base import Card, ScorerCard
+from resolute.table import Column, Table, row
 
 
 def model_card(
@@ -39,5 +40,5 @@ def model_card(
         "licence": card.licence,
         "sha256 of the weights": f"`{card.sha256}`",
     }
-    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    return f"# {card.name}\n\n| | |\n|---|---|\n{table}\n"
+    table = Table("", [Column("fact"), Column("value")], [row(key, str(value)) for key, value in rows.items()])
+    return f"# {card.name}\n\n{table.markdown()}"

@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Literal, final
 import pydantic
 
 from resolute.errors import ConfigError, first_line
+from resolute.figures import Interval, change, printed_difference
 from resolute.files import write_text
-from resolute.measure.intervals import Interval, bootstrap_mean
+from resolute.measure.intervals import bootstrap_mean
 from resolute.models.base import Restorer
+from resolute.table import Column, Row, Table, row
 from resolute.training.judge import Judged
 
 Role = Literal["before", "after", "bicubic", "mixture"]
@@ -190,20 +192,25 @@ class Hardening:
         return dataclasses.replace(made, weights=folder / made.weights.name)
 
 
-def table(made: Hardening) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of the table of a hardening: clean PSNR beside what attacks leave."""
-    header = ["model", "clean PSNR", "attacked, against the original", "SR-PSNR", *made.after.attacks]
-    rows: list[list[str]] = []
+def table(made: Hardening) -> Table:
+    """Return the table of a hardening: clean PSNR beside what attacks leave, the worst on each image and each one."""
+    columns = [
+        Column("model"),
+        Column("clean PSNR", "Y, dB", better="higher"),
+        Column("attacked PSNR", "against the original, Y, dB", better="higher", key=True),
+        Column("SR-PSNR", "dB", better="higher"),
+    ]
+    for attack in made.after.attacks:
+        columns += [Column(f"{attack}, PSNR", "against the original, Y, dB"), Column(f"{attack}, SR-PSNR", "dB")]
+    rows: list[Row] = []
     for standing in made.standings:
-        cells = [f"{standing.clean.mean:.2f}", f"{standing.truth.mean:.2f}", f"{standing.kept.mean:.2f}"]
-        for attack in made.after.attacks:
-            if attack in standing.attacks:
-                kept, truth = standing.under(attack)
-                cells.append(f"{truth.mean:.2f} / {kept.mean:.2f}")
-            else:
-                cells.append("-")
-        rows.append([standing.name, *cells])
-    return header, rows
+        figures = [standing.clean.mean, standing.truth.mean, standing.kept.mean]
+        under = [standing.under(name) if name in standing.attacks else None for name in made.after.attacks]
+        each = [value for found in under for value in ((found[1].mean, found[0].mean) if found else (None, None))]
+        rows.append(row(standing.name, *figures, *each))
+    count = len(made.after.judged)
+    caption = f"Means over {count} image{'s' if count != 1 else ''}; on each image the attack counts that leaves least"
+    return Table("Figures", columns, rows, caption=caption)
 
 
 def _db(value: Interval, digits: int = 1) -> str:
@@ -211,12 +218,11 @@ def _db(value: Interval, digits: int = 1) -> str:
 
 
 def _change(before: Interval, after: Interval, digits: int = 1) -> str:
-    # Of the figures as printed, so that they add up.
-    return f"{round(after.mean, digits) - round(before.mean, digits):+.{digits}f} dB"
+    return f"{change(before.mean, after.mean, digits).difference} dB"
 
 
 def _beside(value: Interval, other: Interval) -> str:
-    difference = round(round(value.mean, 1) - round(other.mean, 1), 1)
-    if difference == 0:
+    difference = printed_difference(other.mean, value.mean, 1)
+    if not difference:
         return "level with"
     return f"{abs(difference):.1f} dB {'above' if difference > 0 else 'below'}"

@@ -17,6 +17,7 @@ from resolute.models.foreign import Foreign
 from resolute.models.onnx_session import OnnxRestorer
 from resolute.models.registry import load_address
 from resolute.models.weights import save_model, weights_sha256
+from resolute.table import Column, Table, row
 from resolute.training.hardened import Hardening, table
 from resolute.training.restore_recipe import AdversarialTable
 
@@ -79,7 +80,6 @@ class Subject:
         attack, data, optimizer = recipe["adversarial"], recipe["data"], recipe["optimizer"]
         attacked = data["batch"] - AdversarialTable(**attack).clean(data["batch"])
         licence = "unknown" if self.model.card is None else self.model.card.licence
-        header, rows = table(made)
         facts = {
             "starts from": f"{self.name}, sha256 `{self.sha256}`; licence: {licence}",
             "method": f"adversarial fine-tuning: {attack['steps']} steps of PGD at {attack['level']:g}/255 against the "
@@ -88,14 +88,15 @@ class Subject:
             f"Adam, {optimizer['rate']:g}, {optimizer['schedule']}",
             "photographs": f"licence: {data['licence']}",
             "seed": recipe["seed"],
-            "command": "`" + made.facts["provenance"]["command"].replace("|", "\\|").replace("`", "'") + "`",
             "hardware": made.facts["provenance"]["hardware"],
         }
         lines = [f"# {_plain(made.weights.name)}", ""]
         lines += [_plain(line) for line in (*made.sentences(), *([made.note] if made.note else []))]
-        lines += ["", *_markdown(header, [list(map(_plain, row)) for row in rows])]
-        lines += ["", "PSNR in dB; of single attacks: against the original / SR-PSNR.", "", "| | |", "|---|---|"]
-        lines += [f"| {key} | {value if key == 'command' else _plain(str(value))} |" for key, value in facts.items()]
+        lines += ["", table(made).markdown()]
+        columns = [Column("fact"), Column("value")]
+        lines.append(Table("", columns, [row(key, value) for key, value in facts.items()]).markdown())
+        command = made.facts["provenance"]["command"].replace("`", "'")
+        lines.append(f"Made by `{command}`.")
         # A name that is no valid text arrives here as lone surrogates, which a file cannot hold.
         return ("\n".join(lines) + "\n").encode(errors="replace").decode()
 
@@ -127,10 +128,5 @@ def subject_of(model: nn.Module, address: str) -> Subject:
 
 
 def _plain(text: str) -> str:
-    """Return text as Markdown shows it, names with tags or bars in them too."""
-    return text.replace("<", "&lt;").replace("|", "\\|")
-
-
-def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
-    rule = "|".join(["---", *["--:"] * (len(header) - 1)])
-    return [f"| {' | '.join(header)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)]
+    """Return text as Markdown shows it, names with tags in them too."""
+    return text.replace("<", "&lt;")
