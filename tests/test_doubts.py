@@ -1,16 +1,17 @@
 """Flags on a page: of checks in the folder, and of the records themselves."""
 
 import dataclasses
-import json
+import hashlib
 import shutil
 
 import pytest
+from resolute.report.doubts import CHECK, doubts_of, record_flags
+from small import rewrite
 from test_report import Page, edit, finished  # noqa: F401, a fixture
 
 from resolute.engine.store import Store
 from resolute.report import write_report
-from resolute.report.doubts import doubts_of, record_flags
-from resolute.studies.flags import RULES
+from resolute.studies.check import CheckRecord
 
 IFGSM = "IFGSM(epsilon=0.1, steps=5)"
 
@@ -21,9 +22,10 @@ def record(finished):  # noqa: F811
 
 
 def cell(record, attack, level, value, configuration=IFGSM, unrounded=None, image="coffee"):
+    key = hashlib.sha256(f"{attack}{level}{image}".encode()).hexdigest()
     return dataclasses.replace(
         record, attack=attack, epsilon=level / 255, sr_psnr=value, configuration=configuration, image=image,
-        sr_psnr_unrounded=value if unrounded is None else unrounded, key=f"{attack}{level}{image}",
+        sr_psnr_unrounded=value if unrounded is None else unrounded, key=key,
     )  # fmt: skip
 
 
@@ -102,14 +104,18 @@ def test_what_only_the_weaker_attack_moves_is_flagged(record):
     assert list(raised(cell(record, "ifgsm", 4, 30), later)) == ["larger-budget-not-stronger"]
 
 
-def check_of(weights, *names):
-    flags = [{"name": n, "raised": n in names, "figure": 50.0, "threshold": 1.0, "words": f"<i>{n}"} for n in RULES]
-    return {
-        "model": {"name": "x", "sha256": weights},
-        "check": {"epsilon": 4 / 255},
-        "images": ["a", "b"],
-        "flags": flags,
-    }
+def checks_of(weights, name="<i>x", **changed):
+    """Records of a check on two images that raise no flag but for what is changed."""
+    runs = {"half": 35, "climb": 29, "double": 23, "twice": 28.95, "whole": 5, "single": 32, "noise": 34, "square": 33}
+    return [
+        CheckRecord(
+            key=hashlib.sha256(f"{weights}{image}".encode()).hexdigest(), model=name, weights=weights, image=image,
+            pixels="", width=8, height=8, seed=0, seconds=1.0, epsilon=4 / 255, steps=10,
+            runs={run: float(value) for run, value in runs.items()}, unrounded=28.9, restarts=(29.2, 29.0),
+            transfers={}, random_images=7.0, jump=0.0, **{"flat": 0.0, "error": 3.0, "saturated": 0.0} | changed,
+        )
+        for image in ("a", "b")
+    ]  # fmt: skip
 
 
 def flag_row(page, name):
@@ -119,12 +125,10 @@ def flag_row(page, name):
 def test_the_page_has_the_checks_of_the_folder(finished, tmp_path):  # noqa: F811
     run = shutil.copytree(finished, tmp_path / "run")
     weights = {record.model: record.weights for record in Store(run).read()}
-    (run / "check-tiny").mkdir()
-    (run / "check-tiny" / "check.json").write_text(json.dumps(check_of(weights["tiny"], "zero-gradients")))
-    (run / "check-other").mkdir()
-    (run / "check-other" / "check.json").write_text(json.dumps(check_of("0" * 64, "output-saturates")))
-    (run / "check-broken").mkdir()
-    (run / "check-broken" / "check.json").write_text('{"model": 1}')
+    (run / CHECK).mkdir()
+    rewrite(run / CHECK, checks_of(weights["tiny"], flat=50.0) + checks_of("0" * 64, saturated=50.0))
+    with (run / CHECK / "records.jsonl").open("a") as file:
+        file.write('{"model": 1}\n')
     found = doubts_of(Store(run).read(), [run])
     assert found.checked == {"tiny": 1}
     assert found.unchecked == ["tiny-entropy"]
@@ -132,7 +136,8 @@ def test_the_page_has_the_checks_of_the_folder(finished, tmp_path):  # noqa: F81
     row = flag_row(page, "zero-gradients")
     assert ">tiny<" in row
     assert "resolute check at 4/255 on 2 images" in row
-    assert "&lt;i&gt;zero-gradients" in page.html
+    assert "50.00 %" in row
+    assert "<i>x" not in page.html
     assert "output-saturates" not in page.words
     assert "Not checked: tiny-entropy" in " ".join(page.words.split())
 
