@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from resolute.report.study_page import write_study_markdown
 
 from resolute import Bicubic, ConfigError, ImageError, load, load_defended, run
 from resolute.defences import Defended, EightBit, RandomResizing
 from resolute.engine import Store
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR
+from resolute.report.page import write_markdown
 from resolute.studies.check import SAMPLES, SIDE, Check, CheckRecord, by_model, evidence_of
 from resolute.studies.check_suite import CheckSuite
 from resolute.studies.flags import MEANINGS, RULES, UNMOVED, Evidence, sr_psnr
@@ -307,7 +307,7 @@ def test_sentences_and_tables_name_models_flags_and_remedies(files, tiny_model, 
     assert MEANINGS["zero-gradients"].why in results.sentences[0]
     assert "zero-gradients" not in results.sentences[1]
     assert [table.title for table in results.tables] == ["tiny+round8", "tiny"]
-    text = write_study_markdown([tmp_path], tmp_path / "check.md").read_text()
+    text = write_markdown([tmp_path], tmp_path / "check.md").read_text()
     names = re.findall(r"^\| \**([a-z0-9-]{6,}?)\** \|", text, re.MULTILINE)
     assert sorted(names) == sorted([*RULES, *RULES])
     assert names[0] == "zero-gradients"
@@ -318,7 +318,7 @@ def test_checks_add_up_in_one_folder(files, tiny_model, tmp_path):
     run(plan(files, tiny_model), tmp_path)
     run(plan(files, tiny_model, models=(str(tiny_model),)), tmp_path)
     assert len(Store(tmp_path).read()) == 4
-    text = write_study_markdown([tmp_path], tmp_path / "check.md").read_text()
+    text = write_markdown([tmp_path], tmp_path / "check.md").read_text()
     assert "tiny+round8" in text
 
 

@@ -63,7 +63,7 @@ def test_the_samples_are_there_by_default_and_a_twin_is_heard(tiny_model, tmp_pa
     [
         (4, "no model named", ("nothing",)),
         (5, "the defences are mix=THETA", ("edsr-s+nothing",)),
-        (5, "(0, 0.5]", ("edsr-s", "--epsilon", "0.9")),
+        (5, "(0, 0.5]", ("edsr-s", "--epsilon", "153/255")),
         (5, "--epsilon is a radius", ("edsr-s", "--epsilon", "much")),
         (4, "no model named 'nobody'", ("edsr-s", "--twin", "nobody")),
         (3, "cannot find", ("edsr-s", "--images", "nowhere")),

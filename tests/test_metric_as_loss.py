@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from resolute.report.study_page import write_study_markdown, write_study_page
 from small import rewrite
 from test_cli import fails
 from test_cli import run as typed
@@ -26,6 +25,7 @@ from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
 from resolute.report.cells import Side, read_side
 from resolute.report.comparison import compare_folders, compare_sides
+from resolute.report.page import write_markdown, write_page
 from resolute.report.reading import read_folders
 from resolute.studies.kinds import read_study
 from resolute.studies.metric_as_loss import MetricAsLoss
@@ -273,7 +273,7 @@ def test_without_judges_only_the_truth_can_object():
 
 
 def test_markdown_has_verdict_tables_and_provenance(done, runs, tmp_path):
-    text = write_study_markdown([runs / "done"], tmp_path / "tables.md").read_text()
+    text = write_markdown([runs / "done"], tmp_path / "tables.md").read_text()
     assert text.startswith("plain: no ")
     head = next(line for line in text.splitlines() if line.startswith("| restorer | PSNR"))
     assert [cell.split(" (")[0] for cell in head.strip("| ").split(" | ")] == [
@@ -287,7 +287,7 @@ def test_markdown_has_verdict_tables_and_provenance(done, runs, tmp_path):
 
 
 def test_the_page_is_self_contained_and_escapes_names(done, runs, tmp_path):
-    page = write_study_page([runs / "done"], tmp_path / "report.html").read_text()
+    page = write_page([runs / "done"], tmp_path / "report.html").read_text()
     assert "<i>greedy" not in page
     assert "&lt;i&gt;greedy" in page
     assert page.count("data:image/webp;base64,") == 5

@@ -10,7 +10,7 @@ from rich.markup import escape
 from resolute.engine.store import BadLine, Store
 from resolute.errors import BadRecordsError
 from resolute.printing import errors
-from resolute.report.doubts import CHECK
+from resolute.report.page import CHECK
 from resolute.studies.study import count
 
 

@@ -246,7 +246,7 @@ def _depth(text: str) -> tuple[int, int]:
 
 
 def _whole(digits: str) -> int:
-    number = int(digits) if len(digits) < 20 else 2**63
+    number = int(digits) if len(digits.lstrip("-")) < 20 else 2**63
     if not -(2**63) <= number < 2**63:
         raise ValueError(f"{digits[:10]}... is a whole number of more than 64 bits")
     return number
