@@ -12,7 +12,7 @@ import pytest
 import torch
 from small import grid
 
-from resolute import Card, QualityNet, UNet, run
+from resolute import run
 from resolute.attacks.score import ScoreAttack
 from resolute.engine.query import query
 from resolute.engine.queue import Machine
@@ -20,6 +20,8 @@ from resolute.engine.running import plan_of
 from resolute.engine.store import Store, files_of, read_lines
 from resolute.errors import OutputError
 from resolute.images import sample_image, write_png
+from resolute.models import Card, QualityNet
+from resolute.models.denoisers import UNet
 from resolute.models.weights import save_model
 from resolute.report.comparison import compare_folders
 from resolute.report.page import write_markdown, write_page
@@ -65,7 +67,7 @@ def studies(tmp_path_factory):
             models=("bicubic",), images=(str(folder / "low"),),
             suite=CheckSuite(steps=2, restarts=2, draws=2, queries=2),
         ),
-        Certification(images=(photos,), metric=score, samples=30, sigma=0.1, attacks=(ScoreAttack(steps=1),)),
+        Certification(images=(photos,), metric=score, samples=30, sigma=0.1, attacks=(ScoreAttack(epsilon=4 / 255, steps=1),)),
         CertifiedIqa(
             name="iqa", metric=score, images=photos, samples=30, order=("MS",),
             contenders=(Contender(defence="none"), Contender(defence="MS", smoothed=True, denoiser=front)),
@@ -156,6 +158,7 @@ def test_an_interrupted_run_goes_on(study, whole, tmp_path):
     assert len(lines(tmp_path)) == len(lines(whole))
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_and_ten_that_are_killed(study, whole, tmp_path):
     pair = [child(study, tmp_path / "pair") for _ in range(2)]
     for process in pair:

@@ -120,8 +120,7 @@ def test_a_missing_value_is_refused_with_its_name(name):
 def test_any_value_in_place_of_any_field_is_read_or_refused(name, value):
     try:
         record = read_record(line(**{name: value}), KINDS_READ)
-    except ValueError as error:
-        assert str(error)
+    except ValueError:
         return
     assert all(math.isfinite(v) for v in dataclasses.asdict(record).values() if isinstance(v, float))
     json.dumps(record.as_line(), allow_nan=False)
