@@ -10,7 +10,9 @@ import pytest
 import torch
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
+from small import grid
 
+from resolute import run
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
@@ -74,6 +76,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
     save_model(model, path, Card(name="tiny", architecture=model.arguments(), scale=4, licence="MIT"))
     return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """Return the folder of a finished grid; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(grid(folder), folder / "run")
+    return folder / "run"
 
 
 @pytest.fixture

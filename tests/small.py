@@ -13,8 +13,12 @@ from torch import nn
 from resolute.attacks.ascent import Attack
 from resolute.attacks.ball import Linf
 from resolute.attacks.objective import OutputShift
-from resolute.engine.store import append_line
-from resolute.models import EDSR
+from resolute.attacks.registry import AttackTable
+from resolute.engine.store import Store, append_line
+from resolute.images import sample_image, write_png
+from resolute.models import EDSR, Card
+from resolute.models.weights import save_model
+from resolute.studies.grid import Grid
 
 
 def network(seed=0, **sizes):
@@ -33,10 +37,35 @@ def images(count=1, height=7, width=6, seed=0):
     return torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed)) / 255
 
 
+def grid(folder):
+    """A study of three models, two attacks, two budgets and two images, whose files lie in ``folder``."""
+    for image in ("chelsea", "coffee"):
+        write_png(folder / "photos" / f"{image}.png", sample_image(image)[:, 100:148, 200:248])
+    models = []
+    for seed, name in enumerate(("tiny", "tiny-entropy")):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = EDSR(scale=4, blocks=1, channels=4, upsampler="direct")
+        models.append(folder / f"{name}.safetensors")
+        save_model(model, models[-1], Card(name=name, architecture=model.arguments(), scale=4, licence="MIT"))
+    return Grid(
+        name="small",
+        models=(*map(str, models), "bicubic"),
+        attacks=(AttackTable(kind="ifgsm", steps=2), AttackTable(kind="fda", steps=2)),
+        epsilons=(4, 16),
+        images=(str(folder / "photos"),),
+    )
+
+
+def edit(folder, change):
+    """Rewrite the records of a study's folder."""
+    rewrite(folder, [change(record) for record in Store(folder).read()])
+
+
 def rewrite(folder, records):
     """Let a study's folder hold these records alone."""
     (folder / "records.jsonl").unlink(missing_ok=True)
-    append_line(folder / "records.jsonl", *[dataclasses.asdict(record) for record in records])
+    append_line(folder / "records.jsonl", *[record.as_line() for record in records])
 
 
 @dataclasses.dataclass(frozen=True)

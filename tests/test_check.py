@@ -1,20 +1,22 @@
 import dataclasses
-import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from resolute import Bicubic, ConfigError, load, load_defended
+from resolute import Bicubic, ConfigError, ImageError, load, load_defended, run
 from resolute.defences import Defended, EightBit, RandomResizing
-from resolute.images import sample_image
+from resolute.engine import Store
+from resolute.images import sample_image, write_png
 from resolute.models import EDSR
-from resolute.studies.check import Check, write_check
-from resolute.studies.flags import RULES, UNMOVED, Evidence, Flag, sr_psnr
+from resolute.report.page import write_markdown
+from resolute.studies.check import SAMPLES, SIDE, Check, CheckRecord, by_model, evidence_of
+from resolute.studies.check_suite import CheckSuite
+from resolute.studies.flags import MEANINGS, RULES, UNMOVED, Evidence, sr_psnr
 
 PAGE = Path(__file__).parents[1] / "docs" / "flags.md"
-QUICK = Check(steps=12, restarts=2, draws=20, queries=60)
+QUICK = CheckSuite(steps=12, restarts=2, draws=20, queries=60)
 MASKING = {
     "zero-gradients",
     "finite-differences-disagree",
@@ -144,7 +146,7 @@ def test_an_output_beyond_the_range_is_seen():
 
 
 def test_a_short_attack_is_seen():
-    flags = run(dataclasses.replace(QUICK, steps=2), load("edsr-s"), photos())
+    flags = dataclasses.replace(QUICK, steps=2).run(load("edsr-s"), photos())
     assert "loss-has-not-plateaued" in {flag.name for flag in flags if flag.raised}
 
 
@@ -231,7 +233,7 @@ def test_equal_checks_give_equal_flags_and_leave_the_model_alone():
     calls = []
     first = small.run(model, photos(), progress=lambda *call: calls.append(call))
     assert first == small.run(model, photos())
-    assert first != run(dataclasses.replace(small, seed=1), model, photos())
+    assert first != dataclasses.replace(small, seed=1).run(model, photos())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert trainable == [parameter.requires_grad for parameter in model.parameters()]
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -243,7 +245,7 @@ def test_equal_checks_give_equal_flags_and_leave_the_model_alone():
 @pytest.mark.parametrize("changed", [{"epsilon": 0.0}, {"epsilon": 0.6}, {"steps": 1}, {"restarts": 1}, {"queries": 0}])
 def test_a_check_that_cannot_be_is_refused(changed):
     with pytest.raises(ConfigError):
-        Check(**changed)
+        CheckSuite(**changed)
 
 
 def test_a_model_without_finite_output_is_refused():
@@ -251,14 +253,91 @@ def test_a_model_without_finite_output_is_refused():
         QUICK.run(Wrong(network(), lambda inner, x: inner(x) * torch.inf), photos())
 
 
-def test_json_and_markdown_hold_the_same_flags(tmp_path):
-    flags = [Flag.of(name, 1.0, "words") for name in RULES]
-    page = write_check(tmp_path, QUICK, load("edsr-s"), ["a", "b"], flags)
-    facts = json.loads((tmp_path / "check.json").read_text())
-    assert [Flag(**flag) for flag in facts["flags"]] == flags
-    assert facts["model"]["name"] == "edsr-s"
-    assert facts["check"] == dataclasses.asdict(QUICK)
-    assert [flag.name for flag in flags] == re.findall(r"^\| ([a-z0-9-]{6,}) \|", page.read_text(), re.MULTILINE)
+# The study
+
+
+SMALL = CheckSuite(steps=4, restarts=2, draws=4, queries=4)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("coffee", "astronaut"):
+        write_png(folder / f"{name}.png", sample_image(name)[:, 100:116, 200:212])
+    return folder
+
+
+def plan(files, tiny_model, **changes):
+    given = {"models": (f"{tiny_model}+round8",), "images": (str(files),), "suite": SMALL}
+    return Check(**given | changes)
+
+
+def test_a_record_holds_what_the_suite_saw_and_gives_its_flags(files, tiny_model, tmp_path):
+    records = run(plan(files, tiny_model), tmp_path)
+    assert [record.image for record in records] == ["astronaut", "coffee"]
+    assert all(isinstance(record, CheckRecord) for record in records)
+    assert {(record.model, record.width, record.height) for record in records} == {("tiny+round8", 12, 12)}
+    model = load_defended(f"{tiny_model}+round8")
+    for record, name in zip(records, ("astronaut", "coffee"), strict=True):
+        x = (sample_image(name)[None, :, 102:114, 200:212] * 255).round() / 255
+        for ours, theirs in zip(evidence_of([record]).flags(), SMALL.run(model, x), strict=True):
+            assert (ours.name, ours.raised, ours.words) == (theirs.name, theirs.raised, theirs.words)
+            assert ours.figure == pytest.approx(theirs.figure, abs=1e-4)
+    assert Store(tmp_path).read() == records
+
+
+def test_what_records_say_together(files, tiny_model, tmp_path):
+    one, two = run(plan(files, tiny_model), tmp_path)
+    both = [dataclasses.replace(one, flat=10.0, jump=1.0), dataclasses.replace(two, flat=20.0, jump=3.0)]
+    found = evidence_of(both)
+    assert (found.flat, found.jump) == (15.0, 3.0)
+    assert found.runs["climb"].tolist() == pytest.approx([one.runs["climb"], two.runs["climb"]])
+    assert [value.tolist() for value in found.restarts] == [
+        pytest.approx(pair) for pair in zip(one.restarts, two.restarts, strict=True)
+    ]
+
+
+def test_sentences_and_tables_name_models_flags_and_remedies(files, tiny_model, tmp_path):
+    study = plan(files, tiny_model, models=(f"{tiny_model}+round8", str(tiny_model)))
+    records = run(study, tmp_path)
+    assert [(name, len(own)) for name, own in by_model(records).items()] == [("tiny+round8", 2), ("tiny", 2)]
+    results = study.results(records)
+    assert [sentence.split(":")[0] for sentence in results.sentences] == ["tiny+round8", "tiny"]
+    assert "zero-gradients" in results.sentences[0]
+    assert MEANINGS["zero-gradients"].why in results.sentences[0]
+    assert "zero-gradients" not in results.sentences[1]
+    assert [table.title for table in results.tables] == ["tiny+round8", "tiny"]
+    text = write_markdown([tmp_path], tmp_path / "check.md").read_text()
+    names = re.findall(r"^\| \**([a-z0-9-]{6,}?)\** \|", text, re.MULTILINE)
+    assert sorted(names) == sorted([*RULES, *RULES])
+    assert names[0] == "zero-gradients"
+    assert MEANINGS["zero-gradients"].remedy in text
+
+
+def test_checks_add_up_in_one_folder(files, tiny_model, tmp_path):
+    run(plan(files, tiny_model), tmp_path)
+    run(plan(files, tiny_model, models=(str(tiny_model),)), tmp_path)
+    assert len(Store(tmp_path).read()) == 4
+    text = write_markdown([tmp_path], tmp_path / "check.md").read_text()
+    assert "tiny+round8" in text
+
+
+def test_another_suite_or_twin_is_another_cell(files, tiny_model):
+    def keys(**changes):
+        return {cell.key for cell in plan(files, tiny_model, **changes).cells()}
+
+    found = [keys(), keys(suite=dataclasses.replace(SMALL, seed=1)), keys(twin="bicubic")]
+    assert len(set.union(*found)) == 6
+    assert keys() == found[0]
+
+
+def test_samples_are_there_by_default_and_small_images_refused(tiny_model, tmp_path):
+    cells = Check(models=(str(tiny_model),)).cells()
+    assert [cell.name for cell in cells] == list(SAMPLES)
+    assert {tuple(cell.low.shape) for cell in cells} == {(1, 3, SIDE, SIDE)}
+    write_png(tmp_path / "dot.png", torch.rand(3, 20, 4))
+    with pytest.raises(ImageError, match="4 pixels"):
+        Check(models=(str(tiny_model),), images=(str(tmp_path / "dot.png"),)).cells()
 
 
 # The page about the flags
@@ -284,4 +363,4 @@ def test_each_paragraph_says_when_why_and_what_to_do_with_the_limit_of_the_code(
 
 
 def test_the_steps_of_the_quick_check_are_those_that_the_page_names():
-    assert f"takes {Check().quickly().steps} steps" in " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert f"takes {CheckSuite().quickly().steps} steps" in " ".join(PAGE.read_text(encoding="utf-8").split())

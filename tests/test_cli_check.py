@@ -1,11 +1,11 @@
-import json
-
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from resolute.cli import app
+from resolute.engine import Store
 from resolute.images import sample_image, write_png
+from resolute.studies.check import evidence_of
 from resolute.studies.flags import RULES
 
 
@@ -34,15 +34,19 @@ def test_a_raised_flag_is_a_finding_and_no_error(photo, tiny_model, tmp_path):
     command = ("check", f"{tiny_model}+round8", "--images", photo, "--quick", "--steps", "4", "--out", out)
     code, stdout, _ = run(*command)
     assert code == 0
-    assert "docs/flags.md#zero-gradients" in stdout
     assert stdout.index("zero-gradients") < stdout.index("output-saturates")
-    facts = json.loads((out / "check.json").read_text())
-    assert facts["model"]["name"] == "tiny+round8"
-    assert facts["images"] == [str(photo)]
-    assert facts["check"]["steps"] == 4
-    assert {flag["name"] for flag in facts["flags"]} == set(RULES)
-    assert facts["flags"][0]["name"] == "zero-gradients"
-    assert "| zero-gradients | yes | 100.00 |" in (out / "check.md").read_text()
+    (record,) = Store(out).read()
+    assert (record.model, record.image, record.steps, record.flat) == ("tiny+round8", "photo", 4, 100.0)
+    flags = evidence_of([record]).flags()
+    assert {flag.name for flag in flags} == set(RULES)
+    assert flags[0].name == "zero-gradients"
+    facts = Store(out).facts()
+    assert facts["kind"] == "check"
+    assert facts["study"]["images"] == [str(photo)]
+    assert facts["study"]["suite"]["steps"] == 4
+    assert "zero-gradients" in (out / "report.html").read_text()
+    assert run("report", out, "--out", out / "check.md")[0] == 0
+    assert "| **zero-gradients** | yes | 100.00 |" in (out / "check.md").read_text()
 
 
 def test_the_samples_are_there_by_default_and_a_twin_is_heard(tiny_model, tmp_path):
@@ -50,7 +54,8 @@ def test_the_samples_are_there_by_default_and_a_twin_is_heard(tiny_model, tmp_pa
     code, stdout, _ = run("check", tiny_model, "--twin", "bicubic", "--quick", "--steps", "2", "--out", out)
     assert code == 0
     assert "found on the twin" in stdout
-    assert len(json.loads((out / "check.json").read_text())["images"]) == 3
+    assert len(Store(out).read()) == 3
+    assert all(list(record.transfers) == ["the twin"] for record in Store(out).read())
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_the_samples_are_there_by_default_and_a_twin_is_heard(tiny_model, tmp_pa
     [
         (4, "no model named", ("nothing",)),
         (5, "the defences are mix=THETA", ("edsr-s+nothing",)),
-        (5, "(0, 0.5]", ("edsr-s", "--epsilon", "0.9")),
+        (5, "(0, 0.5]", ("edsr-s", "--epsilon", "153/255")),
         (5, "--epsilon is a radius", ("edsr-s", "--epsilon", "much")),
         (4, "no model named 'nobody'", ("edsr-s", "--twin", "nobody")),
         (3, "cannot find", ("edsr-s", "--images", "nowhere")),

@@ -1,18 +1,22 @@
 """The metric as a training loss: records, verdicts, pages and the command line."""
 
 import dataclasses
-import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from resolute.report.metric_as_loss import Finding, restorers_markdown, restorers_page
-from resolute.studies.store import read_lines
-from test_cli import fails, run
+from small import rewrite
+from test_cli import fails
+from test_cli import run as typed
 
-from resolute import ConfigError, ImageError
+from resolute import ConfigError, ImageError, read_recipe, run
+from resolute.engine import Store
+from resolute.engine.store import read_lines
 from resolute.errors import CheckpointError
-from resolute.images import sample_image, write_png
+from resolute.images import read_image, sample_image, write_png
+from resolute.measure.fidelity import psnr_rgb
 from resolute.measure.intervals import Interval
 from resolute.models import QualityNet
 from resolute.models.base import Card
@@ -21,8 +25,20 @@ from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
 from resolute.report.cells import Side, read_side
 from resolute.report.comparison import compare_folders, compare_sides
+from resolute.report.page import write_markdown, write_page
+from resolute.report.reading import read_folders
+from resolute.studies.kinds import read_study
 from resolute.studies.metric_as_loss import MetricAsLoss
-from resolute.studies.metric_as_loss_summary import Change, Measure, changes, judge, verdicts
+from resolute.studies.metric_as_loss_summary import (
+    Change,
+    Measure,
+    RestorationRecord,
+    Training,
+    changes,
+    judge,
+    shared,
+    verdicts,
+)
 
 MEASURES = [
     Measure("PSNR", "truth", unit="dB"),
@@ -35,7 +51,7 @@ MEASURES = [
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Three restorers, a denoiser and two metrics, where a study finds them: beside its results."""
+    """Three restorers, a denoiser and two metrics, each in a folder of its own."""
     folder = tmp_path_factory.mktemp("runs")
     for seed, name in enumerate(("plain", "plain-2", "<i>greedy", "before")):
         with torch.random.fork_rng():
@@ -63,7 +79,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-def plan(photos, **changes):
+def plan(runs, photos, **changes):
     plain = MetricAsLoss(
         name="small",
         restorers=("plain", "plain-2", "<i>greedy"),
@@ -76,108 +92,123 @@ def plan(photos, **changes):
         sigma=0.1,
         crop=40,
         pictures=1,
+        runs=str(runs),
     )
     return dataclasses.replace(plain, **changes)
 
 
 @pytest.fixture(scope="module")
 def done(runs, photos):
-    return plan(photos).run(runs / "done")
+    return run(plan(runs, photos), runs / "done")
 
 
-def test_every_version_of_every_image_is_measured(done, runs):
-    assert [(row["image"], row["restorer"]) for row in done[:5]] == [
+def figures(records):
+    return [record.figures() for record in records]
+
+
+def test_every_version_of_every_image_is_measured(done):
+    assert [(record.image, record.model) for record in done[:5]] == [
         ("astronaut", label) for label in ("clean", "noisy", "plain", "plain-2", "<i>greedy")
     ]
     assert len(done) == 15
-    assert done[0]["values"]["PSNR"] is None
-    assert done[0]["values"]["SSIM"] == pytest.approx(1)
-    assert done[1]["values"]["PSNR"] == pytest.approx(20, abs=1)
-    assert list(done[2]["values"]) == ["PSNR", "SSIM", "score", "other", "defended score"]
-    assert done[4]["training"] == {
-        "steps": 4,
-        "seconds_per_step": 0.25,
-        "reward": {"weight": 0.1, "sigma": 0.0},
-    }
-    facts = json.loads((runs / "done" / "study.json").read_text())
-    assert [measure["role"] for measure in facts["measures"]] == ["truth", "truth", "rewarded", "defended", "judge"]
+    assert done[0].values["PSNR"] is None
+    assert done[0].values["SSIM"] == pytest.approx(1)
+    assert done[1].values["PSNR"] == pytest.approx(20, abs=1)
+    assert list(done[2].values) == ["PSNR", "SSIM", "score", "other", "defended score"]
+    assert done[4].training == Training(steps=4, seconds_per_step=0.25, reward=0.1)
+    assert [record.rewarded for record in done[:5]] == [None, None, False, False, True]
+    assert [m.role for m in done[0].measures] == ["truth", "truth", "rewarded", "defended", "judge"]
+
+
+def test_who_does_not_say_whether_it_was_rewarded_may_have_been(done):
+    assert dataclasses.replace(done[2], training=Training(steps=1)).rewarded
 
 
 def test_the_figures_are_those_of_the_picture_that_is_kept(done, runs, photos):
     kept = sorted(path.stem for path in (runs / "done" / "pictures").iterdir())
-    assert kept == sorted(row["key"] for row in done[:5])
-    from resolute.images import read_image
-    from resolute.measure.fidelity import psnr_rgb
-
+    assert kept == sorted(record.key for record in done[:5])
+    assert [bool(record.files) for record in done] == [True] * 5 + [False] * 10
     clean = read_image(photos / "astronaut.png")[:, 5:45, 10:50]
-    picture = read_image(runs / "done" / "pictures" / f"{done[3]['key']}.png")
-    assert psnr_rgb(picture[None], clean[None]).item() == pytest.approx(done[3]["values"]["PSNR"], abs=1e-5)
+    picture = read_image(runs / "done" / done[3].files[0])
+    assert psnr_rgb(picture[None], clean[None]).item() == pytest.approx(done[3].values["PSNR"], abs=1e-5)
     score = load_scorer(runs / "score" / "score.safetensors")
     with torch.no_grad():
-        assert score(picture[None]).item() == pytest.approx(done[3]["values"]["score"], rel=1e-5)
+        assert score(picture[None]).item() == pytest.approx(done[3].values["score"], rel=1e-5)
 
 
 def test_a_torn_run_goes_on_and_ends_the_same(done, runs, photos):
     out = runs / "torn"
-    plan(photos, every=2).run(out)
+    run(plan(runs, photos, every=2), out)
     path = out / "records.jsonl"
     path.write_text(path.read_text()[:-30])
     next((out / "pictures").iterdir()).unlink()
-    assert plan(photos).run(out) == done
-    assert len(read_lines(path)) == 15
+    assert figures(run(plan(runs, photos), out)) == figures(done)
+    # The record whose picture was lost is there twice, and counts once.
+    assert len(read_lines(path)) == 16
+    assert len(Store(out).read()) == 15
     assert len(list((out / "pictures").iterdir())) == 5
     before = path.read_bytes()
-    plan(photos).run(out)
+    run(plan(runs, photos), out)
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("change", [{"sigma": 0.2}, {"seed": 1}, {"samples": 6}, {"denoiser": ""}, {"judges": ()}])
 def test_another_study_in_the_same_folder_is_not_mixed_in(change, runs, photos):
     out = runs / f"mixed-{next(iter(change))}"
-    plan(photos, every=2).run(out)
-    plan(photos, every=3, **change).run(out)
+    run(plan(runs, photos, every=2), out)
+    run(plan(runs, photos, every=3, **change), out)
     assert len(read_lines(out / "records.jsonl")) == 15
-    assert Finding.read(out).images == ["astronaut"]
+    assert {record.image for record in read_folders([out]).records} == {"astronaut"}
 
 
 def test_noise_depends_on_seed_and_image_alone(done, runs, photos):
-    alone = plan(photos, images=(str(photos / "rocket.png"),), restorers=("<i>greedy", "plain"), control="plain")
-    rows = alone.run(runs / "alone")
-    assert [row["values"] for row in rows[2:4]] == [done[14]["values"], done[12]["values"]]
+    alone = plan(runs, photos, images=(str(photos / "rocket.png"),), restorers=("<i>greedy", "plain"), control="plain")
+    found = run(alone, runs / "alone")
+    assert [record.values for record in found[2:4]] == [done[14].values, done[12].values]
+
+
+def test_means_are_of_the_images_that_all_restorers_have(done, runs, photos):
+    most = done[:-1]
+    assert {record.image for record in shared(most)} == {"astronaut", "coffee"}
+    assert shared(done[:4] + done[9:10]) == []
+    results = plan(runs, photos).results(most)
+    assert "2 images" in results.tables[0].caption
+    assert "run the study to its end" in plan(runs, photos).results([]).sentences[0]
 
 
 def test_mistakes_are_named(runs, photos, tmp_path):
-    with pytest.raises(ConfigError, match=r"control is one of plain, plain-2, <i>greedy, not 'none'"):
-        plan(photos, control="none").run(runs / "x")
-    with pytest.raises(ConfigError, match="two of its pictures are called 'plain'"):
-        plan(photos, restorers=("plain", "plain")).run(runs / "x")
-    with pytest.raises(ConfigError, match="two of its metrics are called 'score'"):
-        plan(photos, judges=("score",)).run(runs / "x")
-    with pytest.raises(CheckpointError, match="no model named 'plain'"):
-        plan(photos).run(tmp_path / "elsewhere")
-    with pytest.raises(ImageError, match="score needs 32 pixels a side"):
-        plan(photos, crop=20).run(runs / "x")
-    with pytest.raises(ConfigError, match="holds no results of the kind metric-as-loss"):
-        Finding.read(tmp_path)
+    def refused(error, words, **changes):
+        with pytest.raises(error, match=words):
+            run(dataclasses.replace(plan(runs, photos), **changes), tmp_path / "x")
+
+    refused(ConfigError, r"control is one of plain, plain-2, <i>greedy, not 'none'", control="none")
+    refused(ConfigError, "called 'plain'", restorers=("plain", "plain"))
+    refused(ConfigError, "called 'score'", judges=("score",))
+    refused(CheckpointError, "no model named 'plain'", runs=str(tmp_path / "elsewhere"))
+    refused(ImageError, "score needs 32 pixels a side", crop=20)
+    assert not Store(tmp_path / "x").read()
 
 
 # --- verdicts
 
 
-def rows(**differences):
+def record(label, image, values, reward=None):
+    return RestorationRecord(
+        key="0" * 24, model=label, weights="", image=image, pixels="", width=1, height=1, seed=0, seconds=0.0,
+        values=values, measures=tuple(MEASURES), training=Training(steps=1, reward=reward),
+    )  # fmt: skip
+
+
+def rows(reward=None, **differences):
     """Records of a control and of one restorer, whose values differ by what is given, on four images."""
-    base = {measure.name: 10.0 for measure in MEASURES}
-    records = []
+    found = []
     for index in range(4):
-        values = {name: value + index for name, value in base.items()}
+        values = {measure.name: 10.0 + index for measure in MEASURES}
         moved = {
             name: value + differences.get(name.replace(" ", "_"), [0.0] * 4)[index] for name, value in values.items()
         }
-        records += [
-            {"restorer": label, "image": str(index), "values": content, "training": {"steps": 1}}
-            for label, content in (("control", values), ("new", moved))
-        ]
-    return records
+        found += [record(label, str(index), v, reward) for label, v in (("control", values), ("new", moved))]
+    return found
 
 
 UP, DOWN, FLAT = [1.0, 2.0, 1.5, 1.2], [-1.0, -2.0, -1.5, -1.2], [1.0, -1.0, 0.5, -0.5]
@@ -215,18 +246,15 @@ def test_a_verdict_says_what_rises_and_what_does_not():
 
 
 def test_who_was_not_rewarded_hacked_nothing():
-    records = rows(score=UP, PSNR=DOWN)
-    for row in records:
-        row["training"] = {"reward": {"weight": 0.0}}
-    (found,) = verdicts(records, MEASURES, "control")
+    (found,) = verdicts(rows(0.0, score=UP, PSNR=DOWN), MEASURES, "control")
     assert found.outcome == "mixed"
     assert found.sentence.startswith("new: no reward; what changes against control is PSNR -1.4")
 
 
 def test_changes_are_paired_and_leave_out_what_has_no_value():
     records = rows(score=UP)
-    records[3]["values"]["score"] = None
-    records.append({"restorer": "new", "image": "alone", "values": records[0]["values"], "training": {}})
+    records[3] = dataclasses.replace(records[3], values=records[3].values | {"score": None})
+    records.append(record("new", "alone", records[0].values))
     by_name = {change.measure.name: change.interval for change in changes(records, MEASURES, "new", "control")}
     assert by_name["score"].n == 3
     assert by_name["score"].mean == pytest.approx((1.0 + 1.5 + 1.2) / 3)
@@ -245,23 +273,26 @@ def test_without_judges_only_the_truth_can_object():
 
 
 def test_markdown_has_verdict_tables_and_provenance(done, runs, tmp_path):
-    text = restorers_markdown([runs / "done"], tmp_path / "tables.md").read_text()
+    text = write_markdown([runs / "done"], tmp_path / "tables.md").read_text()
     assert text.startswith("plain: no ")
-    assert "| restorer | PSNR (dB) | SSIM | score | defended score | other | seconds a training step |" in text
-    assert "| <i>greedy |" in text
+    head = next(line for line in text.splitlines() if line.startswith("| restorer | PSNR"))
+    assert [cell.split(" (")[0] for cell in head.strip("| ").split(" | ")] == [
+        "restorer", "PSNR", "SSIM", "score", "defended score", "other", "training",
+    ]  # fmt: skip
+    assert "greedy |" in text
     assert text.count("| 0.250 |") == 3
     assert "Change against plain-2" in text
-    assert done[2]["weights"][:16] in text
+    assert done[2].weights[:16] in text
     assert "behind before, 5 samples" in text
 
 
 def test_the_page_is_self_contained_and_escapes_names(done, runs, tmp_path):
-    page = restorers_page([runs / "done"], tmp_path / "report.html").read_text()
+    page = write_page([runs / "done"], tmp_path / "report.html").read_text()
     assert "<i>greedy" not in page
     assert "&lt;i&gt;greedy" in page
-    assert page.count('<img src="data:image/webp;base64,') == 5
-    assert "http" not in page.replace("http-equiv", "")
-    assert "PSNR ∞" in page
+    assert page.count("data:image/webp;base64,") == 5
+    assert not re.findall(r'(?:src|href)="http', page)
+    assert "PSNR \u221e" in page or "PSNR \\u221e" in page
 
 
 TOML = """
@@ -278,26 +309,32 @@ pictures = 1
 
 def test_as_typed(runs, photos, tmp_path):
     study = tmp_path / "small.toml"
-    study.write_text(TOML)
+    study.write_text(TOML + f'runs = "{runs}"\n')
     out = runs / "typed"
-    code, stdout, stderr = run("study", study, "--images", photos, "--every", 2, "--out", out)
+    code, stdout, stderr = typed("study", study, "--images", photos, "--every", 2, "--out", out)
     assert code == 0, stderr
     assert "plain-2" in stdout
     assert "Means over 2 images" in stdout
     assert (out / "report.html").is_file()
-    code, stdout, stderr = run("report", out, "--out", tmp_path / "tables.md")
+    code, stdout, stderr = typed("report", out, "--out", tmp_path / "tables.md")
     assert code == 0, stderr
     assert "Change against plain-2" in (tmp_path / "tables.md").read_text()
-    code, _, stderr = run("report", out)
+    code, _, stderr = typed("report", out)
     assert code == 0, stderr
     study.write_text(TOML + "epsilon = 3\n")
     assert "epsilon" in fails(5, "study", study, "--out", tmp_path / "out")
 
 
-def test_the_built_in_study_compares_the_built_in_recipes():
-    study = MetricAsLoss.read("metric-as-loss")
-    from resolute import read_recipe
+def test_training_runs_are_looked_for_below_runs_by_default(runs, photos, tmp_path, monkeypatch):
+    shutil.copytree(runs / "plain", tmp_path / "runs" / "plain")
+    monkeypatch.chdir(tmp_path)
+    assert plan("runs", photos).found("plain") == Path("runs/plain/plain.safetensors")
+    assert plan("runs", photos).found("edsr-s") == "edsr-s"
+    assert MetricAsLoss.runs == "runs"
 
+
+def test_the_built_in_study_compares_the_built_in_recipes():
+    study = read_study("metric-as-loss")
     recipes = {name: read_recipe(name) for name in study.restorers}
     control = recipes[study.control]
     assert all(recipe.sigma == study.sigma for recipe in recipes.values())
@@ -318,18 +355,23 @@ def test_kinds_are_told_apart(runs, done, tmp_path):
     (tmp_path / "odd.toml").write_text('kind = "odd"\n')
     assert "metric-as-loss, not 'odd'" in fails(5, "study", tmp_path / "odd.toml")
     assert "leave out --budget" in fails(5, "study", "metric-as-loss", "--budget", "4/255")
-    (tmp_path / "study.json").write_text("{}")
-    assert "several kinds" in fails(5, "report", runs / "done", tmp_path)
+    assert "leave out --quick" in fails(5, "study", "metric-as-loss", "--quick")
+    other = shutil.copytree(runs / "done", tmp_path / "other")
+    (other / "study.json").write_text('{"kind": "check"}')
+    assert "several kinds" in fails(5, "report", runs / "done", other)
 
 
 def test_two_runs_are_compared_by_their_first_measure(done, runs, tmp_path):
     worse = shutil.copytree(runs / "done", tmp_path / "worse")
-    rows = read_lines(worse / "records.jsonl")
-    for row in rows:
-        if row["restorer"] == "plain":
-            row["values"]["PSNR"] -= 1
-            row["weights"] = "f" * 64
-    (worse / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rewrite(
+        worse,
+        [
+            dataclasses.replace(r, values=r.values | {"PSNR": r.values["PSNR"] - 1}, weights="f" * 64)
+            if r.model == "plain"
+            else r
+            for r in done
+        ],
+    )
     found = compare_folders(runs / "done", worse)
     assert found.deltas[0].setting == ("plain",)
     assert found.deltas[0].values["PSNR"].mean == pytest.approx(-1)

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from resolute import load, load_scorer
+from resolute import load, load_scorer, run
 from resolute.attacks.registry import AttackTable
 from resolute.errors import CheckpointError, ConfigError
 from resolute.images import sample_image, write_png
 from resolute.plugins import find_plugin, plugins
 from resolute.studies.datasets import find_photos
+from resolute.studies.kinds import read_study
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "plugin_example"
@@ -43,7 +44,12 @@ def plugged(installed, monkeypatch):
 
 
 def resolute(site, *arguments, home, fails=0):
-    environment = {**os.environ, "PYTHONPATH": str(site), "HOME": str(home), "COLUMNS": "200"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]),
+        "HOME": str(home),
+        "COLUMNS": "200",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "resolute", *map(str, arguments)],
         env=environment, capture_output=True, text=True, timeout=120, check=False,

@@ -15,10 +15,12 @@ from resolute import run as run_study
 from resolute.attacks.registry import AttackTable
 from resolute.cli import app
 from resolute.engine import Store
-from resolute.engine.query import VIEWS, columns, documentation, find_runs, query
+from resolute.engine.query import documentation, find_runs, query, view_columns
 from resolute.engine.store import append_line
 from resolute.images import sample_image, write_png
-from resolute.studies.steepness import CleverTable, Index
+from resolute.studies import AttackRecord
+from resolute.studies.kinds import RECORDS
+from resolute.studies.steepness import CleverRecord, CleverTable
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def runs(tmp_path_factory):
         images=(str(folder / "photos"),), clever=CleverTable(samples=2),
     )  # fmt: skip
     run_study(study, folder / "one")
-    run(dataclasses.replace(study, epsilons=(4, 8)), folder / "deep" / "two")
+    run_study(dataclasses.replace(study, epsilons=(4, 8)), folder / "deep" / "two")
     return folder
 
 
@@ -42,27 +44,31 @@ def run(*arguments):
 
 def test_what_several_runs_hold_counts_once(runs):
     assert [path.name for path in find_runs([runs])] == ["two", "one"]
-    found = query("SELECT epsilon * 255 AS level, sr_psnr, run FROM records ORDER BY 1", find_runs([runs]))
+    found = query("SELECT epsilon * 255 AS level, sr_psnr, run FROM attacks ORDER BY 1", find_runs([runs]))
     assert [round(row[0]) for row in found.rows] == [2, 4, 8]
-    stored = {record.epsilon: record.sr_psnr for record in Store(runs / "one").read()}
+    stored = {record.epsilon: record.sr_psnr for record in Store(runs / "one").of(AttackRecord)}
     assert [row[1] for row in found.rows[:2]] == list(stored.values())
     assert query("SELECT count(*) FROM clever", find_runs([runs])).rows == [(1,)]
+    assert {record.view for record in Store(runs / "one").read()} == {AttackRecord.view, CleverRecord.view}
 
 
 def test_every_figure_comes_out_as_it_was_stored(runs):
-    found = query("SELECT * FROM records", [runs / "one"])
+    found = query("SELECT * FROM attacks", [runs / "one"])
     rows = [dict(zip(found.names, row, strict=True)) for row in found.rows]
-    assert [Record(**{name: row[name] for name in row if name != "run"}) for row in rows] == Store(runs / "one").read()
+    stored = Store(runs / "one").of(AttackRecord)
+    assert [{**row, "files": json.loads(row["files"])} for row in rows] == [
+        dataclasses.asdict(record) | {"files": list(record.files), "run": str(runs / "one")} for record in stored
+    ]
 
 
 def test_a_torn_line_is_left_out(runs, tmp_path):
-    text = (runs / "one" / "records.jsonl").read_text()
-    (tmp_path / "records.jsonl").write_text(text[:-30])
-    assert query("SELECT count(*) FROM records", [tmp_path]).rows == [(1,)]
+    lines = [json.dumps(record.as_line()) for record in Store(runs / "one").of(AttackRecord)]
+    (tmp_path / "records.jsonl").write_text("\n".join(lines)[:-30])
+    assert query("SELECT count(*) FROM attacks", [tmp_path]).rows == [(1,)]
 
 
 def test_formats(runs, tmp_path):
-    sql = "SELECT model, attack, count(*) AS n, min(sr_psnr) AS low, NULL AS nothing FROM records GROUP BY ALL"
+    sql = "SELECT model, attack, count(*) AS n, min(sr_psnr) AS low, NULL AS nothing FROM attacks GROUP BY ALL"
     assert "bicubic" in run(sql, "--runs", runs).stdout
     rows = list(csv.DictReader(io.StringIO(run(sql, "--runs", runs, "--format", "csv").stdout)))
     assert [(row["model"], row["n"]) for row in rows] == [("bicubic", "3")]
@@ -79,12 +85,12 @@ def test_formats(runs, tmp_path):
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
-        ("SELECT modle FROM records", 'Candidate bindings: "model"'),
-        ("SELECT modle FROM records", "--columns"),
+        ("SELECT modle FROM attacks", 'Candidate bindings: "model"'),
+        ("SELECT modle FROM attacks", "--columns"),
         ("SELEC 1", "syntax error"),
-        ("SELECT * FROM recods", "The views are records and clever"),
+        ("SELECT * FROM attaks", "attacks, clever, checks"),
         ("SELECT * FROM read_text('/etc/passwd')", "disabled"),
-        ("COPY records TO 'stolen.csv'", "disabled"),
+        ("COPY attacks TO 'stolen.csv'", "disabled"),
         ("SET enable_external_access = true", "locked"),
         ("ATTACH 'other.db'", "disabled"),
     ],
@@ -99,10 +105,10 @@ def test_wrong_questions_are_explained_and_reach_nothing(runs, sql, words, tmp_p
 
 def test_a_query_changes_no_record(runs):
     before = (runs / "one" / "records.jsonl").read_bytes()
-    assert run("DELETE FROM records", "--runs", runs).exit_code == 0
+    assert run("DELETE FROM attacks", "--runs", runs).exit_code == 0
     assert (runs / "one" / "records.jsonl").read_bytes() == before
     with pytest.raises(ConfigError):
-        query("COPY records TO '/tmp/elsewhere.parquet'", [runs / "one"], Path("/tmp/answer.parquet"))
+        query("COPY attacks TO '/tmp/elsewhere.parquet'", [runs / "one"], Path("/tmp/answer.parquet"))
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -111,10 +117,10 @@ def test_what_is_missing_is_said(tmp_path):
     assert "--out" in run("SELECT 1", "--runs", tmp_path, "--format", "parquet").stderr
 
 
-@pytest.mark.parametrize(("view", "kind"), [("records", Record), ("clever", Index)])
+@pytest.mark.parametrize(("view", "kind"), RECORDS.items())
 def test_every_column_is_documented(view, kind):
-    assert VIEWS[view] is kind
-    documented = {column.name: column for column in columns(view)}
+    assert kind.view == view
+    documented = {column.name: column for column in view_columns(view)}
     assert documented.keys() == {field.name for field in dataclasses.fields(kind)} | {"run"}
     assert all(len(column.text) > 4 for column in documented.values())
 
@@ -125,9 +131,11 @@ def test_the_page_of_columns_is_up_to_date():
 
 
 def test_records_of_strange_names_are_asked_for_too(runs, tmp_path):
-    [record, *_] = Store(runs / "one").read()
+    [record, *_] = Store(runs / "one").of(AttackRecord)
     strange = dataclasses.replace(record, image='it\'s "ä" \u2028 \\n', sr_psnr=None)
-    append_line(tmp_path / "it's" / "records.jsonl", dataclasses.asdict(strange))
-    assert query("SELECT image, sr_psnr, run FROM records", find_runs([tmp_path])).rows == [
-        (strange.image, None, str(tmp_path / "it's"))
+    lone = dataclasses.replace(record, image="\udcff", key="f" * 24)
+    append_line(tmp_path / "it's" / "records.jsonl", strange.as_line(), lone.as_line())
+    assert query("SELECT image, sr_psnr, run FROM attacks", find_runs([tmp_path])).rows == [
+        (strange.image, None, str(tmp_path / "it's")),
+        ("?", record.sr_psnr, str(tmp_path / "it's")),
     ]

@@ -14,13 +14,15 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from resolute import read_study
+from resolute import run as run_study
 from resolute.cli import app
 from resolute.engine import Store
 from resolute.engine.remote import at_place
 from resolute.errors import ConfigError, OutputError
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
+from resolute.studies import AttackRecord
+from resolute.studies.kinds import read_study
 from resolute.terminal import StudyDisplay, duration
 
 
@@ -29,7 +31,7 @@ def table(tmp_path, photos, tiny_model):
     path = tmp_path / "study.toml"
     path.write_text(
         f'name = "small"\nmodels = ["{tiny_model}", "bicubic"]\nepsilons = [2, 8]\n'
-        f'images = ["{photos}"]\nseeds = [0, 1]\nmeasures = ["psnr", "ssim", "clever"]\n'
+        f'images = ["{photos}"]\nseeds = [0, 1]\n'
         '[[attacks]]\nkind = "ifgsm"\nsteps = 5\n[clever]\nsamples = 4\n'
     )
     return path
@@ -93,7 +95,7 @@ def test_what_could_not_be_computed_is_said_and_the_rest_is_kept(table, tmp_path
     result = run(table, "--out", tmp_path / "out", "--model", tiny_model, "--model", broken)
     assert result.exit_code == 8, result.stderr
     assert "not computed:" in result.stderr
-    assert len(Store(tmp_path / "out").read()) == 8
+    assert len(Store(tmp_path / "out").of(AttackRecord)) == 8
 
 
 def test_a_live_display_shows_the_worst(table, tmp_path, monkeypatch):
@@ -101,12 +103,12 @@ def test_a_live_display_shows_the_worst(table, tmp_path, monkeypatch):
     monkeypatch.setattr("resolute.terminal.errors", screen)
     study = read_study(table)
     with StudyDisplay() as live:
-        run(study, tmp_path, progress=live.step, on_found=live.found)
+        run_study(study, tmp_path, progress=live.step, on_found=live.found)
         screen.print(live)
     shown = screen.export_text()
     assert "24/24" in shown
     assert "worst so far: SR-PSNR" in shown
-    worst = min(Store(tmp_path).read(), key=lambda record: record.sr_psnr)
+    worst = min(Store(tmp_path).of(AttackRecord), key=lambda record: record.sr_psnr)
     assert f"{worst.sr_psnr:.2f} dB, {worst.image}, {worst.model}" in shown
     assert duration(125) == "2 min"
 
@@ -114,13 +116,13 @@ def test_a_live_display_shows_the_worst(table, tmp_path, monkeypatch):
 @pytest.mark.parametrize("where", ["memory://bucket/small", "file"])
 def test_results_go_wherever_fsspec_goes(where, table, tmp_path):
     url = where if "://" in where else f"file://{tmp_path / 'remote'}"
-    one = run(read_study(table), tmp_path / "one")
+    one = run_study(read_study(table), tmp_path / "one")
     result = run(table, "--out", url)
     assert result.exit_code == 0, result.stderr
     assert f"report: {url}/report.html" in " ".join(result.stdout.split())
     files, root = fsspec.core.url_to_fs(url)
     names = {path.removeprefix(root).lstrip("/") for path in files.find(root)}
-    assert {"study.json", "order.json", "report.html"} <= names
+    assert {"study.json", "report.html"} <= names
     assert sum(name.startswith("records-") for name in names) == 16
     assert sum(name.startswith("attacked/") for name in names) == 16
     with at_place(url) as place:
@@ -132,7 +134,7 @@ def test_results_go_wherever_fsspec_goes(where, table, tmp_path):
     assert "1 to do" in run(table, "--out", url).stdout
     with at_place(url) as place:
         assert figures(Store(place.folder).read()) == figures(one)
-    answer = CliRunner().invoke(app, ["query", "SELECT count(*) AS n FROM records", "--runs", url, "--format", "json"])
+    answer = CliRunner().invoke(app, ["query", "SELECT count(*) AS n FROM attacks", "--runs", url, "--format", "json"])
     assert json.loads(answer.stdout) == [{"n": 16}]
 
 

@@ -54,7 +54,7 @@ samples = 16
         ("samples = 16", "samples = -1", 24, "clever.samples"),
         ('"epsilons" = [4]', '"epsilons" = []', 27, "quick.epsilons"),
         ("[quick]", "[quickly]", 26, "quickly"),
-        ('name = "x"', 'name = "x"\nmeasures = ["psnr", "beauty"]', 3, "measures.1"),
+        ('name = "x"', 'name = "x"\nmeasures = ["psnr"]', 3, "measures"),
         ('name = "x"', 'name = "x"\nseeds = [0, 0.5]', 3, "seeds.1"),
         ('name = "x"', 'name = "x"\nquestion = """\na = 1\n[b]\n"""\nevery = 0', 7, "every"),
         ('name = "x"', 'name = "x"\nkind = "unheard-of"', 3, "kind"),

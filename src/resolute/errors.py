@@ -67,6 +67,12 @@ class RefutedError(ResoluteError):
     exit_code: ClassVar[int] = 10
 
 
+class BadRecordsError(ResoluteError):
+    """Bad records were left out: lines of a study's files that are none; all else was done."""
+
+    exit_code: ClassVar[int] = 11
+
+
 class ModelWarning(UserWarning):
     """A model loads, and there is something about it that its user must know before anything is measured."""
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from resolute.engine.bench import Failure, Found
 from resolute.engine.estimate import Estimate
 from resolute.engine.plan import Plan
-from resolute.engine.running import Machine
+from resolute.engine.queue import Machine
 from resolute.printing import console, errors
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.record import Record

@@ -29,8 +29,9 @@ from resolute.cli.app import (
 from resolute.cli.studying import FAILED, run_cells, run_study
 from resolute.defences import load_defended
 from resolute.engine.plan import Plan
+from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
-from resolute.engine.running import Machine, plan_of
+from resolute.engine.running import plan_of
 from resolute.report.export import write_outputs
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.demonstration import certification, write_photographs

@@ -10,8 +10,9 @@ import typer
 from resolute.attacks.score import ScoreAttack
 from resolute.cli.app import Device, Out, Seed, Workers, app, guarded, parse_levels, parse_precision, parse_radius
 from resolute.cli.studying import run_study
+from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
-from resolute.engine.running import Machine, plan_of
+from resolute.engine.running import plan_of
 from resolute.errors import ConfigError
 from resolute.runtime import resolve_device
 from resolute.studies.certification import DENOISER, METRIC, Certification

@@ -21,8 +21,9 @@ from resolute.cli.app import (
     parse_levels,
 )
 from resolute.cli.studying import run_study
+from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
-from resolute.engine.running import Machine, plan_of
+from resolute.engine.running import plan_of
 from resolute.runtime import resolve_device
 from resolute.studies.check import SIDE, Check
 from resolute.studies.check_suite import CheckSuite

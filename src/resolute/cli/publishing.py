@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from resolute.cli.app import app, guarded
+from resolute.cli.records import bad_lines, refuse_bad, tell_torn
 from resolute.errors import ConfigError
 from resolute.terminal import console, name_file
 
@@ -26,6 +27,9 @@ def leaderboard(
         for note in notes:
             console.print(f"[yellow]left out:[/yellow] {escape(note)}", highlight=False)
         name_file("leaderboard", page)
+        bad = bad_lines(path for path in sorted(folder.iterdir()) if (path / "study.json").is_file())
+        tell_torn(bad)
+        refuse_bad(bad)
 
 
 @app.command(epilog="Example:  [bold]resolute submit runs/bsd100 --model mine --submitter 'A. Person'[/bold]")

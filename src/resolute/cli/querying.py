@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from resolute.cli.app import app, guarded
+from resolute.cli.records import bad_lines, refuse_bad, tell_torn
 from resolute.engine.query import Answer, documentation, find_runs, view_columns
 from resolute.engine.query import query as ask
 from resolute.engine.remote import at_place
@@ -58,19 +59,25 @@ def query(
             raise ConfigError("--format parquet writes a file; name it with --out")
         with contextlib.ExitStack() as places:
             folders = [places.enter_context(at_place(run, ".jsonl")).folder for run in runs or ["runs"]]
-            answer = ask(sql, find_runs(folders), out if form is Format.parquet else None)
-        if form is Format.parquet:
-            console.print(f"{len(answer.rows)} rows in [bold]{escape(str(out))}[/bold]", soft_wrap=True)
-            return
-        text = {Format.csv: answer.csv, Format.json: answer.json}.get(form)
-        if text is None and out is None:
-            console.print(_answer_table(answer))
-        elif text is None:
-            raise ConfigError("--format table is for the terminal; choose csv, json or parquet with --out")
-        elif out is None:
-            typer.echo(text(), nl=False)
-        else:
-            write_text(out, text())
+            found = find_runs(folders)
+            answer, bad = ask(sql, found, out if form is Format.parquet else None), bad_lines(found)
+        _show(answer, form, out)
+        tell_torn(bad)
+        refuse_bad(bad)
+
+
+def _show(answer: Answer, form: Format, out: Path | None) -> None:
+    text = {Format.csv: answer.csv, Format.json: answer.json}.get(form)
+    if form is Format.parquet:
+        console.print(f"{len(answer.rows)} rows in [bold]{escape(str(out))}[/bold]", soft_wrap=True)
+    elif text is None and out is None:
+        console.print(_answer_table(answer))
+    elif text is None:
+        raise ConfigError("--format table is for the terminal; choose csv, json or parquet with --out")
+    elif out is None:
+        typer.echo(text(), nl=False)
+    else:
+        write_text(out, text())
 
 
 def _answer_table(answer: Answer) -> Table:

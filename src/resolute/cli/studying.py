@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,12 +24,14 @@ from resolute.cli.app import (
     parse_epsilon,
     parse_precision,
 )
+from resolute.cli.records import bad_lines, refuse_bad
 from resolute.engine.bench import Failure, Found
 from resolute.engine.estimate import estimate
 from resolute.engine.plan import Plan
+from resolute.engine.queue import Machine
 from resolute.engine.remote import Place, at_place
-from resolute.engine.running import Machine, plan_of, run
-from resolute.engine.store import BadLine, Store
+from resolute.engine.running import plan_of, run
+from resolute.engine.store import Store
 from resolute.errors import ConfigError, RefutedError
 from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study, with_options
@@ -129,7 +130,9 @@ def study(
             with shown_progress():
                 cells = plan_of(planned)
             announce(cells, place.folder, machine)
-            if not plan:
+            if plan:
+                refuse_bad(bad_lines([place.folder]))
+            else:
                 run_study(cells, place, machine)
 
 
@@ -146,7 +149,6 @@ def announce(plan: Plan, folder: Path, machine: Machine) -> None:
         console.print(
             f"{torn} torn line{'s' if torn > 1 else ''} of a stopped run left out; what it held is done again"
         )
-    tell_bad([line for line in bad if not line.torn])
     console.print(plan_in_words(plan, left, cost, machine), highlight=False, soft_wrap=True)
 
 
@@ -155,6 +157,7 @@ def run_study(plan: Plan, place: Place, machine: Machine) -> Path:
 
     Raises:
         RefutedError: an attack refuted a certificate; the page is written all the same.
+        BadRecordsError: the folder also holds lines that are no records.
     """
     from resolute.report.writing import write_report
 
@@ -169,6 +172,7 @@ def run_study(plan: Plan, place: Place, machine: Machine) -> Path:
         raise RefutedError(alarm)
     if failures:
         raise typer.Exit(FAILED)
+    refuse_bad(bad_lines([place.folder]))
     return page
 
 
@@ -191,11 +195,3 @@ def run_cells(plan: Plan, place: Place, machine: Machine) -> tuple[list[Record],
             f"{count}, see {escape(place.name_of(place.folder / 'failed.jsonl'))}; the same command tries again"
         )
     return records, live.failures
-
-
-def tell_bad(lines: Sequence[BadLine]) -> None:
-    """Name lines that are no records, and count them."""
-    for line in lines[:5]:
-        errors.print(f"[yellow]left out:[/yellow] {escape(str(line))}", soft_wrap=True)
-    if len(lines) > 5:
-        errors.print(f"and {len(lines) - 5} more lines")

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from resolute.cli.app import Argument, Range, Scale, Weights, addressed, app, guarded
+from resolute.cli.records import bad_lines, refuse_bad, tell_torn
 from resolute.defences import load_defended
 from resolute.errors import ConfigError
 from resolute.models.registry import built_in_models, load
@@ -78,3 +79,6 @@ def report(
             assert folders is not None
             page = write_report(folders, out or folders[0] / "report.html", megabytes=megabytes)
         name_file("report", page)
+        bad = bad_lines(compare or folders or ())
+        tell_torn(bad)
+        refuse_bad(bad)

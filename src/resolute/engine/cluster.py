@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from resolute.engine.bench import Found, PlanBench
-from resolute.engine.running import PATIENCE, Machine, Queue, Task, wait_for_others
+from resolute.engine.queue import PATIENCE, Machine, Queue, Task, wait_for_others
 from resolute.engine.workers import packed
 from resolute.errors import ConfigError, ResoluteError, first_line
 

@@ -11,7 +11,7 @@ import torch
 
 from resolute.engine.bench import PlanBench
 from resolute.engine.plan import Plan, Unit
-from resolute.engine.running import Machine
+from resolute.engine.queue import Machine
 from resolute.studies.study import Cell
 
 # Seconds for one model and attack, and for all of them together.

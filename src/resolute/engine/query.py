@@ -138,8 +138,9 @@ def _load(connection: DuckDBPyConnection, runs: Sequence[Path]) -> None:
             for record in Store(run).read():
                 if record.key not in seen:
                     seen.add(record.key)
-                    line = json.dumps({**dataclasses.asdict(record), "run": str(run)})
-                    rows[record.view].write(line + "\n")
+                    line = json.dumps({**dataclasses.asdict(record), "run": str(run)}, ensure_ascii=False)
+                    # DuckDB takes no lone surrogates, of which the name of a file may hold some.
+                    rows[record.view].write(line.encode(errors="replace").decode() + "\n")
         files.close()
         for view in RECORDS:
             types = ", ".join(f"'{column.name}': '{column.kind}'" for column in view_columns(view))

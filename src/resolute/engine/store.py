@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast, final
 
-from resolute.errors import ConfigError, OutputError
+from resolute.errors import ConfigError, OutputError, first_line
 from resolute.files import write_text
 from resolute.studies.kinds import RECORDS
 from resolute.studies.record import Record, read_record
 
 RECORDS_STEM = "records"
+
+# No record or study comes near; what is deeper would end readers in the middle.
+DEPTH = 64
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 Kind = TypeVar("Kind", bound=Record)
 
@@ -79,7 +86,7 @@ class Store:
         found: dict[str, Record] = {}
         bad: list[BadLine] = []
         for path in files_of(self.folder, RECORDS_STEM):
-            for number, line in enumerate(_lines(path), start=1):
+            for number, line in _lines(path):
                 record = _parsed(path, number, line)
                 if isinstance(record, BadLine):
                     bad.append(record)
@@ -87,6 +94,8 @@ class Store:
                 known = found.get(record.key)
                 if known is None or _rank(record) > _rank(known):
                     found[record.key] = record
+        reason = self._facts()[1]
+        bad += [BadLine(self.folder / "study.json", *reason)] if reason else []
         order = {key: place for place, key in enumerate(self.order())}
         return [found[key] for key in sorted(found, key=lambda key: order.get(key, len(order)))], bad
 
@@ -96,16 +105,26 @@ class Store:
 
     def facts(self) -> dict[str, Any]:
         """Return what ``study.json`` says; nothing where it is missing or damaged."""
-        try:
-            content: object = json.loads((self.folder / "study.json").read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError):
-            return {}
-        return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+        return self._facts()[0]
 
     def order(self) -> list[str]:
         """Return the keys of the cells of the last plan."""
         keys: object = self.facts().get("cells")
         return [key for key in cast("list[object]", keys) if isinstance(key, str)] if isinstance(keys, list) else []
+
+    def _facts(self) -> tuple[dict[str, Any], tuple[int, str] | None]:
+        """Return what ``study.json`` says, and on which line there is what wrong with it."""
+        try:
+            content = loaded((self.folder / "study.json").read_bytes().removeprefix(codecs.BOM_UTF8))
+            json.dumps(content, allow_nan=False)
+        except FileNotFoundError:
+            return {}, None
+        except (OSError, ValueError) as error:
+            return {}, (error.lineno if isinstance(error, json.JSONDecodeError) else 1, first_line(error))
+        keys: object = content.get("cells", [])
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in cast("list[object]", keys)):
+            return content, (1, "cells: a list of keys")
+        return content, None
 
     def write_facts(self, facts: Mapping[str, object]) -> None:
         """Write ``study.json``: what was asked, how, and in which order.
@@ -127,19 +146,35 @@ def files_of(folder: Path, stem: str) -> list[Path]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a file of JSON lines; torn ones are left out, and a missing file has none."""
-    if not path.exists():
-        return []
-    return [content for line in _lines(path) if (content := parsed(line)) is not None]
+    """Return the whole lines of a file of JSON lines; others are left out, and a missing file has none."""
+    found: list[dict[str, Any]] = []
+    for _, line in _lines(path) if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            found.append(loaded(line))
+    return found
 
 
-def parsed(line: str | bytes) -> dict[str, Any] | None:
-    """Return what a line of JSON holds; None where it is torn."""
+def loaded(text: bytes) -> dict[str, Any]:
+    """Return the object that a text of JSON holds.
+
+    Raises:
+        ValueError: it holds none, or one that is nested too deeply, or a whole number of more than 64 bits.
+
+    Example:
+        >>> loaded(b'{"n": 12345678901234567890}')
+        Traceback (most recent call last):
+        ValueError: 1234567890... is a whole number of more than 64 bits
+    """
     try:
-        content: object = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, Any]", content) if isinstance(content, dict) else None
+        decoded = text.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start + 1} is no UTF-8") from None
+    if _depth(decoded)[1] > DEPTH:
+        raise ValueError(f"nested more than {DEPTH} deep")
+    content: object = json.loads(decoded, parse_int=_whole)
+    if not isinstance(content, dict):
+        raise ValueError(f"no object of JSON, but a {type(content).__name__}")
+    return cast("dict[str, Any]", content)
 
 
 def append_line(path: Path, *contents: Mapping[str, object]) -> None:
@@ -166,34 +201,55 @@ def append_line(path: Path, *contents: Mapping[str, object]) -> None:
         ) from None
 
 
-def read_line(line: str | bytes) -> Record:
+def read_line(line: bytes) -> Record:
     """Return the record that a line holds.
 
     Raises:
         ValueError: it holds none.
     """
-    content = parsed(line)
-    if content is None:
-        raise ValueError("no whole line of JSON")
-    return read_record(content, RECORDS)
+    return read_record(loaded(line), RECORDS)
 
 
-def _parsed(path: Path, number: int, line: str) -> Record | BadLine:
+def _parsed(path: Path, number: int, line: bytes) -> Record | BadLine:
     try:
         return read_line(line)
+    except json.JSONDecodeError as error:
+        return BadLine(path, number, f"no JSON: {first_line(error)}", torn=_torn(line))
     except ValueError as error:
-        return BadLine(path, number, str(error), torn=parsed(line) is None)
+        return BadLine(path, number, first_line(error), torn=False)
 
 
-def _lines(path: Path) -> Sequence[str]:
-    """Return the lines of a file that are not blank, whatever bytes it holds."""
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file that are not blank with their numbers, whatever bytes they hold."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    text = content.removeprefix(codecs.BOM_UTF8).decode(errors="replace")
-    # Not str.splitlines, which also ends lines at characters that a name may hold.
-    return [line for line in text.split("\n") if line.strip()]
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def _torn(line: bytes) -> bool:
+    """Tell whether a line ends inside an object, as one does whose writer was killed."""
+    text = line.decode(errors="replace")
+    return text.startswith("{") and _depth(text)[0] > 0
+
+
+def _depth(text: str) -> tuple[int, int]:
+    """Return how many brackets are open at the end of a text of JSON, and the most that are open anywhere."""
+    depth = deepest = 0
+    for sign in re.findall(r"[\[{}\]]", _STRING.sub("", text)):
+        depth += 1 if sign in "[{" else -1
+        deepest = max(deepest, depth)
+    return depth, deepest
+
+
+def _whole(digits: str) -> int:
+    number = int(digits) if len(digits.lstrip("-")) < 20 else 2**63
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{digits[:10]}... is a whole number of more than 64 bits")
+    return number
 
 
 def _rank(record: Record) -> tuple[str, float]:

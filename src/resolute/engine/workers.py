@@ -17,7 +17,7 @@ import torch
 
 from resolute.engine.bench import Found, PlanBench
 from resolute.engine.plan import DEATHS, Plan
-from resolute.engine.running import PATIENCE, Machine, Queue, Task, wait_for_others
+from resolute.engine.queue import PATIENCE, Machine, Queue, Task, wait_for_others
 from resolute.errors import ConfigError, ResoluteError
 from resolute.runtime import tune_allocator
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar, final
@@ -42,6 +43,10 @@ class Architecture(Generic[Model]):
     first_layer: str = ""
     select: Callable[[Weights, int | None], tuple[Weights, list[int]]] = _whole
 
+    def __reduce__(self) -> tuple[Callable[[str, str], object], tuple[str, str]]:
+        """Pickle by name: a model that is sent to a worker holds its architecture, whose functions are not sent."""
+        return _named, (self.network.__module__, self.name)
+
     @property
     def title(self) -> str:
         """What its authors call it: the name of its class."""
@@ -74,6 +79,11 @@ class Architecture(Generic[Model]):
             model = self.network(**{**arguments, **(options or {})})
         model.load_state_dict(dict(named), strict=True)
         return model
+
+
+def _named(module: str, name: str) -> object:
+    made = vars(importlib.import_module(module)).values()
+    return next(value for value in made if isinstance(value, Architecture) and value.name == name)
 
 
 def holds(*names: str) -> Callable[[Weights], bool]:

@@ -139,7 +139,7 @@ class Certification(Study):
             sentences.append(made.words() if made is not None else certified_words(scores[0], self.epsilon))
         else:
             sentences.append(self._summary(scores))
-        pairs = [(score, attack) for score in scores for attack in attacks if attack.score == score.key]
+        pairs = [(score, attack) for score in scores for attack in attacks if attack.clean_key == score.key]
         if len(scores) == 1:
             sentences += [attack_words(score, attack, self.epsilon) for score, attack in pairs]
         elif pairs:
@@ -179,7 +179,7 @@ class Certification(Study):
             views = [View("clean image", clean)]
             facts = [made.words() if made is not None else certified_words(score, self.epsilon)]
             for attack in attacks:
-                if attack.score != score.key:
+                if attack.clean_key != score.key:
                     continue
                 facts.append(attack_words(score, attack, self.epsilon))
                 try:

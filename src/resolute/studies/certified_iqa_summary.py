@@ -283,7 +283,7 @@ def shifts(attacks: Sequence[ScoreAttackRecord], scores: Sequence[ScoreRecord]) 
     clean = {score.key: score for score in scores}
     groups: dict[tuple[str, str, bool, str, float], list[tuple[ScoreRecord, ScoreAttackRecord]]] = defaultdict(list)
     for attack in attacks:
-        score = clean.get(attack.score)
+        score = clean.get(attack.clean_key)
         if score is not None:
             name = (score.metric_alone, score.defence)
             groups[*name, attack.adaptive, attack.norm, attack.budget].append((score, attack))

@@ -108,7 +108,8 @@ class Check(Study):
             model = load_defended(name)
             assert model.card is not None
             twin = load_defended(self.twin, model.scale) if self.twin else None
-            beside = twin.card.sha256 if twin is not None and twin.card is not None else ""
+            # By name as well: not every model has weights.
+            beside = (twin.card.name, twin.card.sha256) if twin is not None and twin.card is not None else ()
             crops = _crops(self.images) if self.images else _samples(model.scale)
             for image, low in crops:
                 facts = (model.card.name, model.card.sha256, beside, repr(self.suite), image_sha256(low))

@@ -178,7 +178,7 @@ def index_table(indices: Sequence[CleverRecord]) -> Table:
     """Return the mean CLEVER indices by model, a row for each number of draws."""
     groups: dict[tuple[str, int], list[CleverRecord]] = {}
     for index in indices:
-        groups.setdefault((index.model, index.samples), []).append(index)
+        groups.setdefault((index.model, index.draws), []).append(index)
     columns = [
         Column("model"),
         Column("index", digits=0, better="lower", key=True),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -34,53 +33,14 @@ from resolute.models.base import Restorer, Scorer
 from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
 from resolute.randomness import generator_for
-from resolute.studies.metric_as_loss_summary import Measure, Verdict, verdicts
+from resolute.studies.metric_as_loss_summary import Measure, RestorationRecord, Training, Verdict, shared, verdicts
+from resolute.studies.metric_as_loss_tables import changes_table, means_table, shown
 from resolute.studies.record import Record, record_key
 from resolute.studies.results import Case, Measured, Quantity, Results, View
 from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
-from resolute.table import Column, Table, row
 
 # What the restored pictures are seen beside; no restorer may have these labels.
 CLEAN, NOISY = "clean", "noisy"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
-    """What the card of a restorer says of its training.
-
-    Attributes:
-        steps: of the optimiser; None where the card does not say.
-        seconds_per_step: on the machine that trained it.
-        reward: weight of the metric in the loss; None where the card does not say.
-    """
-
-    steps: int | None = None
-    seconds_per_step: float | None = None
-    reward: float | None = None
-
-
-@final
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RestorationRecord(Record):
-    """What a restorer made of one noisy image; ``model`` is its label, or ``clean`` and ``noisy`` for the image itself.
-
-    Attributes:
-        values: the figures by name; None where one is infinite or undefined.
-        measures: what the figures are.
-        training: of the restorer; None for the image itself.
-    """
-
-    view: ClassVar[str] = "restorations"
-
-    values: dict[str, float | None]
-    measures: tuple[Measure, ...]
-    training: Training | None = None
-
-    @property
-    def rewarded(self) -> bool | None:
-        """Whether a metric was in the restorer's loss; None for the image itself."""
-        # A file that does not say is given no benefit of the doubt.
-        return None if self.training is None else self.training.reward is None or self.training.reward > 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -232,7 +192,7 @@ class MetricAsLoss(Study):
                 except ImageError:
                     continue
                 if pixels is not None:
-                    figures = (f"{m.name} {_shown(m, record.values.get(m.name))}" for m in record.measures)
+                    figures = (f"{m.name} {shown(m, record.values.get(m.name))}" for m in record.measures)
                     views.append(View(record.model, pixels, note="; ".join(figures)))
             if views:
                 yield Case(image, views, filters={"image": image})
@@ -349,66 +309,6 @@ class Panel:
         )
         values[self.title] = certificate.score
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def shared(records: Sequence[Record]) -> list[RestorationRecord]:
-    """Return the records of the images that all restorers have: means over different images could not be compared."""
-    own = [record for record in records if isinstance(record, RestorationRecord)]
-    labels = {record.model for record in own}
-    have = {(record.model, record.image) for record in own}
-    return [record for record in own if all((label, record.image) in have for label in labels)]
-
-
-def means_table(records: Sequence[RestorationRecord]) -> Table:
-    """Return the mean of every measure for each restorer, and what a step of its training took."""
-    measures = records[0].measures
-    images = len({record.image for record in records})
-    columns = [Column("restorer", whole=True), *map(_column, measures), Column("training", "s / step", digits=3)]
-    rows = [
-        row(
-            label,
-            *(_mean([record.values.get(measure.name) for record in own]) for measure in measures),
-            next((r.training.seconds_per_step for r in own if r.training), None),
-        )
-        for label, own in _by_restorer(records).items()
-    ]
-    return Table("", columns, rows, caption=f"Means over {count(images, 'image')}.")
-
-
-def changes_table(found: Sequence[Verdict], records: Sequence[RestorationRecord]) -> Table:
-    """Return what every measure gained or lost against the control, with the verdicts."""
-    measures = records[0].measures
-    columns = [Column("restorer", whole=True), Column("verdict")]
-    columns += [dataclasses.replace(_column(measure), signed=True) for measure in measures]
-    rows = [
-        row(v.restorer, v.outcome, *({c.measure.name: c.interval for c in v.changes}.get(m.name) for m in measures))
-        for v in found
-    ]
-    control = found[0].control if found else ""
-    words = f"Change against {control}: means of paired differences [95 % bootstrap]."
-    return Table("", columns, rows, caption=words)
-
-
-def _by_restorer(records: Sequence[RestorationRecord]) -> dict[str, list[RestorationRecord]]:
-    groups: dict[str, list[RestorationRecord]] = {}
-    for record in records:
-        groups.setdefault(record.model, []).append(record)
-    return groups
-
-
-def _column(measure: Measure) -> Column:
-    better = "lower" if measure.lower_better else "higher"
-    return Column(measure.name, measure.unit, digits=measure.digits, better=better)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _shown(measure: Measure, value: float | None) -> str:
-    # Of the measures only PSNR can be infinite, and it is where the images are equal.
-    return _column(measure).text(math.inf if value is None and measure.name == "PSNR" else value)
 
 
 def _training(model: Restorer) -> Training:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import ClassVar, Literal, final
 
 from resolute.measure.intervals import Interval, bootstrap_mean
+from resolute.studies.record import Record
 
 Role = Literal["truth", "rewarded", "defended", "judge"]
 Outcome = Literal["hacked", "improved", "mixed", "no difference"]
@@ -86,32 +87,56 @@ class Verdict:
     control: str = ""
 
 
-@runtime_checkable
-class Restored(Protocol):
-    """What is known of one restored image."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """What the card of a restorer says of its training.
 
-    @property
-    def model(self) -> str:
-        """Label of the restorer."""
-        ...
+    Attributes:
+        steps: of the optimiser; None where the card does not say.
+        seconds_per_step: on the machine that trained it.
+        reward: weight of the metric in the loss; None where the card does not say.
+    """
 
-    @property
-    def image(self) -> str:
-        """Name of the image."""
-        ...
+    steps: int | None = None
+    seconds_per_step: float | None = None
+    reward: float | None = None
 
-    @property
-    def values(self) -> Mapping[str, float | None]:
-        """Figures by the names of the measures."""
-        ...
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RestorationRecord(Record):
+    """What a restorer made of one noisy image; ``model`` is its label, or ``clean`` and ``noisy`` for the image itself.
+
+    Attributes:
+        values: the figures by name; None where one is infinite or undefined.
+        measures: what the figures are.
+        training: of the restorer; None for the image itself.
+    """
+
+    view: ClassVar[str] = "restorations"
+
+    values: dict[str, float | None]
+    measures: tuple[Measure, ...]
+    training: Training | None = None
 
     @property
     def rewarded(self) -> bool | None:
-        """Whether a metric was in the restorer's loss; None for what is no restorer."""
-        ...
+        """Whether a metric was in the restorer's loss; None for the image itself."""
+        # A file that does not say is given no benefit of the doubt.
+        return None if self.training is None else self.training.reward is None or self.training.reward > 0
 
 
-def changes(records: Sequence[Restored], measures: Sequence[Measure], restorer: str, control: str) -> list[Change]:
+def shared(records: Sequence[Record]) -> list[RestorationRecord]:
+    """Return the records of the images that all restorers have: means over different images could not be compared."""
+    own = [record for record in records if isinstance(record, RestorationRecord)]
+    labels = {record.model for record in own}
+    have = {(record.model, record.image) for record in own}
+    return [record for record in own if all((label, record.image) in have for label in labels)]
+
+
+def changes(
+    records: Sequence[RestorationRecord], measures: Sequence[Measure], restorer: str, control: str
+) -> list[Change]:
     """Return the paired differences over the images that both have, with 95 % bootstrap intervals.
 
     A measure without one image that both have a value of is left out.
@@ -133,7 +158,7 @@ def changes(records: Sequence[Restored], measures: Sequence[Measure], restorer: 
     return found
 
 
-def verdicts(records: Sequence[Restored], measures: Sequence[Measure], control: str) -> list[Verdict]:
+def verdicts(records: Sequence[RestorationRecord], measures: Sequence[Measure], control: str) -> list[Verdict]:
     """Return the verdict on every restorer but the control, in order of appearance."""
     trained = {record.model: record.rewarded for record in records if record.rewarded is not None}
     return [

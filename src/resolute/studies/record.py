@@ -21,6 +21,7 @@ SCHEMA = 2
 PROTOCOL = 2
 
 _SQL = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FILE = re.compile(r"[a-z][a-z-]*/[0-9a-f]+\.png")
 
 
@@ -118,18 +119,23 @@ def read_record(content: Mapping[str, Any], kinds: Mapping[str, type[Record]]) -
         ValueError: schema: 1, where 2 is read
     """
     view, schema = content.get("record"), content.get("schema")
-    if schema != SCHEMA:
-        raise ValueError(f"schema: {schema}, where {SCHEMA} is read")
+    if schema != SCHEMA or isinstance(schema, bool | float):
+        raise ValueError(f"schema: {str(schema)[:40]}, where {SCHEMA} is read")
     if not isinstance(view, str) or view not in kinds:
-        raise ValueError(f"record: {view!r}, where one of {', '.join(kinds)} is read")
+        raise ValueError(f"record: {str(view)[:40]}, where one of {', '.join(kinds)} is read")
     fields = {name: value for name, value in content.items() if name not in ("record", "schema")}
+    # A file name that is no valid text holds lone surrogates, which Python's JSON keeps and no other takes.
+    odd = {name: value for name, value in fields.items() if isinstance(value, str) and _SURROGATE.search(value)}
     try:
         # Through JSON, where a list may stand for a tuple, however strict the types are.
-        return pydantic.TypeAdapter(kinds[view]).validate_json(json.dumps(fields))
+        record = pydantic.TypeAdapter(kinds[view]).validate_json(json.dumps(fields | dict.fromkeys(odd, "")))
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{place}: {first['msg'].lower()}" if place else first["msg"]) from None
+    # What is of any type was not looked at.
+    json.dumps(fields, allow_nan=False)
+    return dataclasses.replace(record, **odd) if odd else record
 
 
 def columns(kind: type[Record]) -> list[Column]:

@@ -27,7 +27,7 @@ class ScoreAttackRecord(Record):
 
     Attributes:
         defence: what the metric stands behind; as in the record of the clean image.
-        score: key of the record of the clean image.
+        clean_key: key of the record of the clean image.
         configuration: the attack with all its settings.
         adaptive: whether it also climbed the defended score.
         origin: which attack counts, ``transferred`` or ``adaptive``.
@@ -47,7 +47,7 @@ class ScoreAttackRecord(Record):
     view: ClassVar[str] = "score_attacks"
 
     defence: str = ""
-    score: str
+    clean_key: str
     configuration: str
     adaptive: bool
     origin: str
@@ -159,7 +159,7 @@ def attacked(cell: ScoreAttackCell, bench: Bench, progress: Callable[[float], No
                 seed=attack.seed,
                 dataset=score.dataset,
                 defence=contestant.defence,
-                score=score.key,
+                clean_key=score.key,
                 configuration=repr(attack),
                 adaptive=attack.adaptive,
                 origin=origin,

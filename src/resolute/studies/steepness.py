@@ -49,7 +49,7 @@ class CleverRecord(Record):
     """The CLEVER index of one super-resolution model on one image.
 
     Attributes:
-        samples: draws behind the index.
+        draws: behind the index.
         radius: of the draws, on the scale of [0, 1].
         index: the largest gradient norm found; larger is more vulnerable.
         typical: the median over the draws.
@@ -58,7 +58,7 @@ class CleverRecord(Record):
 
     view: ClassVar[str] = "clever"
 
-    samples: int
+    draws: int
     radius: float
     index: float
     typical: float
@@ -134,7 +134,7 @@ def take(cell: CleverCell, model: Restorer, progress: Callable[[int, int], None]
         height=subject.low.shape[-2],
         dataset=subject.dataset,
         seed=cell.seed,
-        samples=table.samples,
+        draws=table.samples,
         radius=radius,
         index=found.index,
         typical=float(found.gradient_norms.median()),

@@ -1,29 +1,31 @@
-"""Flags on a page: of checks in the folder, and of the records themselves."""
+"""Flags of records, and how they and those of checks come onto the page of a grid."""
 
 import dataclasses
-import json
+import hashlib
 import shutil
 
 import pytest
-from test_report import Page, edit, finished  # noqa: F401, a fixture
+from small import edit, rewrite
 
 from resolute.engine.store import Store
-from resolute.report import write_report
-from resolute.report.doubts import doubts_of, record_flags
-from resolute.studies.flags import RULES
+from resolute.report.page import CHECK, write_markdown, write_page
+from resolute.studies.check import Check, CheckRecord
+from resolute.studies.flags import MEANINGS
+from resolute.studies.record_flags import record_flags
 
 IFGSM = "IFGSM(epsilon=0.1, steps=5)"
 
 
 @pytest.fixture
-def record(finished):  # noqa: F811
+def record(finished):
     return next(record for record in Store(finished).read() if record.model == "tiny")
 
 
 def cell(record, attack, level, value, configuration=IFGSM, unrounded=None, image="coffee"):
+    key = hashlib.sha256(f"{attack}{level}{image}".encode()).hexdigest()
     return dataclasses.replace(
         record, attack=attack, epsilon=level / 255, sr_psnr=value, configuration=configuration, image=image,
-        sr_psnr_unrounded=value if unrounded is None else unrounded, key=f"{attack}{level}{image}",
+        sr_psnr_unrounded=value if unrounded is None else unrounded, key=key,
     )  # fmt: skip
 
 
@@ -102,45 +104,56 @@ def test_what_only_the_weaker_attack_moves_is_flagged(record):
     assert list(raised(cell(record, "ifgsm", 4, 30), later)) == ["larger-budget-not-stronger"]
 
 
-def check_of(weights, *names):
-    flags = [{"name": n, "raised": n in names, "figure": 50.0, "threshold": 1.0, "words": f"<i>{n}"} for n in RULES]
-    return {
-        "model": {"name": "x", "sha256": weights},
-        "check": {"epsilon": 4 / 255},
-        "images": ["a", "b"],
-        "flags": flags,
-    }
+def checks_of(weights, name="<i>x", **changed):
+    """Records of a check on two images that raise no flag but for what is changed."""
+    runs = {"half": 35, "climb": 29, "double": 23, "twice": 28.95, "whole": 5, "single": 32, "noise": 34, "square": 33}
+    return [
+        CheckRecord(
+            key=hashlib.sha256(f"{weights}{image}".encode()).hexdigest(), model=name, weights=weights, image=image,
+            pixels="", width=8, height=8, seed=0, seconds=1.0, epsilon=4 / 255, steps=10,
+            runs={run: float(value) for run, value in runs.items()}, unrounded=28.9, restarts=(29.2, 29.0),
+            transfers={}, random_images=7.0, jump=0.0, **{"flat": 0.0, "error": 3.0, "saturated": 0.0} | changed,
+        )
+        for image in ("a", "b")
+    ]  # fmt: skip
 
 
-def flag_row(page, name):
-    return next(row for row in page.html.split("<tr>") if f">{name}<" in row).split("</tr>")[0]
+def rows_of(run, out):
+    """The rows of all tables of the Markdown, and the page."""
+    text = write_markdown([run], out / "tables.md").read_text()
+    rows = [[cell.strip(" *") for cell in line.strip("|").split(" | ")] for line in text.splitlines() if "|" in line]
+    return rows, write_page([run], out / "report.html").read_text()
 
 
-def test_the_page_has_the_checks_of_the_folder(finished, tmp_path):  # noqa: F811
+def test_the_page_has_the_checks_below_the_folder(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
+    study = Check(models=("tiny.safetensors", "other.pt"))
+    facts = {"kind": "check", "study": dataclasses.asdict(study)}
+    (run / CHECK).mkdir()
+    Store(run / CHECK).write_facts(facts)
     weights = {record.model: record.weights for record in Store(run).read()}
-    (run / "check-tiny").mkdir()
-    (run / "check-tiny" / "check.json").write_text(json.dumps(check_of(weights["tiny"], "zero-gradients")))
-    (run / "check-other").mkdir()
-    (run / "check-other" / "check.json").write_text(json.dumps(check_of("0" * 64, "output-saturates")))
-    (run / "check-broken").mkdir()
-    (run / "check-broken" / "check.json").write_text('{"model": 1}')
-    found = doubts_of(Store(run).read(), [run])
-    assert found.checked == {"tiny": 1}
-    assert found.unchecked == ["tiny-entropy"]
-    page = Page(write_report([run], tmp_path / "report.html"))
-    row = flag_row(page, "zero-gradients")
-    assert ">tiny<" in row
-    assert "resolute check at 4/255 on 2 images" in row
-    assert "&lt;i&gt;zero-gradients" in page.html
-    assert "output-saturates" not in page.words
-    assert "Not checked: tiny-entropy" in " ".join(page.words.split())
+    rewrite(run / CHECK, checks_of(weights["tiny"], flat=50.0))
+    with (run / CHECK / "records.jsonl").open("a") as file:
+        file.write('{"model": 1}\n')
+    rows, page = rows_of(run, tmp_path)
+    assert ["zero-gradients", "yes", "50.00"] in [row[:3] for row in rows]
+    assert ["zero-gradients", "yes", "0.00"] not in [row[:3] for row in rows]
+    assert MEANINGS["zero-gradients"].remedy in page
+    assert "&lt;i&gt;x" in page
+    assert "<i>x" not in page
 
 
-def test_flags_of_records_are_on_the_page(finished, tmp_path):  # noqa: F811
+def test_a_damaged_check_does_not_spoil_the_page(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / CHECK).mkdir()
+    (run / CHECK / "records.jsonl").write_text('{"model": 1}\n')
+    rows, _ = rows_of(run, tmp_path)
+    assert all(row[0] != "zero-gradients" for row in rows)
+
+
+def test_flags_of_records_are_on_the_page(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     edit(run, lambda r: dataclasses.replace(r, sr_psnr_unrounded=r.sr_psnr - 3) if r.model == "tiny" else r)
-    page = Page(write_report([run], tmp_path / "report.html"))
-    row = flag_row(page, "rounding-sensitive")
-    assert ">tiny<" in row
-    assert ">these records<" in row
+    rows, page = rows_of(run, tmp_path)
+    assert ["tiny", "rounding-sensitive", "3.00 dB"] in [row[:3] for row in rows]
+    assert "rounding-sensitive" in page

@@ -1,0 +1,232 @@
+"""Every kind of study keeps the same promises, whatever happens to its runs."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+
+import pytest
+import torch
+from small import grid
+
+from resolute import run
+from resolute.attacks.score import ScoreAttack
+from resolute.engine.query import query
+from resolute.engine.queue import Machine
+from resolute.engine.running import plan_of
+from resolute.engine.store import Store, files_of, read_lines
+from resolute.errors import OutputError
+from resolute.images import sample_image, write_png
+from resolute.models import Card, QualityNet
+from resolute.models.denoisers import UNet
+from resolute.models.weights import save_model
+from resolute.report.comparison import compare_folders
+from resolute.report.page import write_markdown, write_page
+from resolute.studies.certification import Certification
+from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
+from resolute.studies.check import Check
+from resolute.studies.check_suite import CheckSuite
+from resolute.studies.kinds import KINDS
+from resolute.studies.metric_as_loss import MetricAsLoss
+
+warm = multiprocessing.get_context("forkserver")
+warm.set_forkserver_preload(["resolute", "resolute.engine.running"])
+
+NAMES = ("coffee", "chelsea", "rocket")
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """A tiny study of every kind."""
+    folder = tmp_path_factory.mktemp("kinds")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        metric, judge = QualityNet(widths=(4, 4), hidden=4), QualityNet(widths=(4, 6), hidden=4)
+        restorers = [UNet((4, 4)) for _ in range(2)]
+        for net in restorers:
+            torch.nn.init.normal_(net.last.weight, std=0.02)
+    for name, net in (("score", metric), ("judge", judge)):
+        save_model(net, folder / name / f"{name}.safetensors", net.describe(name, licence="MIT"))
+    for name, net in zip(("plain", "other"), restorers, strict=True):
+        card = Card(name=name, architecture=net.arguments(), scale=1, licence="MIT")
+        save_model(net, folder / name / f"{name}.safetensors", card)
+    for index, name in enumerate(NAMES):
+        write_png(folder / "iqa" / f"{name}.png", sample_image(name)[:, 100:132, 100:136])
+        write_png(folder / "low" / f"{name}.png", sample_image(name)[:, 100:110, 100 : 110 + index])
+    ratings = [f"{name}.png,{20 * index},test" for index, name in enumerate(NAMES)]
+    (folder / "iqa" / "mos.csv").write_text("\n".join(["path,mos,split", *ratings]) + "\n")
+    score, front = (str(folder / name / f"{name}.safetensors") for name in ("score", "plain"))
+    photos = str(folder / "iqa")
+    made = (
+        dataclasses.replace(grid(folder / "grid"), epsilons=(4,)),
+        Check(
+            models=("bicubic",), images=(str(folder / "low"),),
+            suite=CheckSuite(steps=2, restarts=2, draws=2, queries=2),
+        ),
+        Certification(images=(photos,), metric=score, samples=30, sigma=0.1, attacks=(ScoreAttack(epsilon=4 / 255, steps=1),)),
+        CertifiedIqa(
+            name="iqa", metric=score, images=photos, samples=30, order=("MS",),
+            contenders=(Contender(defence="none"), Contender(defence="MS", smoothed=True, denoiser=front)),
+            attacks=Attacks(images=1, linf=(4,), l2=(0.05,), steps=1, draws=1),
+        ),
+        MetricAsLoss(
+            name="loss", restorers=("plain", "other"), control="plain", metric="score", judges=("judge",), samples=3,
+            images=(photos,), sigma=0.1, pictures=1, runs=str(folder),
+        ),
+    )  # fmt: skip
+    return {study.kind: study for study in made}
+
+
+@pytest.fixture(params=KINDS)
+def study(request, studies):
+    return studies[request.param]
+
+
+@pytest.fixture(scope="module")
+def wholes(studies, tmp_path_factory):
+    """An undisturbed run of every kind."""
+    folder = tmp_path_factory.mktemp("wholes")
+    for kind, study in studies.items():
+        run(study, folder / kind)
+    return {kind: folder / kind for kind in studies}
+
+
+@pytest.fixture
+def whole(study, wholes):
+    return wholes[study.kind]
+
+
+def figures(folder):
+    return [record.figures() for record in Store(folder).read()]
+
+
+def lines(folder):
+    return [line["key"] for file in files_of(folder, "records") for line in read_lines(file)]
+
+
+def run_in_child(study, out, ready=None, room=0):
+    if room:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    if ready is not None:
+        ready.send("begun")
+    try:
+        run(study, out)
+    except OutputError:
+        os._exit(7)
+
+
+def child(*arguments):
+    process = warm.Process(target=run_in_child, args=arguments)
+    process.start()
+    return process
+
+
+def test_there_is_an_instance_of_every_kind(studies):
+    assert {kind: type(study) for kind, study in studies.items()} == KINDS
+
+
+def test_every_cell_is_answered_once_in_the_order_of_the_plan(study, whole):
+    cells = plan_of(study).cells
+    assert len(cells) > 2
+    assert lines(whole) == [cell.key for cell in cells] == [record.key for record in Store(whole).read()]
+    assert not Store(whole).read_all()[1]
+    assert len({cell.key for cell in cells}) == len(cells)
+    assert {type(record) for record in Store(whole).read()} <= set(study.records)
+
+
+def test_workers_give_the_same_figures(study, whole, tmp_path):
+    run(study, tmp_path, Machine(workers=2))
+    assert figures(tmp_path) == figures(whole)
+    assert sorted(lines(tmp_path)) == sorted(lines(whole))
+
+
+def test_an_interrupted_run_goes_on(study, whole, tmp_path):
+    def stop(_found):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, tmp_path, on_found=stop)
+    kept = lines(tmp_path)
+    assert 0 < len(kept) < len(lines(whole))
+    run(study, tmp_path)
+    assert figures(tmp_path) == figures(whole)
+    assert lines(tmp_path)[: len(kept)] == kept
+    assert len(lines(tmp_path)) == len(lines(whole))
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_and_ten_that_are_killed(study, whole, tmp_path):
+    pair = [child(study, tmp_path / "pair") for _ in range(2)]
+    for process in pair:
+        process.join(120)
+        assert process.exitcode == 0
+    assert figures(tmp_path / "pair") == figures(whole)
+    assert sorted(lines(tmp_path / "pair")) == sorted(lines(whole))
+    rng, out = random.Random(study.kind), tmp_path / "killed"
+    for _ in range(KILLS):
+        ours, theirs = warm.Pipe()
+        process = child(study, out, theirs)
+        assert ours.recv() == "begun"
+        process.join(rng.random() * 0.3)
+        process.kill()
+        process.join()
+    run(study, out)
+    assert figures(out) == figures(whole)
+    assert len(lines(out)) == len(set(lines(out)))
+
+
+def test_a_full_disk_and_a_torn_line_are_survived(study, whole, tmp_path):
+    size = max(file.stat().st_size for file in whole.rglob("*") if file.is_file())
+    process = child(study, tmp_path, None, size * 2 // 3)
+    process.join(120)
+    assert process.exitcode == 7
+    run(study, tmp_path)
+    assert figures(tmp_path) == figures(whole)
+    path = files_of(tmp_path, "records")[0]
+    path.write_bytes(path.read_bytes()[:-40])
+    assert [line.torn for line in Store(tmp_path).read_all()[1]][-1]
+    run(study, tmp_path)
+    assert figures(tmp_path) == figures(whole)
+
+
+def test_results_page_markdown_query_and_comparison(study, whole, tmp_path):
+    records = Store(whole).read()
+    results = study.results(records)
+    assert results.sentences[0].endswith((".", "!"))
+    assert results.tables
+    assert all(len(row.cells) == len(table.columns) for table in results.tables for row in table.rows)
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    page = write_page([folder], tmp_path / "page.html").read_text()
+    assert "http-equiv" in page or page.lstrip().startswith("<!doctype")
+    text = write_markdown([folder], tmp_path / "tables.md").read_text()
+    assert results.sentences[0] in text
+    for kind in study.records:
+        own = [record for record in records if isinstance(record, kind)]
+        answer = query(f"SELECT * FROM {kind.view}", [folder])
+        assert len(answer.rows) == len(own)
+        stored = {record.key: json.loads(json.dumps(dataclasses.asdict(record))) for record in own}
+        for values in answer.rows:
+            row = dict(zip(answer.names, values, strict=True))
+            for name, value in stored[row["key"]].items():
+                found = json.loads(row[name]) if isinstance(value, list | dict) else row[name]
+                assert found == value, name
+    found = compare_folders(whole, folder)
+    assert found.deltas
+    assert {delta.verdict for delta in found.deltas} == {"equal"}
+    assert found.changes == found.only == []
+
+
+def test_results_of_unfinished_runs(study, whole):
+    records = Store(whole).read()
+    for some in ([], records[:1], records[::2]):
+        assert study.results(some).sentences
+
+
+def test_the_outline_and_the_facts_are_words(study):
+    cells = study.cells()
+    assert any(letter.isdigit() for letter in study.outline(cells))
+    assert all(study.facts(cells).values())
