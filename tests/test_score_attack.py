@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from resolute.certify import DenoisedScorer, ExpectedScore
+from resolute.certificates.median import DenoisedScorer, ExpectedScore
 
 from resolute import ConfigError, as_scorer, load_scorer
 from resolute.attacks.gradient import PGD
