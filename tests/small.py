@@ -36,7 +36,7 @@ def images(count=1, height=7, width=6, seed=0):
 def rewrite(folder, records):
     """Let a study's folder hold these records alone."""
     (folder / "records.jsonl").unlink(missing_ok=True)
-    append_line(folder / "records.jsonl", *[dataclasses.asdict(record) for record in records])
+    append_line(folder / "records.jsonl", *[record.as_line() for record in records])
 
 
 @dataclasses.dataclass(frozen=True)
