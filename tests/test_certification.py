@@ -731,7 +731,7 @@ def column(watched, number, table="table-0"):
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_the_page_sorts_and_shows_every_case(width, scheme, page, browser):
-    watched = Watched(browser, page, width, scheme, ready="#intervals svg.main-svg")
+    watched = Watched(browser, page, width, scheme, ready="#certified-intervals svg.main-svg")
     try:
         scores, attacks = parted(Store(page.parent).read())
         by_score = [Path(score.image).name for score in sorted(scores, key=lambda score: score.score)]
@@ -758,7 +758,7 @@ def test_the_page_sorts_and_shows_every_case(width, scheme, page, browser):
         )
         boxes = [watched.page.locator(f"#{side}").bounding_box() for side in ("left", "right")]
         assert boxes[0]["width"] == boxes[1]["width"] > 100
-        assert watched.page.locator("#curves svg.main-svg").first.is_visible()
+        assert watched.page.locator("#certified-widths svg.main-svg").first.is_visible()
         assert watched.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
         assert watched.trouble == []
         assert watched.requests == [page.as_uri()]

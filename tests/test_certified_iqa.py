@@ -17,7 +17,7 @@ from resolute.certificates.certificate import Smoothing
 from resolute.engine import Store
 from resolute.engine.store import files_of, read_lines
 from resolute.images import sample_image, write_png
-from resolute.measure import agreement_of
+from resolute.measure.agreement import agreement_difference, agreement_of
 from resolute.models import Card, QualityNet
 from resolute.models.denoisers import UNet
 from resolute.models.weights import save_model
@@ -55,11 +55,13 @@ def place(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    # Of four images no logistic curve is to be had, and to find that out takes long.
-    def quick(*arguments, resamples):
-        return agreement_of(*arguments, resamples=min(resamples, 10))
+    # A thousand logistic curves through four images take long, and there is none.
+    for name, measure in (("agreement_of", agreement_of), ("agreement_difference", agreement_difference)):
 
-    monkeypatch.setattr(certified_iqa_summary, "agreement_of", quick)
+        def quick(*arguments, resamples, measure=measure):
+            return measure(*arguments, resamples=min(resamples, 50))
+
+        monkeypatch.setattr(certified_iqa_summary, name, quick)
 
 
 def plan(place, **changes):

@@ -192,7 +192,7 @@ class Certification(Study):
                     View("attacked image", found, attack.title),
                     View(f"change \u00d7{AMPLIFICATION}", change, attack.title),
                 ]
-            yield Case(names[score.key], views, facts, {"image": names[score.key]}, (0, min(1, len(views) - 1)))
+            yield Case(names[score.key], views, facts, pair=(0, min(1, len(views) - 1)))
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
         return [Quantity("certified width", lower_better=True), Quantity("score", digits=3)]

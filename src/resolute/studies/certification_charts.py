@@ -48,7 +48,12 @@ def intervals_chart(scores: Sequence[ScoreRecord], names: dict[str, str], epsilo
     }
     title = f"Certified intervals, l2 radius {epsilon:g}"
     return [
-        Chart("intervals", title, "The interval of every image with its sampled median, the widest on top.", figure)
+        Chart(
+            "certified-intervals",
+            title,
+            "The interval of every image with its sampled median, the widest on top.",
+            figure,
+        )
     ]
 
 
@@ -81,4 +86,4 @@ def curves_chart(scores: Sequence[ScoreRecord], names: dict[str, str], epsilon: 
         "showlegend": len(data) <= 12,
     }
     words = "Width of the certified interval over the radius; each radius holds with the same confidence by itself."
-    return [Chart("curves", "Width over the radius", words, {"data": data, "layout": layout})] if data else []
+    return [Chart("certified-widths", "Width over the radius", words, {"data": data, "layout": layout})] if data else []

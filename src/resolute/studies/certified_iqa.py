@@ -257,7 +257,7 @@ class CertifiedIqa(Study):
                 low, high = score.interval(self.epsilon) or (None, None)
                 ends = f" in [{low:.4g}, {high:.4g}]" if low is not None and high is not None else ""
                 facts.append(f"{score.defence}: {'abstained' if score.score is None else f'{score.score:.4g}'}{ends}")
-            yield Case(name, [View("image", shown)], facts, {"image": name})
+            yield Case(name, [View("image", shown)], facts)
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
         return [Quantity("certified width", lower_better=True), Quantity("score", digits=3)]
