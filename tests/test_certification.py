@@ -30,7 +30,7 @@ from resolute.models import QualityNet
 from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
 from resolute.report.comparison import compare_folders
-from resolute.report.study_page import write_study_markdown, write_study_page
+from resolute.report.page import write_markdown, write_page
 from resolute.studies import certification, scored
 from resolute.studies.certification import Certification, parted
 from resolute.studies.demonstration import certification as demonstrated
@@ -278,8 +278,8 @@ def test_scores_that_are_not_finite_abstain(folder, tmp_path, monkeypatch):
     results = study.results(scores)
     assert "abstained" in results.sentences[0]
     assert results.tables[0].records()[0]["samples"] == "abstained"
-    assert "abstained" in write_study_markdown([tmp_path / "out"], tmp_path / "x.md").read_text()
-    write_study_page([tmp_path / "out"], tmp_path / "page.html")
+    assert "abstained" in write_markdown([tmp_path / "out"], tmp_path / "x.md").read_text()
+    write_page([tmp_path / "out"], tmp_path / "page.html")
 
 
 # --- what the samples can say
@@ -477,6 +477,7 @@ def test_adaptive_attacks_are_at_least_as_strong_as_transferred_ones(tmp_path):
 # The interval is [51, 53] at the radius 0.05, and that or a wider one at larger radii.
 SAMPLES = [50.0] * 100 + [51.0] * 399 + [52.1] * 2 + [53.0] * 399 + [54.0] * 100
 SCORE = made_of(SAMPLES, low=0.0, high=100.0)
+DOWN = {"name": "m", "lower_better": True}
 VACUOUS = made_of([51.0, 52.1, 53.0], low=None, high=None)
 HALF = made_of([*SAMPLES[:20], *SAMPLES[-20:]], low=None, high=None)
 ATTACK = ScoreAttackRecord(
@@ -521,7 +522,7 @@ def test_the_record_made_by_hand_has_the_interval_that_the_words_speak_of():
         (SCORE, {"adaptive": True, "origin": "adaptive"}, "inside, as observed", "through the defence: the"),
         (SCORE, {"adaptive": True}, "inside, as observed", "on the metric alone, at least as strong"),
         (
-            dataclasses.replace(SCORE, scorer={"lower_better": True}), {"attacked": 20.0, "defended": 52.1},
+            dataclasses.replace(SCORE, scorer=DOWN), {"attacked": 20.0, "defended": 52.1},
             "inside, as observed",
             "score (lower is better) fell from 41 to 20 by a change of at most 2/255; the defended score stayed at",
         ),
@@ -573,7 +574,7 @@ def test_a_refuted_certificate_is_an_alarm(metric, folder, tmp_path):
     study = Certification(images=(str(photo),), attacks=(ScoreAttack(epsilon=0.01, norm="l2"),))
     records = Store(out).read()
     assert study.results(records).tables[1].records()[0]["defended score is"] == "refuted"
-    assert "refuted" in write_study_markdown([out], tmp_path / "x.md").read_text().partition("\n")[0]
+    assert "refuted" in write_markdown([out], tmp_path / "x.md").read_text().partition("\n")[0]
 
 
 def test_what_is_refuted_is_shown_first(metric, folder, tmp_path):
@@ -719,7 +720,7 @@ def page(metric, tmp_path_factory) -> Path:
     kinds = (ScoreAttack(epsilon=4 / 255, steps=2), ScoreAttack(epsilon=0.02, norm="l2", adaptive=True, draws=2))
     run_study(plan(metric, folder / "photos", attacks=kinds), folder / "out")
     (folder / "photos" / "rocket.png").unlink()
-    return write_study_page([folder / "out"], folder / "out" / "report.html")
+    return write_page([folder / "out"], folder / "out" / "report.html")
 
 
 def column(watched, number, table="table-0"):
@@ -772,7 +773,7 @@ def test_a_long_table_is_searched(metric, tmp_path, browser):
     for index, name in enumerate(names):
         write_png(tmp_path / "photos" / name, sample_image("coffee")[:, index : index + 32, :32])
     run_study(plan(metric, tmp_path / "photos", samples=20), tmp_path / "out")
-    page = write_study_page([tmp_path / "out"], tmp_path / "out" / "report.html")
+    page = write_page([tmp_path / "out"], tmp_path / "out" / "report.html")
     watched = Watched(browser, page, ready="#table-0 [aria-sort]")
     try:
         watched.page.get_by_label("Find").fill("TO-1")

@@ -22,8 +22,8 @@ from resolute.models import Card, QualityNet
 from resolute.models.denoisers import UNet
 from resolute.models.weights import save_model
 from resolute.report.comparison import compare_folders
+from resolute.report.page import write_markdown, write_page
 from resolute.report.reading import read_folders
-from resolute.report.study_page import write_study_markdown, write_study_page
 from resolute.studies import certification, certified_iqa_summary, certified_iqa_tables
 from resolute.studies.certification import parted
 from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
@@ -271,7 +271,7 @@ def test_deltas_leave_out_what_claims_nothing():
     # Half of the samples on either side: the interval is as wide as all of them, up to the radius that they reach.
     wide = smoothed("MS", 0, [40.0] * 100 + [48.0] + [60.0] * 100)
     vacuous = smoothed("MS", 1, [50.0] * 3)
-    abstained = smoothed("MS", 2, [50.0] * 3, score=None, samples=(), non_finite=2)
+    abstained = dataclasses.replace(smoothed("MS", 2, [50.0]), score=None, samples=(), non_finite=2)
     assert wide.interval(0.05) == (40, 60)
     (found,) = standings([wide, vacuous, abstained], 0.05, resamples=20)
     assert (found.images, found.abstained, found.vacuous) == (2, 1, 1)
@@ -328,7 +328,7 @@ def test_settings_are_checked(place, tmp_path):
 
 
 def test_tables_in_markdown(done, tmp_path):
-    text = write_study_markdown([done], tmp_path / "x.md").read_text()
+    text = write_markdown([done], tmp_path / "x.md").read_text()
     assert "SROCC MS < DMS" in text
     for heading in ("Agreement", "Certificates", "Attacks", "Images"):
         assert heading in text
@@ -357,7 +357,7 @@ def test_as_typed(place, tmp_path):
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_the_page_opens_without_an_error(width, scheme, done, browser):
-    page = write_study_page([done], done / "report.html")
+    page = write_page([done], done / "report.html")
     watched = Watched(browser, page, width, scheme, ready="#agreement svg.main-svg")
     try:
         watched.page.wait_for_load_state("networkidle")
@@ -373,7 +373,7 @@ def test_the_page_opens_without_an_error(width, scheme, done, browser):
 
 
 def test_the_page_escapes_names(done):
-    text = write_study_page([done], done / "report.html").read_text()
+    text = write_page([done], done / "report.html").read_text()
     assert "<b>JPEG" not in text.replace("\\u003cb>JPEG", "")
     assert "&lt;b&gt;JPEG" in text
 
