@@ -4,25 +4,33 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
-from resolute.report.certified_iqa import iqa_markdown, iqa_page
-from resolute.studies.store import read_lines
+from small import rewrite
 from test_cli import fails, run
-from test_report_browser import Watched
+from watched import Watched
 
-from resolute import Card, ConfigError, QualityNet, UNet
-from resolute.errors import RefutedError
+from resolute import ConfigError
+from resolute import run as run_study
+from resolute.certificates.certificate import Smoothing
+from resolute.engine import Store
+from resolute.engine.store import files_of, read_lines
 from resolute.images import sample_image, write_png
-from resolute.measure import agreement_of
+from resolute.measure.agreement import agreement_difference, agreement_of
+from resolute.models import Card, QualityNet
+from resolute.models.denoisers import UNet
 from resolute.models.weights import save_model
-from resolute.report.assets import plotting_library
 from resolute.report.comparison import compare_folders
-from resolute.studies import certified_iqa_summary
-from resolute.studies.certified_iqa import ATTACKS, CERTIFICATES, Attacks, CertifiedIqa, Contender
-from resolute.studies.certified_iqa_summary import Results, compare, order, shifts, standings
+from resolute.report.page import write_markdown, write_page
+from resolute.report.reading import read_folders
+from resolute.studies import certification, certified_iqa_summary, certified_iqa_tables
+from resolute.studies.certification import parted
+from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
+from resolute.studies.certified_iqa_summary import Summary, compare, rising, shifts, standings
 from resolute.studies.kinds import read_study
-from resolute.terminal import compare_defences
+from resolute.studies.score_attacked import ScoreAttackRecord, gain, refutes
+from resolute.studies.scored import ScoreRecord, width_of
 
 NAMES = ("coffee", "chelsea", "rocket", "astronaut", "motorcycle")
 
@@ -47,11 +55,13 @@ def place(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    # Of four images no logistic curve is to be had, and to find that out takes long.
-    def quick(*arguments, resamples):
-        return agreement_of(*arguments, resamples=min(resamples, 10))
+    # A thousand logistic curves through four images take long, and there is none.
+    for name, measure in (("agreement_of", agreement_of), ("agreement_difference", agreement_difference)):
 
-    monkeypatch.setattr(certified_iqa_summary, "agreement_of", quick)
+        def quick(*arguments, resamples, measure=measure):
+            return measure(*arguments, resamples=min(resamples, 50))
+
+        monkeypatch.setattr(certified_iqa_summary, name, quick)
 
 
 def plan(place, **changes):
@@ -70,141 +80,227 @@ def plan(place, **changes):
 
 @pytest.fixture(scope="module")
 def done(place):
-    plan(place).run(place / "out")
+    run_study(plan(place), place / "out")
     return place / "out"
 
 
-def untimed(path):
-    return {row["key"]: {k: v for k, v in row.items() if k != "seconds"} for row in read_lines(path)}
+def lines(folder):
+    return [line for file in files_of(folder, "records") for line in read_lines(file)]
 
 
-def test_each_contender_scores_each_image_once(done, place):
-    rows = read_lines(done / CERTIFICATES)
-    assert len(rows) == 4 * 4
-    assert {row["image"] for row in rows} == {f"{name}.png" for name in NAMES[:4]}
-    for row in rows:
-        assert row["certified"] == (row["contender"] in ("MS", "DMS"))
-        if row["certified"]:
-            assert row["lower"] <= row["score"] <= row["upper"]
-            assert row["reach"] >= 0.05
-        if row["bare"]:
-            assert row["score"] == row["undefended"]
+def figures(folder):
+    return [record.figures() for record in Store(folder).read()]
+
+
+def test_each_contender_scores_each_image_once(done, place, monkeypatch):
+    scores, _ = parted(Store(done).read())
+    assert len(scores) == 4 * 4
+    assert {score.image for score in scores} == {f"{name}.png" for name in NAMES[:4]}
+    for score in scores:
+        assert (score.smoothing is not None) == (score.defence in ("MS", "DMS"))
+        assert score.mos == 20 * NAMES.index(score.image.removesuffix(".png"))
+        if score.smoothing is not None:
+            assert score.lower <= score.score <= score.upper
+            assert width_of(score, 0.05) is not None
+        if score.defence == "undefended":
+            assert score.score == score.undefended
+    monkeypatch.setattr(certification, "scored", lambda *_: pytest.fail("what is there is not done again"))
     seen = []
-    plan(place).run(done, progress=lambda taken, total, _title: seen.append((taken, total)))
-    assert len(read_lines(done / CERTIFICATES)) == 16
+    run_study(plan(place), done, progress=lambda taken, total, _title: seen.append((taken, total)))
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1]
 
 
+def test_one_image_is_one_thing_whatever_stands_before_the_metric(done):
+    evidence = read_folders([done])
+    assert evidence.notes == []
+    assert len({(record.image, record.pixels) for record in evidence.records}) == 4
+
+
+def test_another_radius_needs_no_new_samples(done, place, tmp_path, monkeypatch):
+    out = shutil.copytree(done, tmp_path / "out")
+    asked = parted(Store(out).read())
+    monkeypatch.setattr(certification, "scored", lambda *_: pytest.fail("no sample is drawn again"))
+    wider = plan(place, epsilon=0.08)
+    records = run_study(wider, out)
+    assert [record.figures() for record in records] == figures(done)
+    assert "up to 0.08" in " ".join(wider.results(records).sentences)
+    deltas = [
+        [found.delta.mean for found in standings(asked[0], radius, resamples=10) if found.delta]
+        for radius in (0.05, 0.08)
+    ]
+    assert len(deltas[0]) == 2
+    assert all(a < b for a, b in zip(*deltas, strict=True))
+
+
+def test_other_opinions_and_names_are_other_records(place, tmp_path):
+    photos = shutil.copytree(place / "photos", tmp_path / "photos")
+    small = {"images": str(photos), "attacks": Attacks(images=0), "order": (), "every": 4}
+    run_study(plan(place, **small, contenders=(Contender(defence="MS", smoothed=True),)), tmp_path / "out")
+    table = photos / "mos.csv"
+    table.write_text(table.read_text().replace("coffee.png,0,", "coffee.png,7,"))
+    (found,) = run_study(plan(place, **small, contenders=(Contender(defence="new", smoothed=True),)), tmp_path / "out")
+    assert (found.mos, found.defence) == (7, "new")
+
+
 def test_attacks_are_found_on_the_metric_and_through_each_defence(done):
-    rows = read_lines(done / ATTACKS)
-    assert len(rows) == 2 * 3 * (4 + 3)
-    for row in rows:
-        assert row["rounded"] == (row["norm"] == "linf")
-        limit = row["linf"] if row["norm"] == "linf" else row["l2"]
-        assert 0 < limit <= row["budget"] * (1 + 1e-4)
-        if row["contender"] in ("MS", "DMS") and row["norm"] == "l2" and row["budget"] == 0.05:
-            assert row["l2"] <= 0.05
-            assert row["interval"][0] <= row["clean"] <= row["interval"][1]
-            assert row["left"] is False
-        elif row["norm"] == "linf" or row["contender"] not in ("MS", "DMS") or row["budget"] == 2:
-            assert row["interval"] is None
-            assert row["left"] is None
-        if row["interval"] is not None:
-            assert row["true_lower"] < row["attacked"] < row["true_upper"]
-    bare = [row["gain"] for row in rows if row["contender"] == "undefended"]
+    scores, attacks = parted(Store(done).read())
+    clean = {score.key: score for score in scores}
+    assert len(attacks) == 2 * 3 * (4 + 3)
+    for attack in attacks:
+        score = clean[attack.clean_key]
+        assert (score.defence, score.image) == (attack.defence, attack.image)
+        assert attack.rounded == (attack.norm == "linf")
+        assert attack.files == ()
+        limit = 255 * attack.linf if attack.norm == "linf" else attack.l2
+        assert 0 < limit <= attack.budget * (1 + 1e-4)
+        certified = score.smoothing is not None and width_of(score, attack.l2) is not None
+        assert certified == (attack.defence in ("MS", "DMS") and attack.norm == "l2" and attack.budget == 0.05)
+        assert not refutes(score, attack)
+        if certified:
+            assert attack.true_lower < attack.defended < attack.true_upper
+            low, high = score.interval(attack.l2)
+            assert low <= score.score <= high
+    bare = [gain(clean[attack.clean_key], attack) for attack in attacks if attack.defence == "undefended"]
     assert min(bare) > 0
 
 
 def test_an_adaptive_attack_is_never_the_weaker_one(done):
-    found = {}
-    for row in read_lines(done / ATTACKS):
-        found[row["image"], row["contender"], row["norm"], row["budget"], row["mode"]] = row
-    pairs = [
-        (row, found[*name, "undefended"]) for (*name, mode), row in found.items() if mode == "adaptive"
-    ]  # fmt: skip
+    scores, attacks = parted(Store(done).read())
+    clean = {score.key: score for score in scores}
+    found = {(a.image, a.defence, a.norm, a.budget, a.adaptive): a for a in attacks}
+    pairs = [(a, found[*name, False]) for (*name, adaptive), a in found.items() if adaptive]
     assert len(pairs) == 2 * 3 * 3
     for adaptive, transferred in pairs:
-        assert adaptive["gain"] >= transferred["gain"]
-        assert (adaptive["origin"] == "transferred") == (adaptive["attacked"] == transferred["attacked"])
-    assert {adaptive["origin"] for adaptive, _ in pairs} >= {"adaptive"}
+        score = clean[adaptive.score]
+        assert gain(score, adaptive) >= gain(score, transferred)
+        assert (adaptive.origin == "transferred") == (adaptive.defended == transferred.defended)
+    assert {adaptive.origin for adaptive, _ in pairs} >= {"adaptive"}
+
+
+def refute(out):
+    """Let one attack within a certified radius contradict the certificate."""
+    records = Store(out).read()
+    scores, attacks = parted(records)
+    clean = {score.key: score for score in scores}
+    attack = next(a for a in attacks if clean[a.clean_key].smoothing and width_of(clean[a.clean_key], a.l2) is not None)
+    beyond = clean[attack.clean_key].interval(attack.l2)[1] + 1
+    wrong = dataclasses.replace(attack, defended=beyond + 1, true_lower=beyond, true_upper=beyond + 2)
+    rewrite(out, [wrong if record is attack else record for record in records])
+
+
+def typed(place, tmp_path, **changes):
+    """The small study as a file."""
+    made = dataclasses.asdict(plan(place, **changes))
+    text = [f"{key} = {json.dumps(value)}" for key, value in made.items() if key not in ("contenders", "attacks")]
+    for contender in made["contenders"]:
+        text += ["[[contenders]]", *(f"{key} = {json.dumps(value)}" for key, value in contender.items())]
+    text += ["[attacks]", *(f"{key} = {json.dumps(value)}" for key, value in made["attacks"].items())]
+    (tmp_path / "s.toml").write_text("\n".join(['kind = "certified-iqa"', *text]) + "\n")
+    return tmp_path / "s.toml"
 
 
 def test_a_refuted_certificate_is_an_alarm(done, place, tmp_path):
     out = shutil.copytree(done, tmp_path / "out")
-    assert not Results.read(out, resamples=10).alarm()
-    rows = read_lines(out / ATTACKS)
-    next(row for row in rows if row["interval"] is not None)["left"] = True
-    (out / ATTACKS).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    results = Results.read(out, resamples=10)
-    assert results.left == 1
-    assert results.alarm() in results.sentences()
-    with pytest.raises(RefutedError) as raised:
-        compare_defences(plan(place), out, "cpu")
-    assert raised.value.exit_code == 10
-    assert "refuted" in (out / "report.html").read_text()
+    assert not plan(place).results(Store(out).read()).alarm
+    refute(out)
+    records = Store(out).read()
+    assert Summary.of(*parted(records), resamples=10).left == 1
+    assert plan(place).results(records).alarm
+    assert "refuted" in fails(10, "study", typed(place, tmp_path), "--out", out)
+    page = (out / "report.html").read_text()
+    assert page.count('role="alert"') == 1
+    assert "refuted" in page
 
 
 @pytest.mark.parametrize("stop", [1, 7, 19])
 def test_a_killed_run_goes_on_and_ends_the_same(stop, done, place, tmp_path):
     out = tmp_path / "out"
 
-    def interrupt(_taken, _total, _title):
-        lines = [*read_lines(out / CERTIFICATES), *read_lines(out / ATTACKS)]
-        if len(lines) >= stop:
+    def interrupt(_found):
+        if len(lines(out)) >= stop:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        plan(place).run(out, progress=interrupt)
-    before = (out / CERTIFICATES).read_text()
-    plan(place).run(out)
-    assert (out / CERTIFICATES).read_text().startswith(before)
-    for file in (CERTIFICATES, ATTACKS):
-        assert len(read_lines(out / file)) == len(untimed(out / file))
-        assert untimed(out / file) == untimed(done / file)
+        run_study(plan(place), out, on_found=interrupt)
+    before = lines(out)
+    run_study(plan(place), out)
+    assert lines(out)[: len(before)] == before
+    assert len(lines(out)) == len(Store(out).read()) == 16 + 42
+    assert figures(out) == figures(done)
 
 
-def row(contender, image, score, mos, **facts):
-    basis = {"metric": "m", "contender": contender, "image": image, "score": score, "mos": mos, "undefended": mos}
-    basis |= {"bare": contender == "none", "certified": False, "lower_better": False, "span": 100.0}
-    return basis | {"samples": 1, "seconds": 1.0} | facts
+def score_of(defence, image, score, mos, **facts):
+    basis = {
+        "key": f"{abs(hash((defence, image))):016x}", "model": "m", "weights": "", "image": str(image), "pixels": "",
+        "width": 8, "height": 8, "seed": 0, "seconds": 1.0, "defence": defence, "score": score, "undefended": mos,
+        "mos": mos, "scorer": {"name": "m", "lower_better": False}, "span": 100.0,
+    }  # fmt: skip
+    return ScoreRecord(**basis | facts)
 
 
 def test_agreement_taus_and_order_on_records_made_by_hand():
-    good = [row("none", i, float(i), float(i)) for i in range(12)]
-    bad = [row("bad", i, -float(i), float(i)) for i in range(12)]
-    low = [row("low", i, -float(i), float(i), lower_better=True) for i in range(12)]
-    none, worse, same = standings([*good, *bad, *low], resamples=50)
+    good = [score_of("none", i, float(i), float(i)) for i in range(12)]
+    bad = [score_of("bad", i, -float(i), float(i)) for i in range(12)]
+    down = {"name": "m", "lower_better": True}
+    low = [score_of("low", i, -float(i), float(i), scorer=down) for i in range(12)]
+    none, worse, same = standings([*good, *bad, *low], 0.05, resamples=50)
     assert none.agreement.srocc.mean == 1
     assert none.tau_srocc is None
     assert (worse.tau_srocc.mean, worse.tau_plcc.mean) == (2, 2)
     assert same.agreement.plcc.mean == 1
-    rising = compare([*good, *bad], ["bad", "none"], resamples=50)
-    assert rising[0].srocc.mean == 2
-    assert "SROCC higher" in rising[0].sentence()
-    assert order(rising, ["bad", "none"]) == [("m", "confirmed")]
-    assert order(compare([*good, *bad], ["none", "bad"], resamples=50), ["none", "bad"]) == [("m", "refuted")]
-    level = compare([*good, *[r | {"contender": "twin"} for r in good]], ["none", "twin"], resamples=50)
+    found = compare([*good, *bad], ["bad", "none"], resamples=50)
+    assert found[0].srocc.mean == 2
+    assert "SROCC higher" in found[0].sentence()
+    assert rising(found, ["bad", "none"]) == [("m", "confirmed")]
+    assert rising(compare([*good, *bad], ["none", "bad"], resamples=50), ["none", "bad"]) == [("m", "refuted")]
+    twins = [dataclasses.replace(score, defence="twin") for score in good]
+    level = compare([*good, *twins], ["none", "twin"], resamples=50)
     assert "SROCC no difference shown" in level[0].sentence()
-    assert order(level, ["none", "twin"]) == [("m", "undecided")]
+    assert rising(level, ["none", "twin"]) == [("m", "undecided")]
+
+
+def smoothed(defence, image, samples, **facts):
+    samples = tuple(map(float, samples))
+    middle = sorted(samples)[(len(samples) - 1) // 2]
+    basis = {"smoothing": Smoothing(n=len(samples)), "samples": samples, "low": 0.0, "high": 100.0}
+    return score_of(defence, image, middle, float(image), **basis | facts)
 
 
 def test_deltas_leave_out_what_claims_nothing():
-    facts = {"certified": True, "non_finite": 0, "vacuous": False, "lower": 40.0, "upper": 60.0, "delta": 12.0}
-    rows = [row("MS", 0, 50.0, 1.0, **facts), row("MS", 1, 50.0, 2.0, **facts | {"vacuous": True, "delta": 99.0})]
-    rows.append(row("MS", 2, None, 3.0, **facts | {"non_finite": 2, "delta": None}))
-    (found,) = standings(rows, resamples=20)
+    # Half of the samples on either side: the interval is as wide as all of them, up to the radius that they reach.
+    wide = smoothed("MS", 0, [40.0] * 100 + [48.0] + [60.0] * 100)
+    vacuous = smoothed("MS", 1, [50.0] * 3)
+    abstained = dataclasses.replace(smoothed("MS", 2, [50.0]), score=None, samples=(), non_finite=2)
+    assert wide.interval(0.05) == (40, 60)
+    (found,) = standings([wide, vacuous, abstained], 0.05, resamples=20)
     assert (found.images, found.abstained, found.vacuous) == (2, 1, 1)
     assert found.delta.mean == pytest.approx(0.12)
     assert (found.width.mean, found.width_raw.mean) == (pytest.approx(0.2), 20)
 
 
-def test_shifts_count_what_left(done):
-    attack = {"metric": "m", "contender": "MS", "mode": "adaptive", "attack": "PGD", "norm": "l2", "budget": 0.05}
-    attack |= {"gain_share": 0.1, "l2": 0.05, "clean": 50.0, "interval": [40.0, 65.0], "left": False, "strayed": True}
-    (found,) = shifts([attack, attack | {"left": True, "gain_share": 0.3}], [row("MS", 0, 50.0, 1.0)])
-    assert (found.mean, found.checked, found.left, found.strayed) == (pytest.approx(0.2), 2, 1, 2)
-    assert found.certified == pytest.approx(0.15)
+def attack_on(score, **facts):
+    basis = {
+        "key": score.key[::-1], "model": "m", "weights": "", "image": score.image, "pixels": "", "width": 8,
+        "height": 8, "seed": 0, "seconds": 1.0, "defence": score.defence, "score": score.key, "configuration": "",
+        "adaptive": True, "origin": "adaptive", "norm": "l2", "budget": 0.05, "rounded": False, "clean": 1.0,
+        "attacked": 2.0, "defended": score.score, "linf": 0.01, "l2": 0.05, "true_error": 0.001,
+    }  # fmt: skip
+    return ScoreAttackRecord(**basis | facts)
+
+
+def test_shifts_count_what_left():
+    score = smoothed("MS", 0, [40.0] * 100 + [48.0] + [60.0] * 100)
+    strayed = attack_on(score, defended=63.0, true_lower=58.0, true_upper=70.0)
+    left = attack_on(score, defended=73.0, true_lower=71.0, true_upper=75.0)
+    beyond = attack_on(score, budget=4.0, l2=4.0, defended=73.0, true_lower=71.0, true_upper=75.0)
+    near, far = shifts([strayed, left, beyond], [score])
+    assert (near.mean, near.checked, near.left, near.strayed) == (pytest.approx(0.2), 2, 1, 2)
+    assert near.certified == pytest.approx(0.12)
+    assert (far.images, far.checked, far.left, far.certified) == (1, 0, 0, None)
+    told = Summary.of([score], [strayed, left, beyond], resamples=10)
+    assert "1 of 2" in told.alarm()
+    assert not Summary.of([score], [strayed, beyond], resamples=10).alarm()
 
 
 def test_settings_are_checked(place, tmp_path):
@@ -223,7 +319,7 @@ def test_settings_are_checked(place, tmp_path):
             read_study(tmp_path / "x.toml")
     with pytest.raises(ConfigError, match="no image in the split 'val'"):
         plan(place, split="val").ratings()
-    assert [c.defence for c in CertifiedIqa.read("certified-iqa").contenders[:4]] == [
+    assert [c.defence for c in read_study("certified-iqa").contenders[:4]] == [
         "undefended",
         "MS",
         "DMS",
@@ -232,43 +328,43 @@ def test_settings_are_checked(place, tmp_path):
 
 
 def test_tables_in_markdown(done, tmp_path):
-    text = iqa_markdown([done], tmp_path / "x.md").read_text()
-    assert "# small" in text
-    assert "left its interval" in text
+    text = write_markdown([done], tmp_path / "x.md").read_text()
+    assert "SROCC MS < DMS" in text
+    for heading in ("Agreement", "Certificates", "Attacks", "Images"):
+        assert heading in text
     assert "| MS (" in text
-    with pytest.raises(ConfigError, match="no results of the kind certified-iqa"):
-        Results.read(tmp_path)
 
 
 def test_as_typed(place, tmp_path):
-    made = dataclasses.asdict(plan(place, attacks=Attacks(images=0)))
-    lines = [f"{key} = {json.dumps(value)}" for key, value in made.items() if key not in ("contenders", "attacks")]
-    lines += ["[[contenders]]", 'defence = "MS"', "smoothed = true", "[[contenders]]", 'defence = "DMS"']
-    (tmp_path / "s.toml").write_text("\n".join([*lines, "[attacks]", "images = 0"]) + "\n")
     out = tmp_path / "out"
-    code, stdout, stderr = run("study", tmp_path / "s.toml", "--every", 2, "--samples", 40, "--out", out)
+    contenders = (Contender(defence="MS", smoothed=True), Contender(defence="DMS"))
+    file = typed(place, tmp_path, contenders=contenders, attacks=Attacks(images=0))
+    code, stdout, stderr = run("study", file, "--every", 2, "--samples", 40, "--out", out)
     assert code == 0, stderr
     assert "SROCC MS < DMS" in stdout
-    assert len(read_lines(out / CERTIFICATES)) == 4
-    code, _, stderr = run("report", out, "--out", tmp_path / "tables.md")
-    assert code == 0, stderr
-    assert "has nothing for --model to set" in fails(5, "study", tmp_path / "s.toml", "--model", "edsr-s")
-    assert "nothing for --precision" in fails(5, "study", tmp_path / "s.toml", "--precision", "bfloat16")
-    twice = (tmp_path / "s.toml").read_text().replace('"DMS"', '"MS"')
+    assert len(lines(out)) == 4
+    assert run("report", out, "--out", tmp_path / "tables.md")[0] == 0
+    asked = "SELECT defence, count(*) AS n, count(lower) AS certified FROM scores GROUP BY ALL ORDER BY defence"
+    code, stdout, _ = run("query", asked, "--runs", out, "--format", "csv")
+    assert (code, stdout.split()) == (0, ["defence,n,certified", "DMS,2,0", "MS,2,2"])
+    assert "has nothing for --model to set" in fails(5, "study", file, "--model", "edsr-s")
+    twice = file.read_text().replace('"DMS"', '"MS"')
     (tmp_path / "twice.toml").write_text(twice)
     assert "twice.toml: contenders: two are called 'MS'" in fails(5, "study", tmp_path / "twice.toml")
-    assert "cannot read" in fails(5, "study", tmp_path / "s.toml", "--images", tmp_path, "--out", tmp_path / "o")
+    assert "mos.csv" in fails(5, "study", file, "--images", tmp_path, "--out", tmp_path / "o")
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_the_page_opens_without_an_error(width, scheme, done, browser):
-    page = iqa_page([done], done / "report.html")
-    watched = Watched(browser, page, width, scheme, ready="#agreement-0 svg.main-svg")
+    page = write_page([done], done / "report.html")
+    watched = Watched(browser, page, width, scheme, ready="#agreement svg.main-svg")
     try:
         watched.page.wait_for_load_state("networkidle")
-        for chart in ("delta-0", "shift-undefended-l2-0", "shift-adaptive-linf-0"):
+        for chart in ("delta", "shift-undefended-l2", "shift-adaptive-linf"):
             assert watched.page.locator(f"#{chart} svg.main-svg").first.is_visible()
+        assert watched.page.locator("#pick-case option").count() == 4
+        assert "opinion" in watched.page.locator("#facts").inner_text()
         assert watched.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
         assert watched.trouble == []
         assert watched.requests == [page.as_uri()]
@@ -277,59 +373,49 @@ def test_the_page_opens_without_an_error(width, scheme, done, browser):
 
 
 def test_the_page_escapes_names(done):
-    text = iqa_page([done], done / "report.html").read_text()
+    text = write_page([done], done / "report.html").read_text()
     assert "<b>JPEG" not in text.replace("\\u003cb>JPEG", "")
     assert "&lt;b&gt;JPEG" in text
 
 
-@pytest.mark.browser
-def test_every_certificate_is_on_the_page_the_widest_first(done, browser):
-    rows = [row for row in read_lines(done / CERTIFICATES) if row["certified"]]
-    watched = Watched(browser, iqa_page([done], done / "report.html"), ready="#images-0 [aria-sort]")
-    try:
-        shown = watched.page.locator("#images-0 tbody tr:visible")
-        assert shown.count() == len(rows) == 8
-        widths = [float(text.removesuffix(" %")) for text in shown.locator("td:nth-child(3)").all_inner_texts()]
-        assert widths == sorted(widths, reverse=True)
-        for row in rows:
-            assert f"[{row['lower']:.2f}, {row['upper']:.2f}]" in watched.page.locator("#images-0").inner_text()
-        watched.page.locator("[data-filters=images-0] select").select_option("DMS")
-        assert shown.count() == 4
-        assert watched.trouble == []
-    finally:
-        watched.context.close()
-
-
-def test_a_small_page_says_what_it_leaves_out(done):
-    whole = len(iqa_page([done], done / "report.html").read_bytes())
-    none = iqa_page([done], done / "none.html", megabytes=0.1).read_text()
-    assert "the certificates of all images are left out" in none
-    assert "Image by image" not in none
-    # Room for three rows of a kilobyte, and for the words.
-    data = none.partition('id="report-data">')[2].partition("</script>")[0]
-    limit = (len(plotting_library()) + len(data) + 203_500) / 1_000_000
-    some = iqa_page([done], done / "some.html", megabytes=limit)
-    assert "5 narrower ones are left out" in some.read_text()
-    assert len(some.read_bytes()) < whole
+def test_certificates_are_listed_the_widest_first(done, place, monkeypatch):
+    records = Store(done).read()
+    scores, _ = parted(records)
+    certified = [score for score in scores if score.smoothing is not None]
+    table = plan(place).results(records).tables[-1].records()
+    assert len(table) == len(certified) == 8
+    widths = [line["width"] for line in table]
+    assert widths == sorted(widths, reverse=True)
+    assert {(line["from"], line["to"]) for line in table} == {score.interval(0.05) for score in certified}
+    assert widths[0] == pytest.approx(max(width_of(score, 0.05) for score in certified))
+    monkeypatch.setattr(certified_iqa_tables, "WIDEST", 3)
+    some = plan(place).results(records).tables[-1]
+    assert [line["width"] for line in some.records()] == widths[:3]
+    assert "5 narrower" in some.caption
 
 
 def test_as_typed_two_runs_are_compared_by_the_width_of_their_certificates(done, tmp_path):
     again, wider = (shutil.copytree(done, tmp_path / name) for name in ("again", "wider"))
-    rows = read_lines(wider / CERTIFICATES)
-    for row in rows:
-        if row["contender"] == "DMS":
-            row["upper"] += 0.02 * row["span"]
-    (wider / CERTIFICATES).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def widened(record):
+        if not isinstance(record, ScoreRecord) or record.defence != "DMS":
+            return record
+        middle = record.score
+        return dataclasses.replace(record, samples=tuple(middle + 2 * (one - middle) for one in record.samples))
+
+    rewrite(wider, [widened(record) for record in Store(done).read()])
     assert {delta.verdict for delta in compare_folders(done, again).deltas} == {"equal"}
     found = compare_folders(done, wider)
     assert [delta.verdict for delta in found.deltas] == ["worse", "equal", "equal", "equal"]
     worst = found.deltas[0]
-    assert worst.setting == ("DMS", "tiny")
-    assert worst.values["certified width"].mean == pytest.approx(2)
+    assert worst.setting == ("DMS", "tiny behind front")
+    scores = [score for score in Store(done).of(ScoreRecord) if score.defence == "DMS"]
+    mean = np.mean([width_of(score, 0.05) for score in scores])
+    assert worst.values["certified width"].mean == pytest.approx(mean)
     assert worst.values["score"].mean == 0
     code, stdout, _ = run("report", "--compare", done, wider, "--out", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert code == 0
     assert "became worse in 1" in page
-    assert "became worse in 1" in " ".join(stdout.split())
+    assert "became worse in 1" in stdout
     assert "&lt;b&gt;JPEG&lt;/b&gt;" in page

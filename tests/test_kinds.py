@@ -67,7 +67,10 @@ def studies(tmp_path_factory):
             models=("bicubic",), images=(str(folder / "low"),),
             suite=CheckSuite(steps=2, restarts=2, draws=2, queries=2),
         ),
-        Certification(images=(photos,), metric=score, samples=30, sigma=0.1, attacks=(ScoreAttack(epsilon=4 / 255, steps=1),)),
+        Certification(
+            images=(photos,), metric=score, samples=30, sigma=0.1,
+            attacks=(ScoreAttack(epsilon=4 / 255, steps=1),),
+        ),
         CertifiedIqa(
             name="iqa", metric=score, images=photos, samples=30, order=("MS",),
             contenders=(Contender(defence="none"), Contender(defence="MS", smoothed=True, denoiser=front)),

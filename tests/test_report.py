@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from plotly import graph_objects
+from resolute.report.material import Material
+from resolute.report.pictures import gallery
+from resolute.report.source import read_folders
+from resolute.report.tables import find_pairs, most_fragile
 from small import rewrite
 
 from resolute.attacks.registry import AttackTable
@@ -19,10 +23,6 @@ from resolute.models.base import Card
 from resolute.models.edsr import EDSR
 from resolute.models.weights import save_model
 from resolute.report import write_report
-from resolute.report.material import Material
-from resolute.report.pictures import gallery
-from resolute.report.source import read_folders
-from resolute.report.tables import find_pairs, most_fragile
 from resolute.studies.grid import Grid
 from resolute.studies.standings import standings
 from resolute.studies.summary import compare, summarize, worst_case

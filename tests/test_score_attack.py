@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from resolute.certify import DenoisedScorer, ExpectedScore
 
 from resolute import ConfigError, as_scorer, load_scorer
 from resolute.attacks.gradient import PGD
 from resolute.attacks.objective import ScoreGain
 from resolute.attacks.score import ScoreAttack, SmoothedGain, noisy_scores, norms, onto_grid
+from resolute.certificates.median import DenoisedScorer, ExpectedScore
 from resolute.images import sample_image
 
 

@@ -156,11 +156,7 @@ class Certificate:
 
         Four one-sided bounds share alpha: both ends at epsilon, and both ends of the unperturbed median.
         """
-        halved = dataclasses.replace(self.smoothing, alpha=self.smoothing.alpha / 2, deployed=0)
-        near, far = (
-            bounds_of(self._sorted, radius, halved, self.low, self.high, abstain=self.abstained)
-            for radius in (0.0, epsilon)
-        )
+        near, far = self._halved(0.0), self._halved(epsilon)
         return max(far.upper - near.lower, near.upper - far.lower)
 
     def largest_epsilon(self, delta: float) -> float:
@@ -178,6 +174,15 @@ class Certificate:
             middle = (inside + outside) / 2
             inside, outside = (middle, outside) if self.shift(middle) <= delta else (inside, middle)
         return inside
+
+    def exhausted(self, epsilon: float) -> bool:
+        """Whether ``shift`` is bounded up to this radius and, for want of samples, at none beyond it."""
+        return not self._halved(epsilon).vacuous and self._halved(epsilon * (1 + 1e-6) + 1e-9).vacuous
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the score is an end of the metric's range, where a range that is too small cuts scores off."""
+        return self.score in (self.low, self.high)
 
     @property
     def error(self) -> float:
@@ -216,6 +221,11 @@ class Certificate:
             if self.bounds.vacuous
             else ""
         )
+        if self.saturated:
+            sound += (
+                f" The score is an end of the range that {name} declares: if that range is too small, scores are cut "
+                "off there and the interval says nothing."
+            )
         reach = "" if made.deployed else " A deployed score is a sampled median and may stray from the true one."
         return (
             f"With confidence {100 * (1 - self.error):.6g} %, the median of {name} under noise of sigma {made.sigma:g} "
@@ -261,6 +271,10 @@ class Certificate:
         }
         record |= {"delta": self.delta, "vacuous": self.bounds.vacuous, "error": self.error, "words": self.words()}
         return json.loads(json.dumps(_finite(record)))
+
+    def _halved(self, epsilon: float) -> Bounds:
+        halved = dataclasses.replace(self.smoothing, alpha=self.smoothing.alpha / 2, deployed=0)
+        return bounds_of(self._sorted, epsilon, halved, self.low, self.high, abstain=self.abstained)
 
     @functools.cached_property
     def _sorted(self) -> NDArray[np.float64]:

@@ -15,21 +15,19 @@ from resolute.attacks.ascent import Precision
 from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import DenoisedScorer, prepared
-from resolute.chart import Chart, Figure
 from resolute.errors import ImageError
-from resolute.figures import Interval
-from resolute.images import find_images, read_image
+from resolute.images import find_images, image_sha256, read_image
 from resolute.models.base import Scorer
 from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
+from resolute.studies.certification_charts import curves_chart, intervals_chart
+from resolute.studies.certification_tables import attacks_table, certificates_table
 from resolute.studies.record import Record
 from resolute.studies.results import Case, Measured, Quantity, Results, View
-from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord, attacked, verdict
+from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord, attacked, refutes, verdict
 from resolute.studies.score_words import attack_words, certified_words, refutation
-from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, scored, size_within
+from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, scored, size_within, width_of
 from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
-from resolute.table import Cell as Entry
-from resolute.table import Column, Table, row
 
 # The built-in metric that is certified where none is named, and the denoiser trained to stand before it.
 METRIC = "quality-s"
@@ -158,16 +156,17 @@ class Certification(Study):
         tables = [certificates_table(scores, names, self.epsilon)]
         if pairs:
             tables.append(attacks_table(pairs, names, self.epsilon))
-        charts = [intervals_chart(scores, names, self.epsilon), curves_chart(scores, names, self.epsilon)]
+        charts = [*intervals_chart(scores, names, self.epsilon), *curves_chart(scores, names, self.epsilon)]
         return Results(sentences, tables, charts, " ".join(refuted))
 
     def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
         scores, attacks = parted(records)
         names = short_names(scores)
 
-        def worst(score: ScoreRecord) -> float:
-            low, high = score.interval(self.epsilon) or (None, None)
-            return math.inf if low is None or high is None else high - low
+        def worst(score: ScoreRecord) -> tuple[bool, float]:
+            width = width_of(score, self.epsilon)
+            refuted = any(attack.clean_key == score.key and refutes(score, attack) for attack in attacks)
+            return refuted, math.inf if width is None else width
 
         for score in sorted(scores, key=worst, reverse=True):
             made = score.at(self.epsilon)
@@ -175,6 +174,8 @@ class Certification(Study):
                 image = read_image(Path(score.image))
                 clean = prepared(image, (score.height, score.width) if score.resized else None)
             except (ImageError, ValueError):
+                continue
+            if image_sha256(clean) != score.pixels:
                 continue
             views = [View("clean image", clean)]
             facts = [made.words() if made is not None else certified_words(score, self.epsilon)]
@@ -191,7 +192,7 @@ class Certification(Study):
                     View("attacked image", found, attack.title),
                     View(f"change \u00d7{AMPLIFICATION}", change, attack.title),
                 ]
-            yield Case(names[score.key], views, facts, {"image": names[score.key]}, (0, min(1, len(views) - 1)))
+            yield Case(names[score.key], views, facts, pair=(0, min(1, len(views) - 1)))
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
         return [Quantity("certified width", lower_better=True), Quantity("score", digits=3)]
@@ -210,6 +211,12 @@ class Certification(Study):
             else f" The samples do not suffice to bound any score at an l2 norm of {self.epsilon:g}."
         )
         rest = f" {count(abstained, 'score')} abstained: not finite on noisy copies." if abstained else ""
+        ends = sum(score.certificate is not None and score.certificate.saturated for score in scores)
+        if ends:
+            rest += (
+                f" The score of {count(ends, 'image')} is an end of the range that {scores[0].model} declares: if that "
+                "range is too small, scores are cut off there and the intervals say nothing."
+            )
         return lead + told + rest
 
 
@@ -252,15 +259,6 @@ def short_names(scores: Sequence[ScoreRecord]) -> dict[str, str]:
     }
 
 
-def width_of(score: ScoreRecord, epsilon: float) -> float | None:
-    """Return the width of the interval at a radius; None where a side is not bounded."""
-    certificate = score.certificate
-    if certificate is None or certificate.abstained:
-        return None
-    bounds = certificate.at(epsilon)
-    return None if bounds.vacuous else bounds.width
-
-
 def measured_at(record: Record, epsilon: float) -> Measured | None:
     """Return what a record says of its image at a radius, for comparisons."""
     if not isinstance(record, ScoreRecord):
@@ -268,143 +266,3 @@ def measured_at(record: Record, epsilon: float) -> Measured | None:
     width = width_of(record, epsilon)
     setting = {"defence": record.defence, "metric": record.metric}
     return Measured(setting, {"certified width": width, "score": record.score})
-
-
-def certificates_table(scores: Sequence[ScoreRecord], names: dict[str, str], epsilon: float) -> Table:
-    """Return certificates, one image a row; what is the same for all is in the caption."""
-    first = scores[0]
-    better: Literal["higher", "lower"] = "lower" if first.lower_better else "higher"
-    columns = [
-        Column("image"),
-        Column("without noise", better=better),
-        Column("score", better=better, key=True),
-        Column("from"),
-        Column("to"),
-        Column("safe 1 %", "l2", "radius up to which the true median moves by at most 1 % of the range", 4),
-        Column("safe 5 %", "l2", "radius up to which the true median moves by at most 5 % of the range", 4),
-        Column("samples"),
-    ]
-    rows = []
-    for score in scores:
-        low, high = score.interval(epsilon) or (None, None)
-        bounded = score.non_finite == 0
-        rows.append(
-            row(
-                names[score.key],
-                score.undefended,
-                score.score,
-                (-math.inf if low is None else low) if bounded else None,
-                (math.inf if high is None else high) if bounded else None,
-                score.safe_1,
-                score.safe_5,
-                len(score.samples) if bounded else Entry("abstained", tone="bad"),
-            )
-        )
-    sigma = first.smoothing.sigma if first.smoothing else 0.0
-    words = (
-        f"{first.model}, {better} is better. Score: sampled median under noise of sigma {sigma:g}. "
-        f"{certified_words(first, epsilon)}"
-    )
-    return Table("Certificates", columns, rows, caption=words)
-
-
-def attacks_table(
-    pairs: Sequence[tuple[ScoreRecord, ScoreAttackRecord]], names: dict[str, str], epsilon: float
-) -> Table:
-    """Return attacks on certified images, one a row: what the metric alone says, and what the smoothed one says."""
-    columns = [
-        Column("image"),
-        Column("attack"),
-        Column("without noise, clean"),
-        Column("attacked"),
-        Column("defended, clean"),
-        Column("attacked, defended"),
-        Column("l2 norm", digits=3),
-        Column("defended score is"),
-    ]
-    rows = []
-    for score, attack in pairs:
-        found = verdict(score, attack, epsilon)
-        tone = "bad" if found == "refuted" else "unsure" if found == "outside" else ""
-        rows.append(
-            row(
-                names[score.key], attack.title, attack.clean, attack.attacked, score.score, attack.defended, attack.l2,
-                Entry(found, tone=tone),
-            )
-        )  # fmt: skip
-    words = (
-        "Attacked images, as saved in 8 bits; the defended score is a median under fresh noise. Adaptive: the worse of "
-        "the attack on the metric alone and one through the noise, and the denoiser if there is one. The interval is "
-        f"proven for the true median and changes of l2 norm up to {epsilon:g}; beyond, staying inside is an "
-        "observation and no guarantee."
-    )
-    return Table("Attacks", columns, rows, caption=words)
-
-
-def intervals_chart(scores: Sequence[ScoreRecord], names: dict[str, str], epsilon: float) -> Chart:
-    """Draw every certified interval with its score, the widest at the top."""
-    shown = [
-        (Interval(score.score, low, high, 1), names[score.key])
-        for score in scores
-        if score.score is not None
-        for low, high in [score.interval(epsilon) or (None, None)]
-        if low is not None and high is not None
-    ]
-    shown.sort(key=lambda one: one[0].high - one[0].low)
-    figure: Figure = {
-        "data": [
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": [round(value.mean, 4) for value, _ in shown],
-                "y": [name for _, name in shown],
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [round(value.high - value.mean, 4) for value, _ in shown],
-                    "arrayminus": [round(value.mean - value.low, 4) for value, _ in shown],
-                },
-                "marker": {"size": 8, "color": "#2f86d0"},
-                "hovertemplate": "%{y}: %{x:.2f}",
-                "showlegend": False,
-            }
-        ],
-        "layout": {
-            "height": 120 + 26 * len(shown),
-            "margin": {"l": 10, "r": 10, "t": 10, "b": 50},
-            "xaxis": {"title": {"text": "score"}},
-            "yaxis": {"automargin": True, "type": "category"},
-        },
-    }
-    title = f"Certified intervals, l2 radius {epsilon:g}"
-    return Chart("intervals", title, "The interval of every image with its sampled median, the widest on top.", figure)
-
-
-def curves_chart(scores: Sequence[ScoreRecord], names: dict[str, str], epsilon: float) -> Chart:
-    """Draw the width of the interval over the radius, one curve an image, as far as it is bounded."""
-    data: list[Figure] = []
-    for score in scores:
-        certificate = score.certificate
-        if certificate is None or certificate.abstained:
-            continue
-        bounds = [bounds for bounds in certificate.curve(score.radii()) if not bounds.vacuous]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": names[score.key],
-                "x": [round(one.epsilon, 5) for one in bounds],
-                "y": [round(one.width, 5) for one in bounds],
-                "hovertemplate": "%{x}: %{y:.3f}",
-            }
-        )
-    line = {"type": "line", "x0": epsilon, "x1": epsilon, "yref": "paper", "y0": 0, "y1": 1, "line": {"dash": "dot"}}
-    layout: Figure = {
-        "margin": {"l": 60, "r": 10, "t": 10, "b": 50},
-        "xaxis": {"title": {"text": "l2 radius"}, "rangemode": "tozero"},
-        "yaxis": {"title": {"text": "width of the interval"}, "rangemode": "tozero"},
-        "shapes": [line],
-        "showlegend": len(data) <= 12,
-    }
-    words = "Width of the certified interval over the radius; each radius holds with the same confidence by itself."
-    return Chart("curves", "Width over the radius", words, {"data": data, "layout": layout})

@@ -22,14 +22,14 @@ from resolute.images import from_uint8, read_image, to_uint8
 from resolute.models.base import Scorer
 from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
-from resolute.studies.certification import answers, measured_at, parted, width_of
+from resolute.studies.certification import answers, measured_at, parted
 from resolute.studies.certified_iqa_charts import charts_of
 from resolute.studies.certified_iqa_summary import Summary
 from resolute.studies.certified_iqa_tables import tables_of
 from resolute.studies.record import Record
 from resolute.studies.results import Case, Measured, Quantity, Results, View
 from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord
-from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within
+from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within, width_of
 from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
 from resolute.training.rated import Rating, read_ratings
 
@@ -257,7 +257,7 @@ class CertifiedIqa(Study):
                 low, high = score.interval(self.epsilon) or (None, None)
                 ends = f" in [{low:.4g}, {high:.4g}]" if low is not None and high is not None else ""
                 facts.append(f"{score.defence}: {'abstained' if score.score is None else f'{score.score:.4g}'}{ends}")
-            yield Case(name, [View("image", shown)], facts, {"image": name})
+            yield Case(name, [View("image", shown)], facts)
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
         return [Quantity("certified width", lower_better=True), Quantity("score", digits=3)]

@@ -12,9 +12,8 @@ import numpy as np
 
 from resolute.figures import Interval
 from resolute.measure.agreement import Agreement, agreement_difference, agreement_of, plcc, srocc
-from resolute.studies.certification import width_of
 from resolute.studies.score_attacked import ScoreAttackRecord, gain, refutes
-from resolute.studies.scored import ScoreRecord
+from resolute.studies.scored import ScoreRecord, width_of
 
 Verdict = Literal["confirmed", "refuted", "undecided"]
 

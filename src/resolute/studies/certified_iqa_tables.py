@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from resolute.figures import Interval
 from resolute.studies.certified_iqa_summary import Shift, Spread, Standing, Summary
-from resolute.table import Column, Table, row
+from resolute.studies.scored import width_of
+from resolute.table import Cell, Column, Table, row
+
+# So many certificates are listed one by one.
+WIDEST = 40
 
 
 def tables_of(summary: Summary) -> list[Table]:
     """Return the tables, those without a row left out."""
-    found = [agreement_table(summary), certified_table(summary), shifts_table(summary)]
+    found = [agreement_table(summary), certified_table(summary), shifts_table(summary), images_table(summary)]
     return [table for table in found if table.rows]
 
 
@@ -73,6 +79,46 @@ def shifts_table(summary: Summary) -> Table:
         "sampled median is."
     )
     return Table("Attacks", columns, rows, caption=words)
+
+
+def images_table(summary: Summary) -> Table:
+    """Return the certificates that say least, one a row, the widest first."""
+    columns = [
+        Column("image"),
+        Column("defence"),
+        Column("width", "% of range", better="lower"),
+        Column("score"),
+        Column("from"),
+        Column("to"),
+        Column("without defence"),
+        Column("opinion"),
+    ]
+    certified = [score for score in summary.scores if score.smoothing is not None]
+    widths = {score.key: width_of(score, summary.epsilon) for score in certified}
+    certified.sort(key=lambda score: math.inf if (width := widths[score.key]) is None else width, reverse=True)
+    rows = []
+    for score in certified[:WIDEST]:
+        width, (low, high) = widths[score.key], score.interval(summary.epsilon) or (None, None)
+        bounds = [None, None] if score.non_finite else [_end(low, -1), _end(high, 1)]
+        rows.append(
+            row(
+                score.image,
+                f"{score.defence} ({score.metric_alone})",
+                _percent(width / score.span) if width is not None and score.span else None,
+                Cell("abstained", tone="bad") if score.non_finite else score.score,
+                *bounds,
+                score.undefended,
+                score.mos,
+            )
+        )
+    left = len(certified) - len(rows)
+    more = f" The {left} narrower ones are left out; `resolute query` has all." if left else ""
+    words = f"Single images at an l2 norm of {summary.epsilon:g}, the widest interval first.{more}"
+    return Table("Images", columns, rows, caption=words)
+
+
+def _end(value: float | None, sign: int) -> float:
+    return sign * math.inf if value is None else value
 
 
 def _agreement(one: Standing) -> tuple[Interval | None, Interval | None, Interval | None]:

@@ -53,10 +53,11 @@ class ScoreRecord(Record):
         low: end of the metric's proven range; None where nothing is proven.
         high: end of the metric's proven range; None where nothing is proven.
         span: length of the range, the proven one or else the usual one; None where there is none.
-        epsilon: l2 radius that was asked for, on the scale of [0, 1].
+        epsilon: l2 radius that was asked for first, on the scale of [0, 1]; others need no new samples.
         lower: end of the interval at that radius; None where it is infinite or nothing is certified.
         upper: end of the interval at that radius; None where it is infinite or nothing is certified.
-        safe_1: largest radius at which the true median provably moves by at most 1 % of the span.
+        safe_1: largest radius at which the true median provably moves by at most 1 % of the span; None where there is
+            no span, or the samples are too few to prove it at any radius.
         safe_5: the same for 5 %.
     """
 
@@ -163,7 +164,9 @@ class Contestant:
         """All that determines its scores."""
         card = self.scorer.card
         assert card is not None
-        return card.sha256, repr(card.architecture), repr(self.smoothing), self.width
+        # The radius decides when sampling stops, and nothing else.
+        stop = (self.width, self.epsilon) if self.width > 0 else None
+        return card.sha256, repr(card.architecture), card.low, card.high, repr(self.smoothing), stop
 
     @property
     def undefended(self) -> bool:
@@ -234,7 +237,7 @@ class ScoreCell(Cell):
             metric = contestant.bare.card.name if contestant.bare.card is not None else "the metric"
             raise ImageError(f"{name} is too small: {metric} needs {smallest} pixels a side")
         return ScoreCell(
-            key=record_key("score", contestant.identity, name, image_sha256(image), size),
+            key=record_key("score", contestant.defence, contestant.identity, name, image_sha256(image), size, mos),
             title=f"{name}, {contestant.defence}" if contestant.defence else name,
             like=("score", contestant.defence, contestant.identity),
             shape=(height, width),
@@ -260,6 +263,7 @@ def scored(cell: ScoreCell, bench: Bench, progress: Callable[[float], None]) -> 
         "model": card.name,
         "weights": card.sha256,
         "image": cell.name,
+        "pixels": image_sha256(image),
         "width": image.shape[-1],
         "height": image.shape[-2],
         "dataset": cell.dataset,
@@ -273,17 +277,14 @@ def scored(cell: ScoreCell, bench: Bench, progress: Callable[[float], None]) -> 
     }
     if contestant.smoothing is None:
         score = bare if contestant.undefended else finite(score_of(bench.place(contestant.scorer), image))
-        return ScoreRecord(
-            **common, pixels=image_sha256(image), seed=0, score=score, seconds=round(time.perf_counter() - began, 4)
-        )
+        return ScoreRecord(**common, seed=0, score=score, seconds=round(time.perf_counter() - began, 4))
     made = contestant.certify(
         bench, cell.image, cell.size, contestant.smoothing.seed, lambda done, total: progress(done / total)
     )
     span = common["span"]
-    safe = [made.largest_epsilon(share * span) if span else None for share in SHARES]
+    safe = [(made.largest_epsilon(share * span) or None) if span else None for share in SHARES]
     return ScoreRecord(
         **common,
-        pixels=made.image_sha256,
         seed=made.smoothing.seed,
         score=finite(made.score),
         smoothing=made.smoothing,
@@ -311,6 +312,15 @@ def size_within(image: Image, longest: int) -> tuple[int, int] | None:
         return None
     shrink = longest / max(height, width)
     return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
+def width_of(score: ScoreRecord, epsilon: float) -> float | None:
+    """Return the width of the interval at a radius; None where a side is not bounded."""
+    certificate = score.certificate
+    if certificate is None or certificate.abstained:
+        return None
+    bounds = certificate.at(epsilon)
+    return None if bounds.vacuous else bounds.width
 
 
 def score_span(scorer: Scorer) -> float | None:
