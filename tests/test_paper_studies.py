@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from resolute.report.charts import look_of
+from resolute.report.families import families, family_verdicts, grids
+from resolute.report.tables import find_pairs
 from test_report import Page, edit, tiny_model, tiny_study
 from test_studies import record
 from typer.testing import CliRunner
@@ -16,9 +19,6 @@ from resolute.engine.store import Record, Store, append_line
 from resolute.errors import ConfigError, ImageError
 from resolute.images import sample_image, write_png
 from resolute.report import write_markdown, write_report
-from resolute.report.charts import look_of
-from resolute.report.families import families, family_verdicts, grids
-from resolute.report.tables import find_pairs
 from resolute.studies.claims import Claim, check, summary_of
 from resolute.studies.datasets import DATASETS, find_photos
 from resolute.studies.quick import Quick

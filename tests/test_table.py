@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import html.parser
 import io
 import json
@@ -69,6 +70,19 @@ def test_the_terminal_takes_nothing_for_markup_and_shows_every_value():
     assert "lower is better" in text
 
 
+def test_a_long_table_offers_the_columns_by_which_rows_can_be_chosen():
+    columns = [Column("model"), Column("attack"), Column("SR-PSNR"), Column("data")]
+    rows = [row(f"m{number}", ("fda", "ifgsm")[number % 2], float(number), "set5") for number in range(13)]
+    tags = dict(Cells(Table("", columns, rows).html()).tags)
+    assert json.loads(tags["table"]["data-filters"]) == {"1": ""}
+    assert "data-filters" not in dict(Cells(Table("", columns, rows[:12]).html()).tags)["table"]
+
+
+def test_a_choice_of_no_column_is_refused():
+    with pytest.raises(ValueError, match="no column b"):
+        Table("", [Column("a")], [row("x")], choices={"b": "x"})
+
+
 def test_markdown_has_as_many_cells_in_every_row():
     lines = [line for line in TABLE.markdown().splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in lines} == {len(COLUMNS) + 1}
@@ -79,7 +93,7 @@ def test_markdown_has_as_many_cells_in_every_row():
 
 
 def test_html_escapes_names_its_headers_and_sorts_by_values():
-    found = Cells(TABLE.html(id="t", sort="SR-PSNR", filters={"model": "model"}))
+    found = Cells(dataclasses.replace(TABLE, sort="SR-PSNR", choices={"model": "y"}).html("t"))
     assert "a|b <i>" in found.text
     assert ("i", {}) not in found.tags
     tags = dict(found.tags)
@@ -91,8 +105,7 @@ def test_html_escapes_names_its_headers_and_sorts_by_values():
     values = [attributes["data-value"] for tag, attributes in found.tags if tag == "td" and "data-value" in attributes]
     assert values[:3] == ["29.104", "-1.5", "1.25"]
     assert values[4:7] == ["Infinity", "", ""]
-    rows = [attributes.get("data-model") for tag, attributes in found.tags if tag == "tr"]
-    assert rows == [None, "a|b <i>", "[red]x", "y"]
+    assert json.loads(tags["table"]["data-filters"]) == {"0": "y"}
     assert sum(tag == "tbody" for tag, _ in found.tags) == 2
     assert ("a", {"href": "y.html"}) in found.tags
     assert found.tags[-1][0] == "p"

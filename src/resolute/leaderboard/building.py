@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,7 +109,7 @@ def _entry(
             budgets=sorted({level_of(record) for record in own}),
             knowledge=[kind for kind in _ORDER if any(attack.knowledge == kind for attack in attacks)],
         ),
-        suite=Suite(version=_version(attacks), protocol=PROTOCOL, attacks=attacks),
+        suite=Suite.of(PROTOCOL, attacks),
         data=DataSet(name=dataset_title(chosen) if chosen else "", images=_count(own), sha256=_images(own)),
         empirical=[_empirical(standing) for standing in standings(own)],
         flags=flags,
@@ -195,11 +194,6 @@ def _knowledge(record: AttackRecord) -> Knowledge:
         return "black-box"
     # Attacks climb through the defences around a model, see ``resolute.defences.surrogate``.
     return "adaptive" if "+" in record.model else "white-box"
-
-
-def _version(attacks: Sequence[AttackFacts]) -> str:
-    said = [[attack.label, re.sub(r"\s+", " ", attack.configuration), attack.seed] for attack in attacks]
-    return hashlib.sha256(json.dumps([PROTOCOL, said]).encode()).hexdigest()[:16]
 
 
 def _count(records: Sequence[AttackRecord]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +34,12 @@ class Figure(_Part):
     low: Finite
     high: Finite
     n: int = pydantic.Field(ge=1)
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> Figure:
+        if not self.low <= self.mean <= self.high:
+            raise ValueError(f"the mean {self.mean:g} lies outside of its interval [{self.low:g}, {self.high:g}]")
+        return self
 
 
 class AttackFacts(_Part):
@@ -77,6 +85,17 @@ class Suite(_Part):
     protocol: int = pydantic.Field(ge=1)
     attacks: list[AttackFacts] = pydantic.Field(min_length=1)
 
+    @staticmethod
+    def of(protocol: int, attacks: list[AttackFacts]) -> Suite:
+        """Return the suite with its hash."""
+        return Suite(version=_suite_hash(protocol, attacks), protocol=protocol, attacks=attacks)
+
+    @pydantic.model_validator(mode="after")
+    def _computed(self) -> Suite:
+        if self.version != _suite_hash(self.protocol, self.attacks):
+            raise ValueError("version is not the hash of these attacks")
+        return self
+
 
 class ModelFacts(_Part):
     """What was attacked; ``sha256`` is empty for interpolation, which has no weights."""
@@ -112,6 +131,16 @@ class Empirical(_Part):
     sr_psnr: Figure | None
     attacked_psnr: Figure | None
     clean_psnr: Figure | None
+
+    @pydantic.model_validator(mode="after")
+    def _counted(self) -> Empirical:
+        if self.unmoved > self.images:
+            raise ValueError(f"{self.unmoved} of {self.images} images unmoved")
+        if (self.sr_psnr.n if self.sr_psnr else 0) != self.images - self.unmoved:
+            raise ValueError("sr_psnr is a mean over other images than those that moved")
+        if any(figure is not None and figure.n > self.images for figure in (self.attacked_psnr, self.clean_psnr)):
+            raise ValueError(f"a mean over more than the {self.images} images")
+        return self
 
 
 class FlagRaised(_Part):
@@ -164,6 +193,23 @@ class Entry(_Part):
         """What must be equal for entries to be ranked together: the suite and the images."""
         return self.suite.version, self.data.sha256
 
+    @property
+    def identity(self) -> str:
+        """Hash of the model, what was done to it and all figures: equal for two entries that say the same."""
+        said = self.model_dump_json(include={"model", "suite", "data", "empirical"})
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Entry:
+        settings = [(one.attack, one.level) for one in self.empirical]
+        if len(set(settings)) < len(settings):
+            raise ValueError("an attack has two figures at one budget")
+        if {level for _, level in settings} != set(self.threat.budgets):
+            raise ValueError("the figures are of other budgets than the threat model names")
+        if any(one.images > self.data.images for one in self.empirical):
+            raise ValueError(f"figures over more than the {self.data.images} images of the data set")
+        return self
+
     def to_json(self) -> str:
         """Return the entry as its file holds it."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -185,6 +231,11 @@ def read_entry(path: Path) -> Entry:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigError(f"{path.name} is no valid entry: {place}: {first['msg']}") from None
+
+
+def _suite_hash(protocol: int, attacks: Sequence[AttackFacts]) -> str:
+    said = [[attack.label, " ".join(attack.configuration.split()), attack.seed] for attack in attacks]
+    return hashlib.sha256(json.dumps([protocol, said]).encode()).hexdigest()[:16]
 
 
 def schema() -> dict[str, Any]:

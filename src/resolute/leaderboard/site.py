@@ -6,18 +6,28 @@ import dataclasses
 import json
 import re
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
+from urllib.parse import quote
 
-from markupsafe import Markup
-
+from resolute.chart import BICUBIC
 from resolute.errors import ConfigError
-from resolute.figures import Interval, spread
+from resolute.figures import DASH, Interval
 from resolute.files import write_text
 from resolute.leaderboard.building import entries_of
-from resolute.leaderboard.entry import Entry, Figure, read_entry, schema
-from resolute.report.assets import asset, environment
+from resolute.leaderboard.entry import Empirical, Entry, Figure, read_entry, schema
+from resolute.report.assets import render
+from resolute.studies.grid_tables import (
+    ATTACKED,
+    BUDGET,
+    CLEAN,
+    SR_PSNR,
+    attack_words,
+    budget,
+    clean_cell,
+    standing_cell,
+)
 from resolute.studies.summary import WORST, headline_level
+from resolute.table import Cell, Column, Table, row
 
 SCHEMA = "leaderboard.schema.json"
 
@@ -37,16 +47,14 @@ class Board:
     Attributes:
         id: of its table.
         listed: its entries.
-        attacks: of the suite, the worst case first where there are several.
-        levels: all budgets of all entries.
-        headline: the budget to show first.
+        attack: the one to show first, the worst case where there are several.
+        level: the budget to show first.
     """
 
     id: str
     listed: list[Listed]
-    attacks: list[str]
-    levels: list[float]
-    headline: float
+    attack: str
+    level: float
 
     @property
     def first(self) -> Entry:
@@ -69,24 +77,13 @@ def build_site(folder: Path, out: Path) -> tuple[Path, list[str]]:
     if not entries:
         raise ConfigError(f"no entry in {folder}: {notes[0] if notes else 'put entries or folders of studies there'}")
     listed = [Listed(entry, stem) for entry, stem in zip(entries, _stems(entries), strict=True)]
-    found = environment()
-    found.filters["spread"] = _spread
-    common = {
-        "version": metadata.version("resolute"),
-        "worst": WORST,
-        "style": Markup(asset("page.css")),
-        "script": Markup(asset("sorting.js")),
-        "schema": SCHEMA,
-    }
-    boards = _boards(listed)
     for item in listed:
         write_text(out / "entries" / f"{item.stem}.json", item.entry.to_json())
-        page = found.get_template("entry.html.j2").render(item=item, entry=item.entry, **common)
+        page = render("entry.html.j2", {"item": item, "entry": item.entry, "table": _entry_table(item)})
         write_text(out / "entries" / f"{item.stem}.html", page)
     write_text(out / SCHEMA, schema_text())
-    write_text(
-        out / "index.html", found.get_template("leaderboard.html.j2").render(boards=boards, notes=notes, **common)
-    )
+    boards = [(board, board_table(board)) for board in _boards(listed)]
+    write_text(out / "index.html", render("leaderboard.html.j2", {"boards": boards, "notes": notes, "schema": SCHEMA}))
     return out / "index.html", notes
 
 
@@ -104,8 +101,62 @@ def stem_of(entry: Entry) -> str:
     return f"{plain}-{entry.model.sha256[:8] or 'none'}-{entry.data.sha256[:6]}-{entry.suite.version[:6]}"
 
 
-def _spread(figure: Figure) -> str:
-    return spread(Interval(figure.mean, figure.low, figure.high, figure.n))
+def board_table(board: Board) -> Table:
+    """Return how the entries of a board stand; those that upscale worse than bicubic interpolation are marked."""
+    truth = any(figures.clean_psnr for item in board.listed for figures in item.entry.empirical)
+    columns = [
+        Column("model"), SR_PSNR, *((ATTACKED, CLEAN) if truth else ()), Column("flags"), Column("knowledge"),
+        Column("weights", code=True), Column("submitted by"), Column("attack"), BUDGET,
+    ]  # fmt: skip
+    worse = _worse_than_bicubic(board)
+    rows = [
+        row(
+            Cell(item.entry.model.name, link=f"entries/{quote(item.stem)}.html"),
+            *_figures(figures, truth, item.entry.model.name in worse),
+            Cell(len(item.entry.flags), note="" if item.entry.checked else "not checked"),
+            ", ".join(item.entry.threat.knowledge),
+            item.entry.model.sha256[:8] or "none",
+            item.entry.submitter or DASH,
+            attack_words(figures.attack),
+            budget(figures.level),
+        )
+        for item in board.listed
+        for figures in item.entry.empirical
+    ]
+    return Table(
+        f"Leaderboard, {board.first.data.name}", columns, rows, sort="attacked PSNR" if truth else "SR-PSNR",
+        choices={"attack": attack_words(board.attack), "budget": budget(board.level)},
+    )  # fmt: skip
+
+
+def _entry_table(item: Listed) -> Table:
+    rows = [
+        row(attack_words(figures.attack), budget(figures.level), *_figures(figures, True, False), figures.images)
+        for figures in item.entry.empirical
+    ]
+    return Table("Figures", [Column("attack"), BUDGET, SR_PSNR, ATTACKED, CLEAN, Column("images")], rows)
+
+
+def _figures(figures: Empirical, truth: bool, worse: bool) -> list[Cell]:
+    found = [standing_cell(_interval(figures.sr_psnr), figures.unmoved, figures.images)]
+    if truth:
+        clean = _interval(figures.clean_psnr)
+        found += [Cell(_interval(figures.attacked_psnr)), clean_cell(clean, worse)]
+    return found
+
+
+def _worse_than_bicubic(board: Board) -> list[str]:
+    clean = {
+        item.entry.model.name: round(figures.clean_psnr.mean, 2)
+        for item in board.listed
+        for figures in item.entry.empirical
+        if figures.clean_psnr is not None
+    }
+    return [name for name, value in clean.items() if value < clean.get(BICUBIC, value)]
+
+
+def _interval(figure: Figure | None) -> Interval | None:
+    return None if figure is None else Interval(figure.mean, figure.low, figure.high, figure.n)
 
 
 def _collect(folder: Path, out: Path) -> tuple[list[Entry], list[str]]:
@@ -122,7 +173,7 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], list[str]]:
         except ConfigError as error:
             notes.append(str(error))
             continue
-        if found.setdefault(entry.records, entry) is not entry:
+        if found.setdefault(entry.identity, entry) is not entry:
             notes.append(f"{path.name} repeats an entry of {entry.model.name}")
     for run in sorted(path for path in folder.iterdir() if path.is_dir() and path.resolve() != out.resolve()):
         if not (run / "study.json").is_file():
@@ -134,7 +185,7 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], list[str]]:
             continue
         notes += why
         for entry in entries:
-            found.setdefault(entry.records, entry)
+            found.setdefault(entry.identity, entry)
     return list(found.values()), notes
 
 
@@ -155,8 +206,6 @@ def _boards(listed: Sequence[Listed]) -> list[Board]:
     boards: list[Board] = []
     for number, group in enumerate(sorted(groups.values(), key=len, reverse=True)):
         rows = [row for item in group for row in item.entry.empirical]
-        attacks = list(dict.fromkeys(row.attack for row in rows))
-        levels = sorted({row.level for row in rows})
-        attacks.sort(key=lambda name: name != WORST)
-        boards.append(Board(f"board-{number}", group, attacks, levels, headline_level(levels)))
+        attack = min(rows, key=lambda row: row.attack != WORST).attack
+        boards.append(Board(f"board-{number}", group, attack, headline_level(row.level for row in rows)))
     return boards

@@ -6,13 +6,13 @@ import base64
 import functools
 import gzip
 import json
-from importlib import resources
+from collections.abc import Mapping, Sequence
+from importlib import metadata, resources
 
 import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from resolute import figures
 from resolute.studies.summary import attack_title
 
 # Of a page, in millions of bytes: what mail servers let through, with room for the third that mail adds.
@@ -29,25 +29,30 @@ def asset(name: str) -> str:
     return (resources.files("resolute.report") / name).read_text(encoding="utf-8")
 
 
-def environment() -> jinja2.Environment:
-    """Return what renders the templates: names are escaped, and a name that is not there is an error."""
-    found = jinja2.Environment(
+def render(template: str, values: Mapping[str, object], scripts: Sequence[str] = ("sorting.js",)) -> str:
+    """Return a page: names are escaped, and a name that is not there is an error.
+
+    Args:
+        template: one that extends ``base.html.j2``.
+        values: by the names in it.
+        scripts: to run on it.
+    """
+    environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(asset),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    found.filters |= {
-        "figure": figures.figure,
-        "interval": figures.interval,
-        "doubt": figures.doubt,
-        "share": figures.share,
-        "attack": attack_title,
-        "signed": figures.signed,
-        "spread": figures.spread,
+    environment.filters["attack"] = attack_title
+    common = {
+        "version": metadata.version("resolute"),
+        "style": Markup(asset("page.css")),
+        "script": Markup("".join(map(asset, scripts))),
     }
-    return found
+    text = environment.get_template(template).render({**common, **values})
+    # A file name that is no valid text arrives here as lone surrogates, which a file cannot hold.
+    return text.encode(errors="replace").decode()
 
 
 def embed(data: object) -> Markup:
@@ -62,11 +67,11 @@ def embed(data: object) -> Markup:
 
 @functools.cache
 def plotting_library() -> Markup:
-    """Return the plotting library packed, a third of its size; ``page.js`` unpacks it in the browser."""
+    """Return the plotting library packed, a third of its size; ``viewer.js`` unpacks it in the browser."""
     # Without the time of day, so that equal pages are equal files.
     return Markup(base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode("ascii"))
 
 
 def size_of(page: str) -> int:
     """Return how many bytes a page takes on the disk."""
-    return len(page.encode(errors="replace"))
+    return len(page.encode())

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from markupsafe import Markup
-
 from resolute.errors import ConfigError
-from resolute.figures import DASH, MINUS
+from resolute.figures import DASH, Interval, interval, printed_difference
 from resolute.files import write_text
-from resolute.measure.intervals import Interval, bootstrap_mean
-from resolute.report.assets import asset, environment
+from resolute.measure.intervals import bootstrap_mean
+from resolute.report.assets import render
 from resolute.report.cells import Cell, Side, read_side
 from resolute.studies.results import Quantity
+from resolute.table import Cell as Entry
+from resolute.table import Column, Table, Tone, row
 
 Verdict = Literal["worse", "better", "may be chance", "equal"]
 
@@ -24,6 +23,10 @@ Verdict = Literal["worse", "better", "may be chance", "equal"]
 SHOWN = 40
 # Differences this small are those of another order of summation.
 SAME = 1e-4
+# Images of one setting that only one study has, by name.
+NAMED = 6
+
+_TONES: dict[str, Tone] = {"worse": "bad", "better": "good"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,54 @@ class Comparison:
     deltas: list[Delta]
     singles: list[Single]
     only: list[Only]
+
+    def deltas_table(self) -> Table:
+        """Return every setting that both studies have, the worst regressions first."""
+        quantities = self.first.quantities
+        columns = [
+            *map(Column, self.first.headings), Column("verdict"), *(_column(q, q is quantities[0]) for q in quantities),
+            Column("images"), Column("note"),
+        ]  # fmt: skip
+        rows = [
+            row(
+                *delta.setting, Entry(delta.verdict, tone=_TONES.get(delta.verdict, "unsure")),
+                *(delta.values[quantity.name] for quantity in quantities), delta.images, delta.note,
+            )
+            for delta in self.deltas
+        ]  # fmt: skip
+        return Table("Figures", columns, rows)
+
+    def singles_table(self) -> Table:
+        """Return the single images that lost most; the change adds up with the figures beside it."""
+        quantity = self.first.quantities[0]
+        plain = Column("before", quantity.unit, digits=quantity.digits)
+        columns = [
+            Column("image"), *map(Column, self.first.headings), plain, dataclasses.replace(plain, name="after"),
+            dataclasses.replace(plain, name="change", signed=True),
+        ]  # fmt: skip
+        rows = [
+            row(s.image, *s.setting, s.before, s.after, printed_difference(s.before, s.after, quantity.digits))
+            for s in self.singles
+        ]
+        return Table("Single images", columns, rows, caption=f"{quantity.name}, up to {len(rows)} of them")
+
+    def only_table(self) -> Table:
+        """Return what one study alone has."""
+        columns = [*map(Column, self.first.headings), Column("where"), Column("images"), Column("names")]
+        rows = [
+            row(
+                *only.setting, only.where, len(only.images),
+                ", ".join(only.images[:NAMED]) + (", …" if len(only.images) > NAMED else ""),
+            )
+            for only in self.only
+        ]  # fmt: skip
+        return Table("Not in both", columns, rows)
+
+    def changes_table(self) -> Table:
+        """Return what differs in how the two studies were made."""
+        columns = [Column("what"), *(Column(side.name, code=True) for side in (self.first, self.second))]
+        rows = [row(change.what, change.before or None, change.after or None) for change in self.changes]
+        return Table("How they were made", columns, rows)
 
     @property
     def sentences(self) -> list[str]:
@@ -178,15 +229,7 @@ def write_comparison(found: Comparison, out: Path) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
-    template = environment().get_template("comparison.html.j2")
-    page = template.render(
-        found=found,
-        words=words,
-        version=metadata.version("resolute"),
-        style=Markup(asset("page.css")),
-        script=Markup(asset("sorting.js")),
-    )
-    write_text(out, page.encode(errors="replace").decode())
+    write_text(out, render("comparison.html.j2", {"found": found}))
     return out
 
 
@@ -197,12 +240,12 @@ def words(value: Interval | None, quantity: Quantity) -> str:
         >>> words(Interval(mean=1.0, low=0.5, high=1.5, n=3), Quantity("SR-PSNR", "dB"))
         '+1.00 [+0.50, +1.50] dB'
     """
-    if value is None:
-        return DASH
-    text = f"{value.mean:+.{quantity.digits}f}"
-    if value.n > 1:
-        text += f" [{value.low:+.{quantity.digits}f}, {value.high:+.{quantity.digits}f}]"
-    return f"{text} {quantity.unit}".strip().replace("-", MINUS)
+    return DASH if value is None else f"{interval(value, quantity.digits)} {quantity.unit}".strip()
+
+
+def _column(quantity: Quantity, key: bool) -> Column:
+    better = "lower" if quantity.lower_better else "higher"
+    return Column(quantity.name, quantity.unit, digits=quantity.digits, signed=True, better=better, key=key)
 
 
 def _by_setting(cells: Sequence[Cell]) -> dict[tuple[str, ...], dict[str, Cell]]:

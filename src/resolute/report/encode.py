@@ -7,26 +7,9 @@ import io
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
-
-# Nine stops of viridis (Smith and van der Walt, CC0), between which eye and interpolation see no difference.
-_VIRIDIS = np.array(
-    [
-        (68, 1, 84),
-        (71, 44, 122),
-        (59, 81, 139),
-        (44, 113, 142),
-        (33, 144, 141),
-        (39, 173, 129),
-        (92, 200, 99),
-        (170, 220, 50),
-        (253, 231, 37),
-    ],
-    dtype=np.float64,
-)
-COLOUR_BAR = ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in _VIRIDIS)
 
 
 class Album:
@@ -73,19 +56,6 @@ class Album:
             del self._numbers[uri]
             self.size -= len(uri)
         del self.uris[count:]
-
-
-def heat_map(values: Float[np.ndarray, "h w"], low: float, high: float) -> UInt8[np.ndarray, "h w 3"]:
-    """Paint values in the colours of viridis, those beyond the ends like the ends.
-
-    Example:
-        >>> heat_map(np.array([[0.0, 1.0]]), 0.0, 1.0).tolist()
-        [[[68, 1, 84], [253, 231, 37]]]
-    """
-    position = ((values - low) / max(high - low, 1e-12)).clip(0.0, 1.0)
-    stops = np.linspace(0.0, 1.0, len(_VIRIDIS))
-    channels = [np.interp(position, stops, _VIRIDIS[:, channel]) for channel in range(3)]
-    return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 def middle(pixels: NDArray[Any], side: int, factor: int = 1) -> NDArray[Any]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib import metadata
 from pathlib import Path
-
-from markupsafe import Markup
 
 from resolute.errors import ImageError
 from resolute.figures import interval
 from resolute.files import write_text
 from resolute.images import read_image, to_uint8
-from resolute.report.assets import MEGABYTES, asset, environment
+from resolute.report.assets import MEGABYTES, render
 from resolute.report.encode import Album
 from resolute.training.hardened import Hardening, table
 
@@ -53,22 +50,19 @@ def write_hardening(folder: Path, out: Path | None = None) -> Path:
     """
     made, album = Hardening.read(folder), Album()
     cases = _cases(made, folder, album)
-    page = (
-        environment()
-        .get_template("hardening.html.j2")
-        .render(
-            version=metadata.version("resolute"),
-            made=made,
-            sentences=made.sentences(),
-            table=table(made),
-            gains={quantity: interval(made.gain(quantity)) for quantity in ("clean", "truth", "kept")},
-            cases=cases,
-            album=album.uris,
-            style=Markup(asset("page.css")),
-        )
+    page = render(
+        "hardening.html.j2",
+        {
+            "made": made,
+            "sentences": made.sentences(),
+            "table": table(made),
+            "gains": {quantity: interval(made.gain(quantity)) for quantity in ("clean", "truth", "kept")},
+            "cases": cases,
+            "album": album.uris,
+        },
     )
     path = out or folder / "report.html"
-    write_text(path, page.encode(errors="replace").decode())
+    write_text(path, page)
     return path
 
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
-from resolute.chart import Chart
-from resolute.errors import ConfigError, ImageError
+from resolute.chart import BICUBIC, Chart
+from resolute.defences.loading import undefended
+from resolute.errors import ConfigError
 from resolute.files import write_text
 from resolute.images import to_uint8
-from resolute.report.assets import MEGABYTES, asset, embed, environment, plotting_library, size_of
+from resolute.models.address import complete, parse_address
+from resolute.report.assets import MEGABYTES, embed, plotting_library, render, size_of
 from resolute.report.encode import Album, middle
 from resolute.report.reading import Evidence, read_folders, read_source, settings_text
 from resolute.studies.check import Check
-from resolute.studies.results import Case, Results
-from resolute.studies.study import Study
+from resolute.studies.grid import Grid
+from resolute.studies.results import Case, Missing, Results
+from resolute.studies.study import Study, count
 
 # Folder of checks below that of a study, and their kind.
 CHECK = Check.kind
@@ -39,6 +41,7 @@ class _Shown:
     album: Album
     cropped: bool
     left_out: str
+    missing: list[str]
 
 
 def write_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYTES) -> Path:
@@ -56,15 +59,14 @@ def write_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYT
     evidence = read_folders(folders)
     study = study_of(evidence)
     results = with_checks(evidence, study.results(evidence.records))
-    bare = size_of(_render(evidence, study, results, _Shown([], Album(), False, "")))
+    bare = size_of(_render(evidence, study, results, _Shown([], Album(), False, "", [])))
     cases = itertools.chain.from_iterable(
         source.study.cases(source.records, source.store.folder)
         for source in evidence.sources
         if source.study is not None
     )
     shown = _gallery(cases, int(megabytes * 1_000_000) - bare - _SPARE)
-    # A file name that is no valid text arrives here as lone surrogates, which a file cannot hold.
-    write_text(out, _render(evidence, study, results, shown).encode(errors="replace").decode())
+    write_text(out, _render(evidence, study, results, shown))
     return out
 
 
@@ -79,6 +81,10 @@ def write_markdown(folders: Sequence[Path], out: Path) -> Path:
     results = with_checks(evidence, study_of(evidence).results(evidence.records))
     lines = [*filter(None, [results.alarm]), *results.sentences, *evidence.notes]
     text = "".join(f"{line}\n\n" for line in lines) + "\n".join(table.markdown() for table in results.tables)
+    checks = checks_of(evidence)
+    if checks:
+        commands = "\n".join(checks)
+        text += f"\nTo look for masked gradients and attacks that were too weak:\n\n```\n{commands}\n```\n"
     text += "\nHow it was made:\n\n" + "".join(f"- {line}\n" for line in _making(evidence))
     write_text(out, text.encode(errors="replace").decode())
     return out
@@ -96,6 +102,27 @@ def with_checks(evidence: Evidence, results: Results) -> Results:
             if check.study is not None:
                 tables += check.study.results(check.records).tables
     return dataclasses.replace(results, tables=tables)
+
+
+def checks_of(evidence: Evidence) -> list[str]:
+    """Return the commands that check the attacked models, for studies without a check below them."""
+    commands: list[str] = []
+    for source in evidence.sources:
+        folder = source.store.folder.resolve() / CHECK
+        if isinstance(source.study, Grid) and not folder.is_dir():
+            models = [_address(model, source.study.scale) for model in source.study.models if model != BICUBIC]
+            commands += [shlex.join(["resolute", "check", model, "--out", str(folder)]) for model in models]
+    return commands
+
+
+def _address(model: str, scale: int) -> str:
+    """Return a model's address as a command takes it from anywhere: a file with its whole path and its scale."""
+    text, defences = undefended(model)
+    address = parse_address(text)
+    if Path(address.target).is_file():
+        path = str(Path(address.target).resolve())
+        address = dataclasses.replace(complete(address, scale=scale), target=path)
+    return "+".join([str(address), *defences])
 
 
 def study_of(evidence: Evidence) -> Study:
@@ -140,29 +167,25 @@ def _render(evidence: Evidence, study: Study, results: Results, shown: _Shown) -
         }
         for source in evidence.sources
     ]
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            title=", ".join(dict.fromkeys(source.name for source in evidence.sources)),
-            kicker=study.kind,
-            version=metadata.version("resolute"),
-            questions=list(dict.fromkeys(filter(None, (_question(source.settings) for source in evidence.sources)))),
-            alarm=results.alarm,
-            sentences=results.sentences,
-            notes=evidence.notes,
-            cases=shown.cases,
-            cropped=shown.cropped,
-            left_out=shown.left_out,
-            tables=results.tables,
-            sections=_sections(charts),
-            sources=sources,
-            style=Markup(asset("page.css")),
-            script=Markup(asset("sorting.js") + (asset("viewer.js") if shown.cases or charts else "")),
-            plotly=plotting_library() if needed else "",
-            data=embed(data),
-        )
-    )
+    values = {
+        "title": ", ".join(dict.fromkeys(source.name for source in evidence.sources)),
+        "kicker": study.kind,
+        "questions": list(dict.fromkeys(filter(None, (_question(source.settings) for source in evidence.sources)))),
+        "alarm": results.alarm,
+        "sentences": results.sentences,
+        "notes": evidence.notes,
+        "cases": shown.cases,
+        "cropped": shown.cropped,
+        "left_out": shown.left_out,
+        "missing": shown.missing,
+        "tables": results.tables,
+        "checks": checks_of(evidence),
+        "sections": _sections(charts),
+        "sources": sources,
+        "plotly": plotting_library() if needed else "",
+        "data": embed(data),
+    }
+    return render("page.html.j2", values, ("sorting.js", *(("viewer.js",) if shown.cases or charts else ())))
 
 
 def _question(settings: dict[str, Any]) -> str:
@@ -186,19 +209,20 @@ def _sections(charts: Sequence[Chart]) -> list[_Section]:
     return [_Section(title, text, choice, list(own[0].frames), own) for (title, text, choice), own in groups.items()]
 
 
-def _gallery(cases: Iterable[Case], room: int) -> _Shown:
+def _gallery(cases: Iterable[Case | Missing], room: int) -> _Shown:
     """Return as many cases as there is room for, the worst first."""
     album, shown = Album(), list[dict[str, Any]]()
     cropped, spent, left = False, 0, 0
+    reasons = Counter[str]()
     for case in cases:
+        if isinstance(case, Missing):
+            reasons[case.why] += 1
+            continue
         if len(shown) == MAX_CASES or left:
             left += 1
             continue
         known = len(album.uris)
-        try:
-            entry, cut = _entry(case, album)
-        except ImageError:
-            continue
+        entry, cut = _entry(case, album)
         spent += len(embed(entry))
         if album.size + spent > room:
             album.forget(known)
@@ -210,7 +234,8 @@ def _gallery(cases: Iterable[Case], room: int) -> _Shown:
     words = (
         f"To keep this page small, the {left} mildest of {left + len(shown)} cases are left out{more}." if left else ""
     )
-    return _Shown(shown, album, cropped, words)
+    missing = [f"{count(number, 'case')} cannot be shown: {why}." for why, number in reasons.most_common()]
+    return _Shown(shown, album, cropped, words, missing)
 
 
 def _entry(case: Case, album: Album) -> tuple[dict[str, Any], bool]:

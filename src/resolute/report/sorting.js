@@ -1,5 +1,5 @@
 "use strict";
-// Tables that sort by a click on a heading, and filters above them. Without JavaScript all rows are there.
+// Tables that sort by a click on a heading, and boxes above them to choose rows by. Without JavaScript all rows are there.
 (() => {
   const number = (text) => {
     const found = parseFloat(text.replace("−", "-").replace("∞", "Infinity"));
@@ -37,22 +37,44 @@
     const start = table.dataset.sort;
     if (start) sort(table, +start, table.tHead.rows[0].cells[+start].dataset.first ?? "ascending");
   }
-  for (const form of document.querySelectorAll("form[data-filters]")) {
-    const table = document.getElementById(form.dataset.filters);
-    const count = document.querySelector(`output[data-count="${table.id}"]`);
-    const picks = [...form.querySelectorAll("[data-key]")];
+  // Boxes above a long table: one to find text, and one for every column by which rows can be chosen.
+  const shown = (cell) => cell.firstChild?.textContent?.trim() ?? "";
+  for (const table of document.querySelectorAll("table[data-filters]")) {
+    const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
+    const form = document.createElement("form"), count = document.createElement("output");
+    const find = Object.assign(document.createElement("input"), { type: "search", placeholder: "part of a row" });
+    Object.assign(form, { className: "filters", autocomplete: "off" });
+    const labelled = (words, box) => {
+      const label = document.createElement("label");
+      label.append(words, " ", box);
+      form.append(label);
+      return box;
+    };
+    labelled("Find", find);
+    const picks = Object.entries(JSON.parse(table.dataset.filters)).map(([column, first]) => {
+      const texts = [...new Set(rows.map((row) => shown(row.cells[column])))];
+      const options = [new Option("all", ""), ...texts.map((text) => new Option(text, text, false, text === first))];
+      const name = shown(table.tHead.rows[0].cells[column].querySelector("button"));
+      const box = document.createElement("select");
+      box.append(...options);
+      return [column, labelled(name[0].toUpperCase() + name.slice(1), box)];
+    });
     const filter = () => {
-      const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
-      let shown = 0;
+      const part = find.value.toLowerCase();
       for (const row of rows) {
-        row.hidden = !picks.every(({ value, dataset: { key }, type }) => value === ""
-          || (type === "search" ? row.textContent.toLowerCase().includes(value.toLowerCase()) : row.dataset[key] === value));
-        shown += !row.hidden;
+        row.hidden = !row.textContent.toLowerCase().includes(part)
+          || picks.some(([column, { value }]) => value && shown(row.cells[column]) !== value);
       }
-      if (count) count.textContent = `${shown} of ${rows.length} rows`;
+      count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
     };
     form.addEventListener("input", filter);
     form.addEventListener("submit", (event) => event.preventDefault());
+    form.append(count);
+    table.closest(".scroll").before(form);
     filter();
   }
+  const boxes = new ResizeObserver((entries) => {
+    for (const { target } of entries) target.classList.toggle("wide", target.scrollWidth > target.clientWidth + 1);
+  });
+  for (const box of document.querySelectorAll(".scroll")) boxes.observe(box);
 })();

@@ -195,7 +195,7 @@ class Check(Study):
                 )
             else:
                 sentences.append(f"{model}: none of {len(flags)} flags raised at {where}.")
-            tables.append(flags_table(flags, model if len(self.models) > 1 else ""))
+            tables.append(flags_table(flags, model))
         return Results(sentences, tables)
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
@@ -241,8 +241,8 @@ def evidence_of(records: Sequence[CheckRecord]) -> Evidence:
     )
 
 
-def flags_table(flags: Sequence[Flag], title: str = "") -> Table:
-    """Return all flags, one a row, the raised ones first, each with what it means and what to do."""
+def flags_table(flags: Sequence[Flag], model: str) -> Table:
+    """Return all flags of a model, one a row, the raised ones first, each with what it means and what to do."""
     columns = [
         Column("flag"), Column("raised"), Column("figure", align="right"), Column("raised if", align="right"),
         Column("seen"), Column("what to do"),
@@ -257,7 +257,7 @@ def flags_table(flags: Sequence[Flag], title: str = "") -> Table:
     ]  # fmt: skip
     raised = sum(flag.raised for flag in flags)
     words = "Figures in dB are SR-PSNR, means over the images; the lower, the stronger the attack."
-    return Table(title or f"{raised} of {len(flags)} flags raised", columns, rows, caption=words)
+    return Table(f"{model}: {raised} of {len(flags)} flags raised", columns, rows, caption=words)
 
 
 def _samples(scale: int) -> list[tuple[str, Float[Tensor, "3 h w"]]]:

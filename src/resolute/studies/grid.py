@@ -31,7 +31,7 @@ from resolute.studies.grid_results import results_of
 from resolute.studies.pairs import defends_of
 from resolute.studies.quick import Quick
 from resolute.studies.record import Record
-from resolute.studies.results import Case, Measured, Quantity, Results
+from resolute.studies.results import Case, Measured, Missing, Quantity, Results
 from resolute.studies.steepness import CleverCell, CleverRecord, CleverTable, take
 from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
 from resolute.studies.summary import attack_title, level_of
@@ -215,7 +215,7 @@ class Grid(Study):
         indices = [record for record in records if isinstance(record, CleverRecord)]
         return results_of(attacks, indices, self.defends(attacks), self.expected)
 
-    def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
+    def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case | Missing]:
         attacks = [record for record in records if isinstance(record, AttackRecord)]
         return cases_of(self.scene(), attacks, folder, self.defends(attacks))
 

@@ -26,7 +26,7 @@ from resolute.models.python_file import was_run
 from resolute.studies.attacked import AttackRecord, Subject
 from resolute.studies.datasets import Photo
 from resolute.studies.pairs import Defends, pairs_of
-from resolute.studies.results import Case, View
+from resolute.studies.results import Case, Missing, View
 from resolute.studies.summary import attack_title, headline_level, level_of
 
 MAX_IMAGES = 4
@@ -121,17 +121,18 @@ class Replay:
         return Passed(subject, low, self._clean[key], _pass(model, low[None]))
 
 
-def cases_of(scene: Scene, records: Sequence[AttackRecord], folder: Path, defends: Defends) -> Iterator[Case]:
+def cases_of(scene: Scene, records: Sequence[AttackRecord], folder: Path, defends: Defends) -> Iterator[Case | Missing]:
     """Yield the cases with the lowest SR-PSNR: one image under one attack, for a model or it and its defended version.
 
-    A model that is not where the study found it, or is code that this process has not run, has no cases; nor has an
-    image that has changed.
+    Missing are those of a model that is not where the study found it or is code that this process has not run, and of
+    an image that has changed.
     """
     again = Replay(scene, folder)
     for group in _chosen(records, defends):
         try:
             passes = [again.passes(record) for record in group]
-        except ImageError:
+        except ImageError as error:
+            yield Missing(str(error))
             continue
         yield _case(group, passes)
 

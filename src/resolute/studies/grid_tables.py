@@ -110,6 +110,7 @@ def board_table(standings: Sequence[Standing], worse: Sequence[str] = ()) -> Tab
     truth = any(standing.clean is not None for standing in standings)
     several = len({standing.dataset for standing in standings}) > 1
     columns = [Column("model"), SR_PSNR, *((ATTACKED, CLEAN) if truth else ()), IMAGES, Column("attack"), BUDGET]
+    level = headline_level(one.level for one in standings) if standings else 0.0
     return Table(
         "Leaderboard",
         [*columns, *([Column("data")] if several else ())],
@@ -125,6 +126,14 @@ def board_table(standings: Sequence[Standing], worse: Sequence[str] = ()) -> Tab
             )
             for one in standings
         ],
+        sort="attacked PSNR" if truth else "SR-PSNR",
+        choices={
+            "attack": attack_words(standings[0].attack),
+            "budget": budget(level),
+            **({"data": dataset_words(standings[0].dataset)} if several else {}),
+        }
+        if standings
+        else {},
     )
 
 
@@ -214,8 +223,8 @@ def feature_table(records: Sequence[AttackRecord]) -> Table:
         if level_of(record) == level:
             groups.setdefault((record.model, record.attack), []).append(record)
     columns = [Column("model"), Column("attack")]
-    for name, unit in (("mean", ""), ("spread", "standard deviation"), ("range", "largest less smallest")):
-        columns += [Column(f"{name}, clean", unit), Column(f"{name}, attacked", unit)]
+    for name, meaning in (("mean", ""), ("spread", "standard deviation"), ("range", "largest less smallest")):
+        columns += [Column(f"{end} {name}", meaning=meaning) for end in ("clean", "attacked")]
     return Table(
         "Features",
         [*columns, Column("moved", "% of the spread", digits=0, key=True)],

@@ -77,6 +77,14 @@ class Case:
 
 @final
 @dataclasses.dataclass(frozen=True)
+class Missing:
+    """A case that cannot be shown, and why: a model or an image is unavailable."""
+
+    why: str
+
+
+@final
+@dataclasses.dataclass(frozen=True)
 class Quantity:
     """What two runs of a study can be compared by; the first one of a study decides what counts as worse.
 

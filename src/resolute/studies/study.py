@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 from torch import Tensor, nn
 
 from resolute.studies.record import Record
-from resolute.studies.results import Case, Measured, Quantity, Results
+from resolute.studies.results import Case, Measured, Missing, Quantity, Results
 
 Progress = Callable[[float], None]
 Shared = TypeVar("Shared")
@@ -139,8 +139,8 @@ class Study(abc.ABC):
         """
 
     @abc.abstractmethod
-    def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
-        """Yield what the records look like, the worst first; what has no pictures any more is left out.
+    def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case | Missing]:
+        """Yield what the records look like, the worst first, and why any cannot be shown.
 
         Args:
             records: as for ``results``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,12 @@ from markupsafe import Markup, escape
 
 from resolute.figures import Interval, doubt, figure, spread
 from resolute.table.entries import Cell, Column, Row, Value, aligned_right, gain_text
+
+# Rows, from which on a reader gets boxes to choose by, and from which on the table scrolls inside a box.
+LONG = 12
+TALL = 24
+# Letters, from which on a text breaks into lines.
+SENTENCE = 60
 
 _CLASSES = {"good": "agrees", "bad": "disagrees", "unsure": "undecided"}
 
@@ -21,10 +28,8 @@ def page_table(
     caption: str,
     notes: Sequence[str],
     id: str,
-    kind: str,
     sort: str,
-    filters: Mapping[str, str],
-    tall: bool,
+    choices: Mapping[str, str],
 ) -> Markup:
     """Return the HTML of a table; see ``Table.html``.
 
@@ -32,32 +37,48 @@ def page_table(
     """
     places = {column.name: place for place, column in enumerate(columns)}
     right = [aligned_right(place, column, rows) for place, column in enumerate(columns)]
+    filters = {place: choices.get(column.name, "") for place, column in enumerate(columns)}
+    filters = {place: text for place, text in filters.items() if text or _selects(columns[place], rows, place)}
     bodies = Markup("\n").join(
         Markup("<tbody>\n{}\n</tbody>").format(
             Markup("\n").join(
-                Markup("<tr{}>{}</tr>").format(
-                    _marks({f"data-{name}": _text(columns, one, places[key]) for name, key in filters.items()}),
-                    Markup("").join(_cell(one, place, column, right[place]) for place, column in enumerate(columns)),
+                Markup("<tr>{}</tr>").format(
+                    Markup("").join(_cell(one, place, column, right[place]) for place, column in enumerate(columns))
                 )
                 for one in group
             )
         )
         for group in _sections(rows)
     )
-    count = Markup('<output data-count="{}">{} rows</output>').format(id, len(rows)) if filters else ""
-    words = Markup("; ").join(part for part in (count, escape(caption)) if part)
+    marks = {
+        "class": "sortable words" if any(_wordy(one) for one in rows) else "sortable",
+        "id": id,
+        "data-sort": str(places[sort]) if sort else "",
+        "data-filters": json.dumps(filters) if filters or len(rows) > LONG else "",
+    }
     return Markup(
-        '<div class="scroll{}" role="region" aria-label="{}" tabindex="0">\n<table{}>\n'
-        "{}<thead><tr>{}</tr></thead>\n{}\n</table>\n</div>{}"
+        '{}<div class="scroll{}" role="region" aria-label="{}" tabindex="0">\n<table{}>\n'
+        "<thead><tr>{}</tr></thead>\n{}\n</table>\n</div>{}"
     ).format(
-        " tall" if tall else "",
+        Markup('<p class="hint">{}</p>\n').format(caption) if caption else "",
+        " tall" if len(rows) > TALL else "",
         label,
-        _marks({"class": f"sortable {kind}", "id": id, "data-sort": str(places[sort]) if sort else ""}),
-        Markup("<caption>{}</caption>\n").format(words) if words else "",
-        Markup("").join(map(_head, columns)),
+        _marks(marks),
+        Markup("").join(_head(column, right[place] or not place) for place, column in enumerate(columns)),
         bodies,
         Markup("").join(Markup('\n<p class="hint">{}</p>').format(note) for note in notes),
     )
+
+
+def _selects(column: Column, rows: Sequence[Row], place: int) -> bool:
+    """Tell whether a reader may want to choose rows of a long table by this column: few texts, each in many rows."""
+    values = [one.cells[place].value for one in rows]
+    texts = {column.text(value) for value in values}
+    return len(rows) > LONG and all(isinstance(value, str) for value in values) and 1 < len(texts) <= len(rows) / 2
+
+
+def _wordy(one: Row) -> bool:
+    return any(max(len(str(cell.value)), len(cell.note)) > SENTENCE for cell in one.cells if not _number(cell.value))
 
 
 def _sections(rows: Sequence[Row]) -> list[list[Row]]:
@@ -69,9 +90,9 @@ def _sections(rows: Sequence[Row]) -> list[list[Row]]:
     return groups
 
 
-def _head(column: Column) -> Markup:
+def _head(column: Column, right: bool) -> Markup:
     marks = {
-        "class": "key" if column.key else "",
+        "class": " ".join(filter(None, ["key" if column.key else "", "" if right else "left"])),
         "data-first": "descending" if column.better == "higher" else "",
         "title": column.meaning,
     }
@@ -109,10 +130,6 @@ def _gain(cell: Cell, column: Column) -> Markup:
     text = gain_text(cell, column)
     chance = Markup(' class="chance"') if doubt(cell.change) else ""
     return Markup("<small{}>{}</small>").format(chance, text) if text else Markup()
-
-
-def _text(columns: Sequence[Column], one: Row, place: int) -> str:
-    return columns[place].text(one.cells[place].value)
 
 
 def _number(value: Value) -> str | None:

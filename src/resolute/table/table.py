@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, final
 
 from markupsafe import Markup
 
@@ -39,9 +39,11 @@ class Table:
         rows: see ``row``.
         notes: sentences below the table.
         caption: how the figures were made, in a sentence or two.
+        sort: the column that a page sorts by at first; empty for the order of the rows.
+        choices: columns, and the text to which a page narrows the rows at first.
 
     Raises:
-        ValueError: a row has more or fewer cells than there are columns.
+        ValueError: a row has more or fewer cells than there are columns, or ``sort`` or a choice names no column.
 
     Example:
         >>> from resolute.table import row
@@ -58,18 +60,16 @@ class Table:
     rows: Sequence[Row]
     notes: Sequence[str] = ()
     caption: str = ""
+    sort: str = ""
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
+        unknown = {*self.choices, *filter(None, [self.sort])} - {column.name for column in self.columns}
+        if unknown:
+            raise ValueError(f"no column {', '.join(sorted(unknown))}")
         for number, one in enumerate(self.rows):
             if len(one.cells) != len(self.columns):
                 raise ValueError(f"row {number} has {len(one.cells)} cells, the table {len(self.columns)} columns")
-
-    def texts(self, name: str) -> list[str]:
-        """Return the distinct values of the column ``name`` as printed, in order of appearance."""
-        places = [place for place, column in enumerate(self.columns) if column.name == name]
-        return list(
-            dict.fromkeys(self.columns[place].text(one.cells[place].value) for one in self.rows for place in places)
-        )
 
     def terminal(self) -> rich.table.Table:
         """Return the table for a terminal."""
@@ -114,26 +114,13 @@ class Table:
             lines += ["", _plain(note)]
         return "\n".join(lines) + "\n"
 
-    def html(
-        self,
-        *,
-        id: str = "",
-        kind: Literal["grid", "paper"] = "grid",
-        sort: str = "",
-        filters: Mapping[str, str] | None = None,
-        tall: bool = False,
-    ) -> Markup:
-        """Return the table for a page, all text escaped; with ``sorting.js`` a click on a heading sorts it.
+    def html(self, id: str = "") -> Markup:
+        """Return the table for a page, all text escaped.
+
+        With ``sorting.js`` a click on a heading sorts it, and boxes above a long one choose rows.
 
         Args:
-            id: of the table, for links and filters.
-            kind: of figures, or of sentences.
-            sort: column to sort by at first.
-            filters: names of filters in a form on the page, and the columns whose text they select; needs an ``id``.
-            tall: the table scrolls inside a box.
-
-        Raises:
-            KeyError: ``sort`` or a filter names no column.
+            id: of the table, for links.
         """
         return page_table(
             self.columns,
@@ -142,10 +129,8 @@ class Table:
             caption=self.caption,
             notes=self.notes,
             id=id,
-            kind=kind,
-            sort=sort,
-            filters=filters or {},
-            tall=tall,
+            sort=self.sort,
+            choices=self.choices,
         )
 
     def _repr_html_(self) -> str:  # pyright: ignore[reportUnusedFunction]
