@@ -482,7 +482,7 @@ VACUOUS = made_of([51.0, 52.1, 53.0], low=None, high=None)
 HALF = made_of([*SAMPLES[:20], *SAMPLES[-20:]], low=None, high=None)
 ATTACK = ScoreAttackRecord(
     key="1" * 24, model="m", weights="", image="photo.png", pixels="0", width=8, height=8, seed=0, seconds=0.0,
-    score=SCORE.key, configuration="", adaptive=False, origin="transferred", norm="linf", budget=2.0, rounded=True,
+    clean_key=SCORE.key, configuration="", adaptive=False, origin="transferred", norm="linf", budget=2.0, rounded=True,
     clean=41.0, attacked=78.0, defended=52.6, true_lower=52.0, true_upper=53.2, true_error=0.001, l2=2.1, linf=2 / 255,
 )  # fmt: skip
 INSIDE = {"l2": 0.01}

@@ -62,7 +62,7 @@ def test_blocks_run(name, tmp_path, monkeypatch):
         language, first = block.info.strip(), block.map[0] + 1
         if language == "python":
             # As many empty lines before it, so that an error names the page's own line.
-            exec(compile("\n" * first + block.content, str(ROOT / name), "exec"), namespace)
+            exec(compile("\n" * first + block.content, str(ROOT / name), "exec", dont_inherit=True), namespace)
         elif language == "toml":
             read_toml(block.content)
         elif language in SHELL:

@@ -1,4 +1,4 @@
-"""The page and the Markdown of a study of attacks: what is on it, in which order, and what is said of what is missing."""
+"""The page and the Markdown of a study of attacks: what is on it, in which order, and what is said of gaps."""
 
 import dataclasses
 import html

@@ -123,7 +123,7 @@ def test_results_go_wherever_fsspec_goes(where, table, tmp_path):
     files, root = fsspec.core.url_to_fs(url)
     names = {path.removeprefix(root).lstrip("/") for path in files.find(root)}
     assert {"study.json", "report.html"} <= names
-    assert sum(name.startswith("records-") for name in names) == 16
+    assert sum(name.startswith("records-") for name in names) == 24
     assert sum(name.startswith("attacked/") for name in names) == 16
     with at_place(url) as place:
         assert figures(Store(place.folder).read()) == figures(one)

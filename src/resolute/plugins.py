@@ -9,7 +9,7 @@ from typing import Literal, final, get_args
 
 from resolute.errors import ConfigError, class_and_line
 
-Group = Literal["models", "attacks", "objectives", "datasets"]
+Group = Literal["models", "attacks", "objectives", "datasets", "studies"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
 

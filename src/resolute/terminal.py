@@ -22,7 +22,7 @@ from resolute.engine.queue import Machine
 from resolute.printing import console, errors
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.record import Record
-from resolute.studies.study import Study, count
+from resolute.studies.study import Described, Study, count
 
 
 def name_file(what: str, path: Path | str) -> None:
@@ -132,7 +132,9 @@ def _sr_psnr(record: AttackRecord | None) -> float:
 
 def plan_in_words(plan: Plan, left: int, cost: Estimate, machine: Machine) -> str:
     """Return what a study is to do, and what it will cost, in sentences."""
-    words = f"{escape(plan.study.name)}: {plan.study.outline(plan.cells)}"
+    study, cells = plan.study, plan.cells
+    what = study.outline(cells) if isinstance(study, Described) else count(len(cells), "cell")
+    words = f"{escape(study.name)}: {what}"
     if not left:
         return f"{words}, all done"
     words += f"; {left} to do" if left < len(plan) else ""

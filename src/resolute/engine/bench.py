@@ -17,7 +17,7 @@ from resolute.errors import ResoluteError
 from resolute.models.base import Restorer
 from resolute.models.tiling import Tiled
 from resolute.studies.record import Record
-from resolute.studies.study import Answer, Bench, Progress
+from resolute.studies.study import Answer, Bench, InTiles, Progress
 
 Shared = TypeVar("Shared")
 Module = TypeVar("Module", bound=nn.Module)
@@ -140,8 +140,11 @@ class PlanBench(Bench):
 
     def _against_tiles(self, unit: Unit) -> str:
         (cell,) = self.plan.of(unit)
+        study = self.plan.study
+        if not isinstance(study, InTiles):
+            return "use smaller images, or another --device"
         try:
-            return self.plan.study.without_tiles(cell)
+            return study.without_tiles(cell)
         except ResoluteError as error:
             return _line(error)
 

@@ -14,7 +14,7 @@ from resolute.provenance import provenance
 from resolute.runtime import resolve_device
 from resolute.studies.kinds import read_study
 from resolute.studies.record import SCHEMA, Record
-from resolute.studies.study import Study
+from resolute.studies.study import Described, Study
 
 
 def plan_of(study: Study) -> Plan:
@@ -23,7 +23,7 @@ def plan_of(study: Study) -> Plan:
     Raises:
         ConfigError, CheckpointError, ImageError: the study cannot be planned.
     """
-    return Plan(study, study.cells())
+    return Plan(study, list(study.cells()))
 
 
 def run(
@@ -55,14 +55,15 @@ def run(
     if isinstance(study, str | Path):
         study = read_study(study)
     plan = study if isinstance(study, Plan) else plan_of(study)
+    study = plan.study
     folder = Path(out or Path("runs") / plan.study.name)
     Store(folder).write_facts(
         {
             "schema": SCHEMA,
-            "kind": plan.study.kind,
-            "study": dataclasses.asdict(plan.study),
+            "kind": study.kind,
+            "study": dataclasses.asdict(study),
             "provenance": dataclasses.asdict(provenance()),
-            "facts": plan.study.facts(plan.cells),
+            "facts": study.facts(plan.cells) if isinstance(study, Described) else {},
             "cells": [cell.key for cell in plan.cells],
         }
     )

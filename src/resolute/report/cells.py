@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from resolute.errors import ConfigError
 from resolute.report.page import study_of
 from resolute.report.reading import read_folders, without_budget
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.results import Quantity
+from resolute.studies.study import Compared
 from resolute.studies.summary import attack_title as title
 
 
@@ -65,6 +67,8 @@ def read_side(folder: Path) -> Side:
     """
     evidence = read_folders([folder])
     study = study_of(evidence)
+    if not isinstance(study, Compared):
+        raise ConfigError(f"studies of the kind {study.kind} cannot be compared")
     cells: list[Cell] = []
     headings: dict[str, None] = {}
     for record in evidence.records:

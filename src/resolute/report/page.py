@@ -23,7 +23,7 @@ from resolute.report.reading import Evidence, read_folders, read_source, setting
 from resolute.studies.check import Check
 from resolute.studies.grid import Grid
 from resolute.studies.results import Case, Missing, Results
-from resolute.studies.study import Study, count
+from resolute.studies.study import Pictured, Study, count
 
 # Folder of checks below that of a study, and their kind.
 CHECK = Check.kind
@@ -63,7 +63,7 @@ def write_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYT
     cases = itertools.chain.from_iterable(
         source.study.cases(source.records, source.store.folder)
         for source in evidence.sources
-        if source.study is not None
+        if isinstance(source.study, Pictured)
     )
     shown = _gallery(cases, int(megabytes * 1_000_000) - bare - _SPARE)
     write_text(out, _render(evidence, study, results, shown))

@@ -12,7 +12,7 @@ from resolute.report.page import write_markdown, write_page
 from resolute.training.hardened import RESULT
 
 
-def write_report(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYTES) -> Path:
+def write_report(folders: Sequence[Path | str], out: Path | str, *, megabytes: float = MEGABYTES) -> Path:
     """Write the page, or Markdown where ``out`` ends in .md, of studies of one kind or of a hardening; return the path.
 
     Args:
@@ -24,6 +24,7 @@ def write_report(folders: Sequence[Path], out: Path, *, megabytes: float = MEGAB
         ConfigError: studies of several kinds, or of one that this version does not know; no results.
         OutputError: the file cannot be written.
     """
+    folders, out = [Path(folder) for folder in folders], Path(out)
     if folders and (folders[0] / RESULT).is_file():
         if len(folders) > 1 or out.suffix == ".md":
             raise ConfigError("a hardening has a page of its own: name its folder alone, and a page that ends in .html")

@@ -27,7 +27,17 @@ from resolute.studies.results import Case, Measured, Quantity, Results, View
 from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord, attacked, refutes, verdict
 from resolute.studies.score_words import attack_words, certified_words, refutation
 from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, scored, size_within, width_of
-from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
+from resolute.studies.study import (
+    Answer,
+    Bench,
+    Cell,
+    Compared,
+    Described,
+    Pictured,
+    Progress,
+    Study,
+    count,
+)
 
 # The built-in metric that is certified where none is named, and the denoiser trained to stand before it.
 METRIC = "quality-s"
@@ -39,7 +49,7 @@ AMPLIFICATION = 16
 
 @final
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
-class Certification(Study):
+class Certification(Study, Pictured, Compared, Described):
     """Photographs, each certified; the parameters are those of ``certify``.
 
     Attributes:
@@ -109,9 +119,6 @@ class Certification(Study):
 
     def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
         return answers(cells, bench, progress)
-
-    def without_tiles(self, cell: Cell) -> str:
-        return "metrics score whole images; use --fit or another --device"
 
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         return {

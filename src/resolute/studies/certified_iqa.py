@@ -27,10 +27,20 @@ from resolute.studies.certified_iqa_charts import charts_of
 from resolute.studies.certified_iqa_summary import Summary
 from resolute.studies.certified_iqa_tables import tables_of
 from resolute.studies.record import Record
-from resolute.studies.results import Case, Measured, Quantity, Results, View
+from resolute.studies.results import UNFINISHED, Case, Measured, Quantity, Results, View
 from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord
 from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within, width_of
-from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
+from resolute.studies.study import (
+    Answer,
+    Bench,
+    Cell,
+    Compared,
+    Described,
+    Pictured,
+    Progress,
+    Study,
+    count,
+)
 from resolute.training.rated import Rating, read_ratings
 
 CONFIG = pydantic.ConfigDict(extra="forbid")
@@ -99,7 +109,7 @@ class Attacks:
 
 @final
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
-class CertifiedIqa(Study):
+class CertifiedIqa(Study, Pictured, Compared, Described):
     """Contenders x images with opinion scores, and attacks on some of the images.
 
     Attributes:
@@ -216,9 +226,6 @@ class CertifiedIqa(Study):
     def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
         return answers(cells, bench, progress)
 
-    def without_tiles(self, cell: Cell) -> str:
-        return "metrics score whole images; set fit, or use another --device"
-
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         return {
             "certified": f"for l2 norms up to {self.epsilon:g}, noise of sigma {self.sigma:g}, with confidence "
@@ -237,7 +244,7 @@ class CertifiedIqa(Study):
 
     def results(self, records: Sequence[Record]) -> Results:
         summary = Summary.of(*parted(records), order=self.order, epsilon=self.epsilon)
-        return Results(summary.sentences(), tables_of(summary), charts_of(summary), summary.alarm())
+        return Results(summary.sentences() or [UNFINISHED], tables_of(summary), charts_of(summary), summary.alarm())
 
     def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
         scores, _ = parted(records)

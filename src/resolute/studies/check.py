@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, final
 
@@ -22,8 +22,17 @@ from resolute.resize import downscale
 from resolute.studies.check_suite import CheckSuite
 from resolute.studies.flags import MEANINGS, RULES, UNMOVED, Evidence, Flag
 from resolute.studies.record import Record, record_key
-from resolute.studies.results import Case, Measured, Quantity, Results
-from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
+from resolute.studies.results import UNFINISHED, Measured, Quantity, Results
+from resolute.studies.study import (
+    Answer,
+    Bench,
+    Cell,
+    Compared,
+    Described,
+    Progress,
+    Study,
+    count,
+)
 from resolute.table import Cell as Entry
 from resolute.table import Column, Table, row
 
@@ -78,7 +87,7 @@ class CheckCell(Cell):
 
 @final
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
-class Check(Study):
+class Check(Study, Compared, Described):
     """Models x images, each attacked in many ways that should agree.
 
     Attributes:
@@ -166,9 +175,6 @@ class Check(Study):
             found.append(Answer(record))
         return found
 
-    def without_tiles(self, cell: Cell) -> str:
-        return "a check is of whole crops; use another --device"
-
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         return {
             "figures": f"SR-PSNR in dB, means over the images, at most {UNMOVED:g}; the lower, the stronger the attack",
@@ -196,7 +202,7 @@ class Check(Study):
             else:
                 sentences.append(f"{model}: none of {len(flags)} flags raised at {where}.")
             tables.append(flags_table(flags, model))
-        return Results(sentences, tables)
+        return Results(sentences or [UNFINISHED], tables)
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
         return [Quantity("SR-PSNR", "dB")]
@@ -206,9 +212,6 @@ class Check(Study):
             return None
         worst = min([record.runs["climb"], record.runs["twice"], *record.restarts])
         return Measured({"model": record.model}, {"SR-PSNR": worst})
-
-    def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
-        return iter(())
 
 
 def by_model(records: Sequence[Record]) -> dict[str, list[CheckRecord]]:

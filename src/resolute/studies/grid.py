@@ -33,14 +33,25 @@ from resolute.studies.quick import Quick
 from resolute.studies.record import Record
 from resolute.studies.results import Case, Measured, Missing, Quantity, Results
 from resolute.studies.steepness import CleverCell, CleverRecord, CleverTable, take
-from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
+from resolute.studies.study import (
+    Answer,
+    Bench,
+    Cell,
+    Compared,
+    Described,
+    InTiles,
+    Pictured,
+    Progress,
+    Study,
+    count,
+)
 from resolute.studies.summary import attack_title, level_of
 from resolute.toml import located
 
 
 @final
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
-class Grid(Study):
+class Grid(Study, Pictured, Compared, InTiles, Described):
     """A grid of models, attacks, budgets and images.
 
     Attributes:
@@ -93,10 +104,6 @@ class Grid(Study):
     question: str = ""
     expected: tuple[Claim, ...] = ()
     quick: Quick | None = None
-
-    def __post_init__(self) -> None:
-        if self.baseline and self.baseline not in self.models:
-            raise ConfigError(f"baseline: {self.baseline} is none of the models, {', '.join(self.models)}")
 
     def quickly(self) -> Grid:
         """Return the quick form: the same question, with fewer images, budgets and steps.
@@ -166,7 +173,7 @@ class Grid(Study):
         Raises:
             ConfigError, ImageError: the study cannot be planned.
         """
-        baseline = models[self.models.index(self.baseline)] if self.baseline else None
+        baseline = models[self.models.index(self.baseline)] if self.baseline in self.models else None
         defends = defends_of(models, baseline)
         attacks = [
             (table.name, table.build(level / 255, self.precision)) for table in self.attacks for level in self.epsilons
@@ -267,6 +274,8 @@ def checked_attacks(path: Path, study: Grid) -> Grid:
     Raises:
         ConfigError: one cannot.
     """
+    if study.baseline and study.baseline not in study.models:
+        raise located(path, ("baseline",), f"{study.baseline} is none of the models, {', '.join(study.models)}")
     for number, table in enumerate(study.attacks):
         if not table.opens:
             for place, level in enumerate(study.epsilons):

@@ -21,7 +21,7 @@ from resolute.studies.grid_tables import (
 )
 from resolute.studies.pairs import Defends
 from resolute.studies.record_flags import record_flags_table
-from resolute.studies.results import Results
+from resolute.studies.results import UNFINISHED, Results
 from resolute.studies.standings import standings
 from resolute.studies.steepness import CleverRecord
 from resolute.studies.summary import by_dataset, summarize, worst_case
@@ -40,6 +40,8 @@ def results_of(
         defends: by the name of a defended model, that of the model which it defends.
         claims: what was published.
     """
+    if not records:
+        return Results([UNFINISHED], [])
     groups = by_dataset(records)
     several = len(groups) > 1
     sentences: list[str] = []

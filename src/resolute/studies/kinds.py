@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from resolute.errors import ConfigError
+from resolute.plugins import Plugin, find_plugin
 from resolute.studies.certification import Certification
 from resolute.studies.certified_iqa import CertifiedIqa
 from resolute.studies.check import Check
@@ -18,8 +19,28 @@ from resolute.studies.record import Record
 from resolute.studies.study import Study
 from resolute.toml import check_table, located, read_table
 
-KINDS: dict[str, type[Study]] = {kind.kind: kind for kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss)}
-RECORDS: dict[str, type[Record]] = {record.view: record for kind in KINDS.values() for record in kind.records}
+KINDS: dict[str, type[Study]] = {}
+RECORDS: dict[str, type[Record]] = {}
+
+Kind = TypeVar("Kind", bound=type[Study])
+
+
+def register(kind: Kind) -> Kind:
+    """Make a kind of study and its records known, so that files of both are read; a decorator of the class.
+
+    Raises:
+        ConfigError: a name is taken.
+    """
+    if KINDS.setdefault(kind.kind, kind) is not kind:
+        raise ConfigError(f"two kinds of studies are called {kind.kind!r}; give one another name")
+    for record in kind.records:
+        if RECORDS.setdefault(record.view, record) is not record:
+            raise ConfigError(f"two kinds of records are called {record.view!r}; give one another name")
+    return kind
+
+
+for _kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss):
+    register(_kind)
 
 
 def read_study(source: str | Path) -> Study:
@@ -35,10 +56,20 @@ def read_study(source: str | Path) -> Study:
     path = find_study(source)
     content = read_table(path)
     kind = content.pop("kind", Grid.kind)
+    plugin = find_plugin("studies", str(kind)) if kind not in KINDS else None
+    if plugin is not None:
+        register(_study_class(plugin))
     if kind not in KINDS:
         raise located(path, ("kind",), f"one of {', '.join(KINDS)}, not {kind!r}")
     study = check_table(path, content, KINDS[str(kind)])
     return checked_attacks(path, study) if isinstance(study, Grid) else study
+
+
+def _study_class(plugin: Plugin) -> type[Study]:
+    found = plugin.load()
+    if not (isinstance(found, type) and issubclass(found, Study)):
+        raise plugin.error("is no class of studies")
+    return found
 
 
 def find_study(source: str | Path) -> Path:

@@ -36,8 +36,18 @@ from resolute.randomness import generator_for
 from resolute.studies.metric_as_loss_summary import Measure, RestorationRecord, Training, Verdict, shared, verdicts
 from resolute.studies.metric_as_loss_tables import changes_table, means_table, shown
 from resolute.studies.record import Record, record_key
-from resolute.studies.results import Case, Measured, Quantity, Results, View
-from resolute.studies.study import Answer, Bench, Cell, Progress, Study, count
+from resolute.studies.results import UNFINISHED, Case, Measured, Quantity, Results, View
+from resolute.studies.study import (
+    Answer,
+    Bench,
+    Cell,
+    Compared,
+    Described,
+    Pictured,
+    Progress,
+    Study,
+    count,
+)
 
 # What the restored pictures are seen beside; no restorer may have these labels.
 CLEAN, NOISY = "clean", "noisy"
@@ -57,7 +67,7 @@ class RestorationCell(Cell):
 
 @final
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
-class MetricAsLoss(Study):
+class MetricAsLoss(Study, Pictured, Compared, Described):
     """Restorers x images, each restored image measured against the truth and by several metrics.
 
     A name of a restorer, a metric or a denoiser is a built-in one, a file, or a training run below ``runs``.
@@ -155,9 +165,6 @@ class MetricAsLoss(Study):
             progress((number + 1) / len(cells))
         return found
 
-    def without_tiles(self, cell: Cell) -> str:
-        return "metrics judge whole images; use smaller ones or another --device"
-
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         denoiser = f" and behind {Path(self.denoiser).stem}" if self.denoiser else ""
         return {
@@ -178,9 +185,10 @@ class MetricAsLoss(Study):
     def results(self, records: Sequence[Record]) -> Results:
         own = shared(records)
         if not own:
-            return Results(["No image was finished by all restorers: run the study to its end."], [])
+            return Results([UNFINISHED], [])
         found = self._verdicts(own)
-        return Results([verdict.sentence for verdict in found], [means_table(own), changes_table(found, own)])
+        sentences = [verdict.sentence for verdict in found] or [UNFINISHED]
+        return Results(sentences, [means_table(own), changes_table(found, own)])
 
     def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
         own = shared(records)

@@ -12,6 +12,9 @@ from torch import Tensor
 from resolute.chart import Chart
 from resolute.table import Table
 
+# What there is to say where no cell that says anything is finished.
+UNFINISHED = "Nothing can be said yet: run the study to its end."
+
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)

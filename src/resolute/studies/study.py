@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -105,7 +105,7 @@ class Study(abc.ABC):
     name: str
 
     @abc.abstractmethod
-    def cells(self) -> Sequence[Cell]:
+    def cells(self) -> Iterable[Cell]:
         """Load models and images, and return all cells, in the order of reports.
 
         Raises:
@@ -127,16 +127,16 @@ class Study(abc.ABC):
         """
 
     @abc.abstractmethod
-    def without_tiles(self, cell: Cell) -> str:
-        """Say why the models of a cell cannot work in tiles; an empty string where they can."""
-
-    @abc.abstractmethod
     def results(self, records: Sequence[Record]) -> Results:
         """Return what the records come to.
 
         Args:
             records: of this study, in the order of its cells; those of cells that failed are missing.
         """
+
+
+class Pictured(abc.ABC):
+    """A study whose records can be seen."""
 
     @abc.abstractmethod
     def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case | Missing]:
@@ -147,6 +147,10 @@ class Study(abc.ABC):
             folder: of the study, with the files of the records.
         """
 
+
+class Compared(abc.ABC):
+    """A study of which two runs can be compared."""
+
     @abc.abstractmethod
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
         """Return what two runs of this study are compared by."""
@@ -154,6 +158,18 @@ class Study(abc.ABC):
     @abc.abstractmethod
     def measured(self, record: Record) -> Measured | None:
         """Return what a record says of its image, for comparisons; None where it has no place in them."""
+
+
+class InTiles(abc.ABC):
+    """A study whose models can work in tiles where memory does not suffice for a whole image."""
+
+    @abc.abstractmethod
+    def without_tiles(self, cell: Cell) -> str:
+        """Say why the models of a cell cannot work in tiles; an empty string where they can."""
+
+
+class Described(abc.ABC):
+    """A study that has more to say of itself than its settings do."""
 
     @abc.abstractmethod
     def outline(self, cells: Sequence[Cell]) -> str:
