@@ -37,23 +37,33 @@ def images(count=1, height=7, width=6, seed=0):
     return torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed)) / 255
 
 
-def grid(folder):
-    """A study of three models, two attacks, two budgets and two images, whose files lie in ``folder``."""
+def tiny(path, name, seed=0):
+    """Write a small random EDSR x4 and return its file."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = EDSR(scale=4, blocks=1, channels=4, upsampler="direct")
+    save_model(model, path, Card(name=name, architecture=model.arguments(), scale=4, licence="MIT"))
+    return path
+
+
+def grid(folder, models=("tiny", "tiny-entropy", "bicubic"), seed=0):
+    """A study of small models, of which the first is the baseline, two attacks, two budgets and two images.
+
+    All its files lie in ``folder``.
+    """
     for image in ("chelsea", "coffee"):
         write_png(folder / "photos" / f"{image}.png", sample_image(image)[:, 100:148, 200:248])
-    models = []
-    for seed, name in enumerate(("tiny", "tiny-entropy")):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = EDSR(scale=4, blocks=1, channels=4, upsampler="direct")
-        models.append(folder / f"{name}.safetensors")
-        save_model(model, models[-1], Card(name=name, architecture=model.arguments(), scale=4, licence="MIT"))
+    files = [
+        name if name == "bicubic" else str(tiny(folder / f"{name}.safetensors", name, seed + number))
+        for number, name in enumerate(models)
+    ]
     return Grid(
         name="small",
-        models=(*map(str, models), "bicubic"),
+        models=tuple(files),
         attacks=(AttackTable(kind="ifgsm", steps=2), AttackTable(kind="fda", steps=2)),
         epsilons=(4, 16),
         images=(str(folder / "photos"),),
+        baseline=files[0],
     )
 
 

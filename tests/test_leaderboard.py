@@ -6,21 +6,24 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small import rewrite
+from small import edit, grid, rewrite
 from test_cli import run as typed
-from test_report import edit, finished, tiny_model, tiny_study  # noqa: F401, a fixture
-from test_report_browser import Watched
+from watched import Watched
 
 from resolute.attacks.registry import AttackTable
+from resolute.engine.running import Machine
+from resolute.engine.running import run as answer
 from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.leaderboard import build_site, differences, entries_of, entry_of, read_entry
 from resolute.leaderboard.site import schema_text, stem_of
+from resolute.studies.check import Check, evidence_of
+from resolute.studies.check_suite import CheckSuite
 from resolute.studies.summary import summarize, worst_case
 
 
 @pytest.fixture
-def run(finished, tmp_path):  # noqa: F811
+def run(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
@@ -35,7 +38,7 @@ def written(entry, folder, name="entry.json"):
 
 
 class TestEntries:
-    def test_it_holds_the_means_of_the_records(self, finished):  # noqa: F811
+    def test_it_holds_the_means_of_the_records(self, finished):
         entry = entry_of(finished, "tiny")
         records = [record for record in Store(finished).read() if record.model == "tiny"]
         for rows in (summarize(records), summarize(worst_case(records))):
@@ -50,15 +53,16 @@ class TestEntries:
         assert entry.model.sha256 == records[0].weights
         assert entry.cells == 8
 
-    def test_it_survives_its_file(self, finished, tmp_path):  # noqa: F811
+    def test_it_survives_its_file(self, finished, tmp_path):
         entry = entry_of(finished, "tiny", submitter="A. Person", link="https://example.org/a")
         assert read_entry(written(entry, tmp_path)) == entry
 
     def test_what_the_attacker_knows_is_told_apart(self, tmp_path):
-        study = tiny_study(tmp_path, models=("tiny",))
+        study = grid(tmp_path, models=("tiny",))
         tables = (AttackTable(kind="square", queries=3), AttackTable(kind="pgd", steps=1, norm="l2"))
-        study = dataclasses.replace(study, models=(f"{study.models[0]}+round8",), attacks=tables, epsilons=(16,))
-        run(study, tmp_path / "run")
+        model = f"{study.models[0]}+round8"
+        study = dataclasses.replace(study, models=(model,), baseline=model, attacks=tables, epsilons=(16,))
+        answer(study, tmp_path / "run", Machine())
         (entry,), notes = entries_of(tmp_path / "run")
         assert notes == []
         assert entry.threat.knowledge == ["adaptive", "black-box"]
@@ -86,7 +90,7 @@ class TestEntries:
             entry_of(run, "tiny")
 
     def test_several_seeds_are_refused(self, run):
-        again = [dataclasses.replace(r, seed=1, key=f"{r.key}-1") for r in Store(run).read() if r.model == "tiny"]
+        again = [dataclasses.replace(r, seed=1, key=r.key[::-1]) for r in Store(run).read() if r.model == "tiny"]
         rewrite(run, Store(run).read() + again)
         with pytest.raises(ConfigError, match="several seeds"):
             entry_of(run, "tiny")
@@ -97,35 +101,33 @@ class TestEntries:
         with pytest.raises(ConfigError, match="certified"):
             entries_of(run)
 
-    def test_flags_of_a_check_come_with_the_entry(self, run):
+    def test_flags_of_a_check_come_with_the_entry(self, run, tmp_path):
         assert not entry_of(run, "tiny").checked
-        weights = entry_of(run, "tiny").model.sha256
-        flag = {"name": "zero-gradients", "raised": True, "figure": 100.0, "threshold": 1.0, "words": "none at all"}
-        check = {
-            "model": {"name": "any", "sha256": weights},
-            "check": {"epsilon": 4 / 255},
-            "images": ["a"],
-            "flags": [flag],
-        }
-        (run / "check").mkdir()
-        (run / "check" / "check.json").write_text(json.dumps(check))
+        model = grid(tmp_path / "again").models[0]
+        suite = CheckSuite(steps=2, restarts=2, draws=2, queries=2)
+        answer(
+            Check(models=(model,), images=(str(tmp_path / "again" / "photos"),), suite=suite), run / "check", Machine()
+        )
         entry = entry_of(run, "tiny")
         assert entry.checked
-        assert "zero-gradients" in [flag.name for flag in entry.flags]
+        raised = evidence_of(Store(run / "check").read()).flags()
+        assert {flag.name for flag in raised if flag.raised} <= {flag.name for flag in entry.flags}
         assert not entry_of(run, "tiny-entropy").checked
 
 
 class TestChecks:
-    def test_an_entry_holds_against_its_own_records(self, finished):  # noqa: F811
+    def test_an_entry_holds_against_its_own_records(self, finished):
         assert differences(entry_of(finished, "tiny"), finished) == []
 
-    def test_a_better_figure_is_found(self, finished):  # noqa: F811
+    def test_a_better_figure_is_found(self, finished):
         entry = entry_of(finished, "tiny")
         content = entry.model_dump(mode="json")
-        content["empirical"][0]["sr_psnr"]["mean"] += 0.01
+        for end in ("low", "mean", "high"):
+            content["empirical"][0]["sr_psnr"][end] += 0.01
         told = differences(type(entry).model_validate(content), finished)
-        assert len(told) == 1
-        assert told[0].startswith("empirical[0].sr_psnr.mean: the entry says")
+        assert {text.partition(":")[0] for text in told} == {
+            f"empirical[0].sr_psnr.{end}" for end in ("low", "mean", "high")
+        }
 
     def test_changed_records_are_found_even_where_means_stay(self, run):
         entry = entry_of(run, "tiny")
@@ -157,11 +159,52 @@ class TestChecks:
             {"submitter": "x" * 201},
         ],
     )
-    def test_a_broken_entry_is_refused(self, finished, tmp_path, change):  # noqa: F811
+    def test_a_broken_entry_is_refused(self, finished, tmp_path, change):
         content = entry_of(finished, "tiny").model_dump(mode="json") | change
         (tmp_path / "bad.json").write_text(json.dumps(content))
         with pytest.raises(ConfigError, match=r"bad\.json is no valid entry"):
             read_entry(tmp_path / "bad.json")
+
+    @pytest.mark.parametrize(
+        ("place", "value"),
+        [
+            (("empirical", 0, "sr_psnr", "low"), 99.0),
+            (("empirical", 0, "sr_psnr", "high"), 0.0),
+            (("empirical", 0, "sr_psnr", "mean"), 99.0),
+            (("empirical", 0, "sr_psnr", "n"), 9),
+            (("empirical", 0, "unmoved"), 3),
+            (("empirical", 0, "images"), 3),
+            (("empirical", 0, "level"), 5.0),
+            (("empirical", 0, "attack"), "fda"),
+            (("suite", "version"), "0" * 16),
+            (("suite", "attacks", 0, "seed"), 1),
+            (("data", "images"), 1),
+        ],
+    )
+    def test_an_entry_that_contradicts_itself_is_named_and_left_out(self, run, tmp_path, place, value):
+        content = entry_of(run, "tiny").model_dump(mode="json")
+        inner = content
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = value
+        (tmp_path / "all").mkdir()
+        (tmp_path / "all" / "bad.json").write_text(json.dumps(content))
+        good = written(entry_of(run, "tiny-entropy"), tmp_path / "all")
+        page, notes = build_site(tmp_path / "all", tmp_path / "site")
+        assert [note.partition(" ")[0] for note in notes] == ["bad.json"]
+        assert read_entry(next((tmp_path / "site" / "entries").glob("*.json"))) == read_entry(good)
+        assert "bad.json" in page.read_text()
+
+    def test_an_entry_cannot_push_out_another(self, run, tmp_path):
+        folder = tmp_path / "all"
+        shutil.copytree(run, folder / "run")
+        content = entry_of(run, "tiny").model_dump(mode="json")
+        for figures in content["empirical"]:
+            figures["sr_psnr"] = {"mean": 99.0, "low": 99.0, "high": 99.0, "n": figures["images"]}
+        (folder / "a.json").write_text(json.dumps(content))
+        build_site(folder, tmp_path / "site")
+        names = [read_entry(file).model.name for file in sorted((tmp_path / "site" / "entries").glob("*.json"))]
+        assert names.count("tiny") == 2
 
     @pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b'{"mean": NaN}', b"[" * 100_000])
     def test_what_is_no_entry_is_refused(self, tmp_path, content):
@@ -182,10 +225,12 @@ class TestSite:
         page, notes = build_site(folder, tmp_path / "site")
         assert notes == []
         files = sorted((tmp_path / "site" / "entries").glob("*.json"))
-        assert [read_entry(file).model.name for file in files] == ["bicubic", "tiny", "tiny-entropy"]
-        assert read_entry(files[1]).submitter == "A. Person"
+        entries = {read_entry(file).model.name: read_entry(file) for file in files}
+        assert sorted(entries) == ["bicubic", "tiny", "tiny-entropy"]
+        assert len(files) == 3
+        assert entries["tiny"].submitter == "A. Person"
         text = page.read_text()
-        assert text.count('class="sortable grid" id="board-') == 1
+        assert text.count('class="sortable" id="board-') == 1
         assert (tmp_path / "site" / "leaderboard.schema.json").is_file()
 
     def test_other_attacks_or_images_have_a_board_of_their_own(self, run, tmp_path):
@@ -194,7 +239,7 @@ class TestSite:
         shutil.copytree(run, folder / "two")
         edit(folder / "two", lambda r: dataclasses.replace(r, seed=1, sr_psnr=r.sr_psnr + 1))
         text = build_site(folder, tmp_path / "site")[0].read_text()
-        assert text.count('class="sortable grid" id="board-') == 2
+        assert text.count('class="sortable" id="board-') == 2
 
     def test_bad_ones_are_left_out_and_said(self, run, tmp_path):
         (tmp_path / "all").mkdir()
@@ -208,7 +253,7 @@ class TestSite:
         with pytest.raises(ConfigError, match="put entries or folders of studies there"):
             build_site(tmp_path, tmp_path / "site")
 
-    def test_a_name_cannot_lead_out_of_the_site(self, finished):  # noqa: F811
+    def test_a_name_cannot_lead_out_of_the_site(self, finished):
         entry = entry_of(finished, "tiny")
         content = entry.model_dump(mode="json")
         content["model"]["name"] = "../../<b>etc/passwd"
@@ -244,14 +289,14 @@ def test_the_site_in_a_browser(run, tmp_path, browser, width, scheme):
     rows = watched.page.locator("#board-0 tbody tr:visible")
 
     def figures():
-        return [float(text.split("\n")[0]) for text in rows.locator("td:nth-child(2)").all_inner_texts()]
+        return [float(text.split("\n")[0]) for text in rows.locator("td:nth-child(3)").all_inner_texts()]
 
     assert rows.count() == 2
     assert figures() == sorted(figures(), reverse=True)
     before = figures()
-    watched.page.locator("select[data-key=level]").select_option("16")
+    watched.page.get_by_label("Budget").select_option("16/255")
     assert figures() != before
-    heading = watched.page.locator("#board-0 thead button").nth(1)
+    heading = watched.page.locator("#board-0 thead button").nth(2)
     heading.focus()
     heading.press("Enter")
     assert figures() == sorted(figures())

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 
@@ -9,7 +7,7 @@ from resolute.models.base import Card
 from resolute.models.edsr import EDSR
 from resolute.models.registry import Bicubic, load
 from resolute.studies.kinds import read_study
-from resolute.studies.pairs import defends_of, pairs_of, read_defends
+from resolute.studies.pairs import defends_of, pairs_of
 
 RECIPE = {"name": "mine", "start": "", "model": {"blocks": 1}, "optimizer": {"steps": 9}, "defence": None}
 ENTROPY = {"kind": "entropy", "weight": 1.0}
@@ -81,13 +79,6 @@ def test_built_in_studies_name_their_baseline(name):
     assert study.baseline == study.models[0]
     if study.quick is not None:
         assert study.quickly().baseline in ("", *study.quickly().models)
-
-
-def test_what_a_study_says_about_pairs_may_be_damaged(tmp_path):
-    for said, found in (({"b": "a"}, {"b": "a"}), ([], {}), ({"a": 3}, {}), ("a", {})):
-        (tmp_path / "study.json").write_text(json.dumps({"defends": said}))
-        assert read_defends(tmp_path) == found
-    assert read_defends(tmp_path / "nowhere") == {}
 
 
 def test_pairs_are_among_the_models():

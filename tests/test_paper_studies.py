@@ -6,23 +6,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from resolute.report.charts import look_of
-from resolute.report.families import families, family_verdicts, grids
-from resolute.report.tables import find_pairs
-from test_report import Page, edit, tiny_model, tiny_study
+from small import edit, grid, tiny
+from test_report import Page
 from test_studies import record
 from typer.testing import CliRunner
 
 from resolute.attacks.registry import AttackTable
+from resolute.chart import look_of
 from resolute.cli.app import app
-from resolute.engine.store import Record, Store, append_line
+from resolute.engine.running import Machine, run
+from resolute.engine.store import Store
 from resolute.errors import ConfigError, ImageError
 from resolute.images import sample_image, write_png
-from resolute.report import write_markdown, write_report
+from resolute.report import write_report
+from resolute.report.reading import read_source
+from resolute.studies.attacked import AttackRecord
 from resolute.studies.claims import Claim, check, summary_of
 from resolute.studies.datasets import DATASETS, find_photos
+from resolute.studies.grid_tables import grid_tables
+from resolute.studies.kinds import read_study
+from resolute.studies.pairs import families
 from resolute.studies.quick import Quick
-from resolute.studies.steepness import CleverTable, read_indices
+from resolute.studies.steepness import CleverRecord, CleverTable
 
 PAPER = (
     "models", "pictures", "features", "ablation", "lambda", "layer", "delta", "adversarial-training",
@@ -187,23 +192,22 @@ def test_the_summary_counts_what_was_found():
 
 
 def test_variants_belong_to_the_plainest_model():
-    names = ["a", "a-adv", "a-adv-entropy", "a+mix=0.5", "b", "b-c", "bicubic"]
-    assert [(f.plain, f.variants) for f in families(names)] == [
+    defends = {"a-adv": "a", "a-adv-entropy": "a-adv", "a+mix=0.5": "a", "b-c": "b"}
+    assert [(f.plain, f.variants) for f in families([*defends, "a", "b", "bicubic"], defends)] == [
         ("a", ["a-adv", "a-adv-entropy", "a+mix=0.5"]), ("b", ["b-c"]),
     ]  # fmt: skip
-    assert ("a", "a+mix=0.5") in find_pairs(names)
 
 
 def test_a_grid_has_a_row_a_model_and_the_gain_over_the_plain_one():
     records = renamed(HIGH + LOW, {"a": "b-x", "b": "b"}) + renamed(HIGH, {"a": "bicubic"})
-    grid = grids(records)[0]
-    assert [(line.model, line.variant) for line in grid.lines] == [("b", False), ("b-x", True), ("bicubic", False)]
-    assert grid.levels == [4]
-    [place] = grid.lines[1].places
-    assert place.mean == pytest.approx(35.5)
-    assert place.gain.mean == pytest.approx(4.8)
-    [verdict] = family_verdicts(records)
-    assert "b keeps an SR-PSNR of 30.7 dB; b-x, +4.80 dB" in verdict
+    (table, *_) = grid_tables(records, {"b-x": "b"})
+    assert [(line.cells[0].value, line.indent) for line in table.rows] == [
+        ("b", False), ("b-x", True), ("bicubic", False),
+    ]  # fmt: skip
+    assert [column.name for column in table.columns] == ["model", "clean PSNR", "4/255"]
+    cell = table.rows[1].cells[2]
+    assert cell.value == pytest.approx(35.5)
+    assert cell.change.mean == pytest.approx(4.8)
 
 
 def test_no_two_of_many_models_look_alike():
@@ -218,7 +222,7 @@ def test_no_two_of_many_models_look_alike():
 def finished(tmp_path_factory) -> Path:
     """A finished study of two data sets and four models, with CLEVER and claims; not to be changed."""
     folder = tmp_path_factory.mktemp("paper")
-    study = tiny_study(folder, models=("tiny", "tiny-entropy", "tiny-adv", "bicubic"))
+    study = grid(folder, models=("tiny", "tiny-entropy", "tiny-adv", "bicubic"))
     for name in ("rocket", "astronaut"):
         write_png(folder / "more" / f"{name}.png", sample_image(name)[:, 100:148, 200:248])
     claims = (
@@ -235,15 +239,21 @@ def finished(tmp_path_factory) -> Path:
         question="Does it?",
         expected=claims,
     )
-    plan.run(folder / "run")
+    run(plan, folder / "run", Machine())
     return folder / "run"
 
 
+def parts(folder):
+    """Return the attacks and the indices of a folder, and its study."""
+    source = read_source(folder)
+    attacks = [one for one in source.records if isinstance(one, AttackRecord)]
+    return attacks, [one for one in source.records if isinstance(one, CleverRecord)], source.study
+
+
 def test_records_and_indices_know_their_data_set(finished):
-    records = Store(finished).read()
+    records, indices, _ = parts(finished)
     assert {record.dataset for record in records} == {"set5", "mine"}
     assert all(record.phi_std > 0 and record.phi_moved > 0 for record in records)
-    indices = read_indices(finished)
     assert len(indices) == 5 * 4
     assert all(index.index >= index.typical > 0 for index in indices)
     assert all(index.climbed > 0 for index in indices)
@@ -251,29 +261,15 @@ def test_records_and_indices_know_their_data_set(finished):
 
 
 def test_a_rerun_takes_no_index_twice(finished, tmp_path):
-    study = Grid(**json.loads((finished / "study.json").read_text())["study"])
+    study = parts(finished)[2]
     small = dataclasses.replace(study, models=study.models[:1], epsilons=(4,), attacks=study.attacks[:1])
     done: list[float] = []
-    small.run(tmp_path, progress=lambda number, _total, _title: done.append(number))
-    lines = (tmp_path / "clever.jsonl").read_text()
-    assert len(lines.splitlines()) == 4
+    run(small, tmp_path, Machine(), progress=lambda number, _total, _title: done.append(number))
+    lines = (tmp_path / "records.jsonl").read_text()
+    assert len(lines.splitlines()) == 4 + 4
     assert done == sorted(done)
-    small.run(tmp_path)
-    assert (tmp_path / "clever.jsonl").read_text() == lines
-
-
-def test_records_of_earlier_versions_still_read(finished, tmp_path):
-    new = {"dataset", "phi_mean", "phi_std", "phi_range", "phi_moved"}
-    new |= {"attacked_phi_mean", "attacked_phi_std", "attacked_phi_range"}
-    for known in Store(finished).read()[:8]:
-        old = {key: value for key, value in dataclasses.asdict(known).items() if key not in new}
-        assert Record(**old).phi_std is None
-        append_line(tmp_path / "records.jsonl", old)
-    (tmp_path / "study.json").write_text('{"study": {"name": "old", "models": ["m"], "attacks": [{"kind": "fda"}]}}')
-    page = Page(write_report([tmp_path], tmp_path / "report.html"))
-    assert "moved: size of the change" not in page.words
-    assert "Conventions" not in page.words
-    assert len(Store(tmp_path).read()) == 8
+    run(small, tmp_path, Machine())
+    assert (tmp_path / "records.jsonl").read_text() == lines
 
 
 def test_the_page_puts_the_published_beside_its_own(finished, tmp_path):
@@ -282,62 +278,60 @@ def test_the_page_puts_the_published_beside_its_own(finished, tmp_path):
     assert "tbody" not in page.words
     assert "Entropy <helps>" in page.words
     assert "tiny 27.54, bicubic 25.96 dB" in page.words
+    attacks, clever, study = parts(finished)
+    told = {}
     for dataset in ("set5", "mine"):
-        ours = [record for record in Store(finished).read() if record.dataset == dataset]
-        claims = Grid(**json.loads((finished / "study.json").read_text())["study"]).expected
-        indices = [index for index in read_indices(finished) if index.dataset == dataset]
-        findings = check(claims, ours, indices)
+        ours = [record for record in attacks if record.dataset == dataset]
+        findings = check(study.expected, ours, [index for index in clever if index.dataset == dataset])
         assert summary_of(findings) in page.words
         assert all(finding.settings for finding in findings)
         # One of two opposites cannot hold where the other does.
         first, second = findings[:2]
         assert not (first.verdict == "agrees" and second.verdict == "agrees")
-    ids = page.ids
-    assert {"paper", "overview", "set1-pick-level", "set1-budget-0", "clever-0", "set1-clever-0"} <= set(ids)
-    assert len(ids) == len(set(ids))
-    assert set(page.data["charts"]) <= set(ids)
-    assert {len(budgets) for budgets in page.data["overview"].values()} == {2}
+        told[dataset] = [finding.verdict for finding in findings]
+    claims = [
+        cells for cells in page.rows if len(cells) == 3 and cells[0].startswith(("Entropy", "And", "Num", "Steep"))
+    ]
+    assert len(claims) == 4
+    for place, cells in enumerate(claims):
+        assert [told["set5"][place] in cells[1], told["mine"][place] in cells[2]] == [True, True]
+    assert {"overview-0", "set1-budget-0", "clever-0", "set1-clever-0"} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.data["charts"]) <= set(page.ids)
+    assert {len(frames) for frames in page.data["frames"].values()} == {2}
     words = " ".join(page.words.split())
-    for convention in (
-        "starts within 1e-3/255 of the clean image",
-        "2 uniform draws",
-        "gradients pass straight through",
-    ):
+    for convention in ("starts within 1e-3/255", "2 uniform draws", "gradients pass straight through"):
         assert convention in words
-    assert ["tiny-adv", "SR"] not in page.rows
-    assert any(cells[0] == "tiny+mix=0.5" and len(cells) == 4 for cells in page.rows)
+    assert page.values("tiny+mix=0.5", "Set5")
 
 
 def test_the_markdown_has_the_same(finished, tmp_path):
-    text = write_markdown([finished], tmp_path / "page.md").read_text()
-    for part in ("## Set5", "## mine", "| published | here | verdict |", "Does it?", "CLEVER (eq. 15)", "tiny+mix=0.5"):
+    text = write_report([finished], tmp_path / "page.md").read_text()
+    for part in ("| published | here, Set5 | here, mine |", "CLEVER", "tiny+mix=0.5", "Entropy &lt;helps>"):
         assert part in text
-    assert "SR-PSNR, the worst attack on each image, dB" in text
 
 
 def test_the_summary_figure_has_every_model_once(finished, tmp_path):
     page = Page(write_report([finished], tmp_path / "report.html"))
-    for budgets in page.data["overview"].values():
-        for robust, truth in budgets:
-            for figure in (robust, truth):
-                names = [trace["name"] for trace in figure["data"] if trace["mode"] == "markers"]
-                assert names == ["tiny", "tiny-entropy", "tiny-adv", "tiny+mix=0.5", "bicubic"]
-            assert robust["data"][0]["name"] == "blends with bicubic"
-            looks = {(t["marker"]["color"], t["marker"]["symbol"]) for t in robust["data"] if t["mode"] == "markers"}
+    for chart in ("overview-0", "set1-overview-1"):
+        for figure in page.data["frames"][chart].values():
+            names = [trace["name"] for trace in figure["data"] if trace["mode"] == "markers"]
+            assert names == ["tiny", "tiny-entropy", "tiny-adv", "tiny+mix=0.5", "bicubic"]
+            looks = {(t["marker"]["color"], t["marker"]["symbol"]) for t in figure["data"] if t["mode"] == "markers"}
             assert len(looks) == 5
 
 
 def test_the_worst_of_every_group_of_models_is_shown(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("resolute.report.pictures.MAX_CASES", 3)
+    monkeypatch.setattr("resolute.report.page.MAX_CASES", 3)
     page = Page(write_report([finished], tmp_path / "report.html"))
-    shown = [case["models"] for case in page.data["cases"]]
+    shown = [case["filters"]["models"] for case in page.data["cases"]]
     assert sorted(shown) == ["tiny | tiny+mix=0.5", "tiny | tiny-adv", "tiny | tiny-entropy"]
 
 
 def test_names_of_models_and_images_stay_apart_in_indices(finished, tmp_path):
     folder = tmp_path / "copy"
     folder.mkdir()
-    for name in ("records.jsonl", "study.json", "clever.jsonl"):
+    for name in ("records.jsonl", "study.json"):
         (folder / name).write_text((finished / name).read_text())
     edit(folder, lambda r: dataclasses.replace(r, model=r.model.replace("bicubic", "<b>")))
     page = Page(write_report([folder], tmp_path / "report.html"))
@@ -348,34 +342,30 @@ def test_names_of_models_and_images_stay_apart_in_indices(finished, tmp_path):
 
 
 def test_quick_needs_no_data(tmp_path, monkeypatch):
-    from typer.testing import CliRunner
-
     monkeypatch.delenv("RESOLUTE_DATA", raising=False)
     table = tmp_path / "mine.toml"
-    model = tiny_model(tmp_path / "tiny.safetensors", "tiny", 0)
+    model = tiny(tmp_path / "tiny.safetensors", "tiny")
     table.write_text(
         f'name = "mine"\nmodels = ["{model}", "bicubic"]\nimages = ["bsd100"]\nquestion = "Which?"\n'
         '[quick]\nevery = 4\ncrop = 48\nepsilons = [4]\nsteps = 2\n[[attacks]]\nkind = "ifgsm"\n'
         '[[expected]]\nsays = "Fragile"\nwhere = "fig. 3"\nquantity = "sr_psnr"\norder = [["bicubic"], ["tiny"]]\n'
     )
-    run = CliRunner().invoke(app, ["study", str(table), "--out", str(tmp_path / "whole")])
-    assert run.exit_code != 0
+    result = CliRunner().invoke(app, ["study", str(table), "--out", str(tmp_path / "whole")])
+    assert result.exit_code != 0
     assert not (tmp_path / "whole" / "records.jsonl").exists()
     monkeypatch.chdir(tmp_path)
-    run = CliRunner().invoke(app, ["study", str(table), "--quick", "--device", "cpu"])
-    assert run.exit_code == 0, run.output
-    assert "runs/mine-quick/report.html" in run.output
+    result = CliRunner().invoke(app, ["study", str(table), "--quick", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert "runs/mine-quick/report.html" in result.output
     records = Store(tmp_path / "runs" / "mine-quick").read()
     assert {(r.dataset, r.width) for r in records} == {("samples", 12)}
     assert len(records) == 2 * 2
     facts = json.loads((tmp_path / "runs" / "mine-quick" / "study.json").read_text())
     assert facts["study"]["attacks"][0]["options"]["steps"] == 2
-    assert "2 steps of" in facts["conventions"]["I-FGSM"]
+    assert "2 steps of" in facts["facts"]["I-FGSM"]
 
 
 def test_a_study_of_another_kind_has_no_quick_form():
-    from typer.testing import CliRunner
-
     assert CliRunner().invoke(app, ["study", "metric-as-loss", "--quick"]).exit_code != 0
 
 

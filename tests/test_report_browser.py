@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import network
-from test_report import tiny_model, tiny_study
+from small import grid, network, tiny
 from watched import Watched
 
+from resolute.attacks.registry import AttackTable
+from resolute.engine.running import Machine, run
 from resolute.errors import ModelWarning
 from resolute.images import sample_image, write_png
 from resolute.report import write_hardening, write_report
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
-    tiny_study(folder).run(folder / "run")
+    run(grid(folder), folder / "run", Machine())
     return write_report([folder / "run"], folder / "report.html")
 
 
@@ -39,7 +40,7 @@ def test_it_opens_from_disk_without_a_network_and_without_an_error(watched, repo
     watched.page.wait_for_load_state("networkidle")
     assert watched.trouble == []
     assert watched.requests == [report.as_uri()]
-    for chart in ("#budget-0", "#budget-1", "#trade-off-0", "#trade-off-1", "#maps .chart"):
+    for chart in ("#overview-0", "#budget-0", "#budget-1", "#trade-off-0", "#trade-off-1", "#strip .chart"):
         assert watched.page.locator(f"{chart} svg.main-svg").first.is_visible()
     broken = "() => [...document.images].filter(image => !image.complete || !image.naturalWidth || !image.alt).length"
     watched.page.wait_for_function("() => [...document.images].every(image => image.complete)")
@@ -91,24 +92,24 @@ def test_another_case_changes_pictures_and_features(watched, box):
     seen = [
         watched.source(selector) for selector in ("#left", "#right", "#strip .row:nth-child(2) figure:first-child img")
     ]
-    maps = watched.source("#maps .row:first-child figure:nth-child(2) img")
+    maps = watched.source("#strip .row:nth-child(4) figure:nth-child(2) img")
     facts = watched.page.locator("#facts").inner_text()
     watched.page.locator(f"#{box}").select_option(index=1)
     now = [
         watched.source(selector) for selector in ("#left", "#right", "#strip .row:nth-child(2) figure:first-child img")
     ]
     assert all(before != after for before, after in zip(seen, now, strict=True))
-    assert watched.source("#maps .row:first-child figure:nth-child(2) img") != maps
+    assert watched.source("#strip .row:nth-child(4) figure:nth-child(2) img") != maps
     assert watched.page.locator("#facts").inner_text() != facts
     chosen = watched.page.locator(f"#{box} option:checked").inner_text()
-    assert chosen in watched.page.locator("#chosen").inner_text()
+    assert chosen in watched.page.locator("#shown").inner_text()
     assert chosen in str(watched.page.locator("#left").get_attribute("alt"))
     assert watched.trouble == []
 
 
 def test_both_sides_can_show_any_view(watched):
     sides = watched.page.locator("#pick-left option").all_inner_texts()
-    assert len(sides) == 10
+    assert len(sides) == 16
     assert watched.page.locator("#tag-left").inner_text() == "tiny: attacked output"
     assert watched.page.locator("#tag-right").inner_text() == "tiny-entropy: attacked output"
     watched.page.locator("#pick-left").select_option(label="clean input")
@@ -126,7 +127,26 @@ def test_a_phone_needs_no_sideways_scrolling(browser, report, width):
     assert opened.page.evaluate("() => document.documentElement.scrollWidth") <= width
     table = opened.page.locator(".scroll").first
     assert table.evaluate("element => element.scrollWidth > element.clientWidth")
+    assert "sideways" in table.evaluate("element => getComputedStyle(element, '::before').content")
     opened.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_cut_on_a_desk(browser, report, scheme):
+    opened = Watched(browser, report, width=1400, scheme=scheme)
+    assert opened.page.evaluate("() => document.documentElement.scrollWidth") <= 1400
+    for box in opened.page.locator(".scroll").all():
+        assert box.evaluate("element => element.scrollWidth - element.clientWidth") <= 1, box.get_attribute(
+            "aria-label"
+        )
+    opened.context.close()
+
+
+def test_charts_are_drawn_in_the_font_of_the_page(watched):
+    watched.page.wait_for_function("() => document.getElementById('budget-0').layout.font?.family")
+    font = watched.page.evaluate("() => getComputedStyle(document.body).fontFamily")
+    for text in ("#budget-0 .xtick text", "#budget-0 .legendtext", "#budget-0 .xtitle"):
+        assert watched.page.locator(text).first.evaluate("element => getComputedStyle(element).fontFamily") == font
 
 
 def test_charts_follow_the_page_into_the_dark(watched):
@@ -139,36 +159,41 @@ def test_charts_follow_the_page_into_the_dark(watched):
     assert watched.trouble == []
 
 
-def test_the_leaderboard_sorts_by_keyboard_and_filters(watched):
+def test_the_leaderboard_sorts_by_keyboard_and_chooses_rows(watched):
     page = watched.page
-    rows = page.locator("#board-table tbody tr:visible")
+    board = page.locator("#table-0")
+    form = page.locator("form.filters").first
+    rows = board.locator("tbody tr:visible")
 
     def column(number):
         return [text.split("\n")[0] for text in rows.locator(f"td:nth-child({number})").all_inner_texts()]
 
     assert rows.count() == 3
-    assert set(column(6)) == {"worst"}
-    figures = list(map(float, column(2)))
+    assert set(column(6)) == {"worst on each image"}
+    assert set(column(7)) == {"4/255"}
+    figures = list(map(float, column(3)))
     assert figures == sorted(figures, reverse=True)
-    heads = page.locator("#board-table thead th")
-    assert heads.nth(1).get_attribute("aria-sort") == "descending"
-    button = heads.nth(1).get_by_role("button")
+    heads = board.locator("thead th")
+    assert heads.nth(2).get_attribute("aria-sort") == "descending"
+    button = heads.nth(2).get_by_role("button")
     button.focus()
     button.press("Enter")
-    assert heads.nth(1).get_attribute("aria-sort") == "ascending"
-    assert list(map(float, column(2))) == sorted(figures)
+    assert heads.nth(2).get_attribute("aria-sort") == "ascending"
+    assert list(map(float, column(3))) == sorted(figures)
     heads.nth(0).get_by_role("button").click()
-    assert heads.nth(1).get_attribute("aria-sort") == "none"
+    assert heads.nth(2).get_attribute("aria-sort") == "none"
     names = rows.locator("th").all_inner_texts()
     assert names == sorted(names)
-    page.locator("#board select[data-key=attack]").select_option("fda")
-    page.locator("#board select[data-key=level]").select_option("16")
+    form.get_by_label("Attack").select_option("FDA")
+    form.get_by_label("Budget").select_option("16/255")
     assert set(column(6)) == {"FDA"}
     assert set(column(7)) == {"16/255"}
-    page.locator("#board select[data-key=attack]").select_option("")
-    page.locator("#board select[data-key=level]").select_option("")
-    assert rows.count() == 18
-    assert page.locator("#board output").inner_text() == "18 of 18 rows"
+    form.get_by_label("Attack").select_option("")
+    form.get_by_label("Budget").select_option("")
+    assert form.locator("output").inner_text() == "18 of 18 rows"
+    form.get_by_label("Find").fill("entropy")
+    assert set(rows.locator("th").all_inner_texts()) == {"tiny-entropy"}
+    assert form.locator("output").inner_text() == "6 of 18 rows"
     assert watched.trouble == []
 
 
@@ -177,6 +202,7 @@ def test_cases_are_gone_through_from_the_worst_on(watched):
     labels = page.locator("#pick-case option").all_inner_texts()
     kept = [float(label.rpartition(": ")[2].removesuffix(" dB")) for label in labels]
     assert kept == sorted(kept)
+    assert len(kept) == 8
     assert labels[0].startswith("1. ")
     assert page.locator("#previous").is_disabled()
 
@@ -192,8 +218,9 @@ def test_cases_are_gone_through_from_the_worst_on(watched):
     ):
         go()
         assert case() == labels[wanted]
-        image, _, rest = case().partition(". ")[2].partition(", ")
-        assert f"{image}, {rest}".startswith(page.locator("#chosen").inner_text())
+        title = case().partition(". ")[2]
+        image = title.partition(", ")[0]
+        assert page.locator("#shown").inner_text() == title
         assert page.locator("#pick-image option:checked").inner_text() == image
     assert page.locator("#next").is_disabled()
     assert watched.clip() == "inset(0px 0px 0px 50%)"
@@ -237,20 +264,20 @@ def test_tables_are_whole_without_javascript(browser, report):
     context = browser.new_context(java_script_enabled=False, offline=True)
     page = context.new_page()
     page.goto(report.as_uri())
-    assert page.locator("#board-table tbody tr").count() == 18
-    assert page.locator("#board-table tbody tr").last.is_visible()
+    assert page.locator("#table-0 tbody tr").count() == 18
+    assert page.locator("#table-0 tbody tr").last.is_visible()
     context.close()
 
 
 def test_hostile_names_do_nothing(browser, tmp_path):
     bait = "<img src=x onerror=alert(1)>\"'"
     name = f"{bait}</script><script>alert(2)</script>"
-    study = tiny_study(tmp_path)
+    study = grid(tmp_path)
     for number, path in enumerate(study.models[:2]):
-        tiny_model(Path(path), f"{name}{'-entropy' * number}", number)
+        tiny(Path(path), f"{name}{'-entropy' * number}", number)
     (tmp_path / "photos" / "coffee.png").rename(tmp_path / "photos" / f"{bait}.png")
-    attacks = tuple(dataclasses.replace(table, label=name + table.kind) for table in study.attacks)
-    run(dataclasses.replace(study, attacks=attacks, name=name), tmp_path / "run")
+    attacks = tuple(AttackTable(table.kind, label=name + table.kind, steps=2) for table in study.attacks)
+    run(dataclasses.replace(study, attacks=attacks, name=name), tmp_path / "run", Machine())
     opened = Watched(browser, write_report([tmp_path / "run"], tmp_path / "report.html"))
     opened.page.wait_for_load_state("networkidle")
     assert opened.trouble == []
