@@ -163,7 +163,7 @@ def test_official_carn_goes_on_as_the_same_function_on_the_scale_of_the_loss(pho
 def test_a_network_takes_every_argument_of_its_constructor_and_no_other(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('name = "mine"\n[model]\narchitecture = "srresnet"\nscale = 3\nactivation = "tanh"\n')
-    assert Recipe.read(file).model.build().arguments()["activation"] == "tanh"
+    assert read_recipe(file).model.build().arguments()["activation"] == "tanh"
     for line in ("groups = 2", 'activation = "relu"', "scale = 5", 'blocks = "x"', "widths = [4, 4]"):
         file.write_text(f'name = "mine"\n[model]\narchitecture = "srresnet"\n{line}\n')
         with pytest.raises(ConfigError, match=rf"mine\.toml, line 4: model\.(srresnet\.)?{line.split()[0]}"):
@@ -174,7 +174,7 @@ def test_arguments_that_do_not_go_together_are_told_before_the_images_are_read(t
     file = tmp_path / "mine.toml"
     file.write_text('base = "rcan"\nname = "mine"\n[model]\nreduction = 7\n')
     with pytest.raises(ConfigError, match="reduction"):
-        RestoreTask(Recipe.read(file), [tmp_path / "nothing"])
+        RestoreTask(read_recipe(file), [tmp_path / "nothing"])
 
 
 def test_a_recipe_of_another_architecture_takes_no_sizes_from_its_base():

@@ -120,7 +120,7 @@ def test_a_killed_process_resumes_to_the_same_weights(photos, unbroken, tmp_path
         "[data]\npatch = 12\nbatch = 4\nvalidation = 1\n"
         '[optimizer]\nsteps = 18\nrate = 2e-3\nschedule = "cosine"\nema = 0.8\nwarmup = 2\n[defence]\n'
     )
-    assert Recipe.read(recipe) == TINY
+    assert read_recipe(recipe) == TINY
     out = tmp_path / "run"
     command = [sys.executable, "-m", "resolute", "train", str(recipe), "--data", str(photos), "--out", str(out)]
     rng = random.Random(0)
@@ -245,12 +245,12 @@ def test_a_wrong_recipe_names_the_key(tmp_path, text, message):
     path = tmp_path / "wrong.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        Recipe.read(path)
+        read_recipe(path)
 
 
 def test_an_unknown_recipe_lists_the_built_in_ones():
     with pytest.raises(ConfigError, match=r"no recipe 'edsr-x'.*edsr-s-entropy"):
-        Recipe.read("edsr-x")
+        read_recipe("edsr-x")
 
 
 def test_a_recipe_starts_from_the_run_beside_it(unbroken, photos, tmp_path):

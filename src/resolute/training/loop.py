@@ -387,7 +387,8 @@ def learning_rate(recipe: AnyRecipe, step: int) -> float:
     """Return the learning rate of the given step, counted from zero.
 
     Example:
-        >>> recipe = Recipe.read("edsr-s")
+        >>> from resolute.training import read_recipe
+        >>> recipe = read_recipe("edsr-s")
         >>> learning_rate(recipe, recipe.optimizer.steps) < 1e-9
         True
     """

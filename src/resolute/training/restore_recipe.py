@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Literal
 
 import pydantic
@@ -159,7 +158,8 @@ class Recipe(RunTable):
         gan: SRGAN's losses, or None.
 
     Example:
-        >>> recipe = Recipe.read("edsr-s-entropy")
+        >>> from resolute.training import read_recipe
+        >>> recipe = read_recipe("edsr-s-entropy")
         >>> recipe.model.scale, recipe.defence is not None
         (4, True)
     """
@@ -177,17 +177,3 @@ class Recipe(RunTable):
     def __post_init__(self) -> None:
         if self.jacobian is not None and self.defence is not None and self.defence.noise:
             raise ConfigError("jacobian: noise on the features drowns its differences; set defence.noise = false")
-
-    @staticmethod
-    def read(source: str | Path) -> Recipe:
-        """Read the recipe of a super-resolution model; see ``read_recipe``, which reads those of all kinds.
-
-        Raises:
-            ConfigError: no such recipe, a wrong one, or one of another kind.
-        """
-        from resolute.training.recipe import read_recipe
-
-        recipe = read_recipe(source)
-        if not isinstance(recipe, Recipe):
-            raise ConfigError(f"{recipe.name} trains no super-resolution model; read it with read_recipe")
-        return recipe
