@@ -132,9 +132,9 @@ def test_the_page_in_a_browser(pair, tmp_path, browser, width, scheme):
     watched = Watched(browser, page, width, scheme, ready="#deltas-table [aria-sort]")
     rows = watched.page.locator("#deltas-table tbody tr:visible")
     assert rows.count() == 12
-    watched.page.locator("select[data-key=verdict]").select_option("worse")
+    watched.page.get_by_label("Verdict").last.select_option("worse")
     assert rows.count() == 4
-    watched.page.locator("[data-filters=deltas-table] input").fill("fda")
+    watched.page.get_by_label("Find").fill("fda")
     assert rows.count() == 2
     assert watched.page.evaluate("() => document.documentElement.scrollWidth") <= width
     assert watched.trouble == []

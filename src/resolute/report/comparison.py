@@ -101,7 +101,7 @@ class Comparison:
             )
             for delta in self.deltas
         ]  # fmt: skip
-        return Table("Figures", columns, rows)
+        return Table("Figures", columns, rows, choices={"verdict": ""})
 
     def singles_table(self) -> Table:
         """Return the single images that lost most; the change adds up with the figures beside it."""

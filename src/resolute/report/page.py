@@ -202,11 +202,11 @@ class _Section:
 
 
 def _sections(charts: Sequence[Chart]) -> list[_Section]:
-    groups = {
-        key: list(own)
-        for key, own in itertools.groupby(charts, lambda chart: (chart.section, chart.text, chart.choice))
-    }
-    return [_Section(title, text, choice, list(own[0].frames), own) for (title, text, choice), own in groups.items()]
+    groups = itertools.groupby(charts, lambda chart: (chart.section, chart.text, chart.choice))
+    return [
+        _Section(title, text, choice, list(own[0].frames), own)
+        for (title, text, choice), own in ((key, list(group)) for key, group in groups)
+    ]
 
 
 def _gallery(cases: Iterable[Case | Missing], room: int) -> _Shown:

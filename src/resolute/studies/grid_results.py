@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from resolute.chart import Chart
@@ -67,12 +68,15 @@ def results_of(
         prefix = f"set{number}-" if number else ""
         rows = summarize(own)
         bands = {(s.model, s.attack, s.level): s.sr for s in board if s.sr is not None and s.dataset == dataset}
-        charts += [
+        drawn = [
             *overview_charts(own, prefix),
             *budget_charts(rows, prefix, bands),
             *distance_charts(rows, prefix, bands),
             *trade_off_charts(rows, prefix),
-            *clever_charts(indices, own, prefix),
+            *clever_charts([index for index in indices if index.dataset == dataset], own, prefix),
+        ]
+        charts += [
+            dataclasses.replace(chart, section=f"{title}: {chart.section}") if title else chart for chart in drawn
         ]
     tables.append(record_flags_table(records))
     return Results(sentences, [table for table in tables if table.rows], charts, brief=brief)

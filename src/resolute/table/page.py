@@ -38,7 +38,11 @@ def page_table(
     places = {column.name: place for place, column in enumerate(columns)}
     right = [aligned_right(place, column, rows) for place, column in enumerate(columns)]
     filters = {place: choices.get(column.name, "") for place, column in enumerate(columns)}
-    filters = {place: text for place, text in filters.items() if text or _selects(columns[place], rows, place)}
+    filters = {
+        place: text
+        for place, text in filters.items()
+        if columns[place].name in choices or _selects(columns[place], rows, place)
+    }
     bodies = Markup("\n").join(
         Markup("<tbody>\n{}\n</tbody>").format(
             Markup("\n").join(
