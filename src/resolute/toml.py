@@ -18,15 +18,6 @@ from resolute.errors import ConfigError
 T = TypeVar("T")
 
 
-def read_toml(path: Path, kind: type[T]) -> T:
-    """Return the dataclass ``kind`` that the TOML file describes.
-
-    Raises:
-        ConfigError: no valid TOML, or a key that does not exist or is out of range.
-    """
-    return check_table(path, read_table(path), kind)
-
-
 def read_table(path: Path) -> dict[str, object]:
     """Return what a TOML file says, unchecked.
 
