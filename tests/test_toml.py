@@ -103,3 +103,21 @@ def test_dotted_keys_and_inline_tables_are_found():
         6,
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "near"),
+    [("epsilonz = [4]", 3, "epsilons"), ("[clever]\nsampels = 3", 4, "samples"), ("[quick]\nstep = 3", 4, "steps")],
+)
+def test_an_unknown_key_names_the_nearest_one(tmp_path, text, line, near):
+    path = tmp_path / "study.toml"
+    path.write_text(f'name = "x"\nmodels = ["bicubic"]\n{text}\n[[attacks]]\nkind = "fgsm"\n')
+    with pytest.raises(ConfigError, match=rf"study\.toml, line {line}: .*{near}"):
+        read_study(path)
+
+
+def test_a_key_that_is_near_to_none_lists_all(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text('name = "x"\nmodels = ["bicubic"]\nzzz = 1\n[[attacks]]\nkind = "fgsm"\n')
+    with pytest.raises(ConfigError, match=r"zzz: .*epsilons.*models"):
+        read_study(path)

@@ -152,18 +152,6 @@ def spread(value: Interval | None, digits: int = 2, *, signed: bool = False) -> 
     return f"[{figure(value.low, digits, signed=signed)}, {figure(value.high, digits, signed=signed)}]"
 
 
-def signed_gain(value: Interval | None, digits: int = 2) -> str:
-    """Return a mean difference for a sentence, and whether it may be chance.
-
-    Example:
-        >>> signed_gain(Interval(mean=1.0, low=-0.5, high=1.5, n=3))
-        '+1.00 (may be chance)'
-    """
-    if value is None:
-        return DASH
-    return signed(value.mean, digits) + (f" ({doubt(value)})" if doubt(value) else "")
-
-
 def doubt(value: Interval | None) -> str:
     """Say why a difference proves nothing, where it does not.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import re
 import tomllib
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
@@ -13,15 +16,6 @@ import pydantic
 from resolute.errors import ConfigError
 
 T = TypeVar("T")
-
-
-def read_toml(path: Path, kind: type[T]) -> T:
-    """Return the dataclass ``kind`` that the TOML file describes.
-
-    Raises:
-        ConfigError: no valid TOML, or a key that does not exist or is out of range.
-    """
-    return check_table(path, read_table(path), kind)
 
 
 def read_table(path: Path) -> dict[str, object]:
@@ -51,7 +45,28 @@ def check_table(path: Path, content: Mapping[str, object], kind: type[T]) -> T:
         own = first.get("ctx", {}).get("error")
         if isinstance(own, ConfigError):
             raise located(path, (*key, *own.key), own.message) from None
-        raise located(path, key, first["msg"].lower()) from None
+        unknown = first["type"] == "unexpected_keyword_argument"
+        raise located(path, key, _unknown(key[-1], kind) if unknown else first["msg"].lower()) from None
+
+
+def _unknown(key: str, kind: type) -> str:
+    """Return what is wrong with a key that nothing has: the nearest one that there is, or all of them."""
+    names = sorted(_fields(kind, set()))
+    near = difflib.get_close_matches(key, names, 1)
+    return f"no such key; did you mean {near[0]}?" if near else f"no such key; there are {', '.join(names)}"
+
+
+def _fields(kind: object, seen: set[type]) -> set[str]:
+    """Return the names of the fields of a dataclass, and of all dataclasses in them."""
+    found: set[str] = set()
+    for inside in typing.get_args(kind):
+        found |= _fields(inside, seen)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind not in seen:
+        seen.add(kind)
+        hints = typing.get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            found |= {field.name} | _fields(hints[field.name], seen)
+    return found
 
 
 def located(path: Path, key: Sequence[str], message: str) -> ConfigError:

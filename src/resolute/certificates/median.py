@@ -99,7 +99,7 @@ def certify(
         stop: sequential mode: sampling ends as soon as it returns True, as ``width_below`` and ``decided_at`` do. The
             bounds come from a confidence sequence, which is valid at every time, and are somewhat wider for it.
         precision: ``bfloat16`` runs metric and denoiser under autocast, several times as fast where the processor has
-            it. The theorem holds for any function, so for that one too, but its scores are slightly other ones.
+            it. The theorem holds for any function, so for that one too, but its scores differ slightly.
         progress: called with (samples done, samples in all).
 
     Raises:

@@ -260,7 +260,7 @@ def checked_sigma(name: str, sigma: float) -> float:
     """Return a standard deviation in pixels.
 
     Raises:
-        ConfigError: it is none, or so large that nothing of an image would be left.
+        ConfigError: it is not a number, or too large for any image.
     """
     if not 0 <= sigma <= 20:
         raise ConfigError(f"{name} takes a standard deviation of 0 to 20 pixels, such as {name}=0.7, not {sigma:g}")

@@ -53,7 +53,7 @@ def replayed(entry: Entry, run: Path, limit: int, models: Sequence[str | Path] =
         models: names or files to look for the model in, besides those that the study names.
 
     Raises:
-        ConfigError: the model or the images are not to be had.
+        ConfigError: the model or an image is missing.
     """
     evidence = read_folders([run])
     source = evidence.sources[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -124,11 +125,19 @@ def agreement_of(
         >>> found.srocc.low <= found.srocc.mean <= found.srocc.high
         True
     """
-    scores, opinions = _checked(scores, opinions)
-    intervals = [
-        _interval(measure, (scores, opinions), confidence, resamples, seed) for measure in (srocc, plcc, plcc_logistic)
-    ]
-    return Agreement(*intervals)
+    checked = (tuple(values.tolist()) for values in _checked(scores, opinions))
+    return _agreement(*checked, confidence, resamples, seed)
+
+
+# The fits take seconds, and terminal and page ask for the same ones.
+@functools.lru_cache(maxsize=64)
+def _agreement(
+    scores: tuple[float, ...], opinions: tuple[float, ...], confidence: float, resamples: int, seed: int
+) -> Agreement:
+    data = np.array(scores), np.array(opinions)
+    return Agreement(
+        *(_interval(measure, data, confidence, resamples, seed) for measure in (srocc, plcc, plcc_logistic))
+    )
 
 
 def agreement_difference(

@@ -160,7 +160,7 @@ class Comparison:
             change.what.removeprefix("weights of ") for change in self.changes if change.what.startswith("weights")
         ]
         if weights:
-            found.append(f"The weights of {', '.join(weights)} are other ones.")
+            found.append(f"The weights of {', '.join(weights)} differ.")
         alone = sum(len(only.images) for only in self.only)
         if alone:
             they, them = ("cells", "them") if alone != 1 else ("cell", "it")
