@@ -112,7 +112,8 @@ def test_other_layers_are_reached_by_their_names(model):
     x = images()
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.PReLU | nn.ReLU)]
     outputs = layer_outputs(model, x, names)
-    assert len(outputs) == len(names)
+    # A module that is used several times has an output each time.
+    assert len(outputs) >= len(names)
     assert all(output.isfinite().all() for output in outputs)
     assert torch.equal(layer_outputs(model, x, [model.feature_layer, names[0]])[0], model.features(x))
 

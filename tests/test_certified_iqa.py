@@ -172,7 +172,7 @@ def test_an_adaptive_attack_is_never_the_weaker_one(done):
     pairs = [(a, found[*name, False]) for (*name, adaptive), a in found.items() if adaptive]
     assert len(pairs) == 2 * 3 * 3
     for adaptive, transferred in pairs:
-        score = clean[adaptive.score]
+        score = clean[adaptive.clean_key]
         assert gain(score, adaptive) >= gain(score, transferred)
         assert (adaptive.origin == "transferred") == (adaptive.defended == transferred.defended)
     assert {adaptive.origin for adaptive, _ in pairs} >= {"adaptive"}
@@ -282,7 +282,7 @@ def test_deltas_leave_out_what_claims_nothing():
 def attack_on(score, **facts):
     basis = {
         "key": score.key[::-1], "model": "m", "weights": "", "image": score.image, "pixels": "", "width": 8,
-        "height": 8, "seed": 0, "seconds": 1.0, "defence": score.defence, "score": score.key, "configuration": "",
+        "height": 8, "seed": 0, "seconds": 1.0, "defence": score.defence, "clean_key": score.key, "configuration": "",
         "adaptive": True, "origin": "adaptive", "norm": "l2", "budget": 0.05, "rounded": False, "clean": 1.0,
         "attacked": 2.0, "defended": score.score, "linf": 0.01, "l2": 0.05, "true_error": 0.001,
     }  # fmt: skip

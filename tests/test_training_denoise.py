@@ -288,6 +288,6 @@ def test_built_in_denoisers_differ_in_what_their_names_say():
         for name in ("mse", "target", "rank", "iqa")
     }
     assert on == {"mse": (False, False), "target": (True, False), "rank": (False, True), "iqa": (True, True)}
-    assert sum(p.numel() for p in recipes["dncnn-mse-012"].build().parameters()) == 557_443
+    assert sum(p.numel() for p in recipes["dncnn-mse-012"].model.build().parameters()) == 557_443
     for stem, recipe in recipes.items():
         assert recipe.name == stem

@@ -32,6 +32,7 @@ class Bits:
 
     Example:
         >>> from resolute.models import EDSR
+        >>> import torch
         >>> model, x = EDSR(scale=2, blocks=1, channels=4), torch.rand(2, 3, 6, 6)
         >>> Bits(ChannelDensity(channels=4)).bind(model, x)(x).shape
         torch.Size([2])
@@ -77,6 +78,7 @@ def read_density(path: Path | str) -> ChannelDensity:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "run.density.pt"
+        >>> import torch
         >>> torch.save(ChannelDensity(channels=8).state_dict(), path)
         >>> read_density(path).channels
         8

@@ -143,7 +143,7 @@ def attack_class(kind: str) -> type[Attack]:
     if kind == "universal":
         raise ConfigError(
             "a universal perturbation is one for many images, and here each is attacked by itself; "
-            "use resolute.universal(model, images, epsilon) in Python"
+            "use resolute.attacks.universal(model, images, epsilon) in Python"
         )
     plugin = find_plugin("attacks", kind)
     if plugin is None:

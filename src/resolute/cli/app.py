@@ -38,7 +38,7 @@ COMMANDS = {
     ),
     "certify": (
         "certifying",
-        "Certify quality scores: an interval that no small perturbation can move the smoothed score out of.",
+        "Certify quality scores: an interval that no small perturbation can move the median score out of.",
     ),
     "check": (
         "checking",

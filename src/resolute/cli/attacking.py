@@ -114,9 +114,11 @@ def attack(
         )
         address = addressed(model, scale, weights, range, argument)
         attacked = load_defended(address)
+        # Layers that are named are those of the model alone.
+        beside = () if layer or "layers" in table.options else ("bicubic",)
         study = Grid(
             name="attack",
-            models=(address, "bicubic"),
+            models=(address, *beside),
             attacks=(table,),
             epsilons=(round(parse_epsilon(epsilon) * 255, 6),),
             images=tuple(str(image) for image in images),
@@ -126,7 +128,7 @@ def attack(
             precision=parse_precision(precision),
             outputs=True,
         )
-        plan = Plan(study, study.cells_of([attacked, load_defended("bicubic", attacked.scale)]))
+        plan = Plan(study, study.cells_of([attacked, *(load_defended(name, attacked.scale) for name in beside)]))
         found, failures = run_cells(plan, Place(out), Machine(device=runtime.resolve_device(device)))
         records = [record for record in found if isinstance(record, AttackRecord)]
         own = [record for record in records if record.model != "bicubic"] or records

@@ -53,8 +53,8 @@ def attacked_patches(
         reference: what the output is driven away from, the ``truth`` or the model's own clean output.
         generator: of the start.
 
-    Raises:
-        FloatingPointError: the distance or its gradient is not finite.
+    Returns:
+        Attacked patches; those given where the distance or its gradient is not finite.
 
     Example:
         >>> from resolute.models import EDSR
@@ -83,4 +83,8 @@ def attacked_patches(
 
         # Not ``ascend``, which keeps the best point: that takes one more forward pass a training step, and recipes of
         # adversarial training are stated for the last point.
-        return walk(x, distance, move, steps)
+        try:
+            return walk(x, distance, move, steps)
+        except FloatingPointError:
+            # The loss will not be finite either, and training says which weights are kept.
+            return low

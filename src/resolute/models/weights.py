@@ -153,7 +153,9 @@ def _check_dtype(file: str, name: str, tensor: Tensor) -> None:
 
     Whole numbers and truth values stay allowed for buffers, such as counters and tables of positions.
     """
-    buffer = tensor.dtype in _WHOLE and name.rpartition(".")[2] not in ("weight", "bias")
+    # Quantised weights say so in their names, and whoever reads them knows their scales.
+    told = name.endswith(f"_{str(tensor.dtype).removeprefix('torch.')}")
+    buffer = told or (tensor.dtype in _WHOLE and name.rpartition(".")[2] not in ("weight", "bias"))
     if not buffer and tensor.dtype not in _REAL:
         raise CheckpointError(
             f"{file}: {name} is {str(tensor.dtype).removeprefix('torch.')}, and weights are float16, bfloat16, float32 "
