@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 import threading
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import sources
@@ -61,14 +63,34 @@ def test_nothing_comes_from_elsewhere(site):
         assert not re.findall(r"(?:@import|url\()\s*['\"]?(?:https?:)?//", style.read_text(encoding="utf-8")), style
 
 
+class Links(HTMLParser):
+    """The addresses that a page's tags name, and the places in it that others may name."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if (target := values.get("href")) is not None:
+            self.targets.append(target)
+        if (anchor := values.get("id")) is not None:
+            self.anchors.add(anchor)
+
+
 def test_links_between_pages_lead_somewhere(site):
-    texts = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
-    anchors = {page: set(re.findall(r'\bid="([^"]+)"', text)) for page, text in texts.items()}
-    for page, text in texts.items():
-        for target, anchor in re.findall(r'href="([^"#:?]*)(?:#([^"]+))?"', text):
-            path = (page.parent / target).resolve() if target else page
-            assert path.exists(), f"{page.name}: {target}"
-            assert not anchor or path not in anchors or anchor in anchors[path], f"{page.name}: {target}#{anchor}"
+    pages = {page: Links(page) for page in site.rglob("*.html")}
+    for page, links in pages.items():
+        for address in links.targets:
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                continue
+            path = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            assert path.exists(), f"{page.name}: {address}"
+            anchor = unquote(parts.fragment)
+            assert not anchor or path not in pages or anchor in pages[path].anchors, f"{page.name}: {address}"
 
 
 def test_what_is_broken_ends_the_build(tmp_path):

@@ -21,7 +21,7 @@ from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
 from resolute.models.base import Restorer, SplitRestorer
 from resolute.runtime import full_float32
 from resolute.studies.record import Record, record_key
-from resolute.studies.study import Cell
+from resolute.studies.study import Cell, about
 
 Image = Float[Tensor, "1 3 h w"]
 Large = Float[Tensor, "1 3 sh sw"]
@@ -234,18 +234,11 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
     attacked_psnr_y, attacked_ssim_y = _against_truth(attacked, subject, model.scale)
     assert model.card is not None
     record = AttackRecord(
-        key=cell.key,
-        model=model.card.name,
-        weights=model.card.sha256,
+        **about(cell, model.card, subject.name, subject.low[0], cell.seed),
         defends=cell.defends,
         attack=cell.label,
         configuration=repr(cell.attack),
         epsilon=cell.attack.epsilon,
-        image=subject.name,
-        pixels=subject.pixels,
-        width=subject.low.shape[-1],
-        height=subject.low.shape[-2],
-        seed=cell.seed,
         clean_psnr_y=clean.psnr_y,
         clean_ssim_y=clean.ssim_y,
         attacked_psnr_y=attacked_psnr_y,

@@ -31,6 +31,7 @@ from resolute.studies.study import (
     Described,
     Progress,
     Study,
+    about,
     count,
 )
 from resolute.table import Cell as Entry
@@ -151,14 +152,7 @@ class Check(Study, Compared, Described):
             seen = self.suite.evidence(model, cell.low.to(bench.device), twin=twin, progress=step)
             assert model.card is not None
             record = CheckRecord(
-                key=cell.key,
-                model=model.card.name,
-                weights=model.card.sha256,
-                image=cell.name,
-                pixels=image_sha256(cell.low[0]),
-                width=cell.low.shape[-1],
-                height=cell.low.shape[-2],
-                seed=self.suite.seed,
+                **about(cell, model.card, cell.name, cell.low[0], self.suite.seed),
                 epsilon=self.suite.epsilon,
                 steps=seen.steps,
                 runs={name: value.item() for name, value in seen.runs.items()},

@@ -21,7 +21,7 @@ from resolute.errors import ConfigError, ImageError
 from resolute.images import image_sha256
 from resolute.models.base import Scorer
 from resolute.studies.record import Record, record_key
-from resolute.studies.study import Bench, Cell
+from resolute.studies.study import Bench, Cell, about
 
 Image = Float[Tensor, "3 h w"]
 
@@ -259,13 +259,7 @@ def scored(cell: ScoreCell, bench: Bench, progress: Callable[[float], None]) -> 
     assert card is not None
     bare = finite(score_of(bench.place(contestant.bare), image))
     common: dict[str, Any] = {
-        "key": cell.key,
-        "model": card.name,
-        "weights": card.sha256,
-        "image": cell.name,
-        "pixels": image_sha256(image),
-        "width": image.shape[-1],
-        "height": image.shape[-2],
+        **about(cell, card, cell.name, image, contestant.smoothing.seed if contestant.smoothing is not None else 0),
         "dataset": cell.dataset,
         "defence": contestant.defence,
         "undefended": bare,
@@ -277,7 +271,7 @@ def scored(cell: ScoreCell, bench: Bench, progress: Callable[[float], None]) -> 
     }
     if contestant.smoothing is None:
         score = bare if contestant.undefended else finite(score_of(bench.place(contestant.scorer), image))
-        return ScoreRecord(**common, seed=0, score=score, seconds=round(time.perf_counter() - began, 4))
+        return ScoreRecord(**common, score=score, seconds=round(time.perf_counter() - began, 4))
     made = contestant.certify(
         bench, cell.image, cell.size, contestant.smoothing.seed, lambda done, total: progress(done / total)
     )
@@ -285,7 +279,6 @@ def scored(cell: ScoreCell, bench: Bench, progress: Callable[[float], None]) -> 
     safe = [(made.largest_epsilon(share * span) or None) if span else None for share in SHARES]
     return ScoreRecord(
         **common,
-        seed=made.smoothing.seed,
         score=finite(made.score),
         smoothing=made.smoothing,
         samples=tuple(made.scores.tolist()) if not made.abstained else (),

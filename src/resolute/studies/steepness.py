@@ -15,7 +15,7 @@ from resolute.measure.clever import clever, clever_power
 from resolute.models.base import Restorer
 from resolute.studies.attacked import Subject
 from resolute.studies.record import Record, record_key
-from resolute.studies.study import Cell
+from resolute.studies.study import Cell, about
 
 
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
@@ -125,15 +125,8 @@ def take(cell: CleverCell, model: Restorer, progress: Callable[[int, int], None]
                 raise
             batch //= 2
     return CleverRecord(
-        key=cell.key,
-        model=model.card.name,
-        weights=model.card.sha256,
-        image=subject.name,
-        pixels=subject.pixels,
-        width=subject.low.shape[-1],
-        height=subject.low.shape[-2],
+        **about(cell, model.card, subject.name, subject.low[0], cell.seed),
         dataset=subject.dataset,
-        seed=cell.seed,
         draws=table.samples,
         radius=radius,
         index=found.index,

@@ -6,10 +6,12 @@ import abc
 import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypedDict, TypeVar
 
 from torch import Tensor, nn
 
+from resolute.images import image_sha256
+from resolute.models.base import Card, ScorerCard
 from resolute.studies.record import Record
 from resolute.studies.results import Case, Measured, Missing, Quantity, Results
 
@@ -52,6 +54,41 @@ class Answer:
 
     record: Record
     pictures: Mapping[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
+
+
+class About(TypedDict):
+    """The fields that records of every kind have, but for what the answer cost."""
+
+    key: str
+    model: str
+    weights: str
+    image: str
+    pixels: str
+    width: int
+    height: int
+    seed: int
+
+
+def about(cell: Cell, card: Card | ScorerCard, name: str, image: Tensor, seed: int = 0) -> About:
+    """Return what a record says of its cell, for ``MyRecord(**about(...), ...)``.
+
+    Args:
+        cell: that is answered.
+        card: of the model that is judged.
+        name: of the image.
+        image: as the model sees it, ``(3, h, w)`` in [0, 1].
+        seed: of everything random.
+    """
+    return About(
+        key=cell.key,
+        model=card.name,
+        weights=card.sha256,
+        image=name,
+        pixels=image_sha256(image),
+        width=image.shape[-1],
+        height=image.shape[-2],
+        seed=seed,
+    )
 
 
 def count(number: int, thing: str, things: str = "") -> str:
