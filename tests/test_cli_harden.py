@@ -257,6 +257,15 @@ def test_pictures_are_those_of_the_figures(place):
     assert pictures[0] == pictures[1]
 
 
+def test_the_middle_of_each_image_is_judged(place):
+    write_png(place / "other" / "other.png", sample_image("coffee")[:, :96, :80])
+    run("harden", "mine.pth", "--data", "photos", "--test", "other", "--crop", 16, *QUICK, "--out", "o")
+    made = json.loads((place / "o" / "harden.json").read_text())
+    with Image.open(place / "o" / made["pictures"]["other.png"]["before"]["attacked"]) as attacked:
+        assert attacked.size == (16, 16)
+    assert run("harden", "mine.pth", "--data", "photos", "--test", "other", "--crop", 8, *QUICK, "--out", "o")[0] == 2
+
+
 def test_two_photographs_of_one_name_keep_their_pictures(place):
     for folder, names in (("A", "123"), ("B", "1")):
         (place / folder).mkdir()

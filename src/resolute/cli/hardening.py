@@ -61,10 +61,18 @@ def harden_model(
     test: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Judge on these high-resolution images whole, by more attacks, instead of on photographs held out."
+            help="Judge on these high-resolution images, by more attacks, instead of on photographs held out."
         ),
     ] = None,
     tested: Annotated[int, typer.Option(help="Images to judge on at most, spread evenly.", min=1)] = 20,
+    crop: Annotated[
+        int | None,
+        typer.Option(
+            help="Judge on the middle of each --test image only, of so many low-resolution pixels a side.",
+            min=16,
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the result; runs/NAME-hardened if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     device: Device = "auto",
@@ -98,6 +106,7 @@ def harden_model(
                 seed=seed,
                 test=test or (),
                 tested=tested,
+                crop=crop,
                 device=device,
                 precision=parse_precision(precision),
                 watcher=display.watcher,

@@ -73,6 +73,7 @@ def harden(
     seed: int | None = None,
     test: Path | str | Sequence[Path | str] = (),
     tested: int = 20,
+    crop: int | None = None,
     device: str = "auto",
     precision: Precision = "float32",
     watcher: Watcher | None = None,
@@ -95,9 +96,10 @@ def harden(
         epsilon: largest change of a pixel, on the scale of [0, 1], instead of the recipe's 4/255.
         share: of every batch that is attacked, instead of the recipe's 0.4: more is more robust, and costs clean PSNR.
         seed: of everything random, instead of the recipe's.
-        test: judge on these high-resolution images or folders, whole, instead of on what is held out, and by more
-            attacks; those of them that are among ``photos`` are not trained on.
+        test: judge on these high-resolution images or folders instead of on what is held out, and by more attacks;
+            those of them that are among ``photos`` are not trained on.
         tested: images to judge on at most, spread evenly.
+        crop: side of the middle of each ``test`` image that is judged, in low-resolution pixels; None for all of it.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: arithmetic in which the judge searches, as of any attack; training is the recipe's.
         watcher: is told how far it is.
@@ -118,6 +120,8 @@ def harden(
     place = torch.device(runtime.resolve_device(device))
     address = str(model) if isinstance(model, str | Path) else ""
     asked = _asked(recipe, minutes=minutes, steps=steps, epsilon=epsilon, share=share, seed=seed)
+    if crop is not None and crop < 16:
+        raise ConfigError(f"crop: a side of 16 low-resolution pixels or more, not {crop}")
     found, judged_on = find_images(_paths(photos)), find_images(_paths(test)) if test else []
     subject = subject_of(load_defended(model) if isinstance(model, str | Path) else model, address)
     restorer = subject.model
@@ -131,6 +135,8 @@ def harden(
     data = dataclasses.replace(asked.data, validation=min(asked.data.validation, len(files) // 2))
     asked = dataclasses.replace(asked, data=data, weights=subject.sha256, photos=_fingerprint(files))
     tests = photographs(judged_on, restorer.scale, tested) if judged_on else None
+    if tests is not None and crop is not None:
+        tests = [photograph.cut(crop) for photograph in tests]
     task = HardenTask(asked, copy.deepcopy(restorer).eval().to(place), files, subject.write, watcher.read)
     with alone_in(folder):
         planned, seconds = _planned(asked, task, folder)

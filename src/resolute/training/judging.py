@@ -82,7 +82,7 @@ class Judging:
             weights: the file that was written.
             note: what its user must know.
             held_out: photographs that were not trained on; their middles are judged where there are no ``tests``.
-            tests: images to judge on whole, by more attacks on the first of them.
+            tests: images to judge on instead, by more attacks on the first of them.
             progress: called with (done, in all, what is being judged).
         """
         images = [photograph.cut(_SIDE) for photograph in held_out] if tests is None else list(tests)
