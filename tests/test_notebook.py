@@ -65,6 +65,15 @@ def test_every_result_is_one_line_without_tensors(found, certificate):
     assert "4/255" in repr(found)
 
 
+def test_models_show_their_cards_and_escape_names():
+    shown = resolute.load("edsr-xs")._repr_html_()
+    assert resolute.load("edsr-xs").card.sha256 in shown
+    metric = resolute.as_scorer(lambda x: x.mean(dim=(1, 2, 3)), name="<b>mean</b>", low=0.0, high=1.0)
+    assert "&lt;b&gt;mean" in metric._repr_html_()
+    assert "<b>mean" not in metric._repr_html_()
+    assert "parameters" in network()._repr_html_()
+
+
 def test_an_attack_shows_clean_attacked_and_difference(found):
     html = found._repr_html_()
     clean, attacked, difference = pictures(html)[:3]

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.errors import ImageError
+from resolute.table import Column, Table, row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,9 @@ class Restorer(nn.Module, ABC):
 
     def __repr__(self) -> str:
         return _in_one_line(self, "" if self.card is None else self.card.name, f"x{self.scale}")
+
+    def _repr_html_(self) -> str:  # pyright: ignore[reportUnusedFunction], notebooks call it
+        return _facts(self, self.card)
 
     @abstractmethod
     def arguments(self) -> dict[str, object]:
@@ -188,6 +192,9 @@ class Scorer(nn.Module, ABC):
         low, high = (end if end is None else f"{end:g}" for end in (self.low, self.high))
         return _in_one_line(self, "" if self.card is None else self.card.name, f"in [{low or '-inf'}, {high or 'inf'}]")
 
+    def _repr_html_(self) -> str:  # pyright: ignore[reportUnusedFunction], notebooks call it
+        return _facts(self, self.card)
+
     @abstractmethod
     def arguments(self) -> dict[str, object]:
         """Return the class name and the arguments that build this metric again."""
@@ -228,6 +235,14 @@ class Scorer(nn.Module, ABC):
 def _in_one_line(model: nn.Module, name: str, fact: str) -> str:
     size = sum(parameter.numel() for parameter in model.parameters())
     return f"{type(model).__name__}({f'{name!r}, ' if name else ''}{fact}, {size:,} parameters)"
+
+
+def _facts(model: nn.Module, card: Card | ScorerCard | None) -> str:
+    """Return the facts about a model as a table in HTML."""
+    facts = {} if card is None else dataclasses.asdict(card)
+    facts |= {f"training: {name}": value for name, value in facts.pop("training", {}).items()}
+    known = [row(name, str(value)) for name, value in facts.items() if value is not None and value != ""]
+    return str(Table("", [Column("fact"), Column("value")], known, caption=repr(model)).html())
 
 
 @contextmanager
