@@ -19,6 +19,7 @@ from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
 from resolute.studies.grid import Grid
+from resolute.training import judge
 
 
 def network(seed=0, **sizes):
@@ -159,3 +160,22 @@ def train_killed_once(recipe, data, out):
     process.kill()
     process.wait()
     subprocess.run(command, check=True, capture_output=True, env=environment)
+
+
+def judge_by_few_steps(monkeypatch):
+    """Let hardening be judged by the attacks that it is judged by, of a step or two."""
+
+    def suite(epsilon, *_):
+        return {name: dataclasses.replace(one, steps=2, restarts=1) for name, one in judge.suite(epsilon).items()}
+
+    def further(epsilon, twin, *_):
+        short = judge.further(epsilon, twin)
+        short["Square"] = dataclasses.replace(short["Square"], queries=4)
+        if twin is not None:
+            transfer = short["transfer from the undefended"]
+            attack = dataclasses.replace(transfer.attack, steps=2)
+            short["transfer from the undefended"] = dataclasses.replace(transfer, attack=attack)
+        return short
+
+    monkeypatch.setattr("resolute.training.judging.suite", suite)
+    monkeypatch.setattr("resolute.training.judging.further", further)

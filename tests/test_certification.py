@@ -5,7 +5,6 @@ import dataclasses
 import io
 import json
 import math
-import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import certify, prepared
 from resolute.engine import Store
-from resolute.engine.running import Machine
 from resolute.engine.store import files_of, read_lines
 from resolute.images import SAMPLE_NAMES, image_sha256, read_image, sample_image, write_png
 from resolute.models import QualityNet
@@ -176,63 +174,6 @@ def test_a_declared_range_is_part_of_the_question(folder):
         return ScoreCell.of(contestant, "x", image).key
 
     assert key(1.0) != key(100.0)
-
-
-def test_a_torn_line_is_done_again(metric, folder, tmp_path, drawn):
-    out = tmp_path / "out"
-    whole = run_study(plan(metric, folder), out)
-    path = out / "records.jsonl"
-    path.write_text(path.read_text()[:-40])
-    del drawn[:]
-    mended = run_study(plan(metric, folder), out)
-    assert [record.figures() for record in mended] == [record.figures() for record in whole]
-    assert drawn == ["rocket.png"]
-
-
-@pytest.mark.parametrize("stop", [1, 4, 8])
-def test_a_killed_run_goes_on_and_ends_the_same(stop, metric, folder, tmp_path):
-    kinds = (ScoreAttack(epsilon=4 / 255, steps=1), ScoreAttack(epsilon=4 / 255, steps=1, adaptive=True, draws=2))
-    study = plan(metric, folder, attacks=kinds)
-    run_study(study, tmp_path / "whole")
-
-    def interrupt(_found):
-        if len(lines(tmp_path / "out")) >= stop:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_study(study, tmp_path / "out", on_found=interrupt)
-    before = lines(tmp_path / "out")
-    run_study(study, tmp_path / "out")
-    assert lines(tmp_path / "out")[: len(before)] == before
-    assert len(lines(tmp_path / "out")) == 9
-    assert figures(tmp_path / "out") == figures(tmp_path / "whole")
-
-
-def test_workers_give_the_figures_of_one_process(metric, folder, tmp_path):
-    study = plan(metric, folder, attacks=(ScoreAttack(epsilon=4 / 255, steps=1),))
-    run_study(study, tmp_path / "one")
-    run_study(study, tmp_path / "two", Machine(workers=2))
-    assert figures(tmp_path / "two") == figures(tmp_path / "one")
-    assert len(lines(tmp_path / "two")) == 6
-
-
-def _run(study, out):
-    torch.set_num_threads(1)
-    run_study(study, out)
-
-
-def test_two_runs_at_once_share_the_work(metric, folder, tmp_path):
-    study = plan(metric, folder, samples=200, attacks=(ScoreAttack(epsilon=4 / 255, steps=1),))
-    run_study(study, tmp_path / "alone")
-    both = [multiprocessing.get_context("spawn").Process(target=_run, args=(study, tmp_path / "out")) for _ in "ab"]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join()
-    assert [process.exitcode for process in both] == [0, 0]
-    keys = [line["key"] for line in lines(tmp_path / "out")]
-    assert len(keys) == len(set(keys)) == 6
-    assert figures(tmp_path / "out") == figures(tmp_path / "alone")
 
 
 def test_an_image_that_is_shrunk_is_certified_at_that_size(metric, folder, tmp_path):

@@ -213,23 +213,6 @@ def test_a_refuted_certificate_is_an_alarm(done, place, tmp_path):
     assert "refuted" in page
 
 
-@pytest.mark.parametrize("stop", [1, 7, 19])
-def test_a_killed_run_goes_on_and_ends_the_same(stop, done, place, tmp_path):
-    out = tmp_path / "out"
-
-    def interrupt(_found):
-        if len(lines(out)) >= stop:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_study(plan(place), out, on_found=interrupt)
-    before = lines(out)
-    run_study(plan(place), out)
-    assert lines(out)[: len(before)] == before
-    assert len(lines(out)) == len(Store(out).read()) == 16 + 42
-    assert figures(out) == figures(done)
-
-
 def score_of(defence, image, score, mos, **facts):
     basis = {
         "key": f"{abs(hash((defence, image))):016x}", "model": "m", "weights": "", "image": str(image), "pixels": "",

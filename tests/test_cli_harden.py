@@ -1,6 +1,5 @@
 """`resolute harden` as a person types it."""
 
-import dataclasses
 import json
 import os
 import resource
@@ -12,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small import network
+from small import judge_by_few_steps, network
 from test_cli import fails, run, start
 
 from resolute.images import sample_image, write_png
 from resolute.models.wrapped import as_restorer
-from resolute.training import hardening, judge
+from resolute.training import hardening
 
 # Shown as the command line shows them; a random network is said not to upscale.
 pytestmark = pytest.mark.filterwarnings("always::resolute.errors.ModelWarning")
@@ -44,13 +43,7 @@ relative_step = 0.7
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with photographs, weights, and a recipe that takes no time."""
-    whole = judge.suite
-    monkeypatch.setattr(
-        "resolute.training.judging.suite",
-        lambda epsilon, *_: {
-            name: dataclasses.replace(one, steps=2, restarts=1) for name, one in whole(epsilon).items()
-        },
-    )
+    judge_by_few_steps(monkeypatch)
     for name in ("astronaut", "chelsea", "coffee"):
         write_png(tmp_path / "photos" / f"{name}.png", sample_image(name)[:, 100:200, 150:250])
     torch.save({"params_ema": network().state_dict()}, tmp_path / "mine.pth")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small import network
+from small import judge_by_few_steps, network
 from torch import nn
 
 import resolute
@@ -15,7 +15,6 @@ from resolute.images import read_image, write_png
 from resolute.models.weights import save_model
 from resolute.models.wrapped import as_restorer
 from resolute.report.hardening import write_hardening
-from resolute.training import judge as judging
 from resolute.training.hardened import Hardening
 from resolute.training.hardening import Watcher, harden
 from resolute.training.patches import Patches
@@ -40,12 +39,7 @@ TINY = dataclasses.replace(
 def weak_judge(request, monkeypatch):
     """Let most tests judge by a step or two; what the judge is worth has tests of its own."""
     if "strong" not in request.keywords:
-        whole = judging.suite
-
-        def short(epsilon, *_):
-            return {name: dataclasses.replace(attack, steps=2, restarts=1) for name, attack in whole(epsilon).items()}
-
-        monkeypatch.setattr("resolute.training.judging.suite", short)
+        judge_by_few_steps(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +129,7 @@ def test_a_model_of_ones_own_is_hardened_in_a_copy(photos, tmp_path):
 def test_a_trained_network_is_harder_to_move(photos, tmp_path):
     recipe = dataclasses.replace(
         TINY,
+        validate_every=40,
         optimizer=dataclasses.replace(TINY.optimizer, steps=40, rate=2e-4),
         adversarial=dataclasses.replace(TINY.adversarial, steps=5, relative_step=0.35),
     )

@@ -136,23 +136,7 @@ def test_the_figures_are_those_of_the_picture_that_is_kept(done, runs, photos):
         assert score(picture[None]).item() == pytest.approx(done[3].values["score"], rel=1e-5)
 
 
-def test_a_torn_run_goes_on_and_ends_the_same(done, runs, photos):
-    out = runs / "torn"
-    run(plan(runs, photos, every=2), out)
-    path = out / "records.jsonl"
-    path.write_text(path.read_text()[:-30])
-    next((out / "pictures").iterdir()).unlink()
-    assert figures(run(plan(runs, photos), out)) == figures(done)
-    # The record whose picture was lost is there twice, and counts once.
-    assert len(read_lines(path)) == 16
-    assert len(Store(out).read()) == 15
-    assert len(list((out / "pictures").iterdir())) == 5
-    before = path.read_bytes()
-    run(plan(runs, photos), out)
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("change", [{"sigma": 0.2}, {"seed": 1}, {"samples": 6}, {"denoiser": ""}, {"judges": ()}])
+@pytest.mark.parametrize("change", [{"sigma": 0.2}, {"judges": ()}])
 def test_another_study_in_the_same_folder_is_not_mixed_in(change, runs, photos):
     out = runs / f"mixed-{next(iter(change))}"
     run(plan(runs, photos, every=2), out)

@@ -66,9 +66,7 @@ def test_a_residual_scale_that_no_shape_tells(tmp_path):
         doubted = load(tmp_path / "res.pt")
     assert "#res_scale=0.1" in doubted.doubt
     x = torch.rand(1, 3, 12, 12)
-    torch.testing.assert_close(
-        unwarned(f"{tmp_path}/res.pt#res_scale=0.1")(x), load("edsr-xs")(x), atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(unwarned(f"{tmp_path}/res.pt#res_scale=0.1")(x), load("edsr-xs")(x), atol=1e-3, rtol=0)
 
 
 CODE = """

@@ -32,7 +32,7 @@ from resolute.models.weights import save_model
 from resolute.studies import AttackRecord
 
 warm = multiprocessing.get_context("forkserver")
-warm.set_forkserver_preload(["resolute"])
+warm.set_forkserver_preload(["resolute.studies.grid", "resolute.engine.running", "resolute.models.weights"])
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_a_line_torn_anywhere_costs_that_line_alone(study, tmp_path):
     whole, path = figures(tmp_path), tmp_path / "records.jsonl"
     content = path.read_bytes()
     last = content.rstrip(b"\n").rfind(b"\n") + 1
-    for end in range(last, len(content) - 1):
+    for end in {*range(last, last + 20), *range(last, len(content), 17), *range(len(content) - 20, len(content) - 1)}:
         path.write_bytes(content[:end])
         assert len(Store(tmp_path).read()) == 5
         assert sum(line.torn for line in Store(tmp_path).read_all()[1]) == (end > last)

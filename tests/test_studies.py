@@ -1,11 +1,6 @@
 import dataclasses
 import json
 import math
-import random
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -61,57 +56,6 @@ def test_a_rerun_computes_nothing_twice_and_gives_the_same_records(study, tmp_pa
     lines = (tmp_path / "out" / "records.jsonl").read_text()
     assert run(study, tmp_path / "out") == first
     assert (tmp_path / "out" / "records.jsonl").read_text() == lines
-
-
-def test_an_interrupted_study_goes_on_and_ends_the_same(study, tmp_path):
-    whole = run(study, tmp_path / "whole")
-
-    def interrupt(done, _total, _title):
-        if done > 5.5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(study, tmp_path / "broken", progress=interrupt)
-    kept = len(Store(tmp_path / "broken").read())
-    assert 0 < kept < len(whole)
-    assert untimed(run(study, tmp_path / "broken")) == untimed(whole)
-
-
-def test_a_torn_line_is_left_out_and_done_again(study, tmp_path):
-    whole = run(study, tmp_path)
-    path = tmp_path / "records.jsonl"
-    text = path.read_text()
-    path.write_text(text[: len(text) - 40])
-    assert len(Store(tmp_path).read()) == len(whole) - 1
-    assert untimed(run(study, tmp_path)) == untimed(whole)
-    assert len(Store(tmp_path).read()) == len(whole)
-
-
-@pytest.mark.slow
-def test_kill_9_at_any_moment_loses_at_most_the_cell_in_flight(photos, tiny_model, tmp_path):
-    table = tmp_path / "small.toml"
-    table.write_text(
-        f'name = "small"\nmodels = ["{tiny_model}"]\nepsilons = [1, 2, 4, 8]\nimages = ["{photos}"]\n'
-        '[[attacks]]\nkind = "ifgsm"\nsteps = 60\n'
-    )
-    whole = run(read_study(table), tmp_path / "whole")
-    out = tmp_path / "broken"
-    rng = random.Random(0)
-    command = [sys.executable, "-m", "resolute", "study", str(table), "--out", str(out), "--precision", "float32"]
-    for _ in range(3):
-        process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        before = len(Store(out).read())
-        deadline = time.monotonic() + 60
-        while len(Store(out).read()) == before and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(rng.random() * 0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    figures = {record.key: dataclasses.replace(record, seconds=0.0) for record in run(read_study(table), out)}
-    expected = {record.key: dataclasses.replace(record, seconds=0.0) for record in whole}
-    assert figures.keys() == expected.keys()
-    for key, record in expected.items():
-        assert figures[key].sr_psnr == pytest.approx(record.sr_psnr, abs=0.02)
 
 
 def test_the_key_holds_all_that_determines_a_cell(study):

@@ -52,24 +52,19 @@ def log(out):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    # The noise of the regulariser is another one in each process, so that only its effect is the same.
-    ("defence", "weights", "decibels"),
-    [("", 1e-4, 0.001), (DEFENCE, 2e-2, 0.2)],
-    ids=["plain", "entropy"],
-)
-def test_two_processes_end_within_tolerance_of_one(tmp_path, photos, defence, weights, decibels):
-    text = RECIPE.format(batch=4) + defence
+def test_two_processes_end_within_tolerance_of_one(tmp_path, photos):
+    text = RECIPE.format(batch=4) + DEFENCE
     for module, name in ((("resolute",), "one"), (TORCHRUN, "two")):
         done = train(tmp_path, photos, module, tmp_path / name, text)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("weights and model card") == 1, "one of the processes speaks"
     one, two = (load_file(tmp_path / name / "tiny.safetensors") for name in ("one", "two"))
+    # The noise of the regulariser is another one in each process, so that only its effect is the same.
     for key in one:
-        torch.testing.assert_close(one[key], two[key], atol=weights, rtol=1e-3)
+        torch.testing.assert_close(one[key], two[key], atol=2e-2, rtol=1e-3)
     for first, second in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
-        assert second["psnr_y"] == pytest.approx(first["psnr_y"], abs=decibels)
-        assert second["l1"] == pytest.approx(first["l1"], rel=5e-2 if defence else 1e-3), "of the whole batch"
+        assert second["psnr_y"] == pytest.approx(first["psnr_y"], abs=0.2)
+        assert second["l1"] == pytest.approx(first["l1"], rel=5e-2), "of the whole batch"
 
 
 @pytest.mark.slow
