@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import grid, network, tiny
+from small import grid, judge_by_few_steps, network, tiny
 from watched import Watched
 
 from resolute.attacks.registry import AttackTable
@@ -291,7 +291,8 @@ def test_hostile_names_do_nothing(browser, tmp_path):
     opened.context.close()
 
 
-def test_the_page_of_a_hardening(browser, tmp_path):
+def test_the_page_of_a_hardening(browser, tmp_path, monkeypatch):
+    judge_by_few_steps(monkeypatch)
     torch.save(network().state_dict(), tmp_path / "<b>mine.pth")
     for name in ("astronaut", "coffee", "rocket"):
         write_png(tmp_path / "photos" / f"{name}.png", sample_image(name)[:, 100:180, 150:250])

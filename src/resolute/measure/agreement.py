@@ -76,33 +76,38 @@ def fit_logistic(scores: Scores, opinions: Scores) -> Callable[[Values], Values]
         ValueError: scores and opinions differ in number, are none or not finite.
     """
     from scipy.optimize import OptimizeWarning, curve_fit
-    from scipy.special import expit
 
     scores, opinions = _checked(scores, opinions)
     spread = float(scores.std())
     if spread == 0:
         return lambda x: np.full_like(x, opinions.mean())
     slope, offset = np.polyfit(scores, opinions, 1)
-
-    def line(x: Values) -> Values:
-        return slope * x + offset
-
-    def curve(x: Values, top: float, bottom: float, middle: float, width: float) -> Values:
-        return bottom + (top - bottom) * expit((x - middle) / width)
-
+    line = np.poly1d((slope, offset))
     if len(scores) < 4:
         return line  # fewer points than the curve has parameters
-
     ends = (opinions.max(), opinions.min()) if slope >= 0 else (opinions.min(), opinions.max())
     start = (*ends, float(scores.mean()), spread)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OptimizeWarning)
-            found, _ = curve_fit(curve, scores, opinions, start, maxfev=5000)
+            found, _ = curve_fit(_logistic, scores, opinions, start, jac=_slopes, maxfev=1000)
     except RuntimeError:
         return line
-    errors = [float(np.square(f - opinions).sum()) for f in (curve(scores, *found), line(scores))]
-    return (lambda x: curve(x, *found)) if np.isfinite(errors[0]) and errors[0] < errors[1] else line
+    errors = [float(np.square(f - opinions).sum()) for f in (_logistic(scores, *found), line(scores))]
+    return (lambda x: _logistic(x, *found)) if np.isfinite(errors[0]) and errors[0] < errors[1] else line
+
+
+def _logistic(x: Values, top: float, bottom: float, middle: float, width: float) -> Values:
+    from scipy.special import expit
+
+    return bottom + (top - bottom) * expit((x - middle) / width)
+
+
+def _slopes(x: Values, top: float, bottom: float, middle: float, width: float) -> Values:
+    """Return the curve's derivatives with respect to its four parameters."""
+    share = _logistic(x, 1.0, 0.0, middle, width)
+    shift = (bottom - top) * share * (1 - share) / width
+    return np.stack((share, 1 - share, shift, shift * (x - middle) / width), axis=1)
 
 
 def agreement_of(
