@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from resolute.engine.store import RECORDS_STEM, Store
 from resolute.errors import ConfigError
 from resolute.studies.kinds import RECORDS
-from resolute.studies.record import Column, columns
+from resolute.studies.record import Column, Record, columns
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -115,7 +115,7 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> Answer
     import duckdb  # a fifth of a second, which other commands need not wait for
 
     with duckdb.connect() as connection:
-        _load(connection, runs)
+        load_records(connection, ((record, str(run)) for run in runs for record in Store(run).read()))
         # Not even a query that was copied from somewhere reads or writes another file.
         if parquet is not None:
             connection.execute("SET allowed_paths = ?", [[str(parquet)]])
@@ -130,17 +130,20 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> Answer
             raise ConfigError(_explained(str(error))) from None
 
 
-def _load(connection: DuckDBPyConnection, runs: Sequence[Path]) -> None:
+def load_records(connection: DuckDBPyConnection, found: Iterable[tuple[Record, str]]) -> None:
+    """Make a table of every kind of record in a database, of records and the folders that they are from.
+
+    A key that occurs again is left out.
+    """
     seen: set[str] = set()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as files:
         rows = {view: files.enter_context((Path(folder) / view).open("w", encoding="utf-8")) for view in RECORDS}
-        for run in runs:
-            for record in Store(run).read():
-                if record.key not in seen:
-                    seen.add(record.key)
-                    line = json.dumps({**dataclasses.asdict(record), "run": str(run)}, ensure_ascii=False)
-                    # DuckDB takes no lone surrogates, of which the name of a file may hold some.
-                    rows[record.view].write(line.encode(errors="replace").decode() + "\n")
+        for record, run in found:
+            if record.key not in seen:
+                seen.add(record.key)
+                line = json.dumps({**dataclasses.asdict(record), "run": run}, ensure_ascii=False)
+                # DuckDB takes no lone surrogates, of which the name of a file may hold some.
+                rows[record.view].write(line.encode(errors="replace").decode() + "\n")
         files.close()
         for view in RECORDS:
             types = ", ".join(f"'{column.name}': '{column.kind}'" for column in view_columns(view))

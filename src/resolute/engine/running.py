@@ -9,11 +9,12 @@ from pathlib import Path
 from resolute.engine.bench import Found, PlanBench
 from resolute.engine.plan import Plan
 from resolute.engine.queue import Machine, Queue, Tell, wait_for_others
+from resolute.engine.records import Records
 from resolute.engine.store import Store
 from resolute.provenance import provenance
 from resolute.runtime import resolve_device
 from resolute.studies.kinds import read_study
-from resolute.studies.record import SCHEMA, Record
+from resolute.studies.record import SCHEMA
 from resolute.studies.study import Described, Study
 
 
@@ -33,8 +34,8 @@ def run(
     *,
     progress: Tell | None = None,
     on_found: Callable[[Found], None] | None = None,
-) -> list[Record]:
-    """Answer the cells that ``out`` does not hold yet, and return the records of all cells.
+) -> Records:
+    """Answer the cells that ``out`` does not hold yet, and return the records of all cells, a list.
 
     The figures are the same whatever the number of workers, their order and the interruptions before. A cell that fits
     no memory or kills its workers is left out, and said in ``failed.jsonl``. Several runs of one study share the work.
@@ -83,7 +84,7 @@ def run(
         queue.close()
     queue.tell("done")
     done = queue.done()
-    return [done[cell.key] for cell in plan.cells if cell.key in done]
+    return Records(study, (done[cell.key] for cell in plan.cells if cell.key in done))
 
 
 def _run_here(queue: Queue, device: str) -> None:
