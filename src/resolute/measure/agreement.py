@@ -90,7 +90,7 @@ def fit_logistic(scores: Scores, opinions: Scores) -> Callable[[Values], Values]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OptimizeWarning)
-            found, _ = curve_fit(_logistic, scores, opinions, start, jac=_slopes, maxfev=1000)
+            found, _ = curve_fit(_logistic, scores, opinions, start, jac=_slopes, maxfev=1000, ftol=1e-6, xtol=1e-6)
     except RuntimeError:
         return line
     errors = [float(np.square(f - opinions).sum()) for f in (_logistic(scores, *found), line(scores))]
