@@ -27,17 +27,7 @@ from resolute.studies.results import Case, Measured, Quantity, Results, View
 from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord, attacked, refutes, verdict
 from resolute.studies.score_words import attack_words, certified_words, refutation
 from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, scored, size_within, width_of
-from resolute.studies.study import (
-    Answer,
-    Bench,
-    Cell,
-    Compared,
-    Described,
-    Pictured,
-    Progress,
-    Study,
-    count,
-)
+from resolute.studies.study import Answer, Bench, Cell, Compared, Described, Pictured, Progress, Study, count
 
 # The built-in metric that is certified where none is named, and the denoiser trained to stand before it.
 METRIC = "quality-s"

@@ -30,17 +30,7 @@ from resolute.studies.record import Record
 from resolute.studies.results import UNFINISHED, Case, Measured, Quantity, Results, View
 from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord
 from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within, width_of
-from resolute.studies.study import (
-    Answer,
-    Bench,
-    Cell,
-    Compared,
-    Described,
-    Pictured,
-    Progress,
-    Study,
-    count,
-)
+from resolute.studies.study import Answer, Bench, Cell, Compared, Described, Pictured, Progress, Study, count
 from resolute.training.rated import Rating, read_ratings
 
 CONFIG = pydantic.ConfigDict(extra="forbid")

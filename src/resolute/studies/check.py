@@ -23,17 +23,7 @@ from resolute.studies.check_suite import CheckSuite
 from resolute.studies.flags import MEANINGS, RULES, UNMOVED, Evidence, Flag
 from resolute.studies.record import Record, record_key
 from resolute.studies.results import UNFINISHED, Measured, Quantity, Results
-from resolute.studies.study import (
-    Answer,
-    Bench,
-    Cell,
-    Compared,
-    Described,
-    Progress,
-    Study,
-    about,
-    count,
-)
+from resolute.studies.study import Answer, Bench, Cell, Compared, Described, Progress, Study, about, count
 from resolute.table import Cell as Entry
 from resolute.table import Column, Table, row
 

@@ -203,10 +203,7 @@ class Evidence:
     def _gradients(self) -> list[Flag]:
         flat = f"the gradient is zero or not finite at {self.flat:.3g} % of the input's values"
         slope = f"the slope that the gradient promises and the one that is found differ by {self.error:.3g} %"
-        return [
-            Flag.of("zero-gradients", self.flat, flat),
-            Flag.of("finite-differences-disagree", self.error, slope),
-        ]
+        return [Flag.of("zero-gradients", self.flat, flat), Flag.of("finite-differences-disagree", self.error, slope)]
 
     def _rivals(self) -> list[Flag]:
         white = f"the model's own gradients reach {_db(self.best)}"

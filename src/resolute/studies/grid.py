@@ -33,18 +33,7 @@ from resolute.studies.quick import Quick
 from resolute.studies.record import Record
 from resolute.studies.results import Case, Measured, Missing, Quantity, Results
 from resolute.studies.steepness import CleverCell, CleverRecord, CleverTable, take
-from resolute.studies.study import (
-    Answer,
-    Bench,
-    Cell,
-    Compared,
-    Described,
-    InTiles,
-    Pictured,
-    Progress,
-    Study,
-    count,
-)
+from resolute.studies.study import Answer, Bench, Cell, Compared, Described, InTiles, Pictured, Progress, Study, count
 from resolute.studies.summary import attack_title, level_of
 from resolute.toml import located
 

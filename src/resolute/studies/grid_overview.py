@@ -56,10 +56,7 @@ def overview_charts(records: Sequence[AttackRecord], prefix: str = "") -> list[C
             TEXT,
         )
         for number, (name, frames) in enumerate(
-            (
-                ("SR-PSNR against clean PSNR", sr),
-                ("Attacked against clean PSNR, both against the truth", truth),
-            )
+            (("SR-PSNR against clean PSNR", sr), ("Attacked against clean PSNR, both against the truth", truth))
         )
     ]
 

@@ -19,15 +19,7 @@ from torch import Tensor
 from resolute.certificates.median import DenoisedScorer, certify
 from resolute.errors import ConfigError, ImageError
 from resolute.files import beside
-from resolute.images import (
-    SAMPLE_NAMES,
-    find_images,
-    from_uint8,
-    image_sha256,
-    read_image,
-    sample_image,
-    to_uint8,
-)
+from resolute.images import SAMPLE_NAMES, find_images, from_uint8, image_sha256, read_image, sample_image, to_uint8
 from resolute.measure.fidelity import psnr_rgb, ssim_y
 from resolute.models.base import Restorer, Scorer
 from resolute.models.registry import load
@@ -37,17 +29,7 @@ from resolute.studies.metric_as_loss_summary import Measure, RestorationRecord, 
 from resolute.studies.metric_as_loss_tables import changes_table, means_table, shown
 from resolute.studies.record import Record, record_key
 from resolute.studies.results import UNFINISHED, Case, Measured, Quantity, Results, View
-from resolute.studies.study import (
-    Answer,
-    Bench,
-    Cell,
-    Compared,
-    Described,
-    Pictured,
-    Progress,
-    Study,
-    count,
-)
+from resolute.studies.study import Answer, Bench, Cell, Compared, Described, Pictured, Progress, Study, count
 
 # What the restored pictures are seen beside; no restorer may have these labels.
 CLEAN, NOISY = "clean", "noisy"
