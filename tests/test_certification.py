@@ -31,10 +31,11 @@ from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
 from resolute.report.comparison import compare_folders
 from resolute.report.page import write_markdown, write_page
-from resolute.studies import certification, scored
-from resolute.studies.certification import Certification, parted
+from resolute.studies import certification, score_study, scored
+from resolute.studies.certification import Certification
 from resolute.studies.demonstration import certification as demonstrated
 from resolute.studies.score_attacked import ScoreAttackRecord, verdict
+from resolute.studies.score_study import parted
 from resolute.studies.score_words import attack_words, certified_words
 from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within
 
@@ -67,7 +68,7 @@ def drawn(monkeypatch):
         found.append(Path(cell.name).name)
         return scored.scored(cell, *arguments)
 
-    monkeypatch.setattr(certification, "scored", counted)
+    monkeypatch.setattr(score_study, "scored", counted)
     return found
 
 
