@@ -274,7 +274,7 @@ def test_scores_that_are_not_finite_abstain(folder, tmp_path, monkeypatch):
     scores, _ = certified(study, tmp_path / "out")
     gray = scores[0]
     assert 0 < gray.non_finite < 60
-    assert (gray.score, gray.samples, gray.interval(0.05), gray.safe_1) == (None, (), None, None)
+    assert (gray.score, gray.samples, gray.interval(0.05), gray.safe_1) == (None, (), (None, None), None)
     assert "nothing is certified" in gray.certificate.words()
     results = study.results(scores)
     assert "abstained" in results.sentences[0]

@@ -32,9 +32,8 @@ from resolute.studies.flags import RULES, Flag
 from resolute.studies.grid import Grid
 from resolute.studies.record import PROTOCOL
 from resolute.studies.record_flags import record_flags
-from resolute.studies.standings import Standing, standings
 from resolute.studies.study import count
-from resolute.studies.summary import level_of
+from resolute.studies.summary import Standing, level_of, standings
 
 DIGITS = 4
 _ORDER: tuple[Knowledge, ...] = ("adaptive", "white-box", "transfer", "black-box")

@@ -23,9 +23,8 @@ from resolute.studies.grid_tables import (
 from resolute.studies.pairs import Defends
 from resolute.studies.record_flags import record_flags_table
 from resolute.studies.results import UNFINISHED, Results
-from resolute.studies.standings import standings
 from resolute.studies.steepness import CleverRecord
-from resolute.studies.summary import by_dataset, summarize, worst_case
+from resolute.studies.summary import by_dataset, standings, summarize, worst_case
 from resolute.studies.verdicts import is_compact, names_of, pairings, sentences_of, worse_than_bicubic
 from resolute.table import Table
 

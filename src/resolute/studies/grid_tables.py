@@ -11,13 +11,13 @@ from resolute.studies.claims import Finding
 from resolute.studies.datasets import dataset_title
 from resolute.studies.pairs import Defends, families
 from resolute.studies.published import claimed, found
-from resolute.studies.standings import Standing
 from resolute.studies.steepness import CleverRecord
 from resolute.studies.summary import (
     WORST,
     Comparison,
     Gain,
     Row,
+    Standing,
     attack_title,
     compare,
     headline_level,
