@@ -134,11 +134,10 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
             began = time.perf_counter()
             image = cell.image.to(bench.device)
             restored = self._restored(image, cell.label, bench.place(cell.model) if cell.model is not None else None)
-            card, bare = cell.model.card if cell.model else None, Card(name=cell.label, architecture={}, scale=1)
+            card = cell.model.card if cell.model is not None else None
+            named = card or Card(name=cell.label, architecture={}, scale=1)
             record = RestorationRecord(
-                **about(
-                    cell, card or Card(name=cell.label, architecture={}, scale=1), cell.name, cell.image, self.seed
-                ),
+                **about(cell, named, cell.name, cell.image, self.seed),
                 values=cell.panel.judge(restored, image, bench),
                 measures=tuple(cell.panel.measures),
                 training=_training(card) if card is not None else None,
