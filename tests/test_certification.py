@@ -29,10 +29,11 @@ from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
 from resolute.report.comparison import compare_folders
 from resolute.report.page import write_markdown, write_page
-from resolute.studies import certification, scored
-from resolute.studies.certification import Certification, parted
+from resolute.studies import certification, score_study, scored
+from resolute.studies.certification import Certification
 from resolute.studies.demonstration import certification as demonstrated
 from resolute.studies.score_attacked import ScoreAttackRecord, verdict
+from resolute.studies.score_study import parted
 from resolute.studies.score_words import attack_words, certified_words
 from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within
 
@@ -65,7 +66,7 @@ def drawn(monkeypatch):
         found.append(Path(cell.name).name)
         return scored.scored(cell, *arguments)
 
-    monkeypatch.setattr(certification, "scored", counted)
+    monkeypatch.setattr(score_study, "scored", counted)
     return found
 
 
@@ -214,7 +215,7 @@ def test_scores_that_are_not_finite_abstain(folder, tmp_path, monkeypatch):
     scores, _ = certified(study, tmp_path / "out")
     gray = scores[0]
     assert 0 < gray.non_finite < 60
-    assert (gray.score, gray.samples, gray.interval(0.05), gray.safe_1) == (None, (), None, None)
+    assert (gray.score, gray.samples, gray.interval(0.05), gray.safe_1) == (None, (), (None, None), None)
     assert "nothing is certified" in gray.certificate.words()
     results = study.results(scores)
     assert "abstained" in results.sentences[0]

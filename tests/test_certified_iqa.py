@@ -24,12 +24,12 @@ from resolute.models.weights import save_model
 from resolute.report.comparison import compare_folders
 from resolute.report.page import write_markdown, write_page
 from resolute.report.reading import read_folders
-from resolute.studies import certification, certified_iqa_summary, certified_iqa_tables
-from resolute.studies.certification import parted
+from resolute.studies import certified_iqa_summary, certified_iqa_tables, score_study
 from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
 from resolute.studies.certified_iqa_summary import Summary, compare, rising, shifts, standings
 from resolute.studies.kinds import read_study
 from resolute.studies.score_attacked import ScoreAttackRecord, gain, refutes
+from resolute.studies.score_study import parted
 from resolute.studies.scored import ScoreRecord, width_of
 
 NAMES = ("coffee", "chelsea", "rocket", "astronaut", "motorcycle")
@@ -104,7 +104,7 @@ def test_each_contender_scores_each_image_once(done, place, monkeypatch):
             assert width_of(score, 0.05) is not None
         if score.defence == "undefended":
             assert score.score == score.undefended
-    monkeypatch.setattr(certification, "scored", lambda *_: pytest.fail("what is there is not done again"))
+    monkeypatch.setattr(score_study, "scored", lambda *_: pytest.fail("what is there is not done again"))
     seen = []
     run_study(plan(place), done, progress=lambda taken, total, _title: seen.append((taken, total)))
     assert seen == sorted(seen)
@@ -120,7 +120,7 @@ def test_one_image_is_one_thing_whatever_stands_before_the_metric(done):
 def test_another_radius_needs_no_new_samples(done, place, tmp_path, monkeypatch):
     out = shutil.copytree(done, tmp_path / "out")
     asked = parted(Store(out).read())
-    monkeypatch.setattr(certification, "scored", lambda *_: pytest.fail("no sample is drawn again"))
+    monkeypatch.setattr(score_study, "scored", lambda *_: pytest.fail("no sample is drawn again"))
     wider = plan(place, epsilon=0.08)
     records = run_study(wider, out)
     assert [record.figures() for record in records] == figures(done)

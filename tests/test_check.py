@@ -13,7 +13,7 @@ from resolute.models import EDSR
 from resolute.report.page import write_markdown
 from resolute.studies.check import SAMPLES, SIDE, Check, CheckRecord, by_model, evidence_of
 from resolute.studies.check_suite import CheckSuite
-from resolute.studies.flags import MEANINGS, RULES, UNMOVED, Evidence, sr_psnr
+from resolute.studies.flags import RULES, UNMOVED, Evidence, sr_psnr
 
 PAGE = Path(__file__).parents[1] / "docs" / "flags.md"
 QUICK = CheckSuite(steps=12, restarts=2, draws=20, queries=60)
@@ -304,14 +304,14 @@ def test_sentences_and_tables_name_models_flags_and_remedies(files, tiny_model, 
     results = study.results(records)
     assert [sentence.split(":")[0] for sentence in results.sentences] == ["tiny+round8", "tiny"]
     assert "zero-gradients" in results.sentences[0]
-    assert MEANINGS["zero-gradients"].why in results.sentences[0]
+    assert RULES["zero-gradients"].why in results.sentences[0]
     assert "zero-gradients" not in results.sentences[1]
     assert [table.title.split(":")[0] for table in results.tables] == ["tiny+round8", "tiny"]
     text = write_markdown([tmp_path], tmp_path / "check.md").read_text()
     names = re.findall(r"^\| \**([a-z0-9-]{6,}?)\** \|", text, re.MULTILINE)
     assert sorted(names) == sorted([*RULES, *RULES])
     assert names[0] == "zero-gradients"
-    assert MEANINGS["zero-gradients"].remedy in text
+    assert RULES["zero-gradients"].remedy in text
 
 
 def test_checks_add_up_in_one_folder(files, tiny_model, tmp_path):

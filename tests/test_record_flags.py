@@ -10,7 +10,7 @@ from small import edit, rewrite
 from resolute.engine.store import Store
 from resolute.report.page import CHECK, write_markdown, write_page
 from resolute.studies.check import Check, CheckRecord
-from resolute.studies.flags import MEANINGS
+from resolute.studies.flags import RULES
 from resolute.studies.record_flags import record_flags
 
 IFGSM = "IFGSM(epsilon=0.1, steps=5)"
@@ -138,7 +138,7 @@ def test_the_page_has_the_checks_below_the_folder(finished, tmp_path):
     rows, page = rows_of(run, tmp_path)
     assert ["zero-gradients", "yes", "50.00"] in [row[:3] for row in rows]
     assert ["zero-gradients", "yes", "0.00"] not in [row[:3] for row in rows]
-    assert MEANINGS["zero-gradients"].remedy in page
+    assert RULES["zero-gradients"].remedy in page
     assert "&lt;i&gt;x" in page
     assert "<i>x" not in page
 

@@ -25,8 +25,7 @@ from resolute.report import write_report
 from resolute.report.page import checks_of
 from resolute.report.reading import read_folders
 from resolute.studies.grid import Grid
-from resolute.studies.standings import standings
-from resolute.studies.summary import compare, summarize, worst_case
+from resolute.studies.summary import compare, standings, summarize, worst_case
 from resolute.studies.verdicts import sentences_of
 
 SECTIONS = ["verdict", "pictures", "figures", "curves", "gallery", "making"]

@@ -7,6 +7,8 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
+from resolute.figures import Interval
+
 Figure = dict[str, object]
 
 # The model that others are seen beside.
@@ -67,6 +69,34 @@ def look_of(model: str, models: Sequence[str]) -> tuple[str, str]:
     rank = [name for name in models if name != BICUBIC].index(model)
     # Every round through the colours starts at another marker.
     return PALETTE[rank % len(PALETTE)], MARKERS[(rank + rank // len(PALETTE)) % len(MARKERS)]
+
+
+def curve(name: str, x: Sequence[object], y: Sequence[object], hover: str = "", mode: str = "lines") -> Figure:
+    """Return a curve, or points in the mode ``markers``, as plotly draws them; without a text to hover over it is mute.
+
+    Example:
+        >>> curve("a<b", [1], [2])["name"]
+        'a&lt;b'
+    """
+    told: Figure = {"hovertemplate": hover} if hover else {"hoverinfo": "skip"}
+    return {"type": "scatter", "mode": mode, **({"name": plain_text(name)} if name else {}), "x": x, "y": y, **told}
+
+
+def error_bars(values: Sequence[Interval]) -> Figure:
+    """Return the intervals around points at their means.
+
+    Example:
+        >>> error_bars([Interval(1.0, 0.5, 2.0, 9)])["array"]
+        [1.0]
+    """
+    above = [round(max(value.high - value.mean, 0), 4) for value in values]
+    below = [round(max(value.mean - value.low, 0), 4) for value in values]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
+
+
+def axis(title: str, **more: object) -> Figure:
+    """Return an axis with a title."""
+    return {"title": {"text": title}, **more}
 
 
 def layout_of(x: Figure, y: Figure) -> Figure:

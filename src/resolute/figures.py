@@ -38,6 +38,10 @@ class Interval:
         """
         return Interval(factor * self.mean, factor * self.low, factor * self.high, self.n)
 
+    def shifted(self, by: float) -> Interval:
+        """Return the interval of the values with a constant added."""
+        return Interval(self.mean + by, self.low + by, self.high + by, self.n)
+
 
 @dataclasses.dataclass(frozen=True)
 class Change:

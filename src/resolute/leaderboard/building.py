@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resolute.engine.store import Store
 from resolute.errors import ConfigError
-from resolute.figures import DASH, Interval, figure
+from resolute.figures import Interval
 from resolute.leaderboard.entry import (
     AttackFacts,
     DataSet,
@@ -28,13 +28,12 @@ from resolute.report.reading import Source, read_folders, without_budget
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.check import by_model, evidence_of
 from resolute.studies.datasets import dataset_title
-from resolute.studies.flags import RULES, Flag
+from resolute.studies.flags import Flag
 from resolute.studies.grid import Grid
 from resolute.studies.record import PROTOCOL
-from resolute.studies.record_flags import record_flags
-from resolute.studies.standings import Standing, standings
+from resolute.studies.record_flags import measured, record_flags
 from resolute.studies.study import count
-from resolute.studies.summary import level_of
+from resolute.studies.summary import Standing, level_of, standings
 
 DIGITS = 4
 _ORDER: tuple[Knowledge, ...] = ("adaptive", "white-box", "transfer", "black-box")
@@ -132,7 +131,7 @@ def _flags(records: Sequence[AttackRecord], run: Path) -> tuple[list[FlagRaised]
     return [
         FlagRaised(
             name=flag.name,
-            figure=DASH if flag.figure is None else f"{figure(flag.figure)} {RULES[flag.name].unit}",
+            figure=measured(flag),
             words=flag.words,
             basis=basis,
         )

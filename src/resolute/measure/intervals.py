@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -29,9 +29,9 @@ def bootstrap_mean(
     data = np.asarray(values, dtype=np.float64)
     if data.size == 0 or not np.isfinite(data).all():
         raise ValueError("an interval needs at least one value, all of them finite")
-    mean = float(data.mean())
+    middle = float(data.mean())
     if data.size == 1 or np.ptp(data) == 0:
-        return Interval(mean, mean, mean, data.size)
+        return Interval(middle, middle, middle, data.size)
     result = stats.bootstrap(
         (data,),
         np.mean,
@@ -41,4 +41,15 @@ def bootstrap_mean(
         rng=np.random.default_rng(seed),
     )
     low, high = result.confidence_interval
-    return Interval(mean, float(low), float(high), data.size)
+    return Interval(middle, float(low), float(high), data.size)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are known; None where there is none.
+
+    Example:
+        >>> mean([1.0, None, 2.0])
+        1.5
+    """
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

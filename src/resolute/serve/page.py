@@ -23,7 +23,8 @@ from resolute.models.registry import built_in_models
 from resolute.models.scorers import built_in_scorers, load_scorer
 from resolute.serve import words
 from resolute.serve.jobs import HOST, MAX_BYTES, attack_steps, certify_steps, read_upload
-from resolute.studies.certification import DENOISER, behind
+from resolute.studies.certification import DENOISER
+from resolute.studies.score_study import behind
 
 try:
     # Read when gradio is imported.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, final
@@ -14,30 +13,18 @@ from pydantic.dataclasses import dataclass
 from resolute.attacks.ascent import Precision
 from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
-from resolute.certificates.median import DenoisedScorer, prepared
+from resolute.certificates.median import prepared
 from resolute.errors import ImageError
 from resolute.images import find_images, image_sha256, read_image
-from resolute.models.base import Scorer
-from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
-from resolute.studies.certification_charts import curves_chart, intervals_chart
-from resolute.studies.certification_tables import attacks_table, certificates_table
+from resolute.studies.certification_results import results_of
 from resolute.studies.record import Record
-from resolute.studies.results import Case, Measured, Quantity, Results, View
-from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord, attacked, refutes, verdict
-from resolute.studies.score_words import attack_words, certified_words, refutation
-from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, scored, size_within, width_of
-from resolute.studies.study import (
-    Answer,
-    Bench,
-    Cell,
-    Compared,
-    Described,
-    Pictured,
-    Progress,
-    Study,
-    count,
-)
+from resolute.studies.results import Case, Results, View
+from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord, refutes
+from resolute.studies.score_study import ScoreStudy, behind, parted
+from resolute.studies.score_words import attack_words, score_words
+from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within, width_of
+from resolute.studies.study import Cell, count
 
 # The built-in metric that is certified where none is named, and the denoiser trained to stand before it.
 METRIC = "quality-s"
@@ -49,7 +36,7 @@ AMPLIFICATION = 16
 
 @final
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
-class Certification(Study, Pictured, Compared, Described):
+class Certification(ScoreStudy):
     """Photographs, each certified; the parameters are those of ``certify``.
 
     Attributes:
@@ -99,14 +86,14 @@ class Certification(Study, Pictured, Compared, Described):
             CheckpointError: either cannot be loaded.
         """
         bare = load_scorer(self.metric)
-        scorer = behind(bare, self.denoiser)
         smoothing = Smoothing(
             sigma=self.sigma, n=self.samples, alpha=self.alpha, seed=self.seed, noise=self.noise,
             deployed=self.deployed, sequential=self.width > 0, precision=self.precision,
         )  # fmt: skip
         return Contestant(
-            defence="", bare=bare, scorer=scorer, smoothing=smoothing, width=self.width, epsilon=self.epsilon
-        )
+            defence="", bare=bare, scorer=behind(bare, self.denoiser), smoothing=smoothing, width=self.width,
+            epsilon=self.epsilon,
+        )  # fmt: skip
 
     def cells(self) -> Sequence[Cell]:
         contestant = self.contestant()
@@ -116,9 +103,6 @@ class Certification(Study, Pictured, Compared, Described):
             clean = ScoreCell.of(contestant, str(file), image, size=size_within(image, self.fit))
             cells += [clean, *(ScoreAttackCell.of(clean, attack, kept=True) for attack in self.attacks)]
         return cells
-
-    def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
-        return answers(cells, bench, progress)
 
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         return {
@@ -135,40 +119,11 @@ class Certification(Study, Pictured, Compared, Described):
 
     def results(self, records: Sequence[Record]) -> Results:
         scores, attacks = parted(records)
-        names = short_names(scores)
-        if not scores:
-            return Results(["Nothing was certified."], [])
-        sentences: list[str] = []
-        if len(scores) == 1:
-            made = scores[0].at(self.epsilon)
-            sentences.append(made.words() if made is not None else certified_words(scores[0], self.epsilon))
-        else:
-            sentences.append(self._summary(scores))
-        pairs = [(score, attack) for score in scores for attack in attacks if attack.clean_key == score.key]
-        if len(scores) == 1:
-            sentences += [attack_words(score, attack, self.epsilon) for score, attack in pairs]
-        elif pairs:
-            # Of several images that is told whose undefended score moved most.
-            worst, _ = max(pairs, key=lambda pair: abs((pair[1].attacked or 0) - (pair[1].clean or 0)))
-            sentences += [
-                f"{names[score.key]}: {attack_words(score, attack, self.epsilon)}"
-                for score, attack in pairs
-                if score is worst
-            ]
-        refuted = [
-            f"{names[score.key]}: {refutation(score, attack)}"
-            for score, attack in pairs
-            if verdict(score, attack, self.epsilon) == "refuted"
-        ]
-        tables = [certificates_table(scores, names, self.epsilon)]
-        if pairs:
-            tables.append(attacks_table(pairs, names, self.epsilon))
-        charts = [*intervals_chart(scores, names, self.epsilon), *curves_chart(scores, names, self.epsilon)]
-        return Results(sentences, tables, charts, " ".join(refuted))
+        return results_of(scores, attacks, _short_names(scores), self.epsilon)
 
     def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
         scores, attacks = parted(records)
-        names = short_names(scores)
+        names = _short_names(scores)
 
         def worst(score: ScoreRecord) -> tuple[bool, float]:
             width = width_of(score, self.epsilon)
@@ -176,7 +131,6 @@ class Certification(Study, Pictured, Compared, Described):
             return refuted, math.inf if width is None else width
 
         for score in sorted(scores, key=worst, reverse=True):
-            made = score.at(self.epsilon)
             try:
                 image = read_image(Path(score.image))
                 clean = prepared(image, (score.height, score.width) if score.resized else None)
@@ -185,91 +139,22 @@ class Certification(Study, Pictured, Compared, Described):
             if image_sha256(clean) != score.pixels:
                 continue
             views = [View("clean image", clean)]
-            facts = [made.words() if made is not None else certified_words(score, self.epsilon)]
-            for attack in attacks:
-                if attack.clean_key != score.key:
-                    continue
+            facts = [score_words(score, self.epsilon)]
+            for attack in (attack for attack in attacks if attack.clean_key == score.key):
                 facts.append(attack_words(score, attack, self.epsilon))
                 try:
                     found = read_image(folder / attack.files[0])
                 except (ImageError, IndexError):
                     continue
                 change = ((found - clean).abs() * AMPLIFICATION).clamp(0, 1)
-                views += [
-                    View("attacked image", found, attack.title),
-                    View(f"change \u00d7{AMPLIFICATION}", change, attack.title),
-                ]
+                views.append(View("attacked image", found, attack.title))
+                views.append(View(f"change \u00d7{AMPLIFICATION}", change, attack.title))
             yield Case(names[score.key], views, facts, pair=(0, min(1, len(views) - 1)))
 
-    def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
-        return [Quantity("certified width", lower_better=True), Quantity("score", digits=3)]
 
-    def measured(self, record: Record) -> Measured | None:
-        return measured_at(record, self.epsilon)
-
-    def _summary(self, scores: Sequence[ScoreRecord]) -> str:
-        widths = [width for score in scores if (width := width_of(score, self.epsilon)) is not None]
-        abstained = sum(score.non_finite > 0 for score in scores)
-        lead = f"{count(len(scores), 'image')} judged by {scores[0].model}."
-        told = (
-            f" The true median of half of the {len(widths)} with an interval on both sides provably stays within a "
-            f"width of {statistics.median(widths):.3g} for every perturbation of l2 norm up to {self.epsilon:g}."
-            if widths
-            else f" The samples do not suffice to bound any score at an l2 norm of {self.epsilon:g}."
-        )
-        rest = f" {count(abstained, 'score')} abstained: not finite on noisy copies." if abstained else ""
-        ends = sum(score.certificate is not None and score.certificate.saturated for score in scores)
-        if ends:
-            rest += (
-                f" The score of {count(ends, 'image')} is an end of the range that {scores[0].model} declares: if that "
-                "range is too small, scores are cut off there and the intervals say nothing."
-            )
-        return lead + told + rest
-
-
-def behind(bare: Scorer, denoiser: str) -> Scorer:
-    """Return the metric behind a denoiser of this name or file, or the metric itself for an empty one.
-
-    Raises:
-        CheckpointError: it cannot be loaded.
-    """
-    return DenoisedScorer(bare, load(denoiser, scale=1)).eval() if denoiser else bare
-
-
-def answers(cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
-    """Answer cells about scores and attacks on them, one after the other."""
-    found: list[Answer] = []
-    for number, cell in enumerate(cells):
-
-        def step(share: float, number: int = number) -> None:
-            progress((number + share) / len(cells))
-
-        if isinstance(cell, ScoreAttackCell):
-            found.append(attacked(cell, bench, step))
-        else:
-            assert isinstance(cell, ScoreCell)
-            found.append(Answer(scored(cell, bench, step)))
-    return found
-
-
-def parted(records: Sequence[Record]) -> tuple[list[ScoreRecord], list[ScoreAttackRecord]]:
-    """Return the records of clean images and those of attacks."""
-    scores = [record for record in records if isinstance(record, ScoreRecord)]
-    return scores, [record for record in records if isinstance(record, ScoreAttackRecord)]
-
-
-def short_names(scores: Sequence[ScoreRecord]) -> dict[str, str]:
+def _short_names(scores: Sequence[ScoreRecord]) -> dict[str, str]:
     """Return by key what a table calls an image: the name of its file, or its path where several have that name."""
     names = [Path(score.image).name for score in scores]
     return {
         score.key: name if names.count(name) == 1 else score.image for score, name in zip(scores, names, strict=True)
     }
-
-
-def measured_at(record: Record, epsilon: float) -> Measured | None:
-    """Return what a record says of its image at a radius, for comparisons."""
-    if not isinstance(record, ScoreRecord):
-        return None
-    width = width_of(record, epsilon)
-    setting = {"defence": record.defence, "metric": record.metric}
-    return Measured(setting, {"certified width": width, "score": record.score})

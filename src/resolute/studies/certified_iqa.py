@@ -19,28 +19,16 @@ from resolute.certificates.median import DenoisedScorer, prepared
 from resolute.defences.purify import purifier
 from resolute.errors import ConfigError, ImageError
 from resolute.images import from_uint8, read_image, to_uint8
-from resolute.models.base import Scorer
-from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
-from resolute.studies.certification import answers, measured_at, parted
 from resolute.studies.certified_iqa_charts import charts_of
-from resolute.studies.certified_iqa_summary import Summary
+from resolute.studies.certified_iqa_summary import Summary, widest_first
 from resolute.studies.certified_iqa_tables import tables_of
 from resolute.studies.record import Record
-from resolute.studies.results import UNFINISHED, Case, Measured, Quantity, Results, View
+from resolute.studies.results import UNFINISHED, Case, Results, View
 from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord
-from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within, width_of
-from resolute.studies.study import (
-    Answer,
-    Bench,
-    Cell,
-    Compared,
-    Described,
-    Pictured,
-    Progress,
-    Study,
-    count,
-)
+from resolute.studies.score_study import ScoreStudy, behind, parted
+from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within
+from resolute.studies.study import Cell, count
 from resolute.training.rated import Rating, read_ratings
 
 CONFIG = pydantic.ConfigDict(extra="forbid")
@@ -59,10 +47,6 @@ class Contender:
         denoiser: name or file of the denoiser in front; empty for none.
         purifier: of ``defences.purify``, in front; empty for none.
         smoothed: the score is the median under noise, and is certified.
-
-    Example:
-        >>> Contender(defence="MS", smoothed=True).certified
-        True
     """
 
     defence: str = pydantic.Field(min_length=1)
@@ -70,16 +54,6 @@ class Contender:
     denoiser: str = ""
     purifier: str = ""
     smoothed: bool = False
-
-    @property
-    def certified(self) -> bool:
-        """Whether its scores come with certificates."""
-        return self.smoothed
-
-    @property
-    def bare(self) -> bool:
-        """Whether there is no defence at all."""
-        return not (self.denoiser or self.purifier or self.smoothed)
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
@@ -109,7 +83,7 @@ class Attacks:
 
 @final
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
-class CertifiedIqa(Study, Pictured, Compared, Described):
+class CertifiedIqa(ScoreStudy):
     """Contenders x images with opinion scores, and attacks on some of the images.
 
     Attributes:
@@ -198,33 +172,25 @@ class CertifiedIqa(Study, Pictured, Compared, Described):
         Raises:
             CheckpointError: one cannot be loaded.
         """
-        metrics: dict[str, Scorer] = {}
+        names = [contender.metric or self.metric for contender in self.contenders]
+        metrics = {name: load_scorer(name) for name in dict.fromkeys(names)}
+        smoothing = Smoothing(
+            sigma=self.sigma, n=self.samples, alpha=self.alpha, seed=self.seed, precision=self.precision
+        )
         found: list[Contestant] = []
-        several = len({contender.metric or self.metric for contender in self.contenders}) > 1
-        for contender in self.contenders:
-            name = contender.metric or self.metric
-            if name not in metrics:
-                metrics[name] = load_scorer(name)
+        for contender, name in zip(self.contenders, names, strict=True):
             bare = metrics[name]
-            front = load(contender.denoiser, scale=1) if contender.denoiser else None
-            front = purifier(contender.purifier) if contender.purifier else front
-            made = Smoothing(
-                sigma=self.sigma, n=self.samples, alpha=self.alpha, seed=self.seed, precision=self.precision
-            )
-            label = f"{contender.defence} ({Path(name).stem})" if several else contender.defence
+            scorer = behind(bare, contender.denoiser)
+            if contender.purifier:
+                scorer = DenoisedScorer(bare, purifier(contender.purifier)).eval()
+            label = f"{contender.defence} ({Path(name).stem})" if len(metrics) > 1 else contender.defence
             found.append(
                 Contestant(
-                    defence=label,
-                    bare=bare,
-                    scorer=DenoisedScorer(bare, front).eval() if front is not None else bare,
-                    smoothing=made if contender.smoothed else None,
+                    defence=label, bare=bare, scorer=scorer, smoothing=smoothing if contender.smoothed else None,
                     epsilon=self.epsilon,
                 )
-            )
+            )  # fmt: skip
         return found
-
-    def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
-        return answers(cells, bench, progress)
 
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         return {
@@ -248,9 +214,7 @@ class CertifiedIqa(Study, Pictured, Compared, Described):
 
     def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
         scores, _ = parted(records)
-        certified = [(score, width_of(score, self.epsilon)) for score in scores if score.smoothing is not None]
-        ranked = sorted(certified, key=lambda pair: -(pair[1] if pair[1] is not None else float("inf")))
-        names = list(dict.fromkeys(score.image for score, _ in ranked))[:SHOWN]
+        names = list(dict.fromkeys(score.image for score, _ in widest_first(scores, self.epsilon)))[:SHOWN]
         for name in names:
             try:
                 image = read_image(Path(self.images) / name)
@@ -261,16 +225,10 @@ class CertifiedIqa(Study, Pictured, Compared, Described):
             shown = prepared(image, size) if size is not None else image
             facts = [f"opinion {own[0].mos:.4g}"] if own[0].mos is not None else []
             for score in own:
-                low, high = score.interval(self.epsilon) or (None, None)
+                low, high = score.interval(self.epsilon)
                 ends = f" in [{low:.4g}, {high:.4g}]" if low is not None and high is not None else ""
                 facts.append(f"{score.defence}: {'abstained' if score.score is None else f'{score.score:.4g}'}{ends}")
             yield Case(name, [View("image", shown)], facts)
-
-    def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
-        return [Quantity("certified width", lower_better=True), Quantity("score", digits=3)]
-
-    def measured(self, record: Record) -> Measured | None:
-        return measured_at(record, self.epsilon)
 
     def _name(self, rating: Rating) -> str:
         return rating.path.relative_to(Path(self.images)).as_posix()

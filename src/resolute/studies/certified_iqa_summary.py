@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import defaultdict
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from resolute.figures import Interval
 from resolute.measure.agreement import Agreement, agreement_difference, agreement_of, plcc, srocc
-from resolute.studies.score_attacked import ScoreAttackRecord, gain, refutes
+from resolute.studies.record import grouped
+from resolute.studies.score_attacked import ScoreAttackRecord, apart, gain, refutes
 from resolute.studies.scored import ScoreRecord, width_of
 
 Verdict = Literal["confirmed", "refuted", "undecided"]
@@ -28,12 +29,7 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread | None:
-        """Return the spread of values; None of none.
-
-        Example:
-            >>> Spread.of([1.0, 2.0, 3.0]).median
-            2.0
-        """
+        """Return the spread of values; None of none."""
         if not values:
             return None
         return Spread(float(np.mean(values)), float(np.median(values)), float(np.quantile(values, 0.9)))
@@ -142,13 +138,9 @@ class Summary:
 
     @staticmethod
     def of(
-        scores: Sequence[ScoreRecord],
-        attacks: Sequence[ScoreAttackRecord],
-        *,
-        order: Sequence[str] = (),
-        epsilon: float = 0.05,
-        resamples: int = 1000,
-    ) -> Summary:
+        scores: Sequence[ScoreRecord], attacks: Sequence[ScoreAttackRecord], *, order: Sequence[str] = (),
+        epsilon: float = 0.05, resamples: int = 1000,
+    ) -> Summary:  # fmt: skip
         """Summarise records."""
         differences = compare(scores, order, resamples=resamples)
         return Summary(
@@ -161,28 +153,33 @@ class Summary:
         """Attacks that refute a certificate: the true median provably lies outside."""
         return sum(shift.left for shift in self.shifts)
 
+    @property
+    def checked(self) -> int:
+        """Attacks within a radius that is certified."""
+        return sum(shift.checked for shift in self.shifts)
+
     def alarm(self) -> str:
         """Return the alarm about refuted certificates; empty where none is."""
-        checked, chance = sum(shift.checked for shift in self.shifts), 2 * self._alpha()
         if not self.left:
             return ""
+        chance = 2 * max(score.certificate.error for score in self.scores if score.certificate is not None)
         return (
-            f"{self.left} of {checked} certificates that were tried are refuted: an attack within the radius moved the "
-            f"true median out of the interval. By chance at most {chance * checked:.2g} are to be expected: check that "
-            "the metric gives equal images equal scores, and report it."
+            f"{self.left} of {self.checked} certificates that were tried are refuted: an attack within the radius "
+            f"moved the true median out of the interval. By chance at most {chance * self.checked:.2g} are to be "
+            "expected: check that the metric gives equal images equal scores, and report it."
         )
 
     def sentences(self) -> list[str]:
         """Return the summary in words."""
         found = [found.sentence() for found in self.differences]
-        rising = " < ".join(self.order)
         ends = {
             "confirmed": "every step is a rise that chance does not explain",
             "refuted": "a step is a fall that chance does not explain",
             "undecided": "the images are too few, or the differences too small, to tell",
         }
+        order = " < ".join(self.order)
         found += [
-            f"The order SROCC {rising} is {verdict} for {metric}: {ends[verdict]}." for metric, verdict in self.orders
+            f"The order SROCC {order} is {verdict} for {metric}: {ends[verdict]}." for metric, verdict in self.orders
         ]
         deltas = [
             f"{s.contender} {100 * s.delta.mean:.2f} %" if s.delta else f"{s.contender} nothing"
@@ -194,16 +191,13 @@ class Summary:
                 f"Certified for every perturbation of l2 norm up to {self.epsilon:g}, mean over images, as a share of "
                 f"the metric's range: {', '.join(deltas)}."
             )
-        checked, strayed = sum(shift.checked for shift in self.shifts), sum(shift.strayed for shift in self.shifts)
-        if checked:
+        if self.checked:
+            strayed = sum(shift.strayed for shift in self.shifts)
             found.append(
-                f"{checked} attacks stayed within a radius that is certified: the sampled median of {strayed} attacked "
-                f"images lies outside its interval, and the true median of {self.left} provably does."
+                f"{self.checked} attacks stayed within a radius that is certified: the sampled median of {strayed} "
+                f"attacked images lies outside its interval, and the true median of {self.left} provably does."
             )
         return found
-
-    def _alpha(self) -> float:
-        return max((score.certificate.error for score in self.scores if score.certificate is not None), default=0.0)
 
 
 def standings(scores: Sequence[ScoreRecord], epsilon: float, *, resamples: int = 1000) -> list[Standing]:
@@ -226,18 +220,14 @@ def standings(scores: Sequence[ScoreRecord], epsilon: float, *, resamples: int =
         spans = [score for score in proven if score.span]
         opinions = [score.mos for score in rated if score.mos is not None]
         agreement = agreement_of(_oriented(rated), opinions, resamples=resamples) if len(rated) > 1 else None
-        taus = [_difference(bare, ours, measure, resamples) if defended else None for measure in (srocc, plcc)]
+        tau_srocc, tau_plcc = (
+            _difference(bare, ours, measure, resamples) if defended else None for measure in (srocc, plcc)
+        )
         found.append(
             Standing(
-                contender,
-                metric,
-                bool(certified),
-                len(rated),
-                sum(score.non_finite > 0 for score in certified),
-                sum(widths[score.key] is None and not score.non_finite for score in certified),
-                agreement,
-                taus[0],
-                taus[1],
+                contender, metric, bool(certified), len(rated), sum(score.non_finite > 0 for score in certified),
+                sum(widths[score.key] is None and not score.non_finite for score in certified), agreement,
+                tau_srocc, tau_plcc,
                 Spread.of([deltas[score.key] / (score.span or 1) for score in spans]),
                 Spread.of([(widths[score.key] or 0) / (score.span or 1) for score in spans]),
                 Spread.of([deltas[score.key] for score in proven]),
@@ -245,7 +235,7 @@ def standings(scores: Sequence[ScoreRecord], epsilon: float, *, resamples: int =
                 float(np.mean([max(1, len(score.samples)) for score in ours])),
                 float(np.mean([score.seconds for score in ours])),
             )
-        )
+        )  # fmt: skip
     return found
 
 
@@ -270,58 +260,46 @@ def rising(differences: Sequence[Difference], defences: Sequence[str]) -> list[t
         ours = {(d.first, d.second): d.srocc for d in differences if d.metric == metric}
         if not all(step in ours for step in steps):
             continue
-        if any(ours[step].high < 0 for step in steps):
-            found.append((metric, "refuted"))
-        else:
-            found.append((metric, "confirmed" if all(ours[step].low > 0 for step in steps) else "undecided"))
+        falls, rises = any(ours[step].high < 0 for step in steps), all(ours[step].low > 0 for step in steps)
+        found.append((metric, "refuted" if falls else "confirmed" if rises else "undecided"))
     return found
 
 
 def shifts(attacks: Sequence[ScoreAttackRecord], scores: Sequence[ScoreRecord]) -> list[Shift]:
     """Return what each attack did to each contender."""
     clean = {score.key: score for score in scores}
-    groups: dict[tuple[str, str, bool, str, float], list[tuple[ScoreRecord, ScoreAttackRecord]]] = defaultdict(list)
-    for attack in attacks:
-        score = clean.get(attack.clean_key)
-        if score is not None:
-            name = (score.metric_alone, score.defence)
-            groups[*name, attack.adaptive, attack.norm, attack.budget].append((score, attack))
+    pairs = [(clean[attack.clean_key], attack) for attack in attacks if attack.clean_key in clean]
+    groups = grouped(pairs, lambda pair: (pair[0].metric_alone, pair[0].defence, *_setting(pair[1])))
     found: list[Shift] = []
-    for (metric, contender, adaptive, norm, budget), pairs in groups.items():
-        gains = [value / score.span for score, a in pairs if score.span and (value := gain(score, a)) is not None]
+    for (metric, contender, adaptive, norm, budget), ours in groups.items():
+        gains = [value / score.span for score, a in ours if score.span and (value := gain(score, a)) is not None]
         spread = Spread.of(gains)
-        held = [(score, a) for score, a in pairs if _holds(score, a.l2) and a.defended is not None]
+        held = [(score, a) for score, a in ours if a.defended is not None and width_of(score, a.l2) is not None]
         deltas = [_delta(score, a.l2) / score.span for score, a in held if score.span]
         found.append(
             Shift(
-                contender,
-                metric,
-                "adaptive" if adaptive else "undefended",
-                "I-FGSM" if norm == "linf" else "PGD",
-                norm,
-                budget,
-                len(pairs),
-                spread.mean if spread else None,
-                spread.median if spread else None,
-                float(np.mean([a.l2 for _, a in pairs])),
-                len(held),
-                sum(refutes(score, a) for score, a in held),
+                contender, metric, "adaptive" if adaptive else "undefended", "I-FGSM" if norm == "linf" else "PGD",
+                norm, budget, len(ours), spread and spread.mean, spread and spread.median,
+                float(np.mean([a.l2 for _, a in ours])), len(held), sum(refutes(score, a) for score, a in held),
                 sum(_strayed(score, a) for score, a in held),
-                float(np.mean(deltas)) if deltas and len(deltas) == len(pairs) else None,
+                float(np.mean(deltas)) if deltas and len(deltas) == len(ours) else None,
             )
-        )
+        )  # fmt: skip
     return found
 
 
-def _holds(score: ScoreRecord, l2: float) -> bool:
-    """Tell whether an interval of both sides is certified for a change of this norm."""
-    return width_of(score, l2) is not None
+def _setting(attack: ScoreAttackRecord) -> tuple[bool, str, float]:
+    return attack.adaptive, attack.norm, attack.budget
+
+
+def widest_first(scores: Sequence[ScoreRecord], epsilon: float) -> list[tuple[ScoreRecord, float | None]]:
+    """Return the certified scores with the widths of their intervals, those without one of two sides first."""
+    certified = [(score, width_of(score, epsilon)) for score in scores if score.smoothing is not None]
+    return sorted(certified, key=lambda pair: -math.inf if pair[1] is None else -pair[1])
 
 
 def _strayed(score: ScoreRecord, attack: ScoreAttackRecord) -> bool:
-    low, high = score.interval(attack.l2) or (None, None)
-    defended = attack.defended
-    return defended is not None and not (low is None or high is None or low <= defended <= high)
+    return apart(score.interval(attack.l2), (attack.defended, attack.defended))
 
 
 def _delta(score: ScoreRecord, epsilon: float) -> float:
@@ -331,10 +309,7 @@ def _delta(score: ScoreRecord, epsilon: float) -> float:
 
 
 def _by_contender(rows: Sequence[ScoreRecord]) -> dict[tuple[str, str], list[ScoreRecord]]:
-    groups: dict[tuple[str, str], list[ScoreRecord]] = defaultdict(list)
-    for row in rows:
-        groups[row.metric_alone, row.defence].append(row)
-    return groups
+    return grouped(rows, lambda row: (row.metric_alone, row.defence))
 
 
 def _oriented(rows: Sequence[ScoreRecord]) -> list[float]:
@@ -345,11 +320,8 @@ def _difference(
     first: Sequence[ScoreRecord], second: Sequence[ScoreRecord], measure: Callable[..., float], resamples: int
 ) -> Interval | None:
     theirs = {row.image: row for row in second if row.score is not None}
-    pairs = [
-        (row, theirs[row.image])
-        for row in first
-        if row.score is not None and row.mos is not None and row.image in theirs
-    ]
+    ours = [row for row in first if row.score is not None and row.mos is not None]
+    pairs = [(row, theirs[row.image]) for row in ours if row.image in theirs]
     if len(pairs) < 2:
         return None
     a, b = (_oriented(side) for side in zip(*pairs, strict=True))

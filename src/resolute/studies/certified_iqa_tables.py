@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-from resolute.figures import Interval
-from resolute.studies.certified_iqa_summary import Shift, Spread, Standing, Summary
-from resolute.studies.scored import width_of
+from resolute.studies.certified_iqa_summary import Shift, Standing, Summary, widest_first
 from resolute.table import Cell, Column, Table, row
 
 # So many certificates are listed one by one.
@@ -26,7 +24,13 @@ def agreement_table(summary: Summary) -> Table:
         *(Column(name, digits=3, better="higher") for name in ("SROCC", "PLCC", "PLCC, logistic")),
         *(Column(f"τ, {name}", digits=3, signed=True, better="lower") for name in ("SROCC", "PLCC")),
     ]  # fmt: skip
-    rows = [row(_name(one), one.images, *_agreement(one), one.tau_srocc, one.tau_plcc) for one in summary.standings]
+    rows = [
+        row(
+            _name(one), one.images, *((a.srocc, a.plcc, a.plcc_logistic) if (a := one.agreement) else (None,) * 3),
+            one.tau_srocc, one.tau_plcc,
+        )
+        for one in summary.standings
+    ]  # fmt: skip
     words = "Agreement with people, 95 % bootstrap intervals; τ is what agreement loses against the metric alone."
     return Table("Agreement", columns, rows, caption=words)
 
@@ -42,8 +46,9 @@ def certified_table(summary: Summary) -> Table:
     rows = [
         row(
             _name(one), _percent(one.delta and one.delta.mean), _percent(one.delta and one.delta.median),
-            _percent(one.delta and one.delta.p90), _percent(one.width and one.width.mean), _mean(one.delta_raw),
-            _mean(one.width_raw), one.abstained, one.vacuous, one.samples, one.seconds,
+            _percent(one.delta and one.delta.p90), _percent(one.width and one.width.mean),
+            one.delta_raw and one.delta_raw.mean, one.width_raw and one.width_raw.mean, one.abstained,
+            one.vacuous, one.samples, one.seconds,
         )
         for one in summary.standings
         if one.certified
@@ -84,46 +89,29 @@ def shifts_table(summary: Summary) -> Table:
 def images_table(summary: Summary) -> Table:
     """Return the certificates that say least, one a row, the widest first."""
     columns = [
-        Column("image"),
-        Column("defence"),
-        Column("width", "% of range", better="lower"),
-        Column("score"),
-        Column("from"),
-        Column("to"),
-        Column("without defence"),
-        Column("opinion"),
-    ]
-    certified = [score for score in summary.scores if score.smoothing is not None]
-    widths = {score.key: width_of(score, summary.epsilon) for score in certified}
-    certified.sort(key=lambda score: math.inf if (width := widths[score.key]) is None else width, reverse=True)
+        Column("image"), Column("defence"), Column("width", "% of range", better="lower"), Column("score"),
+        Column("from"), Column("to"), Column("without defence"), Column("opinion"),
+    ]  # fmt: skip
+    widest = widest_first(summary.scores, summary.epsilon)
     rows = []
-    for score in certified[:WIDEST]:
-        width, (low, high) = widths[score.key], score.interval(summary.epsilon) or (None, None)
-        bounds = [None, None] if score.non_finite else [_end(low, -1), _end(high, 1)]
+    for score, width in widest[:WIDEST]:
+        low, high = score.interval(summary.epsilon)
+        ends = (
+            (None, None)
+            if score.non_finite
+            else (-math.inf if low is None else low, math.inf if high is None else high)
+        )
         rows.append(
             row(
-                score.image,
-                f"{score.defence} ({score.metric_alone})",
+                score.image, f"{score.defence} ({score.metric_alone})",
                 _percent(width / score.span) if width is not None and score.span else None,
-                Cell("abstained", tone="bad") if score.non_finite else score.score,
-                *bounds,
-                score.undefended,
-                score.mos,
+                Cell("abstained", tone="bad") if score.non_finite else score.score, *ends, score.undefended, score.mos,
             )
-        )
-    left = len(certified) - len(rows)
+        )  # fmt: skip
+    left = len(widest) - len(rows)
     more = f" The {left} narrower ones are left out; `resolute query` has all." if left else ""
     words = f"Single images at an l2 norm of {summary.epsilon:g}, the widest interval first.{more}"
     return Table("Images", columns, rows, caption=words)
-
-
-def _end(value: float | None, sign: int) -> float:
-    return sign * math.inf if value is None else value
-
-
-def _agreement(one: Standing) -> tuple[Interval | None, Interval | None, Interval | None]:
-    found = one.agreement
-    return (found.srocc, found.plcc, found.plcc_logistic) if found else (None, None, None)
 
 
 def _budget(one: Shift) -> str:
@@ -136,7 +124,3 @@ def _name(one: Standing | Shift) -> str:
 
 def _percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
-
-
-def _mean(value: Spread | None) -> float | None:
-    return None if value is None else value.mean

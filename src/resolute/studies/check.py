@@ -20,8 +20,9 @@ from resolute.images import find_images, from_uint8, image_sha256, read_image, s
 from resolute.models.base import Restorer
 from resolute.resize import downscale
 from resolute.studies.check_suite import CheckSuite
-from resolute.studies.flags import MEANINGS, RULES, UNMOVED, Evidence, Flag
-from resolute.studies.record import Record, record_key
+from resolute.studies.datasets import middle
+from resolute.studies.flags import RULES, UNMOVED, Evidence, Flag
+from resolute.studies.record import Record, grouped, record_key
 from resolute.studies.results import UNFINISHED, Measured, Quantity, Results
 from resolute.studies.study import (
     Answer,
@@ -33,7 +34,8 @@ from resolute.studies.study import (
     Study,
     about,
     count,
-)
+    one_by_one,
+)  # fmt: skip
 from resolute.table import Cell as Entry
 from resolute.table import Column, Table, row
 
@@ -125,31 +127,22 @@ class Check(Study, Compared, Described):
                 facts = (model.card.name, model.card.sha256, beside, repr(self.suite), image_sha256(low))
                 found.append(
                     CheckCell(
-                        key=record_key(self.kind, *facts),
-                        title=f"{image}, {model.card.name}",
-                        like=(model.card.name, model.card.sha256),
-                        shape=tuple(low.shape),
-                        cost=float(low.shape[-2] * low.shape[-1]),
-                        model=model,
-                        twin=twin,
-                        name=image,
-                        low=low[None],
+                        key=record_key(self.kind, *facts), title=f"{image}, {model.card.name}",
+                        like=(model.card.name, model.card.sha256), shape=tuple(low.shape),
+                        cost=float(low.shape[-2] * low.shape[-1]), model=model, twin=twin, name=image, low=low[None],
                     )
-                )
+                )  # fmt: skip
         return found
 
     def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
-        found: list[Answer] = []
-        for number, cell in enumerate(cells):
+        def answer(cell: Cell, told: Progress) -> Answer:
             assert isinstance(cell, CheckCell)
             began = time.perf_counter()
-
-            def step(done: float, total: int, _title: str, number: int = number) -> None:
-                progress((number + done / total) / len(cells))
-
             model = bench.place(cell.model)
             twin = bench.place(cell.twin) if cell.twin is not None else None
-            seen = self.suite.evidence(model, cell.low.to(bench.device), twin=twin, progress=step)
+            seen = self.suite.evidence(
+                model, cell.low.to(bench.device), twin=twin, progress=lambda done, total, _title: told(done / total)
+            )
             assert model.card is not None
             record = CheckRecord(
                 **about(cell, model.card, cell.name, cell.low[0], self.suite.seed),
@@ -166,8 +159,9 @@ class Check(Study, Compared, Described):
                 saturated=seen.saturated,
                 seconds=round(time.perf_counter() - began, 3),
             )
-            found.append(Answer(record))
-        return found
+            return Answer(record)
+
+        return one_by_one(cells, progress, answer)
 
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         return {
@@ -187,14 +181,8 @@ class Check(Study, Compared, Described):
             flags = evidence_of(own).flags()
             raised = [flag.name for flag in flags if flag.raised]
             where = f"{self.suite.epsilon * 255:g}/255 on {count(len(own), 'image')}"
-            if raised:
-                words = ", ".join(raised)
-                sentences.append(
-                    f"{model}: {len(raised)} of {len(flags)} flags raised at {where}: {words}. "
-                    f"{' '.join(MEANINGS[name].why for name in raised[:2])}"
-                )
-            else:
-                sentences.append(f"{model}: none of {len(flags)} flags raised at {where}.")
+            why = " ".join([f": {', '.join(raised)}.", *(RULES[name].why for name in raised[:2])]) if raised else "."
+            sentences.append(f"{model}: {len(raised) or 'none'} of {len(flags)} flags raised at {where}{why}")
             tables.append(flags_table(flags, model))
         return Results(sentences or [UNFINISHED], tables)
 
@@ -210,20 +198,13 @@ class Check(Study, Compared, Described):
 
 def by_model(records: Sequence[Record]) -> dict[str, list[CheckRecord]]:
     """Return the records of each model, in order of appearance."""
-    groups: dict[str, list[CheckRecord]] = {}
-    for record in records:
-        if isinstance(record, CheckRecord):
-            groups.setdefault(record.model, []).append(record)
-    return groups
+    own = (record for record in records if isinstance(record, CheckRecord))
+    return grouped(own, lambda record: record.model)
 
 
 def evidence_of(records: Sequence[CheckRecord]) -> Evidence:
     """Return what the records of one model say together."""
-
-    def mean(values: Sequence[float]) -> float:
-        return sum(values) / len(values)
-
-    first = records[0]
+    first, number = records[0], len(records)
     return Evidence(
         steps=first.steps,
         runs={name: torch.tensor([record.runs[name] for record in records]) for name in first.runs},
@@ -231,10 +212,10 @@ def evidence_of(records: Sequence[CheckRecord]) -> Evidence:
         restarts=[torch.tensor(values) for values in zip(*(record.restarts for record in records), strict=True)],
         transfers={name: torch.tensor([record.transfers[name] for record in records]) for name in first.transfers},
         random_images=torch.tensor([record.random_images for record in records]),
-        flat=mean([record.flat for record in records]),
-        error=mean([record.error for record in records]),
+        flat=sum(record.flat for record in records) / number,
+        error=sum(record.error for record in records) / number,
         jump=max(record.jump for record in records),
-        saturated=mean([record.saturated for record in records]),
+        saturated=sum(record.saturated for record in records) / number,
     )
 
 
@@ -247,7 +228,7 @@ def flags_table(flags: Sequence[Flag], model: str) -> Table:
     rows = [
         row(
             Entry(flag.name, tone="bad" if flag.raised else ""), flag.raised, flag.figure, RULES[flag.name].words,
-            flag.words, MEANINGS[flag.name].remedy if flag.raised else "",
+            flag.words, RULES[flag.name].remedy if flag.raised else "",
             section=number > 0 and flags[number - 1].raised and not flag.raised, tone="bad" if flag.raised else "",
         )
         for number, flag in enumerate(flags)
@@ -258,7 +239,7 @@ def flags_table(flags: Sequence[Flag], model: str) -> Table:
 
 
 def _samples(scale: int) -> list[tuple[str, Float[Tensor, "3 h w"]]]:
-    large = ((name, to_uint8(_middle(sample_image(name), SIDE * scale))) for name in SAMPLES)
+    large = ((name, to_uint8(middle(sample_image(name), SIDE * scale))) for name in SAMPLES)
     return [(name, from_uint8(downscale(image, scale))) for name, image in large]
 
 
@@ -268,9 +249,4 @@ def _crops(paths: Sequence[str]) -> list[tuple[str, Float[Tensor, "3 h w"]]]:
     side = min(SIDE, *(size for image in pixels for size in image.shape[-2:]))
     if side < 8:
         raise ImageError(f"the smallest image has {side} pixels a side, and a check needs 8; leave it out")
-    return [(file.stem, _middle(image, side)) for file, image in zip(files, pixels, strict=True)]
-
-
-def _middle(image: Float[Tensor, "3 h w"], side: int) -> Float[Tensor, "3 side1 side2"]:
-    top, left = ((length - side) // 2 for length in image.shape[-2:])
-    return image[:, top : top + side, left : left + side].contiguous()
+    return [(file.stem, middle(image, side)) for file, image in zip(files, pixels, strict=True)]

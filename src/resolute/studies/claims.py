@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise, product
 from typing import Literal
 
@@ -15,20 +15,13 @@ from pydantic.dataclasses import dataclass
 from resolute.measure.intervals import bootstrap_mean
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.steepness import CleverRecord
+from resolute.studies.study import count as amount
 from resolute.studies.summary import WORST, level_of, worst_case
 
 Quantity = Literal[
-    "sr_psnr",
-    "sr_ssim",
-    "lr_psnr",
-    "clean_psnr_y",
-    "attacked_psnr_y",
-    "clever",
-    "phi_std",
-    "phi_range",
-    "phi_spread",
+    "sr_psnr", "sr_ssim", "lr_psnr", "clean_psnr_y", "attacked_psnr_y", "clever", "phi_std", "phi_range", "phi_spread",
     "phi_moved",
-]
+]  # fmt: skip
 Verdict = Literal["agrees", "disagrees", "undecided"]
 
 # Name, unit and digits of each quantity, and those that do not depend on an attack.
@@ -163,19 +156,16 @@ def summary_of(findings: Sequence[Finding]) -> str:
     count = Counter(finding.kind for finding in checked)
     if not checked:
         return "None of the published statements could be checked with these records."
-    parts = [
-        f"{number} {words[number > 1]}"
-        for number, words in (
-            (count["agrees"], ("holds here", "hold here")),
-            (count["mixed"], ("holds in some settings only", "hold in some settings only")),
-            (count["undecided"], ("is undecided with these images", "are undecided with these images")),
-            (count["disagrees"], ("does not hold here", "do not hold here")),
-        )
-        if number
-    ]
+    words = {
+        "agrees": ("holds here", "hold here"),
+        "mixed": ("holds in some settings only", "hold in some settings only"),
+        "undecided": ("is undecided with these images", "are undecided with these images"),
+        "disagrees": ("does not hold here", "do not hold here"),
+    }
+    parts = [f"{count[kind]} {told[count[kind] > 1]}" for kind, told in words.items() if count[kind]]
     rest = len(findings) - len(checked)
     left = f"; {rest} could not be checked with these records" if rest else ""
-    return f"Of {len(checked)} published statement{'s' if len(checked) > 1 else ''} {', '.join(parts)}{left}."
+    return f"Of {amount(len(checked), 'published statement')} {', '.join(parts)}{left}."
 
 
 def _settings(claim: Claim, records: Sequence[AttackRecord], indices: Sequence[CleverRecord]) -> list[Setting]:
@@ -185,20 +175,17 @@ def _settings(claim: Claim, records: Sequence[AttackRecord], indices: Sequence[C
         for index in indices:
             places.setdefault(("", None), {}).setdefault(index.model, {})[index.image] = index.index
         return _judged(claim, places)
-    read = _READ[claim.quantity]
     for record in records:
         name, other = (record.model, record.attack) if claim.over == "model" else (record.attack, record.model)
         level = level_of(record)
         if name not in claim.names or (claim.levels and level not in claim.levels):
             continue
-        if claim.over == "model" and record.attack not in (claim.attacks or (record.attack,)):
-            continue
         # The worst case is over all attacks, so that counting it too would count one of them twice.
-        if claim.over == "model" and not claim.attacks and record.attack == WORST:
-            continue
-        if claim.over == "attack" and (record.attack == WORST) != (WORST in claim.names):
-            continue
-        value = read(record)
+        if claim.over == "attack":
+            left_out = (record.attack == WORST) != (WORST in claim.names)
+        else:
+            left_out = record.attack not in claim.attacks if claim.attacks else record.attack == WORST
+        value = None if left_out else _value(record, claim.quantity)
         if value is not None:
             place = ("", None) if claim.quantity in _UNATTACKED else (other, level)
             places.setdefault(place, {}).setdefault(name, {})[record.image] = value
@@ -234,20 +221,9 @@ def _verdict(claim: Claim, upper: dict[str, float], lower: dict[str, float]) -> 
     return "agrees" if gain.low > 0 else "disagrees" if gain.high < 0 else "undecided"
 
 
-def _spread(record: AttackRecord) -> float | None:
-    if not record.phi_std:
-        return None
-    return 100 * (record.attacked_phi_std / record.phi_std - 1)
-
-
-_READ: dict[str, Callable[[AttackRecord], float | None]] = {
-    "sr_psnr": lambda r: r.sr_psnr,
-    "sr_ssim": lambda r: r.sr_ssim,
-    "lr_psnr": lambda r: r.lr_psnr,
-    "clean_psnr_y": lambda r: r.clean_psnr_y,
-    "attacked_psnr_y": lambda r: r.attacked_psnr_y,
-    "phi_std": lambda r: r.phi_std,
-    "phi_range": lambda r: r.phi_range,
-    "phi_spread": _spread,
-    "phi_moved": lambda r: 100 * r.phi_moved,
-}
+def _value(record: AttackRecord, quantity: Quantity) -> float | None:
+    if quantity == "phi_spread":
+        return 100 * (record.attacked_phi_std / record.phi_std - 1) if record.phi_std else None
+    if quantity == "phi_moved":
+        return 100 * record.phi_moved
+    return getattr(record, quantity)

@@ -84,6 +84,19 @@ def find_photos(images: Sequence[str], every: int = 1) -> list[Photo]:
     return unique
 
 
+def middle(image: Float[Tensor, "3 h w"], side: int) -> Float[Tensor, "3 h1 w1"]:
+    """Cut the middle square of so many pixels out of an image, as far as it reaches; 0 for the whole image.
+
+    Example:
+        >>> middle(torch.zeros(3, 9, 4), 5).shape
+        torch.Size([3, 5, 4])
+    """
+    if not side:
+        return image
+    top, left = (max(0, (length - side) // 2) for length in image.shape[1:])
+    return image[:, top : top + side, left : left + side].contiguous()
+
+
 def dataset_title(name: str) -> str:
     """Return a set's name as papers write it.
 

@@ -22,16 +22,20 @@ UNMOVED = 100.0
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """When a flag is raised: its figure lies above a limit, or below it.
+    """When a flag is raised, its figure lying above a limit or below it, and what that means.
 
     Attributes:
         limit: of the figure.
         unit: of both, and what the figure is.
+        why: it is raised, in a sentence.
+        remedy: what to do, in a sentence.
         below: raised below the limit instead of above.
     """
 
     limit: float
     unit: str
+    why: str
+    remedy: str
     below: bool = False
 
     @property
@@ -39,93 +43,64 @@ class Rule:
         """The condition as tables write it.
 
         Example:
-            >>> Rule(0.1, "dB").words
-            '> 0.1 dB'
+            >>> RULES["restarts-matter"].words
+            '> 0.5 dB'
         """
         return f"{'<' if self.below else '>'} {self.limit:g} {self.unit}"
 
 
-RULES: dict[str, Rule] = {
-    "zero-gradients": Rule(1, "%"),
-    "finite-differences-disagree": Rule(25, "%"),
-    "noise-stronger-than-gradient": Rule(0.1, "dB"),
-    "transfer-stronger-than-white-box": Rule(0.1, "dB"),
-    "black-box-stronger": Rule(0.1, "dB"),
-    "single-step-stronger": Rule(0.1, "dB"),
-    "larger-budget-not-stronger": Rule(0.1, "dB", below=True),
-    "large-budget-does-not-reach-noise": Rule(0.1, "dB"),
-    "non-deterministic": Rule(0.1, "levels"),
-    "restarts-matter": Rule(0.5, "dB"),
-    "loss-has-not-plateaued": Rule(0.1, "dB"),
-    "rounding-sensitive": Rule(0.5, "dB"),
-    "output-saturates": Rule(5, "%"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Meaning:
-    """What a raised flag means.
-
-    Attributes:
-        why: it is raised, in a sentence.
-        remedy: what to do, in a sentence.
-    """
-
-    why: str
-    remedy: str
-
-
 _AROUND = "attack a differentiable stand-in (BPDA), transfer from the undefended model (--twin), or use no gradients"
 
-MEANINGS: dict[str, Meaning] = {
-    "zero-gradients": Meaning("A gradient attack cannot move pixels that have no gradient.", _AROUND),
-    "finite-differences-disagree": Meaning(
-        "The gradient is not the slope of the output, so attacks climb something other than the model.",
+RULES: dict[str, Rule] = {
+    "zero-gradients": Rule(1, "%", "A gradient attack cannot move pixels that have no gradient.", _AROUND),
+    "finite-differences-disagree": Rule(
+        25, "%", "The gradient is not the slope of the output, so attacks climb something other than the model.",
         "find the step whose backward pass is not the derivative of its forward pass",
     ),
-    "noise-stronger-than-gradient": Meaning(
-        "Noise does more harm than the gradient, which therefore points nowhere.",
+    "noise-stronger-than-gradient": Rule(
+        0.1, "dB", "Noise does more harm than the gradient, which therefore points nowhere.",
         f"quote no figure of a gradient attack; {_AROUND}",
     ),
-    "transfer-stronger-than-white-box": Meaning(
-        "The detour through another model works better than the model's own gradient.",
+    "transfer-stronger-than-white-box": Rule(
+        0.1, "dB", "The detour through another model works better than the model's own gradient.",
         "report the worst case over both, and start the attack from what transfers",
     ),
-    "black-box-stronger": Meaning(
-        "A search without gradients finds more than the gradient: it is masked, or ends in poor maxima.",
+    "black-box-stronger": Rule(
+        0.1, "dB", "A search without gradients finds more than the gradient: it is masked, or ends in poor maxima.",
         "report the worst case over both attacks",
     ),
-    "single-step-stronger": Meaning(
-        "One step finds more than many, which could have taken it first.",
+    "single-step-stronger": Rule(
+        0.1, "dB", "One step finds more than many, which could have taken it first.",
         "take smaller steps, and average the gradient where the model is random",
     ),
-    "larger-budget-not-stronger": Meaning(
-        "A larger budget finds nothing more: the attack is at its limit, and not the model.", _AROUND
+    "larger-budget-not-stronger": Rule(
+        0.1, "dB", "A larger budget finds nothing more: the attack is at its limit, and not the model.",
+        _AROUND, below=True,
     ),
-    "large-budget-does-not-reach-noise": Meaning(
-        "Without a limit the attack does not even reach what random images do.", _AROUND
+    "large-budget-does-not-reach-noise": Rule(
+        0.1, "dB", "Without a limit the attack does not even reach what random images do.", _AROUND,
     ),
-    "non-deterministic": Meaning(
-        "Outputs for one image differ, so the attack climbs on one draw and is judged on another.",
+    "non-deterministic": Rule(
+        0.1, "levels", "Outputs for one image differ, so the attack climbs on one draw and is judged on another.",
         "average the attack over draws (EOT), judge on fresh ones, and report what two clean runs differ by",
     ),
-    "restarts-matter": Meaning(
-        "Where the attack ends is a matter of luck, and each further start finds more.",
+    "restarts-matter": Rule(
+        0.5, "dB", "Where the attack ends is a matter of luck, and each further start finds more.",
         "take ten restarts or more, and keep the worst case of every image",
     ),
-    "loss-has-not-plateaued": Meaning(
-        "The attack was stopped on its way, and its figure flatters the model.",
+    "loss-has-not-plateaued": Rule(
+        0.1, "dB", "The attack was stopped on its way, and its figure flatters the model.",
         "take more steps (--steps), until twice as many make no difference",
     ),
-    "rounding-sensitive": Meaning(
-        "The perturbation lives between the levels of a file.",
+    "rounding-sensitive": Rule(
+        0.5, "dB", "The perturbation lives between the levels of a file.",
         "report the figure in 8 bits where images arrive as files",
     ),
-    "output-saturates": Meaning(
-        "Many values of the output are cut at the ends of the range, where no gradient passes.",
+    "output-saturates": Rule(
+        5, "%", "Many values of the output are cut at the ends of the range, where no gradient passes.",
         "attack the output before it is clamped",
     ),
-}
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,16 +109,14 @@ class Flag:
 
     Attributes:
         name: one of ``RULES``.
-        raised: whether the figure is on the wrong side of the threshold.
+        raised: whether the figure is on the wrong side of the limit.
         figure: what was measured, in the rule's unit; None where the check needs something that was not given.
-        threshold: the rule's limit.
         words: what was seen, in a sentence.
     """
 
     name: str
     raised: bool
     figure: float | None
-    threshold: float
     words: str
 
     @staticmethod
@@ -156,7 +129,7 @@ class Flag:
         """
         rule = RULES[name]
         raised = figure is not None and (figure < rule.limit if rule.below else figure > rule.limit)
-        return Flag(name, raised, figure, rule.limit, words)
+        return Flag(name, raised, figure, words)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -203,10 +176,7 @@ class Evidence:
     def _gradients(self) -> list[Flag]:
         flat = f"the gradient is zero or not finite at {self.flat:.3g} % of the input's values"
         slope = f"the slope that the gradient promises and the one that is found differ by {self.error:.3g} %"
-        return [
-            Flag.of("zero-gradients", self.flat, flat),
-            Flag.of("finite-differences-disagree", self.error, slope),
-        ]
+        return [Flag.of("zero-gradients", self.flat, flat), Flag.of("finite-differences-disagree", self.error, slope)]
 
     def _rivals(self) -> list[Flag]:
         white = f"the model's own gradients reach {_db(self.best)}"
@@ -237,7 +207,7 @@ class Evidence:
 
     def _search(self) -> list[Flag]:
         climb, twice = self.runs["climb"], self.runs["twice"]
-        worst = torch.stack([*self.restarts]).amin(dim=0)
+        worst = torch.stack(list(self.restarts)).amin(dim=0)
         more = f"one random start reaches {_db(self.restarts[0])}, the best of {len(self.restarts)} {_db(worst)}"
         longer = f"{self.steps} steps reach {_db(climb)}, {2 * self.steps} steps {_db(twice)}"
         rounded = f"the attack reaches {_db(self.unrounded)} in floating point, {_db(climb)} as saved in 8 bits"

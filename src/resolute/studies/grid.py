@@ -25,7 +25,7 @@ from resolute.resize import downscale, mod_crop
 from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure_all
 from resolute.studies.claims import Claim
 from resolute.studies.conventions import conventions
-from resolute.studies.datasets import Photo, dataset_title, find_photos
+from resolute.studies.datasets import Photo, dataset_title, find_photos, middle
 from resolute.studies.grid_cases import Scene, cases_of
 from resolute.studies.grid_results import results_of
 from resolute.studies.pairs import defends_of
@@ -44,6 +44,7 @@ from resolute.studies.study import (
     Progress,
     Study,
     count,
+    one_by_one,
 )
 from resolute.studies.summary import attack_title, level_of
 from resolute.toml import located
@@ -151,10 +152,7 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
 
     def prepare(self, name: str, image: Float[Tensor, "3 h w"], dataset: str = "") -> Subject:
         """Return one image as the study uses it."""
-        pixels = to_uint8(image)
-        if self.crop:
-            top, left = (max(0, (side - self.crop) // 2) for side in pixels.shape[:2])
-            pixels = pixels[top : top + self.crop, left : left + self.crop]
+        pixels = to_uint8(middle(image, self.crop))
         if not self.high_resolution:
             return Subject(name, from_uint8(pixels).unsqueeze(0), None, dataset)
         try:
@@ -190,21 +188,18 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         return [*cells, *indices]
 
     def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
-        found: list[Answer] = []
         attacks = [cell for cell in cells if isinstance(cell, AttackCell)]
-        for cell in cells:
-            if isinstance(cell, CleverCell):
-                model = bench.place(cell.model)
-                found.append(Answer(take(cell, model, lambda done, total: progress(done / total))))
-        if attacks:
-            model = bench.place(attacks[0].model)
-            cleans = [bench.shared(("clean", *cell.judged), partial(Clean.of, model, cell.subject)) for cell in attacks]
-            placed = [dataclasses.replace(cell, model=model) for cell in attacks]
-            for judged, clean in zip(measure_all(placed, cleans, progress=progress), cleans, strict=True):
-                pictures = {"attacked": judged.attacked}
-                if self.outputs:
-                    pictures |= {"sr-clean": clean.output[0].clamp(0, 1), "sr-attacked": judged.output.clamp(0, 1)}
-                found.append(Answer(judged.record, pictures))
+        if not attacks:
+            return one_by_one(cells, progress, lambda cell, step: _index(cell, bench, step))
+        model = bench.place(attacks[0].model)
+        cleans = [bench.shared(("clean", *cell.judged), partial(Clean.of, model, cell.subject)) for cell in attacks]
+        placed = [dataclasses.replace(cell, model=model) for cell in attacks]
+        found: list[Answer] = []
+        for judged, clean in zip(measure_all(placed, cleans, progress=progress), cleans, strict=True):
+            pictures = {"attacked": judged.attacked}
+            if self.outputs:
+                pictures |= {"sr-clean": clean.output[0].clamp(0, 1), "sr-attacked": judged.output.clamp(0, 1)}
+            found.append(Answer(judged.record, pictures))
         return found
 
     def without_tiles(self, cell: Cell) -> str:
@@ -220,15 +215,11 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
     def results(self, records: Sequence[Record]) -> Results:
         attacks = [record for record in records if isinstance(record, AttackRecord)]
         indices = [record for record in records if isinstance(record, CleverRecord)]
-        return results_of(attacks, indices, self.defends(attacks), self.expected)
+        return results_of(attacks, indices, _defends(attacks), self.expected)
 
     def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case | Missing]:
         attacks = [record for record in records if isinstance(record, AttackRecord)]
-        return cases_of(self.scene(), attacks, folder, self.defends(attacks))
-
-    def defends(self, records: Sequence[AttackRecord]) -> dict[str, str]:
-        """Return by the name of a defended model that of the model which it defends."""
-        return {record.model: record.defends for record in records if record.defends}
+        return cases_of(self.scene(), attacks, folder, _defends(attacks))
 
     def scene(self) -> Scene:
         """Return what is needed to show the study's images again."""
@@ -253,19 +244,26 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         attacks = [cell for cell in cells if isinstance(cell, AttackCell)]
         images = {(cell.subject.dataset, cell.subject.name) for cell in attacks}
         seeds = {cell.seed for cell in attacks}
-        parts = (
-            (len(self.models), "model"), (len(self.attacks), "attack"), (len(self.epsilons), "budget"),
-            (len(images), "image"), (len(seeds), "seed"),
-        )  # fmt: skip
+        parts = {"model": self.models, "attack": self.attacks, "budget": self.epsilons, "image": images, "seed": seeds}
         indices = len(cells) - len(attacks)
         clever = f" and {count(indices, 'CLEVER index', 'CLEVER indices')}" if indices else ""
-        return f"{' x '.join(count(number, thing) for number, thing in parts)} = {count(len(attacks), 'cell')}{clever}"
+        factors = " x ".join(count(len(those), thing) for thing, those in parts.items())
+        return f"{factors} = {count(len(attacks), 'cell')}{clever}"
 
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         attacks = [(cell.label, cell.attack) for cell in cells if isinstance(cell, AttackCell)]
         models = list({id(cell.model): cell.model for cell in cells if isinstance(cell, AttackCell)}.values())
         clever = self.clever.words if self.clever else ""
         return conventions(attacks, models, self.high_resolution, clever)
+
+
+def _defends(records: Sequence[AttackRecord]) -> dict[str, str]:
+    return {record.model: record.defends for record in records if record.defends}
+
+
+def _index(cell: Cell, bench: Bench, progress: Progress) -> Answer:
+    assert isinstance(cell, CleverCell)
+    return Answer(take(cell, bench.place(cell.model), lambda done, total: progress(done / total)))
 
 
 def checked_attacks(path: Path, study: Grid) -> Grid:

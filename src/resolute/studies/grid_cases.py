@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import final
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resolute.chart import BICUBIC, GREY, PALETTE, Chart, Figure, layout_of
+from resolute.chart import BICUBIC, GREY, PALETTE, Chart, Figure, axis, curve, layout_of
 from resolute.defences import load_defended
 from resolute.defences.loading import undefended
 from resolute.errors import CheckpointError, ConfigError, ImageError
@@ -26,8 +27,9 @@ from resolute.models.python_file import was_run
 from resolute.studies.attacked import AttackRecord, Subject
 from resolute.studies.datasets import Photo
 from resolute.studies.pairs import Defends, pairs_of
+from resolute.studies.record import grouped
 from resolute.studies.results import Case, Missing, View
-from resolute.studies.summary import attack_title, headline_level, level_of
+from resolute.studies.summary import attack_title, headline_level, kept, level_of
 
 MAX_IMAGES = 4
 AMPLIFICATION = 8
@@ -36,17 +38,10 @@ BINS = 90
 # Nine stops of viridis (Smith and van der Walt, CC0), between which eye and interpolation see no difference.
 _VIRIDIS = torch.tensor(
     [
-        (68, 1, 84),
-        (71, 44, 122),
-        (59, 81, 139),
-        (44, 113, 142),
-        (33, 144, 141),
-        (39, 173, 129),
-        (92, 200, 99),
-        (170, 220, 50),
-        (253, 231, 37),
+        (68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141), (39, 173, 129), (92, 200, 99),
+        (170, 220, 50), (253, 231, 37),
     ]
-)
+)  # fmt: skip
 
 Pair = tuple[Tensor, Tensor]
 
@@ -154,17 +149,12 @@ def _case(group: Sequence[AttackRecord], passes: Sequence[Passed]) -> Case:
     left = attacked[0] if len(attacked) > 1 else next(p for p, v in enumerate(views) if v.label == "clean output")
     maps, charts, scale = _features(group, [(passed.clean[0], passed.attacked[0]) for passed in passes])
     models = " | ".join(record.model for record in group)
-    where = f"{first.image}, {attack_title(first.attack)} {level_of(first):g}/255, {models}"
+    attack, budget = attack_title(first.attack), f"{level_of(first):g}/255"
     return Case(
-        f"{where}: {figure(min(map(_kept, group)), 1)} dB",
+        f"{first.image}, {attack} {budget}, {models}: {figure(min(map(kept, group)), 1)} dB",
         [*views, *maps],
         [*map(_facts, group), scale],
-        {
-            "models": models,
-            "image": first.image,
-            "attack": attack_title(first.attack),
-            "budget": f"{level_of(first):g}/255",
-        },
+        {"models": models, "image": first.image, "attack": attack, "budget": budget},
         (left, attacked[-1]),
         charts,
     )
@@ -179,7 +169,7 @@ def _chosen(records: Sequence[AttackRecord], defends: Defends) -> list[list[Atta
     groups: list[tuple[str, ...]] = [*pairs, *((model,) for model in models if model not in paired)]
     levels = sorted({level_of(record) for record in shown})
     first = levels.index(headline_level(levels))
-    images = list(dict.fromkeys(record.image for record in sorted(shown, key=_kept)))[:MAX_IMAGES]
+    images = list(dict.fromkeys(record.image for record in sorted(shown, key=kept)))[:MAX_IMAGES]
     cells = {(record.model, record.attack, level_of(record), record.image): record for record in shown}
     plan = [
         [cells[model, attack, level, image] for model in group]
@@ -189,15 +179,10 @@ def _chosen(records: Sequence[AttackRecord], defends: Defends) -> list[list[Atta
         for image in images
         if all((model, attack, level, image) in cells for model in group)
     ]
-    plan.sort(key=lambda case: min(map(_kept, case)))
+    plan.sort(key=lambda case: min(map(kept, case)))
     # Room is short, and no group may be missing.
-    places: Counter[tuple[str, ...]] = Counter()
-    ranked: list[tuple[int, list[AttackRecord]]] = []
-    for case in plan:
-        group = tuple(record.model for record in case)
-        ranked.append((places[group], case))
-        places[group] += 1
-    return [case for _, case in sorted(ranked, key=lambda place: place[0])]
+    by_group = grouped(plan, lambda case: tuple(record.model for record in case)).values()
+    return [case for rank in itertools.zip_longest(*by_group) for case in rank if case is not None]
 
 
 def _models(study: Scene) -> dict[str, Restorer]:
@@ -287,31 +272,17 @@ def histogram(clean: Tensor, attacked: Tensor, low: float, high: float) -> Figur
     for name, tensor, colour in (("clean input", clean, GREY), ("attacked input", attacked, PALETTE[0])):
         values: NDArray[np.float32] = tensor.numpy().ravel()
         shares = np.histogram(values, edges)[0] / max(1, values.size) * 100
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": name,
-                "x": middles,
-                "y": [float(f"{share:.4g}") if share > 0 else None for share in shares],
-                "line": {"shape": "hvh", "width": 1.6, "color": colour},
-                "hovertemplate": "%{x}: %{y:.3f} %",
-            }
-        )
+        y = [float(f"{share:.4g}") if share > 0 else None for share in shares]
+        line = {"line": {"shape": "hvh", "width": 1.6, "color": colour}}
+        traces.append(curve(name, middles, y, "%{x}: %{y:.3f} %") | line)
     # Entropy regularisation gathers most values in one bin, next to which a linear axis would show nothing else.
-    axis: Figure = {"title": {"text": "share of values, %"}, "type": "log", "range": [-2.5, 2], "dtick": 1}
-    return {"data": traces, "layout": layout_of({"title": {"text": "feature value"}}, axis) | {"height": 260}}
+    share = axis("share of values, %", type="log", range=[-2.5, 2], dtick=1)
+    return {"data": traces, "layout": layout_of(axis("feature value"), share) | {"height": 260}}
 
 
 def _facts(record: AttackRecord) -> str:
-    def moved(value: float | None) -> str:
-        return figure(float("inf") if value is None else value, 1)
-
-    text = f"SR-PSNR {moved(record.sr_psnr)} dB, LR-PSNR {moved(record.lr_psnr)} dB"
+    spent = math.inf if record.lr_psnr is None else record.lr_psnr
+    text = f"SR-PSNR {figure(kept(record), 1)} dB, LR-PSNR {figure(spent, 1)} dB"
     if record.clean_psnr_y is not None and record.attacked_psnr_y is not None:
         text += f"; against the ground truth {record.clean_psnr_y:.2f} dB clean, {record.attacked_psnr_y:.2f} attacked"
     return f"{record.model}: {text}"
-
-
-def _kept(record: AttackRecord) -> float:
-    return float("inf") if record.sr_psnr is None else record.sr_psnr

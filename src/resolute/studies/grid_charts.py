@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from resolute.chart import BICUBIC, GREY, Chart, Figure, layout_of, look_of, plain_text, roomy
+from resolute.chart import BICUBIC, GREY, Chart, Figure, axis, curve, layout_of, look_of, plain_text, roomy
 from resolute.figures import Interval
 from resolute.studies.summary import Row, attack_title, bicubic_line
 
@@ -16,13 +16,13 @@ Bands = Mapping[tuple[str, str, float], Interval]
 
 def budget_charts(rows: Sequence[Row], prefix: str = "", bands: Bands | None = None) -> list[Chart]:
     """Draw SR-PSNR against the budget, one chart an attack (the paper's figure 2), with bands where there are any."""
-    ends, axis = _budget_axis(rows)
+    ends, budgets = _budget_axis(rows)
     plot = _Plot(
         f"{prefix}budget",
         "SR-PSNR against budget",
         lambda row: row.level,
         lambda row: row.sr_psnr,
-        axis,
+        budgets,
         "SR-PSNR, dB",
         _line(ends, [bicubic_line(end) for end in ends]),
         "%{x}/255: %{y:.2f} dB",
@@ -37,21 +37,17 @@ def budget_charts(rows: Sequence[Row], prefix: str = "", bands: Bands | None = N
 
 def distance_charts(rows: Sequence[Row], prefix: str = "", bands: Bands | None = None) -> list[Chart]:
     """Draw how far SR-PSNR lies above the bicubic line, which is steeper than models differ; one chart an attack."""
-    ends, axis = _budget_axis(rows)
+    ends, budgets = _budget_axis(rows)
     plot = _Plot(
         f"{prefix}distance",
         "SR-PSNR above the bicubic line against budget",
         lambda row: row.level,
         lambda row: None if row.sr_psnr is None else row.sr_psnr - bicubic_line(row.level),
-        axis,
+        budgets,
         "above bicubic line, dB",
         _line(ends, [0.0, 0.0]),
         "%{x}/255: %{y:+.2f} dB",
-        {
-            key: Interval(band.mean - line, band.low - line, band.high - line, band.n)
-            for key, band in (bands or {}).items()
-            for line in (bicubic_line(key[2]),)
-        },
+        {key: band.shifted(-bicubic_line(key[2])) for key, band in (bands or {}).items()},
         "The same above the bicubic line",
         "Where a curve is below zero, the model amplifies perturbations: its output moves further than bicubic "
         "interpolation does when the whole input shifts by ε.",
@@ -67,7 +63,7 @@ def trade_off_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
         "SR-PSNR against LR-PSNR",
         lambda row: row.lr_psnr,
         lambda row: row.sr_psnr,
-        {"title": {"text": "LR-PSNR of the attacked input, dB"}, "range": ends},
+        axis("LR-PSNR of the attacked input, dB", range=ends),
         "SR-PSNR, dB",
         # A shift of all samples by the whole budget passes bicubic interpolation as it is.
         _line(ends, ends),
@@ -99,23 +95,16 @@ class _Plot:
 
     def charts(self, rows: Sequence[Row]) -> list[Chart]:
         # One range for all attacks, so that charts side by side can be compared by eye.
-        ends = span(rows, self.y)
-        if self.bands:
-            ends = [
-                min(ends[0], *(b.low for b in self.bands.values())),
-                max(ends[1], *(b.high for b in self.bands.values())),
-            ]
-            ends = [round(end, 2) for end in ends]
-        layout = layout_of(self.axis, {"title": {"text": self.y_title}, "range": ends})
+        bands = self.bands.values()
+        low, high = span(rows, self.y)
+        ends = [round(min([low, *(b.low for b in bands)]), 2), round(max([high, *(b.high for b in bands)]), 2)]
+        layout = roomy(layout_of(self.axis, axis(self.y_title, range=ends)), len({row.model for row in rows}))
         return [
             Chart(
                 f"{self.id}-{number}",
                 attack_title(attack),
                 f"{self.what} under {attack_title(attack)}, one curve a model; the figures are in the tables.",
-                {
-                    "data": [*self._curves(rows, attack), self.line],
-                    "layout": roomy(layout, len({row.model for row in rows})),
-                },
+                {"data": [*self._curves(rows, attack), self.line], "layout": layout},
                 section=self.section,
                 text=self.text,
             )
@@ -127,20 +116,16 @@ class _Plot:
         curves: list[Figure] = []
         for model in models:
             ours = [row for row in rows if (row.model, row.attack) == (model, attack)]
-            curves += self._band(ours, look_of(model, models)[0])
+            colour, marker = look_of(model, models)
+            curves += self._band(ours, colour)
             if ours:
+                x, y = ([_rounded(read(row)) for row in ours] for read in (self.x, self.y))
+                bicubic = model == BICUBIC
                 curves.append(
-                    {
-                        "type": "scatter",
-                        "mode": "lines+markers",
-                        "name": plain_text(model),
-                        "legendgroup": plain_text(model),
-                        "x": [_rounded(self.x(row)) for row in ours],
-                        "y": [_rounded(self.y(row)) for row in ours],
-                        "text": [f"{row.level:g}" for row in ours],
-                        "hovertemplate": self.hover,
-                        **_style(model, models),
-                    }
+                    curve(model, x, y, self.hover, "lines+markers")
+                    | {"legendgroup": plain_text(model), "text": [f"{row.level:g}" for row in ours]}
+                    | {"line": {"color": colour, "width": 2} | ({"dash": "dot"} if bicubic else {})}
+                    | {"marker": {"size": 5 if bicubic else 8, "symbol": marker}}
                 )
         return curves
 
@@ -150,51 +135,24 @@ class _Plot:
         if len(found) < 2 or all(band.n == 1 for _, band in found):
             return []
         levels = [level for level, _ in found]
+        outline = [_rounded(b.high) for _, b in found] + [_rounded(b.low) for _, b in reversed(found)]
+        red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
         return [
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": [*levels, *reversed(levels)],
-                "y": [_rounded(b.high) for _, b in found] + [_rounded(b.low) for _, b in reversed(found)],
-                "fill": "toself",
-                "fillcolor": f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, 0.16)",
-                "line": {"width": 0, "color": colour},
-                "legendgroup": plain_text(rows[0].model),
-                "showlegend": False,
-                "hoverinfo": "skip",
-            }
+            curve("", [*levels, *reversed(levels)], outline)
+            | {"fill": "toself", "fillcolor": f"rgba({red}, {green}, {blue}, 0.16)"}
+            | {"line": {"width": 0, "color": colour}, "legendgroup": plain_text(rows[0].model), "showlegend": False}
         ]
 
 
-def _style(model: str, models: Sequence[str]) -> Figure:
-    if model == BICUBIC:
-        return {"line": {"color": GREY, "width": 2, "dash": "dot"}, "marker": {"size": 5, "symbol": "circle-open"}}
-    colour, marker = look_of(model, models)
-    return {"line": {"color": colour, "width": 2}, "marker": {"size": 8, "symbol": marker}}
-
-
 def _line(x: list[float], y: list[float]) -> Figure:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "bicubic line",
-        "x": x,
-        "y": y,
-        "line": {"color": GREY, "width": 1.5, "dash": "dash"},
-        "hoverinfo": "skip",
-    }
+    return curve("bicubic line", x, y) | {"line": {"color": GREY, "width": 1.5, "dash": "dash"}}
 
 
 def _budget_axis(rows: Sequence[Row]) -> tuple[list[float], Figure]:
     levels = sorted({row.level for row in rows})
     ends = [levels[0] / 1.25, levels[-1] * 1.25]
-    return ends, {
-        "title": {"text": "budget ε, in levels of 255"},
-        "type": "log",
-        "tickvals": levels,
-        "ticktext": [f"{level:g}" for level in levels],
-        "range": [math.log10(end) for end in ends],
-    }
+    names, bounds = [f"{level:g}" for level in levels], [math.log10(end) for end in ends]
+    return ends, axis("budget ε, in levels of 255", type="log", tickvals=levels, ticktext=names, range=bounds)
 
 
 def span(rows: Sequence[Row], read: Callable[[Row], float | None]) -> list[float]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from resolute.chart import BICUBIC, GREY, Chart, Figure, layout_of, look_of, plain_text, roomy
+from resolute.chart import BICUBIC, GREY, Chart, Figure, axis, curve, layout_of, look_of, plain_text, roomy
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.grid_charts import span
 from resolute.studies.steepness import CleverRecord
 from resolute.studies.summary import Row, attack_title, bicubic_line, headline_level, level_of, summarize, worst_case
+
+Read = Callable[[Row], float | None]
 
 SECTION = "Summary"
 TEXT = (
@@ -28,40 +30,21 @@ def overview_charts(records: Sequence[AttackRecord], prefix: str = "") -> list[C
     if not rows:
         return []
     first = headline_level(row.level for row in rows)
-    levels = [first, *(level for level in sorted({row.level for row in rows}) if level != first)]
-    sr = {
-        f"{level:g}/255": _points(
-            "SR-PSNR, worst attack, dB", [row for row in rows if row.level == level], rows, lambda row: row.sr_psnr,
-            bicubic_line(level),
-        )
-        for level in levels
-    }  # fmt: skip
-    truth = {
-        f"{level:g}/255": _points(
-            "attacked PSNR, worst attack, Y, dB", [row for row in rows if row.level == level], rows,
-            lambda row: row.attacked_psnr_y, None,
-        )
-        for level in levels
-    }  # fmt: skip
-    what = "under the worst attack on each image, one point a model; the figures are in the tables."
-    return [
-        Chart(
-            f"{prefix}overview-{number}",
-            name,
-            f"{name} {what}",
-            next(iter(frames.values())),
-            frames,
-            "Budget",
-            SECTION,
-            TEXT,
-        )
-        for number, (name, frames) in enumerate(
-            (
-                ("SR-PSNR against clean PSNR", sr),
-                ("Attacked against clean PSNR, both against the truth", truth),
-            )
-        )
-    ]
+    levels = sorted({row.level for row in rows}, key=lambda level: (level != first, level))
+    plots: tuple[tuple[str, str, Read, bool], ...] = (
+        ("SR-PSNR against clean PSNR", "SR-PSNR, worst attack, dB", lambda row: row.sr_psnr, True),
+        (
+            "Attacked against clean PSNR, both against the truth", "attacked PSNR, worst attack, Y, dB",
+            lambda row: row.attacked_psnr_y, False,
+        ),
+    )  # fmt: skip
+    charts: list[Chart] = []
+    for number, (name, y_title, read, lined) in enumerate(plots):
+        what = f"{name} under the worst attack on each image, one point a model; the figures are in the tables."
+        frames = {f"{level:g}/255": _points(y_title, level, rows, read, lined) for level in levels}
+        figure = frames[f"{first:g}/255"]
+        charts.append(Chart(f"{prefix}overview-{number}", name, what, figure, frames, "Budget", SECTION, TEXT))
+    return charts
 
 
 def clever_charts(indices: Sequence[CleverRecord], records: Sequence[AttackRecord], prefix: str = "") -> list[Chart]:
@@ -79,71 +62,37 @@ def clever_charts(indices: Sequence[CleverRecord], records: Sequence[AttackRecor
     data: list[Figure] = []
     for model in models:
         points = [r for r in usable if (r.model, r.attack, level_of(r)) == (model, attack, level)]
-        colour, marker = look_of(model, models)
         if points:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": plain_text(model),
-                    "x": [round(r.sr_psnr, 3) for r in points if r.sr_psnr is not None],
-                    "y": [round(known[model, r.image], 2) for r in points],
-                    "text": [plain_text(r.image) for r in points],
-                    "marker": {"size": 8, "color": colour, "symbol": marker},
-                    "hovertemplate": "%{text}: %{x:.2f} dB, index %{y:.0f}",
-                }
-            )
+            x = [round(r.sr_psnr, 3) for r in points if r.sr_psnr is not None]
+            y = [round(known[model, r.image], 2) for r in points]
+            names = {"text": [plain_text(r.image) for r in points]}
+            data.append(_marks(model, models, x, y, "%{text}: %{x:.2f} dB, index %{y:.0f}", 8) | names)
     under = f"{attack_title(attack)}, {level:g}/255"
     what = f"CLEVER against SR-PSNR under {under}, a point an image and model; lower and further right is more robust."
-    x: Figure = {"title": {"text": f"SR-PSNR under {plain_text(under)}, dB"}}
-    y: Figure = {"title": {"text": "CLEVER index"}, "rangemode": "tozero"}
-    figure: Figure = {"data": data, "layout": roomy(layout_of(x, y), len(models))}
+    layout = layout_of(axis(f"SR-PSNR under {plain_text(under)}, dB"), axis("CLEVER index", rangemode="tozero"))
+    figure: Figure = {"data": data, "layout": roomy(layout, len(models))}
     section, text = "How steep the output is", "The CLEVER index (eq. 15) needs no attack: a point an image and model."
     name = f"CLEVER against SR-PSNR under {under}"
     return [Chart(f"{prefix}clever-0", name, what, figure, section=section, text=text)]
 
 
-def _points(
-    y_title: str,
-    rows: Sequence[Row],
-    everywhere: Sequence[Row],
-    read: Callable[[Row], float | None],
-    line: float | None,
-) -> Figure:
+def _points(y_title: str, level: float, everywhere: Sequence[Row], read: Read, lined: bool) -> Figure:
     models = list(dict.fromkeys(row.model for row in everywhere))
+    rows = [row for row in everywhere if row.level == level]
     data: list[Figure] = []
     blends = sorted((row.clean_psnr_y or 0.0, read(row) or 0.0) for row in rows if _is_blend(row, rows) and read(row))
     if len(blends) > 2:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": "blends with bicubic",
-                "x": [round(x, 3) for x, _ in blends],
-                "y": [round(y, 3) for _, y in blends],
-                "line": {"color": GREY, "width": 1.2, "dash": "dash"},
-                "hoverinfo": "skip",
-            }
-        )
+        x, y = ([round(value, 3) for value in values] for values in zip(*blends, strict=True))
+        data.append(curve("blends with bicubic", x, y) | {"line": {"color": GREY, "width": 1.2, "dash": "dash"}})
     for row in rows:
-        colour, marker = look_of(row.model, models)
         value = read(row)
         if value is not None and row.clean_psnr_y is not None:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": plain_text(row.model),
-                    "x": [round(row.clean_psnr_y, 3)],
-                    "y": [round(value, 3)],
-                    "marker": {"size": 11, "color": colour, "symbol": marker},
-                    "hovertemplate": "clean %{x:.2f} dB, attacked %{y:.2f} dB",
-                }
-            )
-    x: Figure = {"title": {"text": "clean PSNR against the truth, Y, dB"}, "range": span(everywhere, _clean)}
-    y: Figure = {"title": {"text": y_title}}
-    layout = roomy(layout_of(x, y), len(models))
-    if line is not None:
+            x, y = [round(row.clean_psnr_y, 3)], [round(value, 3)]
+            data.append(_marks(row.model, models, x, y, "clean %{x:.2f} dB, attacked %{y:.2f} dB", 11))
+    ends = span(everywhere, lambda row: row.clean_psnr_y)
+    layout = roomy(layout_of(axis("clean PSNR against the truth, Y, dB", range=ends), axis(y_title)), len(models))
+    if lined:
+        line = bicubic_line(level)
         layout["shapes"] = [
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": line, "y1": line}
             | {"line": {"color": GREY, "width": 1.2, "dash": "dot"}}
@@ -151,8 +100,9 @@ def _points(
     return {"data": data, "layout": layout}
 
 
-def _clean(row: Row) -> float | None:
-    return row.clean_psnr_y
+def _marks(model: str, models: Sequence[str], x: Sequence[float], y: Sequence[float], hover: str, size: int) -> Figure:
+    colour, marker = look_of(model, models)
+    return curve(model, x, y, hover, "markers") | {"marker": {"size": size, "color": colour, "symbol": marker}}
 
 
 def _is_blend(row: Row, rows: Sequence[Row]) -> bool:

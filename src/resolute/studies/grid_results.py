@@ -13,19 +13,18 @@ from resolute.studies.grid_charts import budget_charts, distance_charts, trade_o
 from resolute.studies.grid_overview import clever_charts, overview_charts
 from resolute.studies.grid_tables import (
     board_table,
-    claims_table,
     comparison_table,
     feature_table,
     grid_tables,
     index_table,
     results_table,
-)
+)  # fmt: skip
 from resolute.studies.pairs import Defends
+from resolute.studies.published import claims_table
 from resolute.studies.record_flags import record_flags_table
 from resolute.studies.results import UNFINISHED, Results
-from resolute.studies.standings import standings
 from resolute.studies.steepness import CleverRecord
-from resolute.studies.summary import by_dataset, summarize, worst_case
+from resolute.studies.summary import by_dataset, standings, summarize, worst_case
 from resolute.studies.verdicts import is_compact, names_of, pairings, sentences_of, worse_than_bicubic
 from resolute.table import Table
 
@@ -44,55 +43,41 @@ def results_of(
     if not records:
         return Results([UNFINISHED], [])
     groups = by_dataset(records)
-    several = len(groups) > 1
-    sentences: list[str] = []
-    findings = {
-        dataset: check(claims, own, [index for index in indices if index.dataset == dataset])
-        for dataset, own in groups.items()
-    }
-    for dataset, own in groups.items():
-        lead = f"{dataset_title(dataset)}: " if several else ""
-        told = [summary_of(findings[dataset])] if claims else []
-        sentences += [f"{lead}{sentence}" for sentence in (*told, *sentences_of(own, defends))]
-    tables: list[Table] = []
-    if claims:
-        tables.append(claims_table([(dataset_title(name) if several else "", findings[name]) for name in groups]))
+    titles = {dataset: dataset_title(dataset) if len(groups) > 1 else "" for dataset in groups}
+    taken = {dataset: [index for index in indices if index.dataset == dataset] for dataset in groups}
+    findings = {dataset: check(claims, own, taken[dataset]) for dataset, own in groups.items()}
     board = standings(records)
-    tables.append(board_table(board, list(worse_than_bicubic(records))))
+    published = [claims_table([(titles[dataset], findings[dataset]) for dataset in groups])] if claims else []
+    tables = [*published, board_table(board, list(worse_than_bicubic(records)))]
+    sentences: list[str] = []
     charts: list[Chart] = []
-    brief = tables[: len(tables) - 1]
     for number, (dataset, own) in enumerate(groups.items()):
-        title = dataset_title(dataset) if several else ""
-        brief.append(results_table(own, title))
-        tables += _tables(own, [index for index in indices if index.dataset == dataset], defends, title)
+        title = titles[dataset]
+        told = [summary_of(findings[dataset])] if claims else []
+        sentences += [f"{title}: {one}" if title else one for one in (*told, *sentences_of(own, defends))]
+        tables += _tables(own, taken[dataset], defends, title)
         prefix = f"set{number}-" if number else ""
         rows = summarize(own)
         bands = {(s.model, s.attack, s.level): s.sr for s in board if s.sr is not None and s.dataset == dataset}
         drawn = [
-            *overview_charts(own, prefix),
-            *budget_charts(rows, prefix, bands),
-            *distance_charts(rows, prefix, bands),
-            *trade_off_charts(rows, prefix),
-            *clever_charts([index for index in indices if index.dataset == dataset], own, prefix),
-        ]
-        charts += [
-            dataclasses.replace(chart, section=f"{title}: {chart.section}") if title else chart for chart in drawn
-        ]
+            *overview_charts(own, prefix), *budget_charts(rows, prefix, bands), *distance_charts(rows, prefix, bands),
+            *trade_off_charts(rows, prefix), *clever_charts(taken[dataset], own, prefix),
+        ]  # fmt: skip
+        charts += [dataclasses.replace(one, section=f"{title}: {one.section}") if title else one for one in drawn]
     tables.append(record_flags_table(records))
+    brief = [*published, *(results_table(own, titles[dataset]) for dataset, own in groups.items())]
     return Results(sentences, [table for table in tables if table.rows], charts, brief=brief)
 
 
 def _tables(
     records: Sequence[AttackRecord], indices: Sequence[CleverRecord], defends: Defends, title: str
 ) -> list[Table]:
-    found: list[Table] = []
+    where = f", {title}" if title else ""
     if is_compact(names_of(records), defends):
-        found += grid_tables(records, defends)
+        found = grid_tables(records, defends)
     else:
-        found += [comparison_table(pairing) for pairing in pairings(records, defends)]
-    found.append(results_table(records, f"All figures{f', {title}' if title else ''}"))
+        found = [comparison_table(pairing) for pairing in pairings(records, defends)]
+    found.append(results_table(records, f"All figures{where}"))
     if len({record.attack for record in records}) > 1:
-        found.append(
-            results_table(worst_case(records), f"The worst attack on each image{f', {title}' if title else ''}")
-        )
+        found.append(results_table(worst_case(records), f"The worst attack on each image{where}"))
     return [*found, index_table(indices), feature_table(records)]

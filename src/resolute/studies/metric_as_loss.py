@@ -16,27 +16,21 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from resolute.certificates.median import DenoisedScorer, certify
+from resolute.certificates.median import certify
 from resolute.errors import ConfigError, ImageError
 from resolute.files import beside
-from resolute.images import (
-    SAMPLE_NAMES,
-    find_images,
-    from_uint8,
-    image_sha256,
-    read_image,
-    sample_image,
-    to_uint8,
-)
+from resolute.images import SAMPLE_NAMES, find_images, from_uint8, image_sha256, read_image, sample_image, to_uint8
 from resolute.measure.fidelity import psnr_rgb, ssim_y
-from resolute.models.base import Restorer, Scorer
+from resolute.models.base import Card, Restorer, Scorer
 from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
 from resolute.randomness import generator_for
-from resolute.studies.metric_as_loss_summary import Measure, RestorationRecord, Training, Verdict, shared, verdicts
+from resolute.studies.datasets import middle
+from resolute.studies.metric_as_loss_summary import Measure, RestorationRecord, Training, shared, verdicts
 from resolute.studies.metric_as_loss_tables import changes_table, means_table, shown
 from resolute.studies.record import Record, record_key
 from resolute.studies.results import UNFINISHED, Case, Measured, Quantity, Results, View
+from resolute.studies.score_study import behind
 from resolute.studies.study import (
     Answer,
     Bench,
@@ -46,8 +40,10 @@ from resolute.studies.study import (
     Pictured,
     Progress,
     Study,
+    about,
     count,
-)
+    one_by_one,
+)  # fmt: skip
 
 # What the restored pictures are seen beside; no restorer may have these labels.
 CLEAN, NOISY = "clean", "noisy"
@@ -125,45 +121,31 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
                 cells.append(
                     RestorationCell(
                         key=record_key(self.kind, *settings, label, weights, name, image_sha256(image)),
-                        title=f"{name}, {label}",
-                        like=(label, weights),
-                        shape=tuple(image.shape),
-                        cost=float(image.shape[-2] * image.shape[-1]),
-                        label=label,
-                        model=model,
-                        panel=panel,
-                        name=name,
-                        image=image,
-                        kept=number < self.pictures,
+                        title=f"{name}, {label}", like=(label, weights), shape=tuple(image.shape),
+                        cost=float(image.shape[-2] * image.shape[-1]), label=label, model=model, panel=panel,
+                        name=name, image=image, kept=number < self.pictures,
                     )
-                )
+                )  # fmt: skip
         return cells
 
     def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
-        found: list[Answer] = []
-        for number, cell in enumerate(cells):
+        def answer(cell: Cell, _told: Progress) -> Answer:
             assert isinstance(cell, RestorationCell)
             began = time.perf_counter()
             image = cell.image.to(bench.device)
             restored = self._restored(image, cell.label, bench.place(cell.model) if cell.model is not None else None)
             card = cell.model.card if cell.model is not None else None
+            named = card or Card(name=cell.label, architecture={}, scale=1)
             record = RestorationRecord(
-                key=cell.key,
-                model=cell.label,
-                weights=card.sha256 if card is not None else "",
-                image=cell.name,
-                pixels=image_sha256(cell.image),
-                width=image.shape[-1],
-                height=image.shape[-2],
-                seed=self.seed,
+                **about(cell, named, cell.name, cell.image, self.seed),
                 values=cell.panel.judge(restored, image, bench),
                 measures=tuple(cell.panel.measures),
-                training=_training(cell.model) if cell.model is not None else None,
+                training=_training(card) if card is not None else None,
                 seconds=round(time.perf_counter() - began, 3),
             )
-            found.append(Answer(record, {"pictures": restored.cpu()} if cell.kept else {}))
-            progress((number + 1) / len(cells))
-        return found
+            return Answer(record, {"pictures": restored.cpu()} if cell.kept else {})
+
+        return one_by_one(cells, progress, answer)
 
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         denoiser = f" and behind {Path(self.denoiser).stem}" if self.denoiser else ""
@@ -178,15 +160,15 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
 
     def outline(self, cells: Sequence[Cell]) -> str:
         images = len(cells) // (2 + len(self.restorers))
-        return f"{count(images, 'image')} x {count(len(self.restorers), 'restorer')}, noisy and clean = " + count(
-            len(cells), "cell"
-        )
+        restorers, all_of_them = count(len(self.restorers), "restorer"), count(len(cells), "cell")
+        return f"{count(images, 'image')} x {restorers}, noisy and clean = {all_of_them}"
 
     def results(self, records: Sequence[Record]) -> Results:
         own = shared(records)
         if not own:
             return Results([UNFINISHED], [])
-        found = self._verdicts(own)
+        control = next((r.model for r in own if self.control in (r.model, Path(r.model).stem)), self.control)
+        found = verdicts(own, own[0].measures, control)
         sentences = [verdict.sentence for verdict in found] or [UNFINISHED]
         return Results(sentences, [means_table(own), changes_table(found, own)])
 
@@ -211,10 +193,6 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
 
     def measured(self, record: Record) -> Measured | None:
         return Measured({"restorer": record.model}, record.values) if isinstance(record, RestorationRecord) else None
-
-    def _verdicts(self, records: Sequence[RestorationRecord]) -> list[Verdict]:
-        control = next((r.model for r in records if self.control in (r.model, Path(r.model).stem)), self.control)
-        return verdicts(records, records[0].measures, control)
 
     def _restorers(self) -> dict[str, Restorer]:
         found: dict[str, Restorer] = {}
@@ -241,13 +219,7 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
             files = find_images([Path(image) for image in self.images])[:: self.every]
             repeated = Counter(file.stem for file in files)
             named = [(str(file) if repeated[file.stem] > 1 else file.stem, read_image(file)) for file in files]
-        return [(name, self._middle(image)) for name, image in named]
-
-    def _middle(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h1 w1"]:
-        if not self.crop:
-            return image
-        top, left = (max(0, (side - self.crop) // 2) for side in image.shape[1:])
-        return image[:, top : top + self.crop, left : left + self.crop].contiguous()
+        return [(name, middle(image, self.crop)) for name, image in named]
 
     def _restored(self, image: Float[Tensor, "3 h w"], label: str, model: Restorer | None) -> Float[Tensor, "3 h w"]:
         """Return what is judged, on the 8-bit grid of the file that it ends in."""
@@ -272,9 +244,7 @@ class Panel:
     def __init__(self, study: MetricAsLoss) -> None:
         self.study = study
         bare = load_scorer(study.found(study.metric))
-        self.defended: Scorer = bare
-        if study.denoiser:
-            self.defended = DenoisedScorer(bare, load(study.found(study.denoiser), scale=1)).eval()
+        self.defended = behind(bare, study.found(study.denoiser) if study.denoiser else "")
         judges = [load_scorer(study.found(judge)) for judge in study.judges]
         self.scorers: dict[str, Scorer] = {}
         self.measures = [Measure("PSNR", "truth", unit="dB"), Measure("SSIM", "truth", digits=4)]
@@ -311,17 +281,13 @@ class Panel:
                 raise ImageError(f"{name} needs {scorer.smallest} pixels a side; an image or the crop is smaller")
             with torch.no_grad():
                 values[name] = bench.place(scorer)(restored[None]).item()
-        study = self.study
-        certificate = certify(
-            bench.place(self.defended), restored, study.smoothing, 0.0, study.samples, seed=study.seed
-        )
-        values[self.title] = certificate.score
+        study, defended = self.study, bench.place(self.defended)
+        values[self.title] = certify(defended, restored, study.smoothing, 0.0, study.samples, seed=study.seed).score
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _training(model: Restorer) -> Training:
-    assert model.card is not None
-    training: dict[str, Any] = model.card.training
+def _training(card: Card) -> Training:
+    training: dict[str, Any] = card.training
     reward: dict[str, Any] = (training.get("recipe") or {}).get("reward") or {}
     return Training(
         steps=training.get("steps"),

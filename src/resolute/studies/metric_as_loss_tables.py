@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Sequence
 
+from resolute.measure.intervals import mean
 from resolute.studies.metric_as_loss_summary import Measure, RestorationRecord, Verdict
+from resolute.studies.record import grouped
 from resolute.studies.study import count
 from resolute.table import Column, Table, row
 
@@ -20,10 +21,10 @@ def means_table(records: Sequence[RestorationRecord]) -> Table:
     rows = [
         row(
             label,
-            *(_mean([record.values.get(measure.name) for record in own]) for measure in measures),
+            *(mean(record.values.get(measure.name) for record in own) for measure in measures),
             next((r.training.seconds_per_step for r in own if r.training), None),
         )
-        for label, own in _by_restorer(records).items()
+        for label, own in grouped(records, lambda record: record.model).items()
     ]
     return Table("", columns, rows, caption=f"Means over {count(images, 'image')}.")
 
@@ -42,21 +43,9 @@ def changes_table(found: Sequence[Verdict], records: Sequence[RestorationRecord]
     return Table("", columns, rows, caption=words)
 
 
-def _by_restorer(records: Sequence[RestorationRecord]) -> dict[str, list[RestorationRecord]]:
-    groups: dict[str, list[RestorationRecord]] = {}
-    for record in records:
-        groups.setdefault(record.model, []).append(record)
-    return groups
-
-
 def _column(measure: Measure) -> Column:
     better = "lower" if measure.lower_better else "higher"
     return Column(measure.name, measure.unit, digits=measure.digits, better=better)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
 
 
 def shown(measure: Measure, value: float | None) -> str:

@@ -1,23 +1,35 @@
-"""What was published beside what was found here, in the words of a table."""
+"""What was published beside what was found here, as a table."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from resolute.figures import figure
 from resolute.studies.claims import QUANTITIES, Claim, Finding, Setting
 from resolute.studies.summary import attack_title, headline_level
+from resolute.table import Cell, Column, Table, Tone, row
 
 _RELATIONS = {"above": " > ", "not above": " \u2264 ", "not below": " \u2265 ", "similar": " \u2248 "}
+_TONES: dict[str, Tone] = {"agrees": "good", "disagrees": "bad"}
 # So many settings are named where a statement fails; the tables have all.
 _NAMED = 4
 
 
-def claimed(claim: Claim) -> str:
-    """Return what was published: the numbers, or the order where there are none.
+def claims_table(parts: Sequence[tuple[str, Sequence[Finding]]]) -> Table:
+    """Return published statements, one a row, and what each data set, by its title, says to them."""
+    columns = [Column("published"), *(Column(f"here, {title}" if title else "here") for title, _ in parts)]
+    rows = [
+        row(
+            f"{findings[0].claim.says} [{_claimed(findings[0].claim)}; {findings[0].claim.where}]",
+            *(Cell(one.verdict, note=_found(one), tone=_TONES.get(one.kind, "unsure")) for one in findings),
+        )
+        for findings in zip(*(findings for _, findings in parts), strict=True)
+    ]
+    return Table("The paper and here", columns, rows)
 
-    Example:
-        >>> claimed(Claim(says="", where="", quantity="clever", order=(("a", "b"), ("c",))))
-        'CLEVER index: a, b > c'
-    """
+
+def _claimed(claim: Claim) -> str:
+    """Return what was published: the numbers, or the order where there are none."""
     name, unit, digits = QUANTITIES[claim.quantity]
     names = attack_title if claim.over == "attack" else str
     if claim.values:
@@ -27,7 +39,7 @@ def claimed(claim: Claim) -> str:
     return f"{name}: {order}"
 
 
-def found(finding: Finding) -> str:
+def _found(finding: Finding) -> str:
     """Return our own figures: of the only setting, or of the one nearest to 4/255, and where the statement fails."""
     if not finding.settings:
         return ""

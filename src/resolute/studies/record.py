@@ -8,8 +8,8 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 import pydantic
 
@@ -19,6 +19,9 @@ from resolute.errors import ConfigError
 SCHEMA = 2
 # Raised whenever the same key could mean other numbers: a change of the attack loop, the measures or the key itself.
 PROTOCOL = 2
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 
 _SQL = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -101,6 +104,19 @@ def record_key(*parts: object) -> str:
         (24, False)
     """
     return hashlib.sha256(json.dumps([PROTOCOL, *parts], default=str).encode()).hexdigest()[:24]
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Return what has a key in common together, in order of appearance.
+
+    Example:
+        >>> grouped([1, 2, 3], lambda number: number % 2)
+        {1: [1, 3], 0: [2]}
+    """
+    found: dict[Key, list[Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
 
 
 def read_record(content: Mapping[str, Any], kinds: Mapping[str, type[Record]]) -> Record:

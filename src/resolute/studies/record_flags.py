@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from resolute.figures import DASH, figure
 from resolute.studies.attacked import AttackRecord
-from resolute.studies.flags import MEANINGS, RULES, Flag
+from resolute.studies.flags import RULES, Flag
 from resolute.studies.summary import attack_title, level_of
 from resolute.table import Cell as Entry
 from resolute.table import Column, Table, row
@@ -25,12 +25,8 @@ def record_flags_table(records: Sequence[AttackRecord]) -> Table:
     """Return the flags that the records raise by themselves, a row a model and flag."""
     rows = [
         row(
-            model,
-            Entry(flag.name, tone="bad"),
-            _figure(flag),
-            RULES[flag.name].words,
-            flag.words,
-            MEANINGS[flag.name].why,
+            model, Entry(flag.name, tone="bad"), measured(flag), RULES[flag.name].words, flag.words,
+            RULES[flag.name].why,
         )
         for model in dict.fromkeys(record.model for record in records)
         for flag in record_flags([record for record in records if record.model == model])
@@ -64,18 +60,12 @@ def record_flags(records: Sequence[AttackRecord]) -> list[Flag]:
 
 @dataclasses.dataclass(frozen=True)
 class _Gap:
-    """By how much one setting lies above another, over images that moved in both.
-
-    Attributes:
-        first, second: means in dB over those images; None where there are none.
-        mean: first minus second, or its size.
-        alone: images that moved in the second alone, or in one of the two where the size counts.
-        images: all of them.
-    """
+    """By how much one setting lies above another, over images that moved in both, in dB."""
 
     first: float | None
     second: float | None
     mean: float | None
+    # Images that moved in the second alone, or in one of the two where the size counts, of all.
     alone: int
     images: int
 
@@ -127,12 +117,8 @@ def _budgets(cells: Cells) -> Seen:
             if pairs:
                 gap = _Gap.of(pairs)
                 reached = f"{figure(gap.second)} dB at {small:g}/255 and {figure(gap.first)} dB at {large:g}/255"
-                mean = None if gap.mean is None else -gap.mean
-                yield (
-                    "larger-budget-not-stronger",
-                    dataclasses.replace(gap, mean=mean),
-                    f"{attack_title(attack)} reaches {reached}",
-                )
+                gap = dataclasses.replace(gap, mean=None if gap.mean is None else -gap.mean)
+                yield "larger-budget-not-stronger", gap, f"{attack_title(attack)} reaches {reached}"
 
 
 def _rounded(cells: Cells) -> Seen:
@@ -157,5 +143,6 @@ def _kind(record: AttackRecord) -> str:
     return record.configuration.partition("(")[0]
 
 
-def _figure(flag: Flag) -> str:
+def measured(flag: Flag) -> str:
+    """Return the figure of a flag with its unit."""
     return DASH if flag.figure is None else f"{figure(flag.figure)} {RULES[flag.name].unit}"

@@ -13,7 +13,7 @@ from resolute.certificates.median import prepared
 from resolute.images import from_uint8, image_sha256, to_uint8
 from resolute.studies.record import Record, record_key
 from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, finite, score_of
-from resolute.studies.study import Answer, Bench, Cell
+from resolute.studies.study import Answer, Bench, Cell, Progress, about
 
 Verdict = Literal[
     "inside, as proven", "inside, as observed", "outside", "outside by sampling", "refuted", "abstained", "vacuous"
@@ -83,14 +83,11 @@ class ScoreAttackCell(Cell):
     def of(clean: ScoreCell, attack: ScoreAttack, *, kept: bool) -> ScoreAttackCell:
         """Return the cell that asks what an attack does to the score of a clean image.
 
-        Args:
-            clean: cell of the clean image.
-            attack: on it.
-            kept: whether the attacked image becomes a file.
+        With ``kept`` the attacked image becomes a file.
         """
-        contestant, searched = clean.contestant, attack.steps * 3
-        if attack.adaptive and contestant.smoothing is not None:
-            searched += attack.steps * 3 * attack.draws
+        contestant = clean.contestant
+        adaptive = attack.adaptive and contestant.smoothing is not None
+        searched = attack.steps * 3 * (1 + attack.draws if adaptive else 1)
         return ScoreAttackCell(
             key=record_key("score attack", clean.key, repr(attack), kept),
             title=f"{clean.title}, {attack.title}",
@@ -113,7 +110,7 @@ def _searched(contestant: Contestant, attack: ScoreAttack) -> str:
     return repr(contestant.identity) if attack.adaptive else alone
 
 
-def attacked(cell: ScoreAttackCell, bench: Bench, progress: Callable[[float], None]) -> Answer:
+def attacked(cell: ScoreAttackCell, bench: Bench, progress: Progress) -> Answer:
     """Attack an image and judge what was found: of the adaptive attack and the transferred one, the worse counts.
 
     The defender's noise is fresh: neither the one that the clean image was scored with nor the attacker's.
@@ -124,9 +121,9 @@ def attacked(cell: ScoreAttackCell, bench: Bench, progress: Callable[[float], No
     began = time.perf_counter()
     contestant, attack = cell.contestant, cell.attack
     clean = prepared(cell.clean.image.to(bench.device), cell.clean.size)
-    score = bench.record(cell.clean.key)
+    score, card = bench.record(cell.clean.key), contestant.scorer.card
     assert isinstance(score, ScoreRecord)
-    pixels = image_sha256(clean)
+    assert card is not None
 
     def search() -> dict[Origin, Image]:
         found = attack(
@@ -135,51 +132,40 @@ def attacked(cell: ScoreAttackCell, bench: Bench, progress: Callable[[float], No
         )  # fmt: skip
         return {origin: from_uint8(to_uint8(x)).to(clean) if attack.grid else x for origin, x in found.items()}
 
-    images = bench.shared(("found", _searched(contestant, attack), repr(attack), pixels), search)
-    tried: list[ScoreAttackRecord] = []
+    images = bench.shared(("found", _searched(contestant, attack), repr(attack), image_sha256(clean)), search)
+    tried: dict[Origin, ScoreAttackRecord] = {}
     for number, (origin, image) in enumerate(images.items()):
 
         def told(done: int, total: int, number: int = number) -> None:
             progress(0.5 + 0.5 * (number + done / total) / len(images))
 
-        facts = bench.shared(
+        defended, true_lower, true_upper, true_error = bench.shared(
             ("judged", contestant.identity, image_sha256(image)),
             lambda image=image, told=told: _judged(contestant, image, bench, told),
         )
         linf, l2 = norms(image - clean)
-        tried.append(
-            ScoreAttackRecord(
-                key=cell.key,
-                model=score.model,
-                weights=score.weights,
-                image=score.image,
-                pixels=pixels,
-                width=score.width,
-                height=score.height,
-                seed=attack.seed,
-                dataset=score.dataset,
-                defence=contestant.defence,
-                clean_key=score.key,
-                configuration=repr(attack),
-                adaptive=attack.adaptive,
-                origin=origin,
-                norm=attack.norm,
-                budget=round(attack.epsilon * (255 if attack.norm == "linf" else 1), 6),
-                rounded=attack.grid,
-                clean=score.undefended,
-                attacked=finite(score_of(bench.place(contestant.bare), image)),
-                defended=facts[0],
-                true_lower=facts[1],
-                true_upper=facts[2],
-                true_error=facts[3],
-                linf=linf,
-                l2=l2,
-                seconds=round(time.perf_counter() - began, 3),
-            )
+        tried[origin] = ScoreAttackRecord(
+            **about(cell, card, score.image, clean, attack.seed),
+            defence=contestant.defence,
+            clean_key=score.key,
+            configuration=repr(attack),
+            adaptive=attack.adaptive,
+            origin=origin,
+            norm=attack.norm,
+            budget=round(attack.epsilon * (255 if attack.norm == "linf" else 1), 6),
+            rounded=attack.grid,
+            clean=score.undefended,
+            attacked=finite(score_of(bench.place(contestant.bare), image)),
+            defended=defended,
+            true_lower=true_lower,
+            true_upper=true_upper,
+            true_error=true_error,
+            linf=linf,
+            l2=l2,
+            seconds=round(time.perf_counter() - began, 3),
         )
-    worst = max(tried, key=lambda record: harm(score, record))
-    kept = {"attacked": images["adaptive" if worst.origin == "adaptive" else "transferred"].cpu()} if cell.kept else {}
-    return Answer(worst, kept)
+    worst = max(tried, key=lambda origin: harm(score, tried[origin]))
+    return Answer(tried[worst], {"attacked": images[worst].cpu()} if cell.kept else {})
 
 
 def _judged(
@@ -212,8 +198,7 @@ def apart(interval: tuple[float | None, float | None], true: tuple[float | None,
 
 def refutes(score: ScoreRecord, attack: ScoreAttackRecord) -> bool:
     """Tell whether an attack moved the true median out of what is certified for a change of its size."""
-    interval = score.interval(attack.l2)
-    return interval is not None and apart(interval, (attack.true_lower, attack.true_upper))
+    return apart(score.interval(attack.l2), (attack.true_lower, attack.true_upper))
 
 
 def gain(score: ScoreRecord, attack: ScoreAttackRecord) -> float | None:
@@ -235,10 +220,7 @@ def harm(score: ScoreRecord, attack: ScoreAttackRecord) -> tuple[bool, float]:
 def verdict(score: ScoreRecord, attack: ScoreAttackRecord, epsilon: float) -> Verdict:
     """Say where the defended score of an attacked image lies, and whether that was proven or has only been observed.
 
-    Args:
-        score: record of the clean image.
-        attack: record of the attack.
-        epsilon: l2 radius of the certificate.
+    The ``epsilon`` is the l2 radius of the certificate.
     """
     certificate = score.certificate
     if certificate is None or certificate.abstained or attack.defended is None:

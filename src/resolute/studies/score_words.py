@@ -20,15 +20,20 @@ def certified_words(score: ScoreRecord, epsilon: float) -> str:
     )
 
 
+def score_words(score: ScoreRecord, epsilon: float) -> str:
+    """Say in whole sentences what is certified of a score."""
+    made = score.at(epsilon)
+    return made.words() if made is not None else certified_words(score, epsilon)
+
+
 def refutation(score: ScoreRecord, attack: ScoreAttackRecord) -> str:
     """Return the alarm about a certificate that an attack refuted."""
     certificate = score.certificate
     assert certificate is not None
-    low, high = score.interval(attack.l2) or (None, None)
     return (
         f"The certificate is refuted. The attacked image is {attack.l2:.3g} away in l2 norm, and its true median lies "
         f"in {_between(attack.true_lower, attack.true_upper)} with confidence {_percent(1 - attack.true_error)}, "
-        f"outside the interval {_between(low, high)}, certified for that distance with confidence "
+        f"outside the interval {_between(*score.interval(attack.l2))}, certified for that distance with confidence "
         f"{_percent(1 - certificate.error)}. Chance does this to at most "
         f"{_percent(attack.true_error + certificate.error)} of images: check that the metric gives equal images equal "
         "scores, and report it."
@@ -41,25 +46,21 @@ def attack_words(score: ScoreRecord, attack: ScoreAttackRecord, epsilon: float) 
     change = f"by a change of at most {255 * attack.linf:.3g}/255"
     alone = f"the undefended score{better} {_went(attack.clean, attack.attacked)}"
     smoothed = _smoothed(score, attack, epsilon)
-    if attack.adaptive:
-        found = (
-            "The attack through the defence"
-            if attack.origin == "adaptive"
-            else "The attack on the metric alone, at least as strong here as the one through the defence"
-        )
-        told = f"{found}: {smoothed}, {change}; {alone}."
-    else:
-        told = f"{alone[0].upper()}{alone[1:]} {change}; {smoothed}."
-    return told + _proven(score, attack, epsilon)
+    proven = _proven(score, attack, epsilon)
+    if not attack.adaptive:
+        return f"{alone[0].upper()}{alone[1:]} {change}; {smoothed}.{proven}"
+    found = "The attack through the defence"
+    if attack.origin != "adaptive":
+        found = "The attack on the metric alone, at least as strong here as the one through the defence"
+    return f"{found}: {smoothed}, {change}; {alone}.{proven}"
 
 
 def _smoothed(score: ScoreRecord, attack: ScoreAttackRecord, epsilon: float) -> str:
-    interval = score.interval(epsilon)
-    if score.score is None or interval is None:
+    if score.score is None or score.certificate is None:
         return "the defended score of the clean image is not finite on noisy copies, and nothing is certified"
     if attack.defended is None:
         return f"the defended score was {_number(score.score)}, and is not finite on noisy copies of the attacked image"
-    low, high = interval
+    low, high = score.interval(epsilon)
     inside = (low is None or low <= attack.defended) and (high is None or attack.defended <= high)
     where = "inside" if inside else "outside"
     return f"the defended score {_went(score.score, attack.defended)}, {where} its interval {_between(low, high)}"
@@ -67,34 +68,28 @@ def _smoothed(score: ScoreRecord, attack: ScoreAttackRecord, epsilon: float) -> 
 
 def _proven(score: ScoreRecord, attack: ScoreAttackRecord, epsilon: float) -> str:
     found = verdict(score, attack, epsilon)
-    length = f" The change has l2 norm {attack.l2:.3g}"
-    radius = f"the radius {epsilon:g} for which the interval is proven"
     if found == "refuted":
         return f" {refutation(score, attack)}"
-    if found == "vacuous":
-        return " The samples do not suffice to bound the score on both sides, so nothing is concluded."
-    if found == "inside, as proven":
-        return f"{length}, within {radius}."
-    if found == "inside, as observed":
-        return f"{length}, larger than {radius}: that the score is inside is an observation, not a guarantee."
-    if found == "outside":
-        return f"{length}, larger than {radius}: nothing was promised for it."
-    if found == "outside by sampling":
-        return (
-            f"{length}, within {radius}. The proof is of the true median, this score is a sampled one: the true median "
-            f"of the attacked image lies in {_between(attack.true_lower, attack.true_upper)} with confidence "
-            f"{_percent(1 - attack.true_error)}, which overlaps the interval, so the certificate is not refuted."
-        )
-    return ""
+    length = f" The change has l2 norm {attack.l2:.3g}"
+    radius = f"the radius {epsilon:g} for which the interval is proven"
+    return {
+        "vacuous": " The samples do not suffice to bound the score on both sides, so nothing is concluded.",
+        "inside, as proven": f"{length}, within {radius}.",
+        "inside, as observed": f"{length}, larger than {radius}: that the score is inside is an observation, not a "
+        "guarantee.",
+        "outside": f"{length}, larger than {radius}: nothing was promised for it.",
+        "outside by sampling": f"{length}, within {radius}. The proof is of the true median, this score is a sampled "
+        f"one: the true median of the attacked image lies in {_between(attack.true_lower, attack.true_upper)} with "
+        f"confidence {_percent(1 - attack.true_error)}, which overlaps the interval, so the certificate is not "
+        "refuted.",
+    }.get(found, "")
 
 
 def _went(before: float | None, after: float | None) -> str:
     if before is None or after is None:
         return "is not finite"
     start, end = _number(before), _number(after)
-    if start == end:
-        return f"stayed at {start}"
-    return f"{'rose' if after > before else 'fell'} from {start} to {end}"
+    return f"stayed at {start}" if start == end else f"{'rose' if after > before else 'fell'} from {start} to {end}"
 
 
 def _between(low: float | None, high: float | None) -> str:

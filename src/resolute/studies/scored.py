@@ -21,12 +21,12 @@ from resolute.errors import ConfigError, ImageError
 from resolute.images import image_sha256
 from resolute.models.base import Scorer
 from resolute.studies.record import Record, record_key
-from resolute.studies.study import Bench, Cell, about
+from resolute.studies.study import Bench, Cell, Progress, about
 
 Image = Float[Tensor, "3 h w"]
 
-# Shares of the metric's range for which the largest safe radius is reported.
-SHARES = (0.01, 0.05)
+# Shares of the metric's range for which the largest safe radius is reported, by the field of the record.
+SHARES = {"safe_1": 0.01, "safe_5": 0.05}
 # A pass through a denoiser in units of a pass through the small metric.
 DENOISING = 6
 # Steps of curves over the radius, which end at three standard deviations of the noise.
@@ -105,31 +105,23 @@ class ScoreRecord(Record):
         scores = np.array(self.samples or [math.nan] * max(1, self.non_finite))
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
+        bounds = bounds_of(np.sort(scores), self.epsilon, self.smoothing, low, high, abstain=self.non_finite > 0)
         return Certificate(
-            score=math.nan if self.score is None else self.score,
-            bounds=bounds_of(np.sort(scores), self.epsilon, self.smoothing, low, high, abstain=self.non_finite > 0),
-            smoothing=self.smoothing,
-            samples=len(scores),
-            non_finite=self.non_finite,
-            size=(self.height, self.width),
-            resized=self.resized,
-            image_sha256=self.pixels,
-            scorer=self.scorer,
-            low=low,
-            high=high,
-            scores=scores,
-        )
+            score=math.nan if self.score is None else self.score, bounds=bounds, smoothing=self.smoothing,
+            samples=len(scores), non_finite=self.non_finite, size=(self.height, self.width), resized=self.resized,
+            image_sha256=self.pixels, scorer=self.scorer, low=low, high=high, scores=scores,
+        )  # fmt: skip
 
     def at(self, epsilon: float) -> Certificate | None:
         """Return the certificate at another radius, from the same samples."""
         found = self.certificate
         return None if found is None else dataclasses.replace(found, bounds=found.at(epsilon))
 
-    def interval(self, epsilon: float) -> tuple[float | None, float | None] | None:
-        """Return the certified interval at a radius, None for an infinite end; None where nothing is certified."""
+    def interval(self, epsilon: float) -> tuple[float | None, float | None]:
+        """Return the certified interval at a radius; None for an infinite end and where nothing is certified."""
         found = self.certificate
         if found is None or found.abstained:
-            return None
+            return None, None
         bounds = found.at(epsilon)
         return finite(bounds.lower), finite(bounds.upper)
 
@@ -207,7 +199,6 @@ class ScoreCell(Cell):
     image: Image
     size: tuple[int, int] | None
     mos: float | None
-    dataset: str = ""
 
     @staticmethod
     def of(
@@ -217,7 +208,6 @@ class ScoreCell(Cell):
         *,
         size: tuple[int, int] | None = None,
         mos: float | None = None,
-        dataset: str = "",
     ) -> ScoreCell:
         """Return the cell that asks what a contestant says of an image.
 
@@ -227,7 +217,6 @@ class ScoreCell(Cell):
             image: as it is given.
             size: (height, width) to resize it to first.
             mos: what people say of it.
-            dataset: that it belongs to.
 
         Raises:
             ImageError: it is too small for the metric.
@@ -247,49 +236,43 @@ class ScoreCell(Cell):
             image=image,
             size=size,
             mos=mos,
-            dataset=dataset,
         )
 
 
-def scored(cell: ScoreCell, bench: Bench, progress: Callable[[float], None]) -> ScoreRecord:
+def scored(cell: ScoreCell, bench: Bench, progress: Progress) -> ScoreRecord:
     """Return what a contestant says of an image."""
     began = time.perf_counter()
     contestant, image = cell.contestant, prepared(cell.image.to(bench.device), cell.size)
-    card = contestant.scorer.card
+    card, smoothing = contestant.scorer.card, contestant.smoothing
     assert card is not None
-    bare = finite(score_of(bench.place(contestant.bare), image))
-    common: dict[str, Any] = {
-        **about(cell, card, cell.name, image, contestant.smoothing.seed if contestant.smoothing is not None else 0),
-        "dataset": cell.dataset,
-        "defence": contestant.defence,
-        "undefended": bare,
-        "mos": cell.mos,
-        "resized": cell.size is not None,
-        "scorer": {name: value for name, value in dataclasses.asdict(card).items() if name != "training"},
-        "span": score_span(contestant.bare),
-        "epsilon": contestant.epsilon,
-    }
-    if contestant.smoothing is None:
+    bare, span = finite(score_of(bench.place(contestant.bare), image)), score_span(contestant.bare)
+    facts: dict[str, Any] = {}
+    if smoothing is None:
         score = bare if contestant.undefended else finite(score_of(bench.place(contestant.scorer), image))
-        return ScoreRecord(**common, score=score, seconds=round(time.perf_counter() - began, 4))
-    made = contestant.certify(
-        bench, cell.image, cell.size, contestant.smoothing.seed, lambda done, total: progress(done / total)
-    )
-    span = common["span"]
-    safe = [(made.largest_epsilon(share * span) or None) if span else None for share in SHARES]
+    else:
+        made = contestant.certify(
+            bench, cell.image, cell.size, smoothing.seed, lambda done, total: progress(done / total)
+        )
+        score = finite(made.score)
+        facts = {"smoothing": made.smoothing, "low": finite(made.low), "high": finite(made.high)}
+        facts |= {"non_finite": made.non_finite}
+        if not made.abstained:
+            facts |= {"samples": tuple(made.scores.tolist())}
+            facts |= {"lower": finite(made.lower), "upper": finite(made.upper)}
+        if span:
+            facts |= {name: made.largest_epsilon(share * span) or None for name, share in SHARES.items()}
     return ScoreRecord(
-        **common,
-        score=finite(made.score),
-        smoothing=made.smoothing,
-        samples=tuple(made.scores.tolist()) if not made.abstained else (),
-        non_finite=made.non_finite,
-        low=finite(made.low),
-        high=finite(made.high),
-        lower=finite(made.lower) if not made.abstained else None,
-        upper=finite(made.upper) if not made.abstained else None,
-        safe_1=safe[0],
-        safe_5=safe[1],
-        seconds=round(time.perf_counter() - began, 3),
+        **about(cell, card, cell.name, image, smoothing.seed if smoothing is not None else 0),
+        **facts,
+        defence=contestant.defence,
+        score=score,
+        undefended=bare,
+        mos=cell.mos,
+        resized=cell.size is not None,
+        scorer={name: value for name, value in dataclasses.asdict(card).items() if name != "training"},
+        span=span,
+        epsilon=contestant.epsilon,
+        seconds=round(time.perf_counter() - began, 4),
     )
 
 

@@ -101,6 +101,15 @@ def count(number: int, thing: str, things: str = "") -> str:
     return f"{number} {thing if number == 1 else things or thing + 's'}"
 
 
+def one_by_one(cells: Sequence[Cell], progress: Progress, answer: Callable[[Cell, Progress], Answer]) -> list[Answer]:
+    """Answer cells one after the other; each is given a callable for the share of its own that is done."""
+    found: list[Answer] = []
+    for number, cell in enumerate(cells):
+        found.append(answer(cell, lambda share, number=number: progress((number + share) / len(cells))))
+        progress((number + 1) / len(cells))
+    return found
+
+
 class Bench(abc.ABC):
     """Where cells are answered.
 

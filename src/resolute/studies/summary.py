@@ -6,15 +6,21 @@ import dataclasses
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from resolute.figures import Interval, adding_up
-from resolute.measure.intervals import bootstrap_mean
+from resolute.measure.intervals import bootstrap_mean, mean
 from resolute.studies.attacked import AttackRecord
+from resolute.studies.record import grouped
 
 _NUMBER = re.compile(r" \(\d+\)$")
+
+_ATTACK_TITLES = {
+    "ifgsm": "I-FGSM", "mifgsm": "MI-FGSM", "fgsm": "FGSM", "fda": "FDA", "pgd": "PGD", "apgd": "APGD",
+    "square": "Square", "noise": "random noise", "transfer": "transfer", "universal": "universal",
+}  # fmt: skip
 
 # The name under which the worst attack on each image appears among the attacks.
 WORST = "worst case"
@@ -42,6 +48,28 @@ class Row:
     lr_psnr: float | None
     sr_psnr: float | None
     sr_ssim: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """One model under one attack at one budget, on one data set, with intervals over images: a row of the leaderboard.
+
+    Attributes:
+        images, unmoved: as in ``Row``.
+        clean: PSNR of the clean output against the truth, on Y; None without ground truth.
+        sr: SR-PSNR.
+        truth: PSNR of the attacked output against the truth, on Y.
+    """
+
+    dataset: str
+    model: str
+    attack: str
+    level: float
+    images: int
+    unmoved: int
+    clean: Interval | None
+    sr: Interval | None
+    truth: Interval | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,31 +131,43 @@ def summarize(records: Sequence[AttackRecord]) -> list[Row]:
         >>> summarize([])
         []
     """
-    groups: dict[tuple[str, str, float], list[AttackRecord]] = defaultdict(list)
-    for record in records:
-        groups[record.model, record.attack, level_of(record)].append(record)
-    order = {name: rank for rank, name in enumerate(dict.fromkeys(f"{r.model}/{r.attack}" for r in records))}
+    order = list(dict.fromkeys((record.model, record.attack) for record in records))
+    groups = grouped(records, lambda record: (record.model, record.attack, level_of(record)))
     return [
         Row(
-            model,
-            attack,
-            level,
-            len(group),
-            sum(record.sr_psnr is None for record in group),
-            *(_mean(group, read) for read in _COLUMNS),
+            model, attack, level, len(group), _unmoved(group), mean(record.clean_psnr_y for record in group),
+            mean(record.attacked_psnr_y for record in group), mean(record.lr_psnr for record in group),
+            mean(record.sr_psnr for record in group), mean(record.sr_ssim for record in group),
         )
         for (model, attack, level), group in sorted(
-            groups.items(), key=lambda item: (order[f"{item[0][0]}/{item[0][1]}"], item[0][2])
+            groups.items(), key=lambda item: (order.index(item[0][:2]), item[0][2])
         )
-    ]
+    ]  # fmt: skip
+
+
+def standings(records: Sequence[AttackRecord]) -> list[Standing]:
+    """Return how every model stands, the worst attack on each image first where there are several attacks.
+
+    Example:
+        >>> standings([])
+        []
+    """
+    several = len({record.attack for record in records}) > 1
+    # Images of two data sets may share a name, so each set is judged by itself.
+    worst = [found for own in by_dataset(records).values() for found in worst_case(own)] if several else []
+    groups = grouped([*worst, *records], lambda one: (one.dataset, one.attack, level_of(one), one.model))
+    return [
+        Standing(
+            dataset, model, attack, level, len(group), _unmoved(group), _interval(one.clean_psnr_y for one in group),
+            _interval(one.sr_psnr for one in group), _interval(one.attacked_psnr_y for one in group),
+        )
+        for (dataset, attack, level, model), group in groups.items()
+    ]  # fmt: skip
 
 
 def by_dataset(records: Sequence[AttackRecord]) -> dict[str, list[AttackRecord]]:
     """Return the records of each data set, in order of appearance."""
-    groups: dict[str, list[AttackRecord]] = {}
-    for record in records:
-        groups.setdefault(record.dataset, []).append(record)
-    return groups
+    return grouped(records, lambda record: record.dataset)
 
 
 def compare(records: Sequence[AttackRecord], plain: str, defended: str) -> list[Comparison]:
@@ -138,21 +178,12 @@ def compare(records: Sequence[AttackRecord], plain: str, defended: str) -> list[
     found: list[Comparison] = []
     for (model, attack, level), ours in cells.items():
         theirs = cells.get((plain, attack, level))
-        if model != defended or theirs is None:
-            continue
-        matched = [(theirs[image], ours[image]) for image in ours if image in theirs]
-        found.append(
-            Comparison(
-                plain,
-                defended,
-                attack,
-                level,
-                _gain(matched, lambda r: r.clean_psnr_y),
-                _gain(matched, lambda r: r.sr_psnr),
-                _gain(matched, lambda r: r.attacked_psnr_y),
-                _closed(matched, level),
-            )
-        )
+        if model == defended and theirs is not None:
+            matched = [(theirs[image], ours[image]) for image in ours if image in theirs]
+            clean = _gain([(a.clean_psnr_y, b.clean_psnr_y) for a, b in matched])
+            sr = _gain([(a.sr_psnr, b.sr_psnr) for a, b in matched])
+            truth = _gain([(a.attacked_psnr_y, b.attacked_psnr_y) for a, b in matched])
+            found.append(Comparison(plain, defended, attack, level, clean, sr, truth, _closed(matched, level)))
     return sorted(found, key=lambda c: (c.attack, c.level))
 
 
@@ -164,7 +195,7 @@ def worst_case(records: Sequence[AttackRecord]) -> list[AttackRecord]:
     worst: dict[tuple[str, float, str], AttackRecord] = {}
     for record in records:
         key = (record.model, level_of(record), record.image)
-        if key not in worst or _or_infinity(record.sr_psnr) < _or_infinity(worst[key].sr_psnr):
+        if key not in worst or kept(record) < kept(worst[key]):
             worst[key] = record
     return [dataclasses.replace(record, attack=WORST) for record in worst.values()]
 
@@ -199,11 +230,8 @@ def attack_title(name: str) -> str:
         >>> attack_title("ifgsm (2)"), attack_title("my own")
         ('I-FGSM (2)', 'my own')
     """
-    number = _NUMBER.search(name)
-    if number is None:
-        return _ATTACK_TITLES.get(name, name)
-    stem = name[: number.start()]
-    return _ATTACK_TITLES.get(stem, stem) + number.group()
+    stem = _NUMBER.sub("", name)
+    return _ATTACK_TITLES.get(stem, stem) + name[len(stem) :]
 
 
 def level_of(record: AttackRecord) -> float:
@@ -211,37 +239,22 @@ def level_of(record: AttackRecord) -> float:
     return round(record.epsilon * 255, 4)
 
 
-_ATTACK_TITLES = {
-    "ifgsm": "I-FGSM",
-    "mifgsm": "MI-FGSM",
-    "fgsm": "FGSM",
-    "fda": "FDA",
-    "pgd": "PGD",
-    "apgd": "APGD",
-    "square": "Square",
-    "noise": "random noise",
-    "transfer": "transfer",
-    "universal": "universal",
-}
-
-_COLUMNS: tuple[Callable[[AttackRecord], float | None], ...] = (
-    lambda r: r.clean_psnr_y,
-    lambda r: r.attacked_psnr_y,
-    lambda r: r.lr_psnr,
-    lambda r: r.sr_psnr,
-    lambda r: r.sr_ssim,
-)
+def kept(record: AttackRecord) -> float:
+    """Return the SR-PSNR in dB, infinite where the output did not move."""
+    return math.inf if record.sr_psnr is None else record.sr_psnr
 
 
-def _mean(group: Sequence[AttackRecord], read: Callable[[AttackRecord], float | None]) -> float | None:
-    values = [value for record in group if (value := read(record)) is not None]
-    return float(np.mean(values)) if values else None
+def _unmoved(group: Sequence[AttackRecord]) -> int:
+    return sum(record.sr_psnr is None for record in group)
 
 
-def _gain(
-    pairs: Sequence[tuple[AttackRecord, AttackRecord]], read: Callable[[AttackRecord], float | None]
-) -> Gain | None:
-    both = [(a, b) for first, second in pairs if (a := read(first)) is not None and (b := read(second)) is not None]
+def _interval(values: Iterable[float | None]) -> Interval | None:
+    known = [value for value in values if value is not None]
+    return bootstrap_mean(known) if known else None
+
+
+def _gain(pairs: Sequence[tuple[float | None, float | None]]) -> Gain | None:
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
     if not both:
         return None
     before, after = (float(np.mean(side)) for side in zip(*both, strict=True))
@@ -250,12 +263,8 @@ def _gain(
 
 
 def _closed(matched: Sequence[tuple[AttackRecord, AttackRecord]], level: float) -> float | None:
-    plain, defended = (_mean([pair[i] for pair in matched], lambda r: r.sr_psnr) for i in (0, 1))
+    plain, defended = (mean(pair[i].sr_psnr for pair in matched) for i in (0, 1))
     line = bicubic_line(level)
     if plain is None or defended is None or plain >= line:
         return None
     return (defended - plain) / (line - plain)
-
-
-def _or_infinity(value: float | None) -> float:
-    return float("inf") if value is None else value
