@@ -37,11 +37,7 @@ class Photos(Crops):
     stream = "photos"
 
     def __init__(
-        self,
-        folders: Sequence[Path],
-        crop: int,
-        validation: int,
-        progress: Callable[[int, int], None] | None = None,
+        self, folders: Sequence[Path], crop: int, validation: int, progress: Callable[[int, int], None] | None = None
     ) -> None:
         super().__init__(crop)
         rated = [folder for folder in folders if (folder / TABLE).is_file()]
