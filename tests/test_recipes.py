@@ -159,8 +159,8 @@ def test_official_carn_goes_on_as_the_same_function_on_the_scale_of_the_loss(pho
     task.start(tmp_path / "official.pth")
     x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.allclose(task.restorer.eval()(x), official(x), atol=1e-5)
-        assert torch.allclose(task.restorer.features(x), 255 * official.features(x), rtol=1e-4, atol=1e-3)
+        assert torch.allclose(task.model.eval()(x), official(x), atol=1e-5)
+        assert torch.allclose(task.model.features(x), 255 * official.features(x), rtol=1e-4, atol=1e-3)
 
 
 def test_a_network_takes_every_argument_of_its_constructor_and_no_other(tmp_path):

@@ -187,7 +187,7 @@ def test_terms_switch_off(loss, figures, photos, tmp_path):
     assert solved or total.item() == pytest.approx((1 + (loss.target > 0) + (loss.rank > 0)) * mse, rel=1e-4)
     total.backward()
     assert all(parameter.grad is None for parameter in task.metric.parameters())
-    assert task.denoiser.last.weight.grad.abs().max() > 0
+    assert task.model.last.weight.grad.abs().max() > 0
 
 
 def test_the_other_terms_wait_their_steps(photos, tmp_path):
@@ -223,7 +223,7 @@ def test_noise_has_the_stated_level_and_both_ends_are_clipped(photos, monkeypatc
     clean, _, noise = task.batch(0, 0, 1)
     assert noise.std().item() == pytest.approx(1, abs=0.02)
     seen = []
-    monkeypatch.setattr(task.denoiser, "forward", lambda x: seen.append(x) or 3 * x - 1)
+    monkeypatch.setattr(task.model, "forward", lambda x: seen.append(x) or 3 * x - 1)
     error, _ = task.loss(task.parts, (clean, torch.zeros(4), noise), 0, 0)
     noisy = (clean + 0.5 * noise).clamp(0, 1)
     assert torch.equal(seen[0], noisy)

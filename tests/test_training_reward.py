@@ -49,7 +49,7 @@ def test_the_loss_is_the_error_and_the_missing_share_of_the_score(photos, runs):
     total, figures = task.loss(task.parts, (clean, opinions, noise, draws), 3, 0)
     with torch.no_grad():
         noisy = (clean + 0.12 * noise).clamp(0, 1)
-        restored = task.denoiser(noisy).clamp(0, 1)
+        restored = task.model(noisy).clamp(0, 1)
         before = load(runs / "before" / "before.safetensors", scale=1)
         shares = [task.metric(before((restored + 0.12 * draws[:, i]).clamp(0, 1)).clamp(0, 1)) / 100 for i in range(2)]
         score = torch.stack(shares).mean()
@@ -66,7 +66,7 @@ def test_the_gradient_reaches_the_restorer_alone(recipe, photos, runs):  # noqa:
     for each in (task, plain):
         total, _ = each.loss(each.parts, each.batch(0, 0, 1), 0, 0)
         total.backward()
-    assert not torch.allclose(task.denoiser.last.weight.grad, plain.denoiser.last.weight.grad, rtol=0.01)
+    assert not torch.allclose(task.model.last.weight.grad, plain.model.last.weight.grad, rtol=0.01)
     assert all(parameter.grad is None for parameter in task.reward.scorer.parameters())
     assert same(state, task.reward.scorer.state_dict())
     parts = {id(parameter) for parameter in task.parts.parameters()}

@@ -18,6 +18,6 @@ def stream_seed(seed: int, *key: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator_for(seed: int, *key: object) -> torch.Generator:
-    """Return a CPU generator for the stream named by ``key``."""
-    return torch.Generator().manual_seed(stream_seed(seed, *key))
+def generator_for(seed: int, *key: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator for the stream named by ``key``."""
+    return torch.Generator(device).manual_seed(stream_seed(seed, *key))

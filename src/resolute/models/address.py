@@ -112,12 +112,7 @@ def parse_address(text: str) -> Address:
 
 
 def complete(
-    address: Address,
-    *,
-    scale: int | None = None,
-    weights: str = "",
-    range: str = "",
-    arguments: Sequence[str] = (),
+    address: Address, *, scale: int | None = None, weights: str = "", range: str = "", arguments: Sequence[str] = ()
 ) -> Address:
     """Return the address with what was said beside it.
 
@@ -128,11 +123,7 @@ def complete(
         >>> str(complete(parse_address("net.py:Net"), scale=4, range="1:255", arguments=["nf=48"]))
         'net.py:Net#x4,range=1:255,nf=48'
     """
-    said: dict[str, object] = {
-        "scale": scale,
-        "weights": weights,
-        "range": parse_range(range) if range else None,
-    }
+    said: dict[str, object] = {"scale": scale, "weights": weights, "range": parse_range(range) if range else None}
     for name, value in said.items():
         before = getattr(address, name)
         if value and before and value != before:

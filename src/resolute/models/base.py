@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -106,6 +107,15 @@ class Restorer(nn.Module, ABC):
     @abstractmethod
     def arguments(self) -> dict[str, object]:
         """Return the class name and the arguments that build this network again."""
+
+    def describe(
+        self, name: str, *, licence: str = "unknown", sha256: str = "", training: Mapping[str, object] | None = None
+    ) -> Card:
+        """Return a card of this model's facts."""
+        return Card(
+            name=name, architecture=self.arguments(), scale=self.scale, licence=licence, sha256=sha256,
+            training=dict(training or {}),
+        )  # fmt: skip
 
     @abstractmethod
     def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
@@ -212,18 +222,10 @@ class Scorer(nn.Module, ABC):
     ) -> ScorerCard:
         """Return a card of this metric's declared facts; what only a probe can tell stays None."""
         return ScorerCard(
-            name=name,
-            architecture=self.arguments(),
-            low=self.low,
-            high=self.high,
-            usual=self.usual,
-            lower_better=self.lower_better,
-            size_rule=self.size_rule,
-            smallest=self.smallest,
-            licence=licence,
-            sha256=sha256,
-            training=dict(training or {}),
-        )
+            name=name, architecture=self.arguments(), low=self.low, high=self.high, usual=self.usual,
+            lower_better=self.lower_better, size_rule=self.size_rule, smallest=self.smallest, licence=licence,
+            sha256=sha256, training=dict(training or {}),
+        )  # fmt: skip
 
     def require_size(self, x: Float[Tensor, "b 3 h w"]) -> None:
         """Raise ImageError if the images have a side below ``smallest``."""
@@ -243,6 +245,16 @@ def _facts(model: nn.Module, card: Card | ScorerCard | None) -> str:
     facts |= {f"training: {name}": value for name, value in facts.pop("training", {}).items()}
     known = [row(name, str(value)) for name, value in facts.items() if value is not None and value != ""]
     return str(Table("", [Column("fact"), Column("value")], known, caption=repr(model)).html())
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model is; one without weights works anywhere, and is taken to be on the CPU.
+
+    Example:
+        >>> device_of(nn.ReLU())
+        device(type='cpu')
+    """
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from resolute.errors import CheckpointError
 from resolute.models.address import Address
-from resolute.models.base import Card, Restorer, ScorerCard
+from resolute.models.base import Restorer, ScorerCard
 from resolute.models.origin import FileOrigin
 from resolute.models.python_file import PythonFile
 from resolute.models.weights import State, read_named, readings, weights_sha256
@@ -60,12 +60,8 @@ def load_code(address: Address) -> Restorer:
             source=source,
         )
     facts = json.dumps([weights, code, address.name, repr(address.arguments), range, address.bgr, model.scale])
-    model.card = Card(
-        name=Path(address.weights).stem if address.weights else address.name,
-        architecture=model.arguments(),
-        scale=model.scale,
-        sha256=hashlib.sha256(facts.encode()).hexdigest(),
-    )
+    name = Path(address.weights).stem if address.weights else address.name
+    model.card = model.describe(name, sha256=hashlib.sha256(facts.encode()).hexdigest())
     if names is not None:
         prefix = "network." if isinstance(model, Wrapped) else ""
         model.origin = FileOrigin(Path(address.weights), names, functools.partial(_rebuilt, source, prefix))

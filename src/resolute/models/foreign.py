@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from resolute.errors import CheckpointError, ConfigError, class_and_line
 from resolute.images import sample_image
-from resolute.models.base import Restorer
+from resolute.models.base import Restorer, device_of
 
 # Height and width of the samples: one of them smaller than some networks take, the other such that its next multiple
 # of a power of two is none of the next power.
@@ -152,7 +152,7 @@ class Foreign(Restorer, ABC):
             CheckpointError: it cannot be attacked: no gradient reaches the image, it draws random numbers, it does not
                 upscale by ``scale``, or it has no such layer.
         """
-        device = next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+        device = device_of(self.network)
         with torch.random.fork_rng(devices=[]), _trained(self.network):
             self._try(device)
             self.feature_layer = self._named(layer) if layer else self._find_feature_layer(device)

@@ -21,15 +21,7 @@ from resolute.models.pooling import ScoreHead, mean_and_std, read_hidden
 from resolute.models.weights import read_weights
 
 # Expansion, channels, repeats and stride of the seven groups of blocks: table 2 of the paper, at width 1.0.
-_GROUPS = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
+_GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 _LAST = 1280
 
 # The blocks after which the image is halved next, and the end: one pooling for each size.

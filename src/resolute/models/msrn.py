@@ -63,12 +63,7 @@ class MSRN(MeanShifted):
     feature_layer = "tail.1"
 
     def __init__(
-        self,
-        scale: int = 4,
-        blocks: int = 8,
-        channels: int = 64,
-        upsampler: Upsampler = "staged",
-        peak: float = 255.0,
+        self, scale: int = 4, blocks: int = 8, channels: int = 64, upsampler: Upsampler = "staged", peak: float = 255.0
     ) -> None:
         super().__init__(scale, peak, {"blocks": blocks, "channels": channels, "upsampler": upsampler})
         self.head = nn.Sequential(conv3x3(3, channels))
@@ -113,9 +108,5 @@ def _read(state: Weights) -> tuple[Arguments, Weights]:
 
 
 ARCHITECTURE = Architecture(
-    name="msrn",
-    network=MSRN,
-    detects=lambda state: _is_rgb(state) or _is_luma(state),
-    read=_read,
-    first_layer="head",
+    name="msrn", network=MSRN, detects=lambda state: _is_rgb(state) or _is_luma(state), read=_read, first_layer="head"
 )

@@ -12,13 +12,7 @@ from torch import Tensor
 
 from resolute.errors import CheckpointError, ImageError, first_line
 from resolute.models.base import Scorer
-from resolute.models.naturalness import (
-    asymmetric_fit,
-    gamma_ratio,
-    luminance,
-    neighbour_products,
-    normalize_locally,
-)
+from resolute.models.naturalness import asymmetric_fit, gamma_ratio, luminance, neighbour_products, normalize_locally
 from resolute.resize import downscale_tensor
 
 BLOCK = 96

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from torch import Tensor
 from resolute.errors import CheckpointError, class_and_line
 from resolute.files import write_atomically
 from resolute.models.base import Origin, Restorer
-from resolute.models.weights import State, find_weights, read_checkpoint, read_metadata, weights_sha256
+from resolute.models.weights import State, find_weights, read_checkpoint, read_metadata, save_archive, weights_sha256
 
 # From the weights in a file to all tensors of the network that is built of them, by their names in it.
 Rebuild = Callable[[State], State]
@@ -177,10 +176,7 @@ class _Content:
 
     def write(self, out: Path, training: dict[str, object]) -> None:
         if self.metadata is None:
-            # Through memory: the errors of torch.save on a full disk are no OSError, and it keeps the name of the file.
-            buffer = io.BytesIO()
-            torch.save(self.whole, buffer, _use_new_zipfile_serialization=self.zipped)
-            write_atomically(out, lambda path: path.write_bytes(buffer.getbuffer()))
+            save_archive(self.whole, out, zipped=self.zipped)
             return
         metadata = dict(self.metadata)
         if "card" in metadata:

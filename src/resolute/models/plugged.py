@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import TypeVar, cast
 
-from resolute.errors import ResoluteError, class_and_line
-from resolute.models.base import Card, Restorer, Scorer
+from resolute.errors import CheckpointError, ResoluteError, class_and_line
+from resolute.models.base import Restorer, Scorer
 from resolute.models.weights import weights_sha256
 from resolute.plugins import Plugin
 
+Model = TypeVar("Model", Restorer, Scorer)
 
-def build(plugin: Plugin) -> Restorer | Scorer:
+
+def build(plugin: Plugin, kind: type[Model]) -> Model:
     """Call what the entry point names, without arguments, and return the model in evaluation mode, with a card.
 
     Raises:
+        CheckpointError: the model is of the other kind.
         ConfigError: it cannot be imported or called, or returns something else.
     """
     factory = plugin.load()
@@ -28,11 +31,10 @@ def build(plugin: Plugin) -> Restorer | Scorer:
         raise plugin.error(f"cannot be built: {class_and_line(error)}") from error
     if not isinstance(model, Restorer | Scorer):
         raise plugin.error(f"returns an object of type {type(model).__name__}, not a Restorer or a Scorer")
+    if not isinstance(model, kind):
+        what, verb = ("quality metric", "load_scorer") if kind is Restorer else ("super-resolution model", "load")
+        raise CheckpointError(f"{plugin.name!r} of the package {plugin.package} is a {what}; load it with {verb}")
     if model.card is None:
         sha256, licence = weights_sha256(model.state_dict()), f"see the package {plugin.package}"
-        if isinstance(model, Restorer):
-            facts = model.arguments()
-            model.card = Card(name=plugin.name, architecture=facts, scale=model.scale, licence=licence, sha256=sha256)
-        else:
-            model.card = model.describe(plugin.name, licence=licence, sha256=sha256)
+        model.card = model.describe(plugin.name, licence=licence, sha256=sha256)  # pyright: ignore[reportAttributeAccessIssue]
     return model.eval()

@@ -16,7 +16,7 @@ from torch import Tensor
 from resolute.errors import CheckpointError, ConfigError, ModelWarning
 from resolute.models import edsr
 from resolute.models.address import CODE, Address, complete, parse_address
-from resolute.models.base import Card, Restorer, Scorer, ScorerCard, SplitRestorer
+from resolute.models.base import Card, Restorer, ScorerCard, SplitRestorer
 from resolute.models.coded import load_code
 from resolute.models.foreign import Foreign
 from resolute.models.hub import HUBS, fetch
@@ -28,7 +28,7 @@ from resolute.models.ranged import Ranged
 from resolute.models.recognised import Recognised, recognise
 from resolute.models.restorer_probe import Alternative, doubt
 from resolute.models.weights import FILES, State, built_in_weights, read_metadata, read_named, weights_sha256
-from resolute.plugins import Plugin, find_plugin, plugins
+from resolute.plugins import find_plugin, plugins
 from resolute.resize import upscale_tensor
 
 # What the probe said of the models that this process has loaded.
@@ -104,7 +104,7 @@ def _at_address(address: Address) -> Restorer:
         return _probed(load_code(address), address, f"{Path(address.target).name}:{address.name}")
     if address.target == "bicubic":
         restorer: Restorer = Bicubic(address.scale or 4)
-        restorer.card = Card(name="bicubic", architecture=restorer.arguments(), scale=restorer.scale, licence="MIT")
+        restorer.card = restorer.describe("bicubic", licence="MIT")
         return restorer.eval()
     if address.target.startswith(HUBS):
         path = fetch(f"{address.target}#sha256={address.sha256}" if address.sha256 else address.target)
@@ -115,7 +115,7 @@ def _at_address(address: Address) -> Restorer:
     path = Path(address.target)
     plugin = None if path.is_file() else find_plugin("models", address.target)
     if plugin is not None:
-        return _as_said(_of_scale(_restorer(build(plugin), plugin), address.scale, plugin.name), address)
+        return _as_said(_of_scale(build(plugin, Restorer), address.scale, plugin.name), address)
     if path.suffix == ".py":
         names = ", ".join(defined(path)[:12])
         says = f"it defines {names}" if names else "give its path" if not path.is_file() else "it defines nothing"
@@ -170,7 +170,7 @@ def _described(found: Recognised, card: Card | None, path: Path, address: Addres
     restorer = _of_scale(found.model, address.scale, path.name)
     sha256 = weights_sha256(found.state)
     if card is None:
-        card = Card(name=path.stem, architecture=restorer.arguments(), scale=restorer.scale)
+        card = restorer.describe(path.stem)
     elif card.sha256 != sha256:
         raise CheckpointError(f"{path.name} does not match the sha256 on its card; copy the file again")
     elif card.scale != restorer.scale:
@@ -258,14 +258,6 @@ def _of_scale(restorer: Restorer, scale: int | None, name: str) -> Restorer:
     if scale is not None and restorer.scale != scale:
         raise CheckpointError(f"{name} upscales by {restorer.scale}, not by {scale}; give the matching checkpoint")
     return restorer
-
-
-def _restorer(model: Restorer | Scorer, plugin: Plugin) -> Restorer:
-    if isinstance(model, Scorer):
-        raise CheckpointError(
-            f"{plugin.name!r} of the package {plugin.package} is a quality metric; load it with load_scorer"
-        )
-    return model
 
 
 def _as_on_card(model: Restorer, card: Card, file: str) -> Restorer:

@@ -12,7 +12,7 @@ from torch import Tensor
 from resolute.errors import ResoluteError
 from resolute.images import from_uint8, sample_image, to_uint8
 from resolute.models.address import write_range
-from resolute.models.base import Restorer, frozen
+from resolute.models.base import Restorer, device_of, frozen
 from resolute.models.foreign import pad
 from resolute.models.ranged import Ranged
 from resolute.resize import downscale, upscale
@@ -59,8 +59,7 @@ def doubt(
     if model.scale == 1:
         return ""
     low, truth, bicubic = _sample(model.scale, size)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    low, truth = low.to(device), truth.to(device)
+    low, truth = low.to(device_of(model)), truth.to(device_of(model))
     reached = _psnr(model, low, truth)
     swapped = Ranged(model, (model.peak, model.peak), bgr=True)
     order = (_psnr(swapped, low, truth), "the channels in the order blue, green, red", "#bgr behind its name")

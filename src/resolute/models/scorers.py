@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from resolute.errors import CheckpointError
-from resolute.models.base import Card, Restorer, Scorer, ScorerCard
+from resolute.models.base import Card, Scorer, ScorerCard
 from resolute.models.brisque import BRISQUE
 from resolute.models.external import load_external
 from resolute.models.hub import HUBS, fetch
@@ -65,11 +65,7 @@ def _load(scorer: str | Path, data: Path | None) -> Scorer:
     path = {**built_in_scorers(), **built_in_weights(Card)}.get(str(scorer), Path(scorer))
     plugin = None if path.is_file() else find_plugin("models", str(scorer))
     if plugin is not None:
-        plugged = build(plugin)
-        if isinstance(plugged, Restorer):
-            raise CheckpointError(
-                f"{plugin.name!r} of the package {plugin.package} is a super-resolution model; load it with load"
-            )
+        plugged = build(plugin, Scorer)
         plugged.card = probe(plugged)
         return plugged
     if not path.is_file() and path.suffix not in FILES:

@@ -192,9 +192,5 @@ def _own_names(state: Weights) -> dict[str, Tensor]:
 
 
 ARCHITECTURE = Architecture(
-    name="srresnet",
-    network=SRResNet,
-    detects=lambda state: _is_own(_own_names(state)),
-    read=_read,
-    first_layer="first",
+    name="srresnet", network=SRResNet, detects=lambda state: _is_own(_own_names(state)), read=_read, first_layer="first"
 )

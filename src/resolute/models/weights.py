@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import pickle
 import warnings
@@ -23,7 +24,7 @@ from resolute.files import write_atomically
 from resolute.models.base import Card, ScorerCard
 
 State = dict[str, Tensor]
-AnyCard = TypeVar("AnyCard", Card, ScorerCard)
+AnyCard = TypeVar("AnyCard", bound=Card | ScorerCard)
 
 # How the files end that can be given by a path.
 FILES = (".safetensors", ".pt", ".pth", ".onnx")
@@ -215,6 +216,23 @@ def read_checkpoint(path: Path) -> object:
         raise CheckpointError(f"{path.name} is damaged or no checkpoint; copy or download it again") from None
     except Exception as error:  # A damaged file can raise anything in an unpickler: struct.error, AssertionError...
         raise CheckpointError(f"{path.name} is damaged or no checkpoint ({first_line(error, 120)})") from None
+
+
+def save_archive(content: object, path: Path, *, zipped: bool = True) -> None:
+    """Write what ``load_archive`` reads.
+
+    Args:
+        content: tensors in plain containers.
+        path: the file.
+        zipped: as a zip archive, as since PyTorch 1.6.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    # Through memory: the errors of torch.save on a full disk are no OSError, and it keeps the name of the file.
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 
 def load_archive(path: Path) -> Any:

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.errors import class_and_line
-from resolute.models.base import Card
 from resolute.models.foreign import Foreign, nothing_in_place, pad
 from resolute.models.python_file import PythonFile
 from resolute.models.weights import weights_sha256
@@ -205,7 +204,7 @@ def as_restorer(
     )
     facts = json.dumps([weights_sha256(module.state_dict()), model.arguments()], sort_keys=True)
     sha256 = hashlib.sha256(facts.encode()).hexdigest()
-    model.card = Card(name=model.name, architecture=model.arguments(), scale=scale, sha256=sha256)
+    model.card = model.describe(model.name, sha256=sha256)
     return model
 
 

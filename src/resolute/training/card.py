@@ -1,27 +1,38 @@
-"""The model card: the facts of a card as a page that people read."""
+"""A trained model on disk: its weights with their card, and beside them the card as a page that people read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
-from resolute.models.base import Card, ScorerCard
+from resolute.files import write_text
+from resolute.models.base import Restorer, Scorer
+from resolute.models.weights import save_model
 from resolute.table import Column, Table, row
 
 
-def model_card(
-    card: Card | ScorerCard, facts: Mapping[str, object], steps: str, results: Mapping[str, tuple[str, str]]
-) -> str:
-    """Return the card of a trained model as Markdown.
+def save_with_card(
+    model: Restorer | Scorer,
+    weights: Path,
+    training: dict[str, Any],
+    facts: Mapping[str, object],
+    steps: str,
+    results: Mapping[str, tuple[str, str]],
+) -> None:
+    """Write the weights and the card of a trained model, and the card as Markdown.
 
     Args:
-        card: with the record of the training.
+        model: what was trained.
+        weights: the file for its weights.
+        training: the record of the training.
         facts: what only this kind of model has, by title.
         steps: what a step consists of, such as ``16 patches of 48 x 48``.
         results: the key of a validation figure, by title, with the format of its value.
     """
-    training = cast("dict[str, Any]", card.training)
     recipe, validation = training["recipe"], training["validation"]
+    licence = f"weights: MIT; trained on images under: {recipe['data']['licence']}"
+    card = save_model(model, weights, model.describe(recipe["name"], licence=licence, training=training))
     optimizer = recipe["optimizer"]
     start = f"{recipe['start']}, sha256 `{training['started_from']}`" if recipe["start"] else "random weights"
     rows = {
@@ -41,4 +52,4 @@ def model_card(
         "sha256 of the weights": f"`{card.sha256}`",
     }
     table = Table("", [Column("fact"), Column("value")], [row(key, str(value)) for key, value in rows.items()])
-    return f"# {card.name}\n\n{table.markdown()}"
+    write_text(weights.with_suffix(".md"), f"# {card.name}\n\n{table.markdown()}")

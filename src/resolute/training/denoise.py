@@ -16,17 +16,16 @@ from torch.nn import functional as F
 
 from resolute.defences.dms_iqa import LossBalance, dms_iqa_losses, scaled_scores, score_range
 from resolute.errors import ConfigError
-from resolute.files import write_text
 from resolute.measure.agreement import srocc
 from resolute.measure.fidelity import psnr_rgb
-from resolute.models.base import Card, Restorer, Scorer
+from resolute.models.base import Restorer, Scorer
 from resolute.models.scorers import load_scorer
-from resolute.models.weights import read_weights, save_model, weights_sha256
+from resolute.models.weights import State, read_weights
 from resolute.randomness import generator_for, stream_seed
-from resolute.training.card import model_card
+from resolute.training.card import save_with_card
 from resolute.training.denoise_recipe import DenoiseRecipe
 from resolute.training.photos import Photos
-from resolute.training.rated import to_images
+from resolute.training.rated import noisy, spread, to_images
 from resolute.training.reward import Reward
 from resolute.training.task import Figures, Task
 
@@ -35,7 +34,7 @@ _DRAWS = 4
 
 
 @final
-class DenoiseTask(Task):
+class DenoiseTask(Task[Restorer]):
     """Noise of one level on clean crops, clipped to [0, 1] before the denoiser and after it.
 
     Args:
@@ -78,29 +77,16 @@ class DenoiseTask(Task):
                 f"{recipe.name} ranks by human scores, which not all of these images have: give folders with mos.csv, "
                 'or set loss.order = "metric"'
             )
-        self.images = len(self.photos.training)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(recipe.seed, "weights"))
-            self.denoiser = recipe.model.build()
+            model = recipe.model.build()
         self.balance = LossBalance((loss.mse, loss.target, loss.rank), loss.momentum)
-        self.model = self.denoiser
-        self.parts = _Parts(self.denoiser, self.balance, "/".join(filter(None, self._judged_by())))
-        self.device = torch.device("cpu")
+        parts = _Parts(model, self.balance, "/".join(filter(None, self._judged_by())))
+        fixed = [judge for judge in (self.metric, self.reward and self.reward.scorer) if judge is not None]
+        super().__init__(model, parts, len(self.photos.training), fixed=fixed)
 
-    def groups(self) -> list[tuple[nn.Module, float]]:
-        return [(self.denoiser, 1.0)]
-
-    def move(self, device: torch.device) -> None:
-        self.device = device
-        if self.metric is not None:
-            self.metric.to(device)
-        if self.reward is not None:
-            self.reward.scorer.to(device)
-
-    def start(self, path: Path) -> str:
-        state, _ = read_weights(path)
-        self.denoiser.load_state_dict(state)
-        return weights_sha256(state)
+    def weights_in(self, path: Path) -> State:
+        return read_weights(path)[0]
 
     def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
         seed, table = self.recipe.seed, self.recipe.data
@@ -114,7 +100,7 @@ class DenoiseTask(Task):
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
         clean, opinions, noise, *draws = (part.to(self.device) for part in batch)
         clean = clean.contiguous(memory_format=torch.channels_last)
-        denoised = module((clean + self.recipe.sigma * noise).clamp(0, 1)).float().clamp(0, 1)
+        denoised = module(noisy(clean, noise, self.recipe.sigma)).float().clamp(0, 1)
         table = self.recipe.loss
         if self.metric is None or not (table.target > 0 or table.rank > 0) or step < table.after:
             total = F.mse_loss(denoised, clean)
@@ -134,8 +120,7 @@ class DenoiseTask(Task):
         held_out = self.photos.validation
         if not held_out:
             return {}
-        places = np.unique(np.linspace(0, len(held_out) - 1, self.recipe.data.validated).round().astype(int))
-        chosen = [held_out[int(place)] for place in places]
+        chosen = [held_out[place] for place in spread(len(held_out), self.recipe.data.validated)]
         psnrs: list[float] = []
         clean_scores: list[float] = []
         draws: list[list[float]] = []
@@ -173,35 +158,6 @@ class DenoiseTask(Task):
             training = {**training, "recipe": recipe, "metric": {"name": name, "sha256": metric}}
             if denoiser:
                 training["reward_denoiser"] = {"name": reward.denoiser, "sha256": denoiser}
-        card = Card(
-            name=self.recipe.name,
-            architecture=self.denoiser.arguments(),
-            scale=1,
-            licence=f"weights: MIT; trained on images under: {self.recipe.data.licence}",
-            training=training,
-        )
-        card = save_model(self.denoiser, weights, card)
-        write_text(weights.with_suffix(".md"), self._page(card))
-
-    def _judged_by(self) -> tuple[str, str]:
-        """Return the sha256 of the metric and of the denoiser before it, empty where there is none."""
-        cards = [judge.card if judge is not None else None for judge in (self.metric, self._before())]
-        metric, denoiser = (card.sha256 if card is not None else "" for card in cards)
-        return metric, denoiser
-
-    def _before(self) -> Restorer | None:
-        return self.reward.denoiser if self.reward is not None else None
-
-    def _denoiser_name(self) -> str:
-        denoiser = self._before()
-        return denoiser.card.name if denoiser is not None and denoiser.card is not None else ""
-
-    def _denoise(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(clean.shape, generator=generator)
-        noisy = (clean + self.recipe.sigma * noise).clamp(0, 1)
-        return self.denoiser(noisy.to(self.device, memory_format=torch.channels_last)).clamp(0, 1)
-
-    def _page(self, card: Card) -> str:
         data, loss = self.recipe.data, self.recipe.loss
         terms = {"MSE": loss.mse, "target": loss.target, f"rank by {loss.order}": loss.rank}
         used = [f"{size:g} x {name}" for name, size in terms.items() if size > 0]
@@ -223,7 +179,25 @@ class DenoiseTask(Task):
                 "validation spread of the score over noise, share of the range": ("std", "{:.4f}"),
                 "validation SROCC with human scores": ("srocc_mos", "{:.3f}"),
             }
-        return model_card(card, facts, f"{data.batch} crops of {data.crop} x {data.crop}", results)
+        steps = f"{data.batch} crops of {data.crop} x {data.crop}"
+        save_with_card(self.model, weights, training, facts, steps, results)
+
+    def _judged_by(self) -> tuple[str, str]:
+        """Return the sha256 of the metric and of the denoiser before it, empty where there is none."""
+        cards = [judge.card if judge is not None else None for judge in (self.metric, self._before())]
+        metric, denoiser = (card.sha256 if card is not None else "" for card in cards)
+        return metric, denoiser
+
+    def _before(self) -> Restorer | None:
+        return self.reward.denoiser if self.reward is not None else None
+
+    def _denoiser_name(self) -> str:
+        denoiser = self._before()
+        return denoiser.card.name if denoiser is not None and denoiser.card is not None else ""
+
+    def _denoise(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        x = noisy(clean, torch.randn(clean.shape, generator=generator), self.recipe.sigma)
+        return self.model(x.to(self.device, memory_format=torch.channels_last)).clamp(0, 1)
 
     def _rewarded(self) -> str:
         reward = self.recipe.reward

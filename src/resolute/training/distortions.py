@@ -17,10 +17,10 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from resolute.errors import ConfigError
-from resolute.images import find_images, read_image, to_uint8
+from resolute.images import find_images
 from resolute.measure.gmsd import gmsd
 from resolute.randomness import stream_seed
-from resolute.training.rated import random_crop, shuffled, to_images
+from resolute.training.rated import random_crop, read_all, shuffled, spread, to_images
 
 WORST = 0.3
 
@@ -120,17 +120,14 @@ class DistortedImages:
             raise ConfigError("synthetic distortions need crops: set data.crop in the recipe")
         self.crop = crop
         files = find_images(list(folders))
-        held_out = set(np.linspace(0, len(files) - 1, validation).round().astype(int).tolist())
+        held_out = spread(len(files), validation)
         self.training: list[NDArray[np.uint8]] = []
         self.validation: list[tuple[NDArray[np.uint8], float]] = []
-        for index, file in enumerate(files):
-            image = to_uint8(read_image(file))
+        for index, (file, image) in enumerate(zip(files, read_all(files, progress), strict=True)):
             if index in held_out:
                 self.validation += [_scored(image, seed, file.name, i) for i in range(_VALIDATION_LEVELS)]
             elif min(image.shape[:2]) >= crop:
                 self.training.append(image)
-            if progress is not None:
-                progress(index + 1, len(files))
         if not self.training:
             raise ConfigError(
                 f"none of the {len(files)} images that are not held out has {crop} pixels on both sides; "

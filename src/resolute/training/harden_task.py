@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from resolute.defences.adversarial import attacked_patches
 from resolute.errors import ConfigError
 from resolute.measure.fidelity import psnr_y
-from resolute.models.base import Restorer, frozen
-from resolute.randomness import generator_for, stream_seed
+from resolute.models.base import Restorer, device_of, frozen
+from resolute.models.weights import State
+from resolute.randomness import generator_for
 from resolute.training.harden_recipe import HardenRecipe
-from resolute.training.judge import BROKEN, EQUAL, Photograph, device_of
+from resolute.training.judge import BROKEN, EQUAL, Photograph
 from resolute.training.patches import Patches
 from resolute.training.prepared import reconstruction_loss, with_attacked
 from resolute.training.task import Figures, Task
@@ -34,7 +35,7 @@ Writer = Callable[[Restorer, Path, dict[str, object]], None]
 
 
 @final
-class HardenTask(Task):
+class HardenTask(Task[Restorer]):
     """The distance from the original of what the model makes of clean and of attacked patches.
 
     Args:
@@ -74,15 +75,11 @@ class HardenTask(Task):
                 f"none of the photographs held out for validation has {recipe.data.patch * model.scale} pixels on both "
                 "sides; give more or larger ones"
             )
-        self.images = len(self.patches.training)
-        self.model = model
-        self.restorer = model
-        self.before = copy.deepcopy(model).eval().requires_grad_(False)
-        self.parts = _InUse(model)
         self.memory_format = torch.channels_last if _takes_channels_last(model) else torch.contiguous_format
+        self.before = copy.deepcopy(model).eval().requires_grad_(False)
+        self.before.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
         self._write = write
-        self._device = torch.device("cpu")
-        self._generator = torch.Generator()
+        super().__init__(model, _InUse(model), len(self.patches.training), fixed=[self.before])
 
     @property
     def held_out(self) -> list[Photograph]:
@@ -90,27 +87,18 @@ class HardenTask(Task):
         pairs = zip(self.patches.names, self.patches.validation, strict=True)
         return [Photograph(name, low, high) for name, (low, high) in pairs]
 
-    def groups(self) -> list[tuple[nn.Module, float]]:
-        return [(self.restorer, 1.0)]
-
-    def move(self, device: torch.device) -> None:
-        self._device = device
-        self._generator = torch.Generator(device=device)
-        self.before.to(device)
-        self.before.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
-
-    def start(self, path: Path) -> str:
+    def weights_in(self, path: Path) -> State:
         raise ConfigError("a hardening starts from its model; leave `start` out of the recipe")
 
     def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
         return self.patches.batch(self.recipe.seed, step, self.recipe.data.batch, rank, ranks)
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
-        low, high = (images.to(self._device) for images in batch)
+        low, high = (images.to(self.device) for images in batch)
         low = low.to(memory_format=self.memory_format)
         table = self.recipe.adversarial
-        self._generator.manual_seed(stream_seed(self.recipe.seed, "hardening", step, rank))
-        seen, originals = with_attacked(table, self.restorer, low, high, self._generator)
+        generator = generator_for(self.recipe.seed, "hardening", step, rank, device=self.device)
+        seen, originals = with_attacked(table, self.model, low, high, generator)
         clean = table.clean(len(low))
         if self.recipe.anchor and clean:
             with torch.no_grad():
@@ -123,22 +111,22 @@ class HardenTask(Task):
         """Return the clean PSNR of the middle of what was held out, and that under a short attack on the truth."""
         clean: list[float] = []
         attacked: list[float] = []
-        scale = self.restorer.scale
+        scale = self.model.scale
         for number, photograph in enumerate(self.held_out):
-            x, y = photograph.cut(_WATCH_SIDE).tensors(self._device)
+            x, y = photograph.cut(_WATCH_SIDE).tensors(self.device)
             moved = attacked_patches(
-                self.restorer, x, y, epsilon=self.recipe.adversarial.level / 255, steps=_WATCH_STEPS,
+                self.model, x, y, epsilon=self.recipe.adversarial.level / 255, steps=_WATCH_STEPS,
                 relative_step=0.25, start="uniform", generator=generator_for(self.recipe.seed, "watch", number),
             )  # fmt: skip
             with torch.no_grad():
-                clean.append(_psnr(self.restorer(x), y, scale))
-                attacked.append(_psnr(self.restorer(moved), y, scale))
+                clean.append(_psnr(self.model(x), y, scale))
+                attacked.append(_psnr(self.model(moved), y, scale))
         if not clean:
             return {}
         return {"psnr_y": sum(clean) / len(clean), "attacked": sum(attacked) / len(attacked)}
 
     def save(self, weights: Path, training: dict[str, object]) -> None:
-        self._write(self.restorer, weights, training)
+        self._write(self.model, weights, training)
 
     def seconds_per_step(self, steps: int = 3) -> float:
         """Try a few steps without taking them, and return how long one takes; the model stays as it is."""
@@ -147,7 +135,7 @@ class HardenTask(Task):
             began = time.perf_counter()
             loss, _ = self.loss(self.parts, self.batch(max(step, 0), 0, 1), max(step, 0), 0)
             loss.backward()
-            self.restorer.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
             taken.append(time.perf_counter() - began)
         # The first one finds its memory and its kernels.
         return sorted(taken[1:])[steps // 2]

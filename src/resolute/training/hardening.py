@@ -145,7 +145,7 @@ def harden(
         task.recipe = planned
         fabric = fabric_for(planned, str(place))
         weights = fit(planned, task, folder, fabric, watcher.step, weights=folder / subject.file_name).weights
-        before, after = copy.deepcopy(restorer), subject.read_back(weights, task.restorer)
+        before, after = copy.deepcopy(restorer), subject.read_back(weights, task.model)
         for judged in (before, after):
             judged.eval().to(place).to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in the stubs
         judging = Judging(folder, planned, before, after, subject.name, precision)

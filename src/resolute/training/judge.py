@@ -24,7 +24,7 @@ from resolute.attacks.transfer import Source, Transfer
 from resolute.errors import ImageError
 from resolute.images import find_images, from_uint8, read_image, to_uint8
 from resolute.measure.fidelity import psnr_rgb, psnr_y
-from resolute.models.base import Restorer, frozen
+from resolute.models.base import Restorer, device_of, frozen
 from resolute.resize import downscale, mod_crop
 from resolute.training.patches import distinct, middle
 
@@ -203,17 +203,6 @@ def judge(
         if damage[name].truth < worst:
             worst, seen = damage[name].truth, Seen(found[0], clean[0], output[0])
     return Judged(photograph.name, _damage(clean, clean, high, model.scale).truth, damage), seen
-
-
-def device_of(model: Restorer) -> torch.device:
-    """Return where a model is; one without weights works anywhere, and is taken to be on the CPU.
-
-    Example:
-        >>> from resolute.models import Bicubic
-        >>> device_of(Bicubic(2))
-        device(type='cpu')
-    """
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def _damage(clean: Tensor, output: Tensor, high: Tensor, scale: int) -> Damage:

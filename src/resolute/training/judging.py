@@ -20,13 +20,13 @@ from resolute.defences.wrappers import Mixture
 from resolute.errors import ConfigError
 from resolute.files import write_atomically
 from resolute.images import from_uint8, write_png
-from resolute.models.base import Restorer
+from resolute.models.base import Restorer, device_of
 from resolute.models.registry import Bicubic
 from resolute.models.weights import weights_sha256
 from resolute.provenance import provenance
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.hardened import ROLES, Hardening, Role, Standing
-from resolute.training.judge import Judged, Photograph, device_of, further, judge, suite
+from resolute.training.judge import Judged, Photograph, further, judge, suite
 
 # Of the middle of a held-out photograph, in low-resolution pixels.
 _SIDE = 48

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import logging
 import math
@@ -17,15 +16,15 @@ import pickle
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 import torch
 
 import resolute
 from resolute.errors import CheckpointError, ConfigError, TrainingError
-from resolute.files import beside, write_atomically, write_text
-from resolute.models.weights import load_archive
+from resolute.files import beside, write_text
+from resolute.models.weights import load_archive, save_archive
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.recipe import AnyRecipe
 from resolute.training.restore_recipe import Recipe
@@ -100,7 +99,7 @@ def fabric_for(recipe: AnyRecipe, device: str, devices: int = 1) -> lightning_fa
 
 def fit(
     recipe: AnyRecipe,
-    task: Task,
+    task: Task[Any],
     out: Path,
     fabric: lightning_fabric.Fabric,
     on_step: Callable[[int, Figures], None] | None = None,
@@ -152,7 +151,7 @@ def _processes(devices: int) -> tuple[int, int]:
 
 def task_of(
     recipe: AnyRecipe, data: Sequence[Path], out: Path, progress: Callable[[int, int], None] | None = None
-) -> Task:
+) -> Task[Any]:
     """Return what the recipe trains, its images read.
 
     Raises:
@@ -175,7 +174,7 @@ def task_of(
 
 class _Run:
     def __init__(
-        self, recipe: AnyRecipe, task: Task, out: Path, fabric: lightning_fabric.Fabric, weights: Path
+        self, recipe: AnyRecipe, task: Task[Any], out: Path, fabric: lightning_fabric.Fabric, weights: Path
     ) -> None:
         self.recipe = recipe
         self.weights = weights
@@ -189,7 +188,7 @@ class _Run:
         self.average = self._state()
         groups = [
             {"params": [parameter for parameter in module.parameters() if parameter.requires_grad], "scale": scale}
-            for module, scale in task.groups()
+            for module, scale in task.rates
         ]
         optimizer = torch.optim.Adam(groups, lr=recipe.optimizer.rate)
         task.model.to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
@@ -286,10 +285,7 @@ class _Run:
             "started_from": self.started_from,
             "seconds": self.seconds,
         }
-        # Through memory, since the errors of torch.save on a full disk are no OSError.
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_atomically(self.checkpoint, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
+        save_archive(content, self.checkpoint)
 
     def resume(self) -> bool:
         """Take up the checkpoint in ``out``, and tell whether there is one."""

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from resolute.errors import ConfigError
-from resolute.images import find_images, read_image, to_uint8
+from resolute.images import find_images
 from resolute.randomness import stream_seed
 from resolute.resize import downscale, mod_crop
+from resolute.training.rated import read_all, spread, to_images
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 sh sw"]]
@@ -51,20 +51,17 @@ class Patches:
         self.scale = scale
         self.patch = patch
         files = find_images(list(folders))
-        held_out = set(np.linspace(0, len(files) - 1, validation).round().astype(int).tolist()) if validation else set()
+        held_out = spread(len(files), validation)
         self.training: list[Pair] = []
         self.validation: list[Pair] = []
         self.names: list[str] = []
         names = distinct(files)
-        for index, file in enumerate(files):
-            image = to_uint8(read_image(file))
+        for index, image in enumerate(read_all(files, progress)):
             image = image if largest is None else middle(image, largest)
             if min(image.shape[:2]) >= scale * patch:
                 high = mod_crop(image, scale)
                 (self.validation if index in held_out else self.training).append((downscale(high, scale), high))
                 self.names += [names[index]] if index in held_out else []
-            if progress is not None:
-                progress(index + 1, len(files))
         if not self.training:
             raise ConfigError(
                 f"none of the {len(files)} images has {scale * patch} pixels on both sides, as a patch of {patch} at "
@@ -84,10 +81,10 @@ class Patches:
         for index, place, flip in list(zip(chosen, places, flips, strict=True))[rank::ranks]:
             low, high = self.training[int(index)]
             top, left = (int(share * (side - self.patch + 1)) for share, side in zip(place, low.shape[:2], strict=True))
-            lows.append(_augment(_crop(low, top, left, self.patch), flip))
-            s = self.scale
-            highs.append(_augment(_crop(high, s * top, s * left, s * self.patch), flip))
-        return _to_batch(lows), _to_batch(highs)
+            bottom, right, s = top + self.patch, left + self.patch, self.scale
+            lows.append(_augment(low[top:bottom, left:right], flip))
+            highs.append(_augment(high[s * top : s * bottom, s * left : s * right], flip))
+        return to_images(lows), to_images(highs)
 
 
 def distinct(files: Sequence[Path]) -> list[str]:
@@ -114,15 +111,7 @@ def middle(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return image[top : top + side, left : left + side]
 
 
-def _crop(image: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:
-    return image[top : top + side, left : left + side]
-
-
 def _augment(image: NDArray[np.uint8], flip: NDArray[np.bool_]) -> NDArray[np.uint8]:
     image = image[::-1] if flip[0] else image
     image = image[:, ::-1] if flip[1] else image
     return image.transpose(1, 0, 2) if flip[2] else image
-
-
-def _to_batch(images: list[NDArray[np.uint8]]) -> Float[Tensor, "b 3 h w"]:
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255.0

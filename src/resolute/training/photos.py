@@ -6,12 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from resolute.errors import ConfigError
-from resolute.images import find_images, read_image, to_uint8
+from resolute.images import find_images
 from resolute.training.patches import middle
-from resolute.training.rated import TABLE, Crops, read_ratings
+from resolute.training.rated import TABLE, Crops, read_all, read_ratings, spread
 
 # A validation takes longer than a thousand steps if it denoises large images whole.
 _VALIDATED = 384
@@ -37,28 +35,22 @@ class Photos(Crops):
     stream = "photos"
 
     def __init__(
-        self,
-        folders: Sequence[Path],
-        crop: int,
-        validation: int,
-        progress: Callable[[int, int], None] | None = None,
+        self, folders: Sequence[Path], crop: int, validation: int, progress: Callable[[int, int], None] | None = None
     ) -> None:
         super().__init__(crop)
         rated = [folder for folder in folders if (folder / TABLE).is_file()]
         plain = [folder for folder in folders if folder not in rated]
         found = [(rating.path, rating.mos, rating.split) for folder in rated for rating in read_ratings(folder)]
         files = find_images(plain) if plain or not rated else []
-        held_out = set(np.linspace(0, len(files) - 1, validation).round().astype(int).tolist()) if validation else set()
+        held_out = spread(len(files), validation)
         found += [(file, math.nan, "val" if i in held_out else "train") for i, file in enumerate(files)]
         found = [item for item in found if item[2] != "test"]
-        for done, (path, mos, split) in enumerate(found, start=1):
-            image = to_uint8(read_image(path))
+        images = read_all([path for path, *_ in found], progress)
+        for (_, mos, split), image in zip(found, images, strict=True):
             if split == "val":
                 self.validation.append((middle(image, _VALIDATED), mos))
             elif min(image.shape[:2]) >= crop:
                 self.training.append((image, mos))
-            if progress is not None:
-                progress(done, len(found))
         if not self.training:
             raise ConfigError(
                 f"none of the {len(found)} images is both for training and of {crop} pixels on both sides; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -119,15 +119,12 @@ class RatedImages(Crops):
     def __init__(self, folder: Path, crop: int, progress: Callable[[int, int], None] | None = None) -> None:
         super().__init__(crop)
         ratings = [rating for rating in read_ratings(folder) if rating.split != "test"]
-        for done, rating in enumerate(ratings, start=1):
-            image = to_uint8(read_image(rating.path))
+        for rating, image in zip(ratings, read_all([rating.path for rating in ratings], progress), strict=True):
             if rating.split == "train":
                 self._check_size(image, rating.path)
                 self.training.append((image, rating.mos))
             else:
                 self.validation.append((image, rating.mos))
-            if progress is not None:
-                progress(done, len(ratings))
 
     def _check_size(self, image: NDArray[np.uint8], path: Path) -> None:
         size = image.shape[:2]
@@ -135,6 +132,25 @@ class RatedImages(Crops):
             raise ConfigError(f"{path} is smaller than a crop of {self.crop}; set a smaller data.crop in the recipe")
         if self.crop == 0 and self.training and size != self.training[0][0].shape[:2]:
             raise ConfigError(f"{path} is of another size than the first image; set data.crop in the recipe")
+
+
+def read_all(files: Sequence[Path], progress: Callable[[int, int], None] | None) -> Iterator[NDArray[np.uint8]]:
+    """Read images one by one as bytes, and tell how many are read."""
+    for done, file in enumerate(files, start=1):
+        image = to_uint8(read_image(file))
+        if progress is not None:
+            progress(done, len(files))
+        yield image
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Return at most ``wanted`` of ``count`` places, spread evenly.
+
+    Example:
+        >>> spread(10, 3), spread(2, 5), spread(10, 0)
+        ([0, 4, 9], [0, 1], [])
+    """
+    return np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()
 
 
 def shuffled(seed: int, position: int, count: int) -> int:
@@ -159,6 +175,11 @@ def random_crop(image: NDArray[np.uint8], side: int, place: NDArray[np.float64])
 def to_images(images: list[NDArray[np.uint8]]) -> Float[Tensor, "b 3 h w"]:
     """Stack 8-bit images of one size to a batch in [0, 1]."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255.0
+
+
+def noisy(images: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b 3 h w"], sigma: float) -> Float[Tensor, "b 3 h w"]:
+    """Return ``clip(images + sigma * noise)``, what a smoothed metric sees."""
+    return (images + sigma * noise).clamp(0, 1)
 
 
 def _rating(folder: Path, number: int, row: dict[str, str]) -> Rating:

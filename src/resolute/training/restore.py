@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import final
@@ -15,24 +14,24 @@ from torch import Tensor, nn
 from resolute.defences.entropy import EntropyRegularizer
 from resolute.defences.jacobian import jacobian_penalty
 from resolute.errors import ConfigError
-from resolute.files import write_atomically, write_text
 from resolute.measure.fidelity import psnr_y
-from resolute.models.base import Card, Restorer
+from resolute.models.base import Restorer
 from resolute.models.carn import CARN
 from resolute.models.layers import find_layer
 from resolute.models.registry import load
-from resolute.models.weights import load_archive, save_model, weights_sha256
-from resolute.randomness import stream_seed
-from resolute.training.card import model_card
+from resolute.models.weights import State, load_archive, save_archive
+from resolute.randomness import generator_for, stream_seed
+from resolute.training.card import save_with_card
 from resolute.training.gan import GanLoss
 from resolute.training.patches import Patches
 from resolute.training.prepared import prepare, reconstruction_loss
+from resolute.training.rated import to_images
 from resolute.training.restore_recipe import Recipe
 from resolute.training.task import Figures, Task
 
 
 @final
-class RestoreTask(Task):
+class RestoreTask(Task[Restorer]):
     """The distance of the output from the original, plus what the recipe adds to it.
 
     Raises:
@@ -46,44 +45,30 @@ class RestoreTask(Task):
         self.recipe = recipe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(recipe.seed, "weights"))
-            self.restorer = recipe.model.build()
+            model = recipe.model.build()
             self.gan = GanLoss(recipe.gan, side=recipe.data.patch * recipe.model.scale) if recipe.gan else None
-        layer = _layer_of(recipe, self.restorer)
-        self.defence = _build_defence(recipe, self.restorer, layer)
+        layer = _layer_of(recipe, model)
+        self.defence = _build_defence(recipe, model, layer)
         # Last: reading a large folder takes minutes, and an error in the recipe is told at once.
         self.patches = Patches(data, recipe.model.scale, recipe.data.patch, recipe.data.validation, progress)
-        self.images = len(self.patches.training)
-        self.model = self.restorer
-        self.parts = _Parts(self.restorer, self.defence, layer, self.gan)
-        self.device = torch.device("cpu")
-        self._generator = torch.Generator()
-
-    def groups(self) -> list[tuple[nn.Module, float]]:
-        groups: list[tuple[nn.Module, float]] = [(self.restorer, 1.0)]
-        if self.defence is not None and self.recipe.defence is not None:
-            groups.append((self.defence, self.recipe.defence.rate))
+        rates: list[tuple[nn.Module, float]] = []
+        if self.defence is not None and recipe.defence is not None:
+            rates.append((self.defence, recipe.defence.rate))
         if self.gan is not None:
-            groups.append((self.gan.discriminator, 1.0))
-        return groups
+            rates.append((self.gan.discriminator, 1.0))
+        parts = _Parts(model, self.defence, layer, self.gan)
+        super().__init__(model, parts, len(self.patches.training), rates=rates)
 
-    def move(self, device: torch.device) -> None:
-        self.device = device
-        self._generator = torch.Generator(device=device)
-        if self.defence is not None:
-            self.defence.generator = torch.Generator(device=device)
-
-    def start(self, path: Path) -> str:
+    def weights_in(self, path: Path) -> State:
         # As `load` reads it, so that one scale of an official checkpoint of several can be gone on with.
         model = load(path, self.recipe.model.scale)
-        if isinstance(model, CARN) and isinstance(self.restorer, CARN):
+        if isinstance(model, CARN) and isinstance(self.model, CARN):
             # Official weights are for images in [0, 1].
-            model = model.at_peak(self.restorer.peak)
-        state = model.state_dict()
+            model = model.at_peak(self.model.peak)
         density = path.with_suffix(".density.pt")
-        self.restorer.load_state_dict(state)
         if self.defence is not None and density.is_file():
             self.defence.density.load_state_dict(load_archive(density))
-        return weights_sha256(state)
+        return model.state_dict()
 
     def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
         return self.patches.batch(self.recipe.seed, step, self.recipe.data.batch, rank, ranks)
@@ -91,10 +76,11 @@ class RestoreTask(Task):
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
         low = batch[0].to(self.device, memory_format=torch.channels_last)
         high = batch[1].to(self.device)
-        self._generator.manual_seed(stream_seed(self.recipe.seed, "hardening", step, rank))
-        if self.defence is not None and self.defence.generator is not None:
-            self.defence.generator.manual_seed(stream_seed(self.recipe.seed, "noise", step, rank))
-        batch_seen = prepare(self.recipe, self.restorer, low, high, self._generator)
+        seed = self.recipe.seed
+        if self.defence is not None:
+            self.defence.generator = generator_for(seed, "noise", step, rank, device=self.device)
+        generator = generator_for(seed, "hardening", step, rank, device=self.device)
+        batch_seen = prepare(self.recipe, self.model, low, high, generator)
         output, bits, penalty, adversary = module(batch_seen.low, batch_seen.high, batch_seen.shifted)
         table = self.recipe.loss
         reconstruction = reconstruction_loss(table, output, batch_seen.high)
@@ -113,49 +99,29 @@ class RestoreTask(Task):
     def validate(self) -> Figures:
         scores: list[float] = []
         for low, high in self.patches.validation:
-            x = torch.from_numpy(low).permute(2, 0, 1).unsqueeze(0).to(self.device) / 255.0
-            y = torch.from_numpy(high).permute(2, 0, 1).unsqueeze(0) / 255.0
-            scores.append(psnr_y(self.restorer(x).cpu(), y, border=self.recipe.model.scale).item())
+            output = self.model(to_images([low]).to(self.device)).cpu()
+            scores.append(psnr_y(output, to_images([high]), border=self.model.scale).item())
         return {"psnr_y": sum(scores) / len(scores)} if scores else {}
 
     def save(self, weights: Path, training: dict[str, object]) -> None:
-        card = Card(
-            name=self.recipe.name,
-            architecture=self.restorer.arguments(),
-            scale=self.restorer.scale,
-            licence=f"weights: MIT; trained on images under: {self.recipe.data.licence}",
-            training=training,
-        )
-        card = save_model(self.restorer, weights, card)
-        write_text(weights.with_suffix(".md"), self._page(card))
-        if self.defence is not None:
-            buffer = io.BytesIO()
-            torch.save(self.defence.density.state_dict(), buffer)
-            density = weights.with_suffix(".density.pt")
-            write_atomically(density, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
-
-    def _page(self, card: Card) -> str:
-        data, defence = self.recipe.data, self.recipe.defence
+        recipe, data = self.recipe, self.recipe.data
+        tables = {
+            "defence": recipe.defence, "adversarial training": recipe.adversarial, "input jitter": recipe.jitter,
+            "Jacobian penalty": recipe.jacobian, "GAN": recipe.gan,
+        }  # fmt: skip
+        used = {title: dataclasses.asdict(table) for title, table in tables.items() if table is not None}
         facts = {
-            "scale": f"x{card.scale}",
+            "scale": f"x{self.model.scale}",
             "input, output": "RGB float in [0, 1]",
-            "loss": _loss_in_words(self.recipe),
-            **{
-                title: ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(table).items())
-                if table
-                else "none"
-                for title, table in (
-                    ("defence", defence),
-                    ("adversarial training", self.recipe.adversarial),
-                    ("input jitter", self.recipe.jitter),
-                    ("Jacobian penalty", self.recipe.jacobian),
-                    ("GAN", self.recipe.gan),
-                )
-                if table or title == "defence"
-            },
+            "loss": _loss_in_words(recipe),
+            "defence": "none",
+            **{title: ", ".join(f"{key} {value}" for key, value in table.items()) for title, table in used.items()},
         }
         steps = f"{data.batch} patches of {data.patch} x {data.patch}"
-        return model_card(card, facts, steps, {"validation PSNR (Y, border shaved)": ("psnr_y", "{:.2f} dB")})
+        results = {"validation PSNR (Y, border shaved)": ("psnr_y", "{:.2f} dB")}
+        save_with_card(self.model, weights, training, facts, steps, results)
+        if self.defence is not None:
+            save_archive(self.defence.density.state_dict(), weights.with_suffix(".density.pt"))
 
 
 class _Parts(nn.Module):

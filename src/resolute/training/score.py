@@ -15,19 +15,20 @@ from torch.nn import functional as F
 
 from resolute.defences.dms_iqa import rank_loss
 from resolute.errors import ConfigError
-from resolute.files import write_text
 from resolute.measure.agreement import plcc, srocc
-from resolute.models.weights import read_weights, save_model, weights_sha256
+from resolute.models.mobilenet import MobileNetScorer
+from resolute.models.quality import QualityNet
+from resolute.models.weights import State, read_weights
 from resolute.randomness import generator_for, stream_seed
-from resolute.training.card import model_card
+from resolute.training.card import save_with_card
 from resolute.training.distortions import WORST, DistortedImages
-from resolute.training.rated import RatedImages, to_images
+from resolute.training.rated import RatedImages, noisy, to_images
 from resolute.training.score_recipe import ScoreRecipe
 from resolute.training.task import Figures, Task
 
 
 @final
-class ScoreTask(Task):
+class ScoreTask(Task[QualityNet | MobileNetScorer]):
     """Regression on scores, plus correlation and order within the batch; all on scores divided by their range.
 
     Raises:
@@ -40,8 +41,7 @@ class ScoreTask(Task):
         self.recipe = recipe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(recipe.seed, "weights"))
-            self.metric = recipe.build()
-        self.model = self.parts = self.metric
+            metric = recipe.build()
         table, (low, high) = recipe.data, (recipe.model.low, recipe.model.high)
         if table.kind == "rated":
             if len(data) != 1:
@@ -58,19 +58,10 @@ class ScoreTask(Task):
             self.source = DistortedImages(data, table.crop, table.validation, recipe.seed, progress)
             # Distances come in [0, 1] already.
             self.offset, self.range = 0.0, 1.0
-        self.images = len(self.source.training)
-        self.device = torch.device("cpu")
+        super().__init__(metric, metric, len(self.source.training))
 
-    def groups(self) -> list[tuple[nn.Module, float]]:
-        return [(self.metric, 1.0)]
-
-    def move(self, device: torch.device) -> None:
-        self.device = device
-
-    def start(self, path: Path) -> str:
-        state, _ = read_weights(path)
-        self.metric.load_state_dict(state)
-        return weights_sha256(state)
+    def weights_in(self, path: Path) -> State:
+        return read_weights(path)[0]
 
     def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
         seed, table = self.recipe.seed, self.recipe.data
@@ -86,11 +77,9 @@ class ScoreTask(Task):
         images = batch[0].to(self.device, memory_format=torch.channels_last)
         targets = (batch[1].to(self.device) - self.offset) / self.range
         scores = (module(images).float() - model.low) / (model.high - model.low)
-        if table.regression == "mse":
-            regression = F.mse_loss(scores, targets)
-        else:
-            regression = F.huber_loss(scores, targets, delta=table.corner)
-        loss, figures = regression, {"rmse": math.sqrt(F.mse_loss(scores, targets).item()) * (model.high - model.low)}
+        squared = F.mse_loss(scores, targets)
+        loss = squared if table.regression == "mse" else F.huber_loss(scores, targets, delta=table.corner)
+        figures = {"rmse": math.sqrt(squared.item()) * (model.high - model.low)}
         if table.correlation > 0:
             correlation = batch_plcc(scores, targets)
             loss = loss + table.correlation * (1 - correlation)
@@ -106,7 +95,7 @@ class ScoreTask(Task):
             if self.recipe.data.sigma > 0:
                 generator = generator_for(self.recipe.seed, "held out", index)
                 x = noisy(x, torch.randn(x.shape, generator=generator), self.recipe.data.sigma)
-            scores.append(self.metric(x.to(self.device)).item())
+            scores.append(self.model(x.to(self.device)).item())
         opinions = [score for _, score in self.source.validation]
         return {"srocc": srocc(scores, opinions), "plcc": plcc(scores, opinions)}
 
@@ -116,9 +105,6 @@ class ScoreTask(Task):
             recipe = dataclasses.asdict(self.recipe)
             recipe["model"]["backbone"] = Path(self.recipe.model.backbone).name
             training = {**training, "recipe": recipe}
-        licence = f"weights: MIT; trained on images under: {self.recipe.data.licence}"
-        card = self.metric.describe(self.recipe.name, licence=licence, training=training)
-        card = save_model(self.metric, weights, card)
         data, loss = self.recipe.data, self.recipe.loss
         terms = [
             f"{loss.regression} on the score divided by its range",
@@ -128,7 +114,7 @@ class ScoreTask(Task):
         synthetic = f"1 - GMSD / {WORST:g} of distorted images, no opinions"
         facts = {
             "input": "RGB float in [0, 1]",
-            "output": f"a score in [{self.metric.low:g}, {self.metric.high:g}], higher is better",
+            "output": f"a score in [{self.model.low:g}, {self.model.high:g}], higher is better",
             "learned": "mean opinion scores" if data.kind == "rated" else synthetic,
             "loss": " + ".join(term for term in terms if term),
         }
@@ -136,12 +122,7 @@ class ScoreTask(Task):
             facts["noise"] = f"Gaussian, standard deviation {data.sigma:g} on [0, 1], in training and validation"
         size = f"crops of {data.crop} x {data.crop}" if data.crop else "whole images"
         results = {f"validation {name}": (name.lower(), "{:.3f}") for name in ("SROCC", "PLCC")}
-        write_text(weights.with_suffix(".md"), model_card(card, facts, f"{data.batch} {size}", results))
-
-
-def noisy(images: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b 3 h w"], sigma: float) -> Float[Tensor, "b 3 h w"]:
-    """Return ``clip(images + sigma * noise)``, what a smoothed metric sees."""
-    return (images + sigma * noise).clamp(0, 1)
+        save_with_card(self.model, weights, training, facts, f"{data.batch} {size}", results)
 
 
 def batch_plcc(a: Float[Tensor, " b"], b: Float[Tensor, " b"], floor: float = 1e-6) -> Float[Tensor, ""]:

@@ -12,7 +12,7 @@ from torch import nn
 from resolute.defences.wrappers import Defended
 from resolute.errors import CheckpointError, ConfigError
 from resolute.models.address import parse_address
-from resolute.models.base import Card, Restorer
+from resolute.models.base import Restorer
 from resolute.models.foreign import Foreign
 from resolute.models.onnx_session import OnnxRestorer
 from resolute.models.registry import load_address
@@ -61,7 +61,7 @@ class Subject:
         if origin is not None:
             origin.write(model, path, training)
             return
-        card = self.model.card or Card(name=self.name, architecture=model.arguments(), scale=model.scale)
+        card = self.model.card or model.describe(self.name)
         # By the names that the network's own code has for its weights.
         network = model.network if isinstance(model, Foreign) else model
         save_model(network, path, dataclasses.replace(card, name=f"{self.name}-hardened", training=training))

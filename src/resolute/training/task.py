@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Generic, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
+from resolute.models.base import Restorer, Scorer
+from resolute.models.weights import State, weights_sha256
+
 Figures = dict[str, float]
+Model = TypeVar("Model", bound=Restorer | Scorer)
 
 # How figures are shown, in this order: those of a step, and those of a validation.
 _OF_A_STEP = {
@@ -57,31 +63,40 @@ def describe_validation(figures: Figures) -> str:
     return "  ".join(form.format(figures[key]) for key, form in _OF_A_VALIDATION.items() if key in figures)
 
 
-class Task(ABC):
+class Task(ABC, Generic[Model]):
     """One kind of training: its network, batches, loss and validation.
 
-    Attributes:
+    Args:
         model: what is averaged, validated and saved.
         parts: all that trains, as one module that contains ``model`` and is called once a step, so that data-parallel
             training sees every parameter.
         images: how many there are to train on.
+        rates: of further modules that train, the learning rate as a multiple of the recipe's.
+        fixed: modules outside of ``parts``, which go to the device with it.
+
+    Attributes:
+        device: of all modules.
         memory_format: in which the weights lie while it trains.
     """
 
-    model: nn.Module
-    parts: nn.Module
-    images: int
     memory_format: torch.memory_format = torch.channels_last
 
-    @abstractmethod
-    def groups(self) -> list[tuple[nn.Module, float]]:
-        """Return the modules that train, each with its learning rate as a multiple of the recipe's."""
+    def __init__(
+        self, model: Model, parts: nn.Module, images: int, *, rates: Sequence[tuple[nn.Module, float]] = (),
+        fixed: Sequence[nn.Module] = (),
+    ) -> None:  # fmt: skip
+        self.model, self.parts, self.images = model, parts, images
+        self.rates, self.fixed = ((model, 1.0), *rates), fixed
+        self.device = torch.device("cpu")
 
-    @abstractmethod
+    @final
     def move(self, device: torch.device) -> None:
         """Take to the device what is not in ``parts``."""
+        self.device = device
+        for module in self.fixed:
+            module.to(device)
 
-    @abstractmethod
+    @final
     def start(self, path: Path) -> str:
         """Take the weights of another run from ``path``; return their sha256.
 
@@ -89,6 +104,13 @@ class Task(ABC):
             CheckpointError: the file cannot be read.
             RuntimeError, pickle.UnpicklingError: they do not fit.
         """
+        state = self.weights_in(path)
+        self.model.load_state_dict(state)
+        return weights_sha256(state)
+
+    @abstractmethod
+    def weights_in(self, path: Path) -> State:
+        """Return the weights of another run, to start from."""
 
     @abstractmethod
     def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
