@@ -9,14 +9,7 @@ from resolute.attacks.feature import FDA
 from resolute.attacks.gradient import FGSM, IFGSM, PGD
 from resolute.attacks.momentum import MIFGSM
 from resolute.attacks.noise import RandomNoise
-from resolute.attacks.objective import (
-    FeatureDisruption,
-    FeatureShift,
-    Objective,
-    OutputShift,
-    RegionShift,
-    ScoreGain,
-)
+from resolute.attacks.objective import FeatureDisruption, FeatureShift, Objective, OutputShift, RegionShift, ScoreGain
 from resolute.attacks.partial import Partial
 from resolute.attacks.score import ScoreAttack
 from resolute.attacks.square import Square

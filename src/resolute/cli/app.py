@@ -32,10 +32,7 @@ COMMANDS = {
         "Attack the two built-in models on sample photographs, then certify and game the quality scores of the same "
         "ones.",
     ),
-    "attack": (
-        "attacking",
-        "Attack a model on your images; write the attacked images, their outputs and the figures.",
-    ),
+    "attack": ("attacking", "Attack a model on your images; write the attacked images, their outputs and the figures."),
     "certify": (
         "certifying",
         "Certify quality scores: an interval that no small perturbation can move the median score out of.",
@@ -66,19 +63,13 @@ COMMANDS = {
         "serving",
         "Open a local page: drop an image, attack a model and watch it, compare the outputs, certify a score.",
     ),
-    "study": (
-        "studying",
-        "Run a grid of models, attacks, budgets and images; print a table and write a report.",
-    ),
+    "study": ("studying", "Run a grid of models, attacks, budgets and images; print a table and write a report."),
     "train": (
         "training",
         "Train a model, a quality metric or a denoiser from a recipe; a killed run goes on where it stopped.",
     ),
     "models": ("viewing", "List the built-in models and what other packages add, or describe one."),
-    "report": (
-        "viewing",
-        "Make one self-contained page, or Markdown tables, from the results of one or more studies.",
-    ),
+    "report": ("viewing", "Make one self-contained page, or Markdown tables, from the results of one or more studies."),
 }
 
 
@@ -172,11 +163,7 @@ Argument = Annotated[
 
 
 def addressed(
-    model: str,
-    scale: int | None = None,
-    weights: str = "",
-    range: str = "",
-    arguments: Sequence[str] | None = None,
+    model: str, scale: int | None = None, weights: str = "", range: str = "", arguments: Sequence[str] | None = None
 ) -> str:
     """Return a model's address with the options of the command line in it.
 

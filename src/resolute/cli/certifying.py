@@ -55,8 +55,7 @@ def certify(
     exact: Annotated[bool, typer.Option(help="Noise on the 8-bit grid: sound in the computer's arithmetic.")] = False,
     deployed: Annotated[int, typer.Option(help="Cover a deployed median of so many fresh samples as well.", min=0)] = 0,
     precision: Annotated[
-        str,
-        typer.Option(help="Of the metric: float32, or bfloat16, which is faster.", rich_help_panel="Machine"),
+        str, typer.Option(help="Of the metric: float32, or bfloat16, which is faster.", rich_help_panel="Machine")
     ] = "float32",
     attack: Annotated[
         str | None,

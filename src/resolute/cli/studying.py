@@ -36,15 +36,7 @@ from resolute.errors import ConfigError, RefutedError
 from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study, with_options
 from resolute.studies.record import Record
-from resolute.terminal import (
-    StudyDisplay,
-    console,
-    errors,
-    name_file,
-    plan_in_words,
-    show_results,
-    shown_progress,
-)
+from resolute.terminal import StudyDisplay, console, errors, name_file, plan_in_words, show_results, shown_progress
 
 FAILED = 8
 
@@ -90,8 +82,7 @@ def study(
         ),
     ] = 0,
     ray: Annotated[
-        str,
-        typer.Option(help="Run on Ray: local, auto or the address of a cluster.", rich_help_panel="Machine"),
+        str, typer.Option(help="Run on Ray: local, auto or the address of a cluster.", rich_help_panel="Machine")
     ] = "",
 ) -> None:
     """Run a grid of models, attacks, budgets and images; print a table and write a report.

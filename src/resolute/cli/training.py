@@ -21,8 +21,7 @@ def train(
         str, typer.Argument(help="A recipe in TOML, or the name of a built-in one, such as rcan or rcan-entropy.")
     ],
     data: Annotated[
-        list[Path],
-        typer.Option(help="Folder of images, for a quality metric with scores in mos.csv; may be repeated."),
+        list[Path], typer.Option(help="Folder of images, for a quality metric with scores in mos.csv; may be repeated.")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/NAME if not given.")] = None,
     device: Device = "auto",
@@ -32,8 +31,7 @@ def train(
         str | None, typer.Option(help="Quality metric in the loop of a denoiser, a name or a file, not the recipe's.")
     ] = None,
     backbone: Annotated[
-        Path | None,
-        typer.Option(help="File of the frozen features that a quality metric or SRGAN rests on."),
+        Path | None, typer.Option(help="File of the frozen features that a quality metric or SRGAN rests on.")
     ] = None,
     start: Annotated[
         str | None, typer.Option(help="Weights to go on from, a file or the run of a recipe beside this one.")

@@ -106,12 +106,7 @@ def fit_logistic(scores: Scores, opinions: Scores) -> Callable[[Values], Values]
 
 
 def agreement_of(
-    scores: Scores,
-    opinions: Scores,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
+    scores: Scores, opinions: Scores, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Agreement:
     """Return the agreement of ``scores`` with ``opinions``, with percentile bootstrap intervals over the images.
 
