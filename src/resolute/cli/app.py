@@ -5,12 +5,11 @@ Nothing here imports PyTorch, so that ``resolute --help`` answers at once.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import math
 import re
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, final
 
@@ -75,7 +74,21 @@ COMMANDS = {
 
 @final
 class Commands(TyperGroup):
-    """The commands, of which only the one that is run is imported: with PyTorch that takes seconds."""
+    """The commands; only the one that is run is imported, for PyTorch takes seconds, and its errors become one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ResoluteError as error:
+            errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            errors.print("interrupted: what was finished is kept; the same command goes on from there")
+            raise typer.Exit(INTERRUPTED) from None
+        except SystemExit as stop:
+            if stop.code == TERMINATED:
+                errors.print("terminated: what was finished is kept; the same command goes on from there")
+            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in COMMANDS:
@@ -255,20 +268,3 @@ def _fraction(text: str) -> float:
         return float(match[1]) / float(match[2] or 1) if match else math.nan
     except (ValueError, ZeroDivisionError):
         return math.nan
-
-
-@contextlib.contextmanager
-def guarded() -> Generator[None]:
-    """Turn errors that a user can mend into one line and an exit code."""
-    try:
-        yield
-    except ResoluteError as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        errors.print("interrupted: what was finished is kept; the same command goes on from there")
-        raise typer.Exit(INTERRUPTED) from None
-    except SystemExit as stop:
-        if stop.code == TERMINATED:
-            errors.print("terminated: what was finished is kept; the same command goes on from there")
-        raise
