@@ -8,8 +8,7 @@ from torch import nn
 
 from resolute.attacks.apgd import APGD, checkpoints
 from resolute.attacks.ball import L2, Linf
-from resolute.attacks.gradient import IFGSM, PGD
-from resolute.attacks.momentum import MIFGSM
+from resolute.attacks.gradient import IFGSM, MIFGSM, PGD
 from resolute.attacks.objective import OutputShift
 
 EPSILON = 8 / 255

@@ -12,9 +12,7 @@ from torch import nn
 from resolute.attacks.apgd import APGD
 from resolute.attacks.ascent import Ascent, GradientAttack, arithmetic
 from resolute.attacks.ball import L2, Linf, Rectangle
-from resolute.attacks.feature import FDA
-from resolute.attacks.gradient import FGSM, IFGSM, PGD
-from resolute.attacks.momentum import MIFGSM
+from resolute.attacks.gradient import FDA, FGSM, IFGSM, MIFGSM, PGD
 from resolute.attacks.names import ATTACKS, OBJECTIVES
 from resolute.attacks.noise import RandomNoise
 from resolute.attacks.objective import FeatureDisruption, FeatureShift, OutputShift

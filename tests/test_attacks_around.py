@@ -12,8 +12,7 @@ from torch import nn
 from resolute.attacks.adaptive import Bits, read_density
 from resolute.attacks.apgd import APGD
 from resolute.attacks.ball import Rectangle
-from resolute.attacks.feature import FDA
-from resolute.attacks.gradient import IFGSM, PGD
+from resolute.attacks.gradient import FDA, IFGSM, PGD
 from resolute.attacks.names import ATTACKS
 from resolute.attacks.objective import FeatureDisruption, FeatureShift, OutputShift
 from resolute.attacks.partial import Partial

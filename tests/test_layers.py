@@ -6,8 +6,8 @@ from small import images, network
 from torch import nn
 
 from resolute import as_restorer
-from resolute.attacks.feature import FDA
 from resolute.attacks.features import layer_outputs
+from resolute.attacks.gradient import FDA
 from resolute.attacks.objective import FeatureDisruption
 from resolute.defences import load_defended
 from resolute.errors import ConfigError

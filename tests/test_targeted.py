@@ -9,8 +9,7 @@ from torch import nn
 
 from resolute.attacks.apgd import APGD
 from resolute.attacks.ball import L2, Linf, Masked, Rectangle
-from resolute.attacks.gradient import FGSM, IFGSM, PGD
-from resolute.attacks.momentum import MIFGSM
+from resolute.attacks.gradient import FGSM, IFGSM, MIFGSM, PGD
 from resolute.attacks.objective import OutputShift, RegionShift
 from resolute.attacks.partial import Partial
 from resolute.attacks.targeted import (

@@ -9,8 +9,7 @@ from small import images, network
 from torch import nn
 from torch.nn import functional as F
 
-from resolute.attacks.feature import FDA
-from resolute.attacks.gradient import IFGSM
+from resolute.attacks.gradient import FDA, IFGSM
 from resolute.errors import ConfigError
 from resolute.models import CARN, EDSR, MSRN, RCAN, Bicubic, SRResNet, load
 from resolute.models.base import SplitRestorer

@@ -5,18 +5,9 @@ from resolute.attacks.apgd import APGD
 from resolute.attacks.ascent import Adversarial, Ascent, Attack, GradientAttack
 from resolute.attacks.ball import L2, Ball, Linf, Masked, Rectangle
 from resolute.attacks.batch import Job, attack_all
-from resolute.attacks.feature import FDA
-from resolute.attacks.gradient import FGSM, IFGSM, PGD
-from resolute.attacks.momentum import MIFGSM
+from resolute.attacks.gradient import FDA, FGSM, IFGSM, MIFGSM, PGD
 from resolute.attacks.noise import RandomNoise
-from resolute.attacks.objective import (
-    FeatureDisruption,
-    FeatureShift,
-    Objective,
-    OutputShift,
-    RegionShift,
-    ScoreGain,
-)
+from resolute.attacks.objective import FeatureDisruption, FeatureShift, Objective, OutputShift, RegionShift, ScoreGain
 from resolute.attacks.partial import Partial
 from resolute.attacks.score import ScoreAttack
 from resolute.attacks.square import Square

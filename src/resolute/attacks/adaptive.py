@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from resolute.attacks.features import layer_outputs
 from resolute.attacks.objective import Bound, Images
-from resolute.attacks.options import check_fields
+from resolute.attacks.options import EqualByRepr, check_fields
 from resolute.defences.entropy import ChannelDensity
 from resolute.errors import CheckpointError
 from resolute.models.layers import find_layer
@@ -22,7 +22,7 @@ from resolute.models.weights import built_in_file, load_archive, weights_sha256
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class Bits:
+class Bits(EqualByRepr):
     """Bits of the features under a trained density (eqs 1 and 11), a mean over elements: what training held down.
 
     Args:
@@ -57,16 +57,8 @@ class Bits:
         return bits
 
     def __repr__(self) -> str:
-        return f"Bits(sha256={self._sha256()}, layer={self.layer!r}, delta={self.delta})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Bits) and repr(self) == repr(other)
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
-
-    def _sha256(self) -> str:
-        return weights_sha256(self.density.state_dict())[:16]
+        sha256 = weights_sha256(self.density.state_dict())[:16]
+        return f"Bits(sha256={sha256}, layer={self.layer!r}, delta={self.delta})"
 
 
 def read_density(path: Path | str) -> ChannelDensity:

@@ -11,11 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.attacks.ascent import Ascent, GradientAttack, Move, Start
-from resolute.attacks.ball import Norm, ball_of
+from resolute.attacks.ball import Images, Norm, ball_of
 from resolute.attacks.objective import Objective, OutputShift
 from resolute.attacks.options import Count
-
-Images = Float[Tensor, "b c h w"]
 
 
 def checkpoints(steps: int) -> list[int]:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from resolute import notebook
-from resolute.attacks.ball import Ball, Length, Linf
+from resolute.attacks.ball import Ball, Images, Length, Linf
 from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift
 from resolute.attacks.options import Count, check_fields
 from resolute.errors import ConfigError
@@ -22,13 +22,11 @@ from resolute.models.base import frozen
 from resolute.randomness import generator_for
 from resolute.runtime import full_float32
 
-Images = Float[Tensor, "b c h w"]
 Progress = Callable[[int, int], None]
 Precision = Literal["float32", "bfloat16"]
 Start = Literal["zero", "tiny", "uniform"]
 
 TINY = 1e-3 / 255
-
 
 Move = Callable[[Images, Float[Tensor, " b"], Images], Images]
 Visit = Callable[[int, Images, Float[Tensor, " b"], Images], None]
@@ -211,8 +209,7 @@ class Attack(ABC):
             ValueError: ``x`` is no image batch in [0, 1].
             FloatingPointError: the objective or its gradient is not finite.
         """
-        x = ordinary(x)
-        check_images(x)
+        x = checked(x)
         objective, ball = self.aim()
         with at_work(model, x.device):
             bound = objective.bind(model, x)
@@ -290,33 +287,24 @@ def walk(start: Images, bound: Bound, move: Move, steps: int, visit: Visit | Non
 
     Raises:
         FloatingPointError: a value or a gradient is not finite.
+        ConfigError: no gradient reaches the image.
     """
     x = start
     for step in range(steps):
         x = x.detach().requires_grad_()
         value = bound(x)
-        gradient = gradient_at(x, value)
+        gradient = torch.autograd.grad(value.sum(), x, allow_unused=True)[0] if value.requires_grad else None
+        if gradient is None:
+            raise ConfigError(
+                "no gradient reaches the image: the model detaches, rounds or runs under no_grad inside; use an attack "
+                "without gradients, Square or RandomNoise"
+            )
         raise_unless_finite(step, value, gradient)
         x, value = x.detach(), value.detach()
         if visit is not None:
             visit(step, x, value, gradient)
         x = move(x, value, gradient)
     return x.detach()
-
-
-def gradient_at(x: Images, value: Float[Tensor, " b"]) -> Images:
-    """Return the gradient of each image's value.
-
-    Raises:
-        ConfigError: no gradient reaches the image.
-    """
-    gradient = torch.autograd.grad(value.sum(), x, allow_unused=True)[0] if value.requires_grad else None
-    if gradient is None:
-        raise ConfigError(
-            "no gradient reaches the image: the model detaches, rounds or runs under no_grad inside; use an attack "
-            "without gradients, Square or RandomNoise"
-        )
-    return gradient
 
 
 @final
@@ -347,11 +335,7 @@ def start_of(plan: Ascent, clean: Images, seed: int, restart: int) -> Images:
 
 
 def same_budget(outer: Attack, inner: Attack) -> None:
-    """Refuse an attack inside another one with another budget.
-
-    Raises:
-        ValueError: the budgets differ.
-    """
+    """Refuse an attack inside another one with another budget, with ``ConfigError``."""
     if inner.epsilon != outer.epsilon:
         raise ConfigError(
             f"{type(outer).__name__} has epsilon={outer.epsilon}, and the {type(inner).__name__} inside it "
@@ -360,7 +344,7 @@ def same_budget(outer: Attack, inner: Attack) -> None:
 
 
 def raise_unless_finite(step: int, *found: Tensor) -> None:
-    """Refuse values that no attack can work with, so that a broken model is not taken for a robust one.
+    """Refuse values that are not finite, so that a broken model is not taken for a robust one.
 
     Raises:
         FloatingPointError: one of them is not finite.
@@ -372,16 +356,19 @@ def raise_unless_finite(step: int, *found: Tensor) -> None:
         )
 
 
-def check_images(x: Tensor) -> None:
-    """Refuse what is no batch of images in [0, 1].
+def checked(x: Images) -> Images:
+    """Return a batch of images detached, and able to take part in gradients if made inside ``torch.inference_mode``.
 
     Raises:
-        ValueError: wrong shape, type or range.
+        ValueError: it is no batch of images in [0, 1].
     """
+    with torch.inference_mode(mode=False):
+        x = x.clone() if x.is_inference() else x.detach()
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"images are a float tensor (batch, channels, height, width), not {tuple(x.shape)} {x.dtype}")
     if x.numel() == 0 or not bool(torch.isfinite(x).all()) or float(x.min()) < 0 or float(x.max()) > 1:
         raise ValueError("images are not empty, finite and in [0, 1]; divide 8-bit values by 255")
+    return x
 
 
 @contextlib.contextmanager
@@ -425,19 +412,6 @@ def at_work(model: nn.Module, device: torch.device) -> Generator[None]:
     if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
         raise ConfigError("the model was made inside torch.inference_mode and has no gradients; load it outside")
     # Autocast off, for the verdict is float32 wherever this is called, also inside the search of another attack.
-    with (
-        torch.inference_mode(mode=False),
-        torch.enable_grad(),
-        torch.autocast(device.type, enabled=False),
-        full_float32(),
-        frozen(model),
-    ):
+    unreduced = torch.autocast(device.type, enabled=False)
+    with torch.inference_mode(mode=False), torch.enable_grad(), unreduced, full_float32(), frozen(model):
         yield
-
-
-def ordinary(x: Images) -> Images:
-    """Return images detached, and as tensors that take part in gradients if made inside ``torch.inference_mode``."""
-    if not x.is_inference():
-        return x.detach()
-    with torch.inference_mode(mode=False):
-        return x.clone()

@@ -21,14 +21,12 @@ from resolute.attacks.ascent import (
     arithmetic,
     ascend,
     at_work,
-    check_images,
-    ordinary,
+    checked,
     start_of,
 )
-from resolute.attacks.ball import Ball, Length
+from resolute.attacks.ball import Ball, Images, Length
 
 Image = Float[Tensor, "1 c h w"]
-Images = Float[Tensor, "b c h w"]
 
 # Of the memory that a device has free: kernels need room for themselves, and estimates err.
 SHARE = 0.8
@@ -40,13 +38,7 @@ _WAYS = 2
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """One image and one attack of one budget.
-
-    Attributes:
-        attack: with its settings.
-        image: clean.
-        seed: of the random starts.
-    """
+    """One clean image and one attack of one budget; ``seed`` is of the random starts."""
 
     attack: Attack
     image: Image
@@ -57,9 +49,6 @@ class Job:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stacked:
     """A batch in which every image has a ball of its own.
-
-    Attributes:
-        balls: one an image.
 
     Example:
         >>> from resolute.attacks import Linf
@@ -152,31 +141,22 @@ def attack_all(
         if isinstance(jobs[group[0]].attack, GradientAttack):
             found |= zip(group, _climbed(model, [jobs[i] for i in group], memory, values, report), strict=True)
         else:
-            (only,) = group
-            found[only] = _alone(model, jobs[only], report)
+            job, before = jobs[group[0]], done
+
+            def step(steps_done: int, steps: int, before: float = before) -> None:
+                report(before + steps_done / steps - done)
+
+            found[group[0]] = job.attack(model, job.image, seed=job.seed, progress=step)
     return [found[i] for i in range(len(jobs))]
-
-
-def _alone(model: nn.Module, job: Job, report: Callable[[float], None]) -> Adversarial:
-    before = 0.0
-
-    def step(done: int, steps: int) -> None:
-        nonlocal before
-        report(done / steps - before)
-        before = done / steps
-
-    return job.attack(model, job.image, seed=job.seed, progress=step)
 
 
 def _groups(jobs: Sequence[Job]) -> list[list[int]]:
     groups: list[list[int]] = []
     for i, job in enumerate(jobs):
-        fitting = (group for group in groups if _alike(jobs[group[0]], job))
-        group = next(fitting, None)
+        group = next((group for group in groups if _alike(jobs[group[0]], job)), None)
         if group is None:
-            groups.append([i])
-        else:
-            group.append(i)
+            groups.append(group := [])
+        group.append(i)
     return groups
 
 
@@ -203,9 +183,7 @@ def _climbed(
     model: nn.Module, jobs: list[Job], memory: int | None, values: bool, report: Callable[[float], None]
 ) -> list[Adversarial]:
     plans = [job.attack.ascent() for job in jobs if isinstance(job.attack, GradientAttack)]
-    cleans = [ordinary(job.image) for job in jobs]
-    for clean in cleans:
-        check_images(clean)
+    cleans = [checked(job.image) for job in jobs]
     runs = [
         _Run(i, plan, clean, start_of(plan, clean, jobs[i].seed, restart))
         for i, (plan, clean) in enumerate(zip(plans, cleans, strict=True))
@@ -252,24 +230,20 @@ def _together(
     )
     best = Best(clean)
     share = sum(1 / (run.plan.steps * run.plan.restarts) for run in batch)
-
-    def step(_: int) -> None:
-        report(share)
-
     with arithmetic(model, precision, clean.device):
         bound = plan.objective.bind(model, clean)
-        ascend(plan, clean, bound, torch.cat([run.start for run in batch]), best, step)
+        ascend(plan, clean, bound, torch.cat([run.start for run in batch]), best, lambda _: report(share))
     return best.images, best.values
 
 
 def _judged(model: nn.Module, plan: Ascent, clean: Image, best: Image, values: bool) -> Adversarial:
     with torch.no_grad():
         rounded = plan.ball.round(best, clean)
-        if not values:
-            unknown = torch.full((len(best),), torch.nan)
-            return Adversarial(rounded, best, unknown, unknown, plan.steps * plan.restarts, clean)
-        bound = plan.objective.bind(model, clean)
-        return Adversarial(rounded, best, bound(rounded), bound(best), plan.steps * plan.restarts, clean)
+        value = value_unrounded = torch.full((len(best),), torch.nan)
+        if values:
+            bound = plan.objective.bind(model, clean)
+            value, value_unrounded = bound(rounded), bound(best)
+        return Adversarial(rounded, best, value, value_unrounded, plan.steps * plan.restarts, clean)
 
 
 def _batch_size(model: nn.Module, run: _Run, precision: Precision, memory: int | None) -> int:

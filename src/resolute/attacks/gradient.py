@@ -1,4 +1,4 @@
-"""Attacks on the output: FGSM, I-FGSM and PGD, one objective under three step rules."""
+"""Attacks by gradients: FGSM, I-FGSM, MI-FGSM and PGD on the output, FDA on the features."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import dataclasses
 from typing import Annotated, final
 
 import pydantic
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from resolute.attacks.ascent import Ascent, GradientAttack, Start
-from resolute.attacks.ball import Linf, Norm, ball_of
-from resolute.attacks.objective import Objective, OutputShift
+from resolute.attacks.ascent import Ascent, GradientAttack, Move, Start, StepRule, Straight
+from resolute.attacks.ball import Images, Linf, Norm, ball_of
+from resolute.attacks.objective import FeatureDisruption, Objective, OutputShift
 from resolute.attacks.options import Count
 
 
@@ -29,9 +32,8 @@ class FGSM(GradientAttack):
     start: Start = "tiny"
 
     def ascent(self) -> Ascent:
-        return Ascent(
-            objective=self.objective, ball=Linf(self.epsilon), steps=1, step_size=self.epsilon, start=self.start
-        )
+        ball = Linf(self.epsilon)
+        return Ascent(objective=self.objective, ball=ball, steps=1, step_size=self.epsilon, start=self.start)
 
 
 @final
@@ -46,7 +48,6 @@ class IFGSM(GradientAttack):
         steps: T, 50 in the paper.
 
     Example:
-        >>> import torch
         >>> from resolute.models import EDSR
         >>> x = torch.rand(1, 3, 8, 8)
         >>> found = IFGSM(epsilon=4 / 255, steps=3)(EDSR(scale=2, blocks=1, channels=4), x)
@@ -60,14 +61,84 @@ class IFGSM(GradientAttack):
     start: Start = "tiny"
 
     def ascent(self) -> Ascent:
-        return Ascent(
-            objective=self.objective,
-            ball=Linf(self.epsilon),
-            steps=self.steps,
-            step_size=self.epsilon / self.steps,
-            start=self.start,
-            restarts=self.restarts,
-        )
+        return _iterated(self, Straight())
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Momentum:
+    """Steps along ``g``, where ``g <- decay * g + gradient / ||gradient||_1`` (eqs 6 and 7 of the paper)."""
+
+    decay: float
+
+    def begin(self, plan: Ascent, clean: Images) -> Move:
+        carried = torch.zeros_like(clean)
+
+        def move(x: Images, value: Float[Tensor, " b"], gradient: Images) -> Images:
+            size = gradient.abs().flatten(1).sum(dim=1).clamp_min(1e-30).view(-1, 1, 1, 1)
+            carried.mul_(self.decay).add_(gradient / size)
+            return plan.ball.project(plan.ball.ascend(x, carried, plan.step_size), clean)
+
+        return move
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MIFGSM(GradientAttack):
+    """Momentum iterative FGSM (Dong et al., CVPR 2018): T steps of ``epsilon / T`` along an average of gradients.
+
+    Args:
+        steps: T.
+        decay: share of the past that is kept; 1 in the paper, and 0 is I-FGSM.
+
+    Example:
+        >>> MIFGSM(epsilon=4 / 255).ascent().rule
+        Momentum(decay=1.0)
+    """
+
+    steps: Count = 50
+    decay: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 1.0
+    restarts: Count = 1
+    objective: Objective = OutputShift()
+    start: Start = "tiny"
+
+    def ascent(self) -> Ascent:
+        return _iterated(self, Momentum(self.decay))
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FDA(GradientAttack):
+    """Feature disruptive attack (eq. 13; Ganeshan et al., ICCV 2019): T steps of ``epsilon / T`` on features alone.
+
+    Args:
+        steps: T, 50 in the paper.
+        objective: the disruption of the model's feature layer; ``FeatureDisruption(layers=(...))`` for others.
+
+    Example:
+        >>> FDA(epsilon=4 / 255, objective=FeatureDisruption(layers=("head", "body"))).steps
+        50
+    """
+
+    steps: Count = 50
+    restarts: Count = 1
+    objective: Objective = FeatureDisruption()
+    start: Start = "tiny"
+
+    def ascent(self) -> Ascent:
+        return _iterated(self, Straight())
+
+
+def _iterated(attack: IFGSM | MIFGSM | FDA, rule: StepRule) -> Ascent:
+    return Ascent(
+        objective=attack.objective,
+        ball=Linf(attack.epsilon),
+        steps=attack.steps,
+        step_size=attack.epsilon / attack.steps,
+        start=attack.start,
+        restarts=attack.restarts,
+        rule=rule,
+    )
 
 
 @final

@@ -13,9 +13,7 @@ from resolute.attacks.adaptive import Bits, read_density
 from resolute.attacks.apgd import APGD
 from resolute.attacks.ascent import Attack
 from resolute.attacks.ball import Rectangle, Region
-from resolute.attacks.feature import FDA
-from resolute.attacks.gradient import FGSM, IFGSM, PGD
-from resolute.attacks.momentum import MIFGSM
+from resolute.attacks.gradient import FDA, FGSM, IFGSM, MIFGSM, PGD
 from resolute.attacks.noise import RandomNoise
 from resolute.attacks.objective import FeatureDisruption, FeatureShift, Objective, OutputShift
 from resolute.attacks.options import check_value, field_types

@@ -6,11 +6,9 @@ import dataclasses
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from resolute.attacks.ascent import Attack, Best, Task, raise_unless_finite
-from resolute.attacks.ball import Ball, Norm, ball_of
+from resolute.attacks.ball import Ball, Images, Norm, ball_of
 from resolute.attacks.objective import Objective, OutputShift
 from resolute.attacks.options import Count
 from resolute.randomness import generator_for
@@ -42,19 +40,17 @@ class RandomNoise(Attack):
     def aim(self) -> tuple[Objective, Ball]:
         return self.objective, ball_of(self.norm, self.epsilon)
 
-    def search(self, task: Task) -> tuple[Float[Tensor, "b c h w"], int]:
+    def search(self, task: Task) -> tuple[Images, int]:
         best = Best(task.clean)
         # A stream a draw, the same for all images, so that none depends on its place in a batch.
         with torch.no_grad():
             for draw in range(self.draws):
                 generator = generator_for(task.seed, "noise", draw)
-                signs = self.shape == "signs" or (self.shape == "both" and draw % 2 == 1)
-                if signs:
+                if self.shape == "signs" or (self.shape == "both" and draw % 2 == 1):
                     coins = torch.randint(0, 2, task.clean.shape[1:], generator=generator) * 2 - 1
                     x = task.ball.ascend(task.clean, coins.to(task.clean).expand_as(task.clean), self.epsilon)
                 else:
-                    one = torch.zeros_like(task.clean[:1])
-                    x = task.clean + task.ball.random(one, generator, self.epsilon)
+                    x = task.clean + task.ball.random(torch.zeros_like(task.clean[:1]), generator, self.epsilon)
                 x = task.ball.project(x, task.clean)
                 value = task.bound(x)
                 raise_unless_finite(draw, value)

@@ -13,12 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ball import Region
+from resolute.attacks.ball import Images, Region
 from resolute.attacks.features import layer_outputs
 from resolute.attacks.options import check_fields
 from resolute.models.layers import find_layers
 
-Images = Float[Tensor, "b c h w"]
 Bound = Callable[[Images], Float[Tensor, " b"]]
 
 

@@ -181,11 +181,6 @@ class ScoreAttack:
         size = f"{255 * self.epsilon:.3g}/255" if self.norm == "linf" else f"l2 {self.epsilon:g}"
         return f"{'adaptive' if self.adaptive else 'on the metric'}, {size}"
 
-    @property
-    def method(self) -> str:
-        """The name in the literature of what the bare metric is attacked with."""
-        return "I-FGSM" if self.norm == "linf" else "PGD"
-
     def _ball(self) -> Ball:
         return Linf(self.epsilon) if self.norm == "linf" else L2(self.epsilon * INSIDE)
 

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resolute.attacks.ascent import Attack
-from resolute.attacks.objective import Bound, Images
+from resolute.attacks.ball import Images
+from resolute.attacks.objective import Bound
+from resolute.attacks.options import EqualByRepr
 from resolute.errors import ConfigError
 from resolute.images import image_sha256, read_image
 
@@ -56,9 +58,18 @@ class Truth:
         )
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class _Tensor(EqualByRepr):
+    images: Outputs
+
+    def __repr__(self) -> str:
+        sha256 = hashlib.sha256(self.images.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()[:16]
+        return f"{type(self).__name__}({'x'.join(map(str, self.images.shape))}, sha256={sha256})"
+
+
 @final
-@dataclasses.dataclass(frozen=True, eq=False)
-class Given:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Given(_Tensor):
     """Images given as a tensor: the ground truth, or what the output is to become.
 
     Args:
@@ -69,24 +80,13 @@ class Given:
         True
     """
 
-    images: Outputs
-
     def __call__(self, model: nn.Module, clean: Images) -> Outputs:
         return self.images.to(clean)
 
-    def __repr__(self) -> str:
-        return f"Given({'x'.join(map(str, self.images.shape))}, sha256={_sha256(self.images)})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Given) and torch.equal(self.images, other.images)
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
-
 
 @final
-@dataclasses.dataclass(frozen=True, eq=False)
-class OutputOf:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class OutputOf(_Tensor):
     """The model's output for other images: the attacked image shall come out as another one does.
 
     Args:
@@ -97,19 +97,8 @@ class OutputOf:
         torch.Size([1, 3, 4, 4])
     """
 
-    images: Outputs
-
     def __call__(self, model: nn.Module, clean: Images) -> Outputs:
         return model(self.images.to(clean))
-
-    def __repr__(self) -> str:
-        return f"OutputOf({'x'.join(map(str, self.images.shape))}, sha256={_sha256(self.images)})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, OutputOf) and torch.equal(self.images, other.images)
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
 
 
 @final
@@ -223,7 +212,3 @@ def _distance(reference: Reference, model: nn.Module, clean: Images, sign: int) 
         return sign * (model(x).float() - wanted).square().flatten(1).mean(dim=1)
 
     return distance
-
-
-def _sha256(images: Outputs) -> str:
-    return hashlib.sha256(images.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -6,22 +6,20 @@ import dataclasses
 from typing import final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from resolute.attacks.ascent import Attack, GradientAttack, Progress, Task, climb, same_budget
-from resolute.attacks.ball import Ball
+from resolute.attacks.ball import Ball, Images
 from resolute.attacks.objective import Objective, OutputShift
+from resolute.attacks.options import EqualByRepr
 from resolute.errors import ConfigError
 from resolute.models.base import Restorer
 from resolute.models.weights import weights_sha256
 
-Images = Float[Tensor, "b c h w"]
-
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class Source:
+class Source(EqualByRepr):
     """A model that an attacker holds in place of the one under attack.
 
     Args:
@@ -46,12 +44,6 @@ class Source:
         name = card.name if card is not None else type(self.model).__name__
         state = self.model.state_dict()
         return f"Source({name!r}, sha256={weights_sha256(state)[:16]})" if state else f"Source({name!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Source) and repr(self) == repr(other)
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
 
 
 @final

@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ascent import Ascent, Progress, Task, at_work, check_images, climb, ordinary
-from resolute.attacks.ball import Length, levels
+from resolute.attacks.ascent import Ascent, Progress, Task, at_work, checked, climb
+from resolute.attacks.ball import Images, Length, Linf, levels
 from resolute.attacks.objective import Objective, OutputShift
 
-Images = Float[Tensor, "b c h w"]
 Perturbation = Float[Tensor, "1 c h w"]
 
 
@@ -52,12 +51,11 @@ def universal(
         >>> shift.shape, bool(shift.abs().max() <= 4.001 / 255)
         (torch.Size([1, 3, 6, 6]), True)
     """
-    check_images(images)
+    images = checked(images)
     if images.shape[0] < 2:
         raise ValueError("a universal perturbation is one for many images; give two or more crops of one size")
     if not 0 < epsilon <= 1:
         raise ValueError(f"epsilon is a radius in (0, 1], such as 4/255, not {epsilon}")
-    images = ordinary(images)
     ball = _Shifts(epsilon)
     plan = Ascent(objective=objective, ball=ball, steps=steps, step_size=epsilon / max(steps, 1))
     with at_work(model, images.device):
@@ -99,15 +97,14 @@ class _Shifts:
         return x.clamp(-self.epsilon, self.epsilon)
 
     def random(self, clean: Perturbation, generator: torch.Generator, radius: float) -> Perturbation:
-        uniform = torch.rand(clean.shape, generator=generator, device=generator.device).to(clean)
-        return (2.0 * uniform - 1.0) * radius
+        return Linf(self.epsilon).random(clean, generator, radius)
 
     def ascend(self, x: Perturbation, gradient: Perturbation, step: Length) -> Perturbation:
-        return x + step * gradient.sign()
+        return Linf(self.epsilon).ascend(x, gradient, step)
 
     def round(self, x: Perturbation, clean: Perturbation) -> Perturbation:
         most = levels(self.epsilon)
         return torch.round(x * 255.0).clamp(-most, most) / 255.0
 
     def norm(self, perturbation: Perturbation) -> Float[Tensor, " 1"]:
-        return perturbation.abs().flatten(1).amax(dim=1)
+        return Linf(self.epsilon).norm(perturbation)

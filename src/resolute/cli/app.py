@@ -5,12 +5,11 @@ Nothing here imports PyTorch, so that ``resolute --help`` answers at once.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import math
 import re
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, final
 
@@ -32,10 +31,7 @@ COMMANDS = {
         "Attack the two built-in models on sample photographs, then certify and game the quality scores of the same "
         "ones.",
     ),
-    "attack": (
-        "attacking",
-        "Attack a model on your images; write the attacked images, their outputs and the figures.",
-    ),
+    "attack": ("attacking", "Attack a model on your images; write the attacked images, their outputs and the figures."),
     "certify": (
         "certifying",
         "Certify quality scores: an interval that no small perturbation can move the median score out of.",
@@ -66,25 +62,33 @@ COMMANDS = {
         "serving",
         "Open a local page: drop an image, attack a model and watch it, compare the outputs, certify a score.",
     ),
-    "study": (
-        "studying",
-        "Run a grid of models, attacks, budgets and images; print a table and write a report.",
-    ),
+    "study": ("studying", "Run a grid of models, attacks, budgets and images; print a table and write a report."),
     "train": (
         "training",
         "Train a model, a quality metric or a denoiser from a recipe; a killed run goes on where it stopped.",
     ),
     "models": ("viewing", "List the built-in models and what other packages add, or describe one."),
-    "report": (
-        "viewing",
-        "Make one self-contained page, or Markdown tables, from the results of one or more studies.",
-    ),
+    "report": ("viewing", "Make one self-contained page, or Markdown tables, from the results of one or more studies."),
 }
 
 
 @final
 class Commands(TyperGroup):
-    """The commands, of which only the one that is run is imported: with PyTorch that takes seconds."""
+    """The commands; only the one that is run is imported, for PyTorch takes seconds, and its errors become one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ResoluteError as error:
+            errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            errors.print("interrupted: what was finished is kept; the same command goes on from there")
+            raise typer.Exit(INTERRUPTED) from None
+        except SystemExit as stop:
+            if stop.code == TERMINATED:
+                errors.print("terminated: what was finished is kept; the same command goes on from there")
+            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in COMMANDS:
@@ -172,11 +176,7 @@ Argument = Annotated[
 
 
 def addressed(
-    model: str,
-    scale: int | None = None,
-    weights: str = "",
-    range: str = "",
-    arguments: Sequence[str] | None = None,
+    model: str, scale: int | None = None, weights: str = "", range: str = "", arguments: Sequence[str] | None = None
 ) -> str:
     """Return a model's address with the options of the command line in it.
 
@@ -268,20 +268,3 @@ def _fraction(text: str) -> float:
         return float(match[1]) / float(match[2] or 1) if match else math.nan
     except (ValueError, ZeroDivisionError):
         return math.nan
-
-
-@contextlib.contextmanager
-def guarded() -> Generator[None]:
-    """Turn errors that a user can mend into one line and an exit code."""
-    try:
-        yield
-    except ResoluteError as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        errors.print("interrupted: what was finished is kept; the same command goes on from there")
-        raise typer.Exit(INTERRUPTED) from None
-    except SystemExit as stop:
-        if stop.code == TERMINATED:
-            errors.print("terminated: what was finished is kept; the same command goes on from there")
-        raise

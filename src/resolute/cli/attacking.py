@@ -22,7 +22,6 @@ from resolute.cli.app import (
     Weights,
     addressed,
     app,
-    guarded,
     parse_epsilon,
     parse_precision,
 )
@@ -50,19 +49,16 @@ def demo(
 
     Prints tables and writes two reports. Takes up to three minutes on two cores, needs no network and no data.
     """
-    with guarded():
-        study = with_options(
-            read_study("demo"), {"--seed": ("seed", seed), "--precision": ("precision", parse_precision(precision))}
-        )
-        machine = Machine(device=runtime.resolve_device(device))
-        quality = certification(write_photographs(out / "quality" / "photos"), seed)
-        pages = [
-            run_study(plan_of(study), Place(out), machine),
-            run_study(plan_of(quality), Place(out / "quality"), machine),
-        ]
-        console.print(
-            f"both reports: {' '.join(f'[bold]{escape(str(page))}[/bold]' for page in pages)}", soft_wrap=True
-        )
+    study = with_options(
+        read_study("demo"), {"--seed": ("seed", seed), "--precision": ("precision", parse_precision(precision))}
+    )
+    machine = Machine(device=runtime.resolve_device(device))
+    quality = certification(write_photographs(out / "quality" / "photos"), seed)
+    pages = [
+        run_study(plan_of(study), Place(out), machine),
+        run_study(plan_of(quality), Place(out / "quality"), machine),
+    ]
+    console.print(f"both reports: {' '.join(f'[bold]{escape(str(page))}[/bold]' for page in pages)}", soft_wrap=True)
 
 
 @app.command(
@@ -108,34 +104,33 @@ def attack(
     Bicubic interpolation is attacked beside it, for comparison. Writes, for every image, IMAGE.attacked.png,
     IMAGE.sr-clean.png and IMAGE.sr-attacked.png, and figures.json. All figures belong to the files as saved.
     """
-    with guarded():
-        table = AttackTable.typed(
-            option or (), kind, objective=objective, layers=tuple(layer or ()), steps=steps, restarts=restarts
-        )
-        address = addressed(model, scale, weights, range, argument)
-        attacked = load_defended(address)
-        # Layers that are named are those of the model alone.
-        beside = () if layer or "layers" in table.options else ("bicubic",)
-        study = Grid(
-            name="attack",
-            models=(address, *beside),
-            attacks=(table,),
-            epsilons=(round(parse_epsilon(epsilon) * 255, 6),),
-            images=tuple(str(image) for image in images),
-            high_resolution=ground_truth,
-            scale=attacked.scale,
-            seed=seed,
-            precision=parse_precision(precision),
-            outputs=True,
-        )
-        plan = Plan(study, study.cells_of([attacked, *(load_defended(name, attacked.scale) for name in beside)]))
-        found, failures = run_cells(plan, Place(out), Machine(device=runtime.resolve_device(device)))
-        records = [record for record in found if isinstance(record, AttackRecord)]
-        own = [record for record in records if record.model != "bicubic"] or records
-        written = write_outputs(own, out)
-        console.print(images_table(records).terminal())
-        for sentence in sentences_of(records, {}):
-            console.print(escape(sentence), highlight=False)
-        console.print(f"{len(written)} images and figures.json are in [bold]{escape(str(out))}[/bold]", soft_wrap=True)
-        if failures:
-            raise typer.Exit(FAILED)
+    table = AttackTable.typed(
+        option or (), kind, objective=objective, layers=tuple(layer or ()), steps=steps, restarts=restarts
+    )
+    address = addressed(model, scale, weights, range, argument)
+    attacked = load_defended(address)
+    # Layers that are named are those of the model alone.
+    beside = () if layer or "layers" in table.options else ("bicubic",)
+    study = Grid(
+        name="attack",
+        models=(address, *beside),
+        attacks=(table,),
+        epsilons=(round(parse_epsilon(epsilon) * 255, 6),),
+        images=tuple(str(image) for image in images),
+        high_resolution=ground_truth,
+        scale=attacked.scale,
+        seed=seed,
+        precision=parse_precision(precision),
+        outputs=True,
+    )
+    plan = Plan(study, study.cells_of([attacked, *(load_defended(name, attacked.scale) for name in beside)]))
+    found, failures = run_cells(plan, Place(out), Machine(device=runtime.resolve_device(device)))
+    records = [record for record in found if isinstance(record, AttackRecord)]
+    own = [record for record in records if record.model != "bicubic"] or records
+    written = write_outputs(own, out)
+    console.print(images_table(records).terminal())
+    for sentence in sentences_of(records, {}):
+        console.print(escape(sentence), highlight=False)
+    console.print(f"{len(written)} images and figures.json are in [bold]{escape(str(out))}[/bold]", soft_wrap=True)
+    if failures:
+        raise typer.Exit(FAILED)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resolute.attacks.score import ScoreAttack
-from resolute.cli.app import Device, Out, Seed, Workers, app, guarded, parse_levels, parse_precision, parse_radius
+from resolute.cli.app import Device, Out, Seed, Workers, app, parse_levels, parse_precision, parse_radius
 from resolute.cli.studying import run_study
 from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
@@ -55,8 +55,7 @@ def certify(
     exact: Annotated[bool, typer.Option(help="Noise on the 8-bit grid: sound in the computer's arithmetic.")] = False,
     deployed: Annotated[int, typer.Option(help="Cover a deployed median of so many fresh samples as well.", min=0)] = 0,
     precision: Annotated[
-        str,
-        typer.Option(help="Of the metric: float32, or bfloat16, which is faster.", rich_help_panel="Machine"),
+        str, typer.Option(help="Of the metric: float32, or bfloat16, which is faster.", rich_help_panel="Machine")
     ] = "float32",
     attack: Annotated[
         str | None,
@@ -77,17 +76,16 @@ def certify(
     again, and another --epsilon is answered from the same samples. Exits with 10 where an attack refutes a
     certificate.
     """
-    with guarded():
-        if adaptive and attack is None:
-            raise ConfigError("--adaptive is about an attack: give its budget too, as --attack 2/255")
-        if norm not in ("linf", "l2"):
-            raise ConfigError(f"--norm is linf or l2, not {norm!r}")
-        budget = 0.0 if attack is None else (parse_levels if norm == "linf" else parse_radius)(attack, "--attack")
-        kinds = () if attack is None else (False, True) if adaptive else (False,)
-        plan = Certification(
-            images=tuple(map(str, images)), metric=metric, denoiser=denoiser, sigma=sigma,
-            epsilon=parse_radius(epsilon), samples=samples, alpha=alpha, width=width, fit=fit,
-            noise="grid" if exact else "gaussian", deployed=deployed, seed=seed, precision=parse_precision(precision),
-            attacks=tuple(ScoreAttack(epsilon=budget, norm=norm, adaptive=kind, seed=seed) for kind in kinds),
-        )  # fmt: skip
-        run_study(plan_of(plan), Place(out), Machine(device=resolve_device(device), workers=workers))
+    if adaptive and attack is None:
+        raise ConfigError("--adaptive is about an attack: give its budget too, as --attack 2/255")
+    if norm not in ("linf", "l2"):
+        raise ConfigError(f"--norm is linf or l2, not {norm!r}")
+    budget = 0.0 if attack is None else (parse_levels if norm == "linf" else parse_radius)(attack, "--attack")
+    kinds = () if attack is None else (False, True) if adaptive else (False,)
+    plan = Certification(
+        images=tuple(map(str, images)), metric=metric, denoiser=denoiser, sigma=sigma,
+        epsilon=parse_radius(epsilon), samples=samples, alpha=alpha, width=width, fit=fit,
+        noise="grid" if exact else "gaussian", deployed=deployed, seed=seed, precision=parse_precision(precision),
+        attacks=tuple(ScoreAttack(epsilon=budget, norm=norm, adaptive=kind, seed=seed) for kind in kinds),
+    )  # fmt: skip
+    run_study(plan_of(plan), Place(out), Machine(device=resolve_device(device), workers=workers))

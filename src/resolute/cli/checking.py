@@ -7,19 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resolute.cli.app import (
-    Argument,
-    Device,
-    Range,
-    Scale,
-    Seed,
-    Weights,
-    Workers,
-    addressed,
-    app,
-    guarded,
-    parse_levels,
-)
+from resolute.cli.app import Argument, Device, Range, Scale, Seed, Weights, Workers, addressed, app, parse_levels
 from resolute.cli.studying import run_study
 from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
@@ -69,12 +57,11 @@ def check(
     an error; the page says what each means and what to do. Takes about a minute on two free cores, several
     times as long for random resizing.
     """
-    with guarded():
-        suite = CheckSuite(epsilon=parse_levels(epsilon), steps=steps, seed=seed)
-        plan = Check(
-            models=(addressed(model, scale, weights, range, argument),),
-            images=tuple(map(str, images or ())),
-            twin=twin or "",
-            suite=suite.quickly() if quick else suite,
-        )
-        run_study(plan_of(plan), Place(out), Machine(device=resolve_device(device), workers=workers))
+    suite = CheckSuite(epsilon=parse_levels(epsilon), steps=steps, seed=seed)
+    plan = Check(
+        models=(addressed(model, scale, weights, range, argument),),
+        images=tuple(map(str, images or ())),
+        twin=twin or "",
+        suite=suite.quickly() if quick else suite,
+    )
+    run_study(plan_of(plan), Place(out), Machine(device=resolve_device(device), workers=workers))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from resolute.cli.app import Argument, Range, Scale, Weights, addressed, app, guarded
+from resolute.cli.app import Argument, Range, Scale, Weights, addressed, app
 from resolute.defences import load_defended
 from resolute.errors import ConfigError
 from resolute.export import TOLERANCE, export
@@ -34,17 +34,14 @@ def export_model(
     Nothing is written where file and model differ. A metric's range and a model's card go into an ONNX file, and come
     back when Resolute loads it.
     """
-    with guarded():
-        if out.exists() and not force:
-            raise ConfigError(f"{out} is there already; choose another name, or write over it with --force")
-        address = addressed(model, scale, weights, range, argument)
-        if metric and address != model:
-            raise ConfigError(
-                "--scale, --weights, --range and --argument are about a model; leave them or --metric out"
-            )
-        made = export(load_scorer(model) if metric else load_defended(address), out)
-        console.print(
-            f"[bold]{escape(str(made.path))}[/bold] ({made.form}) differs from the model by {made.difference:.1g} at "
-            f"most, {made.relative:.1g} of its largest output; {TOLERANCE:g} is allowed",
-            soft_wrap=True,
-        )
+    if out.exists() and not force:
+        raise ConfigError(f"{out} is there already; choose another name, or write over it with --force")
+    address = addressed(model, scale, weights, range, argument)
+    if metric and address != model:
+        raise ConfigError("--scale, --weights, --range and --argument are about a model; leave them or --metric out")
+    made = export(load_scorer(model) if metric else load_defended(address), out)
+    console.print(
+        f"[bold]{escape(str(made.path))}[/bold] ({made.form}) differs from the model by {made.difference:.1g} at "
+        f"most, {made.relative:.1g} of its largest output; {TOLERANCE:g} is allowed",
+        soft_wrap=True,
+    )

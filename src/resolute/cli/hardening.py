@@ -18,7 +18,6 @@ from resolute.cli.app import (
     Weights,
     addressed,
     app,
-    guarded,
     parse_levels,
     parse_precision,
 )
@@ -90,36 +89,35 @@ def harden_model(
 
     Exits with 9 where the model is no better than before.
     """
-    with guarded():
-        if minutes is not None and steps is not None:
-            raise ConfigError("give --minutes or --steps, not both")
-        with _Display() as display:
-            made = harden(
-                addressed(model, scale, weights, range, argument),
-                data,
-                out,
-                recipe=recipe,
-                minutes=minutes,
-                steps=steps,
-                epsilon=None if budget is None else parse_levels(budget, "--budget"),
-                share=share,
-                seed=seed,
-                test=test or (),
-                tested=tested,
-                crop=crop,
-                device=device,
-                precision=parse_precision(precision),
-                watcher=display.watcher,
-            )
-        for sentence in made.sentences():
-            console.print(escape(sentence), highlight=False)
-        console.print(table(made).terminal())
-        if made.note:
-            console.print(escape(made.note), highlight=False)
-        name_file("weights", made.weights)
-        name_file("report", write_hardening(made.weights.parent))
-        if not made.improved:
-            raise typer.Exit(NO_BETTER)
+    if minutes is not None and steps is not None:
+        raise ConfigError("give --minutes or --steps, not both")
+    with _Display() as display:
+        made = harden(
+            addressed(model, scale, weights, range, argument),
+            data,
+            out,
+            recipe=recipe,
+            minutes=minutes,
+            steps=steps,
+            epsilon=None if budget is None else parse_levels(budget, "--budget"),
+            share=share,
+            seed=seed,
+            test=test or (),
+            tested=tested,
+            crop=crop,
+            device=device,
+            precision=parse_precision(precision),
+            watcher=display.watcher,
+        )
+    for sentence in made.sentences():
+        console.print(escape(sentence), highlight=False)
+    console.print(table(made).terminal())
+    if made.note:
+        console.print(escape(made.note), highlight=False)
+    name_file("weights", made.weights)
+    name_file("report", write_hardening(made.weights.parent))
+    if not made.improved:
+        raise typer.Exit(NO_BETTER)
 
 
 class _Display:

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from resolute.cli.app import app, guarded
-from resolute.cli.records import bad_lines, refuse_bad, tell_torn
+from resolute.cli.app import app
+from resolute.cli.records import tell_bad
 from resolute.errors import ConfigError
 from resolute.terminal import console, name_file
 
@@ -22,14 +22,11 @@ def leaderboard(
     """Build a static site: a leaderboard for every suite of attacks and set of images, and a page for every entry."""
     from resolute.leaderboard.site import build_site
 
-    with guarded():
-        page, notes = build_site(folder, out or folder / "site")
-        for note in notes:
-            console.print(f"[yellow]left out:[/yellow] {escape(note)}", highlight=False)
-        name_file("leaderboard", page)
-        bad = bad_lines(path for path in sorted(folder.iterdir()) if (path / "study.json").is_file())
-        tell_torn(bad)
-        refuse_bad(bad)
+    page, notes = build_site(folder, out or folder / "site")
+    for note in notes:
+        console.print(f"[yellow]left out:[/yellow] {escape(note)}", highlight=False)
+    name_file("leaderboard", page)
+    tell_bad(path for path in sorted(folder.iterdir()) if (path / "study.json").is_file())
 
 
 @app.command(epilog="Example:  [bold]resolute submit runs/bsd100 --model mine --submitter 'A. Person'[/bold]")
@@ -48,15 +45,14 @@ def submit(
     from resolute.leaderboard.building import entry_of
     from resolute.leaderboard.site import stem_of
 
-    with guarded():
-        try:
-            entry = entry_of(run, model, data, submitter=submitter, link=link)
-        except pydantic.ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        path = (out or Path()) / f"{stem_of(entry)}.json"
-        write_text(path, entry.to_json())
-        name_file("entry", path)
+    try:
+        entry = entry_of(run, model, data, submitter=submitter, link=link)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    path = (out or Path()) / f"{stem_of(entry)}.json"
+    write_text(path, entry.to_json())
+    name_file("entry", path)
 
 
 @app.command(epilog="Example:  [bold]resolute recheck entry.json runs/bsd100 --replay 20[/bold]")
@@ -70,15 +66,14 @@ def recheck(
     from resolute.leaderboard.checking import differences, replayed
     from resolute.leaderboard.entry import read_entry
 
-    with guarded():
-        said = read_entry(entry)
-        told = differences(said, run)
-        checked = f"{said.cells} records"
-        if replay:
-            count, failed = replayed(said, run, replay, weights or ())
-            told += failed
-            checked += f" and {count} attacked images"
-        if told:
-            more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
-            raise ConfigError(f"{entry.name} does not hold: {'; '.join(told[:5])}{more}")
-        console.print(f"{escape(entry.name)} holds: computed again from {checked}", highlight=False)
+    said = read_entry(entry)
+    told = differences(said, run)
+    checked = f"{said.cells} records"
+    if replay:
+        count, failed = replayed(said, run, replay, weights or ())
+        told += failed
+        checked += f" and {count} attacked images"
+    if told:
+        more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
+        raise ConfigError(f"{entry.name} does not hold: {'; '.join(told[:5])}{more}")
+    console.print(f"{escape(entry.name)} holds: computed again from {checked}", highlight=False)

@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from resolute.cli.app import app, guarded
-from resolute.cli.records import bad_lines, refuse_bad, tell_torn
+from resolute.cli.app import app
+from resolute.cli.records import tell_bad
 from resolute.engine.query import Answer, documentation, find_runs, view_columns
 from resolute.engine.query import query as ask
 from resolute.engine.remote import at_place
@@ -45,25 +45,22 @@ def query(
     show: Annotated[bool, typer.Option("--columns", help="List the columns, and stop.")] = False,
 ) -> None:
     """Ask the records of studies in SQL (DuckDB); it changes none of them."""
-    with guarded():
-        if show:
-            if out is not None:
-                write_text(out, documentation())
-                return
-            for view in RECORDS:
-                console.print(_columns_table(view))
+    if show:
+        if out is not None:
+            write_text(out, documentation())
             return
-        if not sql:
-            raise ConfigError('give a query, such as "SELECT * FROM attacks LIMIT 5"; --columns lists what there is')
-        if form is Format.parquet and out is None:
-            raise ConfigError("--format parquet writes a file; name it with --out")
-        with contextlib.ExitStack() as places:
-            folders = [places.enter_context(at_place(run, ".jsonl")).folder for run in runs or ["runs"]]
-            found = find_runs(folders)
-            answer, bad = ask(sql, found, out if form is Format.parquet else None), bad_lines(found)
-        _show(answer, form, out)
-        tell_torn(bad)
-        refuse_bad(bad)
+        for view in RECORDS:
+            console.print(_columns_table(view))
+        return
+    if not sql:
+        raise ConfigError('give a query, such as "SELECT * FROM attacks LIMIT 5"; --columns lists what there is')
+    if form is Format.parquet and out is None:
+        raise ConfigError("--format parquet writes a file; name it with --out")
+    with contextlib.ExitStack() as places:
+        folders = [places.enter_context(at_place(run, ".jsonl")).folder for run in runs or ["runs"]]
+        found = find_runs(folders)
+        _show(ask(sql, found, out if form is Format.parquet else None), form, out)
+        tell_bad(found)
 
 
 def _show(answer: Answer, form: Format, out: Path | None) -> None:

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.markup import escape
 
-from resolute.engine.store import BadLine, Store
+from resolute.engine.store import Store
 from resolute.errors import BadRecordsError
 from resolute.printing import errors
 from resolute.report.page import CHECK
 from resolute.studies.study import count
 
 
-def bad_lines(folders: Iterable[Path]) -> list[BadLine]:
-    """Return the lines of studies that are no records, those of the checks below them too."""
-    places = dict.fromkeys(place for folder in folders for place in (folder, folder / CHECK))
-    return [line for place in places for line in Store(place).read_all()[1]]
+def tell_bad(folders: Iterable[Path], torn: bool = True) -> None:
+    """Name the lines of studies, and of the checks below them, that are no records.
 
-
-def tell_torn(lines: Sequence[BadLine]) -> None:
-    """Say how many lines a killed run has left torn: no error, and nothing to mend."""
-    torn = sum(line.torn for line in lines)
-    if torn:
-        errors.print(f"{count(torn, 'torn line')} of a stopped run left out; the study does what was lost again")
-
-
-def refuse_bad(lines: Sequence[BadLine]) -> None:
-    """Name all other lines that are no records.
+    Args:
+        folders: of the studies.
+        torn: count those that a killed run has left torn too: no error, and nothing to mend.
 
     Raises:
-        BadRecordsError: there are some.
+        BadRecordsError: there are some besides torn ones.
     """
+    places = dict.fromkeys(place for folder in folders for place in (folder, folder / CHECK))
+    lines = [line for place in places for line in Store(place).read_all()[1]]
     bad = [line for line in lines if not line.torn]
+    if torn and len(bad) < len(lines):
+        left = count(len(lines) - len(bad), "torn line")
+        errors.print(f"{left} of a stopped run left out; the study does what was lost again")
     for line in bad:
         errors.print(f"[yellow]left out:[/yellow] {escape(str(line))}", soft_wrap=True)
     if bad:

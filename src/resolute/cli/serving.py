@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from resolute import runtime
-from resolute.cli.app import Device, app, guarded
+from resolute.cli.app import Device, app
 from resolute.errors import ConfigError
 from resolute.serve.jobs import HOST
 from resolute.terminal import console
@@ -31,22 +31,19 @@ def serve(
 
     Needs the extra demo: pip install 'resolute[demo]'. Stop it with Ctrl-C; what was uploaded is deleted then.
     """
-    with guarded():
-        _check_free(port)
-        from resolute.serve.page import Page, model_names
+    _check_free(port)
+    from resolute.serve.page import Page, model_names
 
-        page = Page(model_names(models or ()), runtime.resolve_device(device))
-        address = page.start(port)
-        try:
-            console.print(
-                f"serving [bold]{escape(address)}[/bold] on this machine alone; Ctrl-C stops it", soft_wrap=True
-            )
-            if browser:
-                webbrowser.open(address)
-            with contextlib.suppress(KeyboardInterrupt):
-                threading.Event().wait()
-        finally:
-            page.close()
+    page = Page(model_names(models or ()), runtime.resolve_device(device))
+    address = page.start(port)
+    try:
+        console.print(f"serving [bold]{escape(address)}[/bold] on this machine alone; Ctrl-C stops it", soft_wrap=True)
+        if browser:
+            webbrowser.open(address)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    finally:
+        page.close()
 
 
 def _check_free(port: int) -> None:

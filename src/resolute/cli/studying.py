@@ -20,11 +20,10 @@ from resolute.cli.app import (
     Workers,
     addressed,
     app,
-    guarded,
     parse_epsilon,
     parse_precision,
 )
-from resolute.cli.records import bad_lines, refuse_bad
+from resolute.cli.records import tell_bad
 from resolute.engine.bench import Failure, Found
 from resolute.engine.estimate import estimate
 from resolute.engine.plan import Plan
@@ -36,15 +35,8 @@ from resolute.errors import ConfigError, RefutedError
 from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study, with_options
 from resolute.studies.record import Record
-from resolute.terminal import (
-    StudyDisplay,
-    console,
-    errors,
-    name_file,
-    plan_in_words,
-    show_results,
-    shown_progress,
-)
+from resolute.studies.study import count
+from resolute.terminal import StudyDisplay, console, errors, name_file, plan_in_words, show_results, shown_progress
 
 FAILED = 8
 
@@ -90,8 +82,7 @@ def study(
         ),
     ] = 0,
     ray: Annotated[
-        str,
-        typer.Option(help="Run on Ray: local, auto or the address of a cluster.", rich_help_panel="Machine"),
+        str, typer.Option(help="Run on Ray: local, auto or the address of a cluster.", rich_help_panel="Machine")
     ] = "",
 ) -> None:
     """Run a grid of models, attacks, budgets and images; print a table and write a report.
@@ -100,40 +91,39 @@ def study(
     however, goes on with the same command. Data sets that a study names are looked for in the folder that
     RESOLUTE_DATA names; --quick does without.
     """
-    with guarded():
-        planned = read_study(source)
-        if quick:
-            if not isinstance(planned, Grid):
-                raise ConfigError(f"the study {planned.name} has no quick form; leave out --quick")
-            planned = planned.quickly()
-        budgets = tuple(round(parse_epsilon(text) * 255, 6) for text in budget or ())
-        told = scale is not None or weights or range or argument
-        if told and len(model or ()) != 1:
-            raise ConfigError(
-                "--scale, --weights, --range and --argument are about one --model; for several write FILE#x4,range=255"
-            )
-        models = tuple(addressed(name, scale, weights, range, argument) for name in model or ())
-        options: dict[str, tuple[str, object]] = {
-            "--images": ("images", tuple(images or ())),
-            "--model": ("models", models),
-            "--every": ("every", every),
-            "--budget": ("epsilons", budgets),
-            "--seed": ("seeds", tuple(seed or ())),
-            "--samples": ("samples", samples),
-            "--precision": ("precision", "" if precision == "float32" else parse_precision(precision)),
-        }
-        if isinstance(planned, Grid) and planned.clever is not None and samples is not None:
-            options["--samples"] = ("clever", dataclasses.replace(planned.clever, samples=samples))
-        planned = with_options(planned, options)
-        machine = Machine(device=runtime.resolve_device(device), workers=workers, batch=batch, ray=ray)
-        with at_place(out or str(Path("runs") / planned.name)) as place:
-            with shown_progress():
-                cells = plan_of(planned)
-            announce(cells, place.folder, machine)
-            if plan:
-                refuse_bad(bad_lines([place.folder]))
-            else:
-                run_study(cells, place, machine)
+    planned = read_study(source)
+    if quick:
+        if not isinstance(planned, Grid):
+            raise ConfigError(f"the study {planned.name} has no quick form; leave out --quick")
+        planned = planned.quickly()
+    budgets = tuple(round(parse_epsilon(text) * 255, 6) for text in budget or ())
+    told = scale is not None or weights or range or argument
+    if told and len(model or ()) != 1:
+        raise ConfigError(
+            "--scale, --weights, --range and --argument are about one --model; for several write FILE#x4,range=255"
+        )
+    models = tuple(addressed(name, scale, weights, range, argument) for name in model or ())
+    options: dict[str, tuple[str, object]] = {
+        "--images": ("images", tuple(images or ())),
+        "--model": ("models", models),
+        "--every": ("every", every),
+        "--budget": ("epsilons", budgets),
+        "--seed": ("seeds", tuple(seed or ())),
+        "--samples": ("samples", samples),
+        "--precision": ("precision", "" if precision == "float32" else parse_precision(precision)),
+    }
+    if isinstance(planned, Grid) and planned.clever is not None and samples is not None:
+        options["--samples"] = ("clever", dataclasses.replace(planned.clever, samples=samples))
+    planned = with_options(planned, options)
+    machine = Machine(device=runtime.resolve_device(device), workers=workers, batch=batch, ray=ray)
+    with at_place(out or str(Path("runs") / planned.name)) as place:
+        with shown_progress():
+            cells = plan_of(planned)
+        announce(cells, place.folder, machine)
+        if plan:
+            tell_bad([place.folder], torn=False)
+        else:
+            run_study(cells, place, machine)
 
 
 def announce(plan: Plan, folder: Path, machine: Machine) -> None:
@@ -146,9 +136,7 @@ def announce(plan: Plan, folder: Path, machine: Machine) -> None:
     left = sum(len(unit.cells) for unit in units)
     torn = sum(line.torn for line in bad)
     if torn and left:
-        console.print(
-            f"{torn} torn line{'s' if torn > 1 else ''} of a stopped run left out; what it held is done again"
-        )
+        console.print(f"{count(torn, 'torn line')} of a stopped run left out; what it held is done again")
     console.print(plan_in_words(plan, left, cost, machine), highlight=False, soft_wrap=True)
 
 
@@ -172,7 +160,7 @@ def run_study(plan: Plan, place: Place, machine: Machine) -> Path:
         raise RefutedError(alarm)
     if failures:
         raise typer.Exit(FAILED)
-    refuse_bad(bad_lines([place.folder]))
+    tell_bad([place.folder], torn=False)
     return page
 
 
@@ -190,8 +178,7 @@ def run_cells(plan: Plan, place: Place, machine: Machine) -> tuple[list[Record],
             f"[yellow]not computed:[/yellow] {escape(failure.title)}: {escape(failure.reason)}", soft_wrap=True
         )
     if live.failures:
-        count = f"{len(live.failures)} of {len(plan)} were not computed"
-        errors.print(
-            f"{count}, see {escape(place.name_of(place.folder / 'failed.jsonl'))}; the same command tries again"
-        )
+        told = f"{len(live.failures)} of {len(plan)} were not computed"
+        where = escape(place.name_of(place.folder / "failed.jsonl"))
+        errors.print(f"{told}, see {where}; the same command tries again")
     return records, live.failures

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from resolute import runtime
-from resolute.cli.app import Device, app, guarded
+from resolute.cli.app import Device, app
 from resolute.terminal import console, progress_bar
 from resolute.training.recipe import adjusted, read_recipe
 
@@ -21,8 +21,7 @@ def train(
         str, typer.Argument(help="A recipe in TOML, or the name of a built-in one, such as rcan or rcan-entropy.")
     ],
     data: Annotated[
-        list[Path],
-        typer.Option(help="Folder of images, for a quality metric with scores in mos.csv; may be repeated."),
+        list[Path], typer.Option(help="Folder of images, for a quality metric with scores in mos.csv; may be repeated.")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/NAME if not given.")] = None,
     device: Device = "auto",
@@ -32,8 +31,7 @@ def train(
         str | None, typer.Option(help="Quality metric in the loop of a denoiser, a name or a file, not the recipe's.")
     ] = None,
     backbone: Annotated[
-        Path | None,
-        typer.Option(help="File of the frozen features that a quality metric or SRGAN rests on."),
+        Path | None, typer.Option(help="File of the frozen features that a quality metric or SRGAN rests on.")
     ] = None,
     start: Annotated[
         str | None, typer.Option(help="Weights to go on from, a file or the run of a recipe beside this one.")
@@ -43,39 +41,36 @@ def train(
 
     Writes NAME.safetensors, its model card NAME.md, log.jsonl and checkpoint.pt.
     """
-    with guarded():
-        from lightning_fabric.utilities import rank_zero_only
+    from lightning_fabric.utilities import rank_zero_only
 
-        from resolute.training.loop import train as run_training
-        from resolute.training.task import describe_step, describe_validation
+    from resolute.training.loop import train as run_training
+    from resolute.training.task import describe_step, describe_validation
 
-        planned = adjusted(read_recipe(recipe), seed=seed, metric=metric, backbone=backbone, start=start)
-        bar = progress_bar()
-        bar.disable = (
-            os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0"
-        )  # one of several processes shows it
-        with bar:
-            reading = bar.add_task("reading images", total=None)
-            training = bar.add_task("training", total=planned.optimizer.steps, visible=False)
+    planned = adjusted(read_recipe(recipe), seed=seed, metric=metric, backbone=backbone, start=start)
+    bar = progress_bar()
+    bar.disable = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0"  # one of several processes shows it
+    with bar:
+        reading = bar.add_task("reading images", total=None)
+        training = bar.add_task("training", total=planned.optimizer.steps, visible=False)
 
-            def on_read(done: int, total: int) -> None:
-                bar.update(reading, completed=done, total=total)
+        def on_read(done: int, total: int) -> None:
+            bar.update(reading, completed=done, total=total)
 
-            def on_step(done: int, figures: dict[str, float]) -> None:
-                bar.update(reading, visible=False)
-                line, held_out = describe_step(figures), describe_validation(figures)
-                bar.update(training, completed=done, description=line, visible=True)
-                if held_out:
-                    bar.console.print(f"step {done}: {line}  validation {held_out}", highlight=False)
+        def on_step(done: int, figures: dict[str, float]) -> None:
+            bar.update(reading, visible=False)
+            line, held_out = describe_step(figures), describe_validation(figures)
+            bar.update(training, completed=done, description=line, visible=True)
+            if held_out:
+                bar.console.print(f"step {done}: {line}  validation {held_out}", highlight=False)
 
-            place = out or Path("runs") / planned.name
-            trained = run_training(
-                planned,
-                data,
-                place,
-                device=runtime.resolve_device(device),
-                devices=devices,
-                on_step=on_step,
-                on_read=on_read,
-            )
-        rank_zero_only(console.print)(f"weights and model card: [bold]{escape(str(trained.weights))}[/bold]")
+        place = out or Path("runs") / planned.name
+        trained = run_training(
+            planned,
+            data,
+            place,
+            device=runtime.resolve_device(device),
+            devices=devices,
+            on_step=on_step,
+            on_read=on_read,
+        )
+    rank_zero_only(console.print)(f"weights and model card: [bold]{escape(str(trained.weights))}[/bold]")

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from resolute.cli.app import Argument, Range, Scale, Weights, addressed, app, guarded
-from resolute.cli.records import bad_lines, refuse_bad, tell_torn
+from resolute.cli.app import Argument, Range, Scale, Weights, addressed, app
+from resolute.cli.records import tell_bad
 from resolute.defences import load_defended
 from resolute.errors import ConfigError
 from resolute.models.registry import built_in_models, load
@@ -31,16 +31,15 @@ def models(
     argument: Argument = None,
 ) -> None:
     """List the built-in models and what other packages add, or describe one."""
-    with guarded():
-        if model is None:
-            console.print(models_table([load(name) for name in [*built_in_models(), "bicubic"]]).terminal())
-            if built_in_scorers():
-                console.print(scorers_table([load_scorer(name) for name in built_in_scorers()]).terminal())
-            added = [plugin for group in GROUPS for plugin in plugins(group)]
-            if added:
-                console.print(plugins_table(added).terminal())
-        else:
-            console.print(model_details(load_defended(addressed(model, scale, weights, range, argument))).terminal())
+    if model is None:
+        console.print(models_table([load(name) for name in [*built_in_models(), "bicubic"]]).terminal())
+        if built_in_scorers():
+            console.print(scorers_table([load_scorer(name) for name in built_in_scorers()]).terminal())
+        added = [plugin for group in GROUPS for plugin in plugins(group)]
+        if added:
+            console.print(plugins_table(added).terminal())
+    else:
+        console.print(model_details(load_defended(addressed(model, scale, weights, range, argument))).terminal())
 
 
 @app.command(epilog="Example:  [bold]resolute report runs/demo[/bold]")
@@ -65,20 +64,17 @@ def report(
     from resolute.report.comparison import compare_folders, write_comparison
     from resolute.report.writing import write_report
 
-    with guarded():
-        if (compare is None) != bool(folders):
-            raise ConfigError("name the folders of studies to report on, or two of them behind --compare, not both")
-        if compare is not None:
-            if out is not None and out.suffix == ".md":
-                raise ConfigError("--compare writes a page; give --out a name that ends in .html")
-            found = compare_folders(*compare)
-            page = write_comparison(found, out or compare[1] / "comparison.html")
-            for sentence in found.sentences:
-                console.print(escape(sentence), highlight=False)
-        else:
-            assert folders is not None
-            page = write_report(folders, out or folders[0] / "report.html", megabytes=megabytes)
-        name_file("report", page)
-        bad = bad_lines(compare or folders or ())
-        tell_torn(bad)
-        refuse_bad(bad)
+    if (compare is None) != bool(folders):
+        raise ConfigError("name the folders of studies to report on, or two of them behind --compare, not both")
+    if compare is not None:
+        if out is not None and out.suffix == ".md":
+            raise ConfigError("--compare writes a page; give --out a name that ends in .html")
+        found = compare_folders(*compare)
+        page = write_comparison(found, out or compare[1] / "comparison.html")
+        for sentence in found.sentences:
+            console.print(escape(sentence), highlight=False)
+    else:
+        assert folders is not None
+        page = write_report(folders, out or folders[0] / "report.html", megabytes=megabytes)
+    name_file("report", page)
+    tell_bad(compare or folders or ())

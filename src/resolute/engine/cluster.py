@@ -37,9 +37,7 @@ def run_on_ray(queue: Queue, machine: Machine) -> None:
     content = packed(queue.plan)
     with _connected(ray, machine):
         remote = ray.remote(
-            num_cpus=machine.threads,
-            num_gpus=int(machine.device.startswith("cuda")),
-            max_retries=RETRIES,
+            num_cpus=machine.threads, num_gpus=int(machine.device.startswith("cuda")), max_retries=RETRIES
         )(_do)
         shared = ray.put(content)
         flying: dict[Any, Task] = {}

@@ -1,13 +1,6 @@
 """Measures: fidelity, sensitivity, and how sure a mean is."""
 
-from resolute.measure.agreement import (
-    Agreement,
-    agreement_difference,
-    agreement_of,
-    plcc,
-    plcc_logistic,
-    srocc,
-)
+from resolute.measure.agreement import Agreement, agreement_difference, agreement_of, plcc, plcc_logistic, srocc
 from resolute.measure.clever import Clever, clever, clever_power
 from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
 from resolute.measure.intervals import Interval, bootstrap_mean

@@ -111,12 +111,7 @@ def _slopes(x: Values, top: float, bottom: float, middle: float, width: float) -
 
 
 def agreement_of(
-    scores: Scores,
-    opinions: Scores,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
+    scores: Scores, opinions: Scores, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Agreement:
     """Return the agreement of ``scores`` with ``opinions``, with percentile bootstrap intervals over the images.
 

@@ -116,11 +116,7 @@ def _cell(one: Row, place: int, column: Column, right: bool) -> Markup:
     text = Markup('<b class="{}">{}</b>').format(_CLASSES[tone], text) if tone else text
     text = Markup('<a href="{}">{}</a>').format(cell.link, text) if cell.link else text
     small = Markup("").join(Markup("<small>{}</small>").format(words) for words in below if words)
-    classes = {
-        "key": column.key and not named,
-        "left": not right and not named,
-        "variant": one.indent and named,
-    }
+    classes = {"key": column.key and not named, "left": not right and not named, "variant": one.indent and named}
     marks = _marks({"class": " ".join(name for name, wanted in classes.items() if wanted)})
     number = _number(value)
     marks += Markup(' data-value="{}"').format(number) if number is not None else Markup()
