@@ -87,11 +87,11 @@ def fit_logistic(scores: Scores, opinions: Scores) -> Callable[[Values], Values]
     def line(x: Values) -> Values:
         return slope * x + offset
 
-    def curve(x: Values, top: float, bottom: float, middle: float, width: float) -> Values:
-        return bottom + (top - bottom) * expit((x - middle) / width)
-
     if len(scores) < 4:
         return line  # fewer points than the curve has parameters
+
+    def curve(x: Values, top: float, bottom: float, middle: float, width: float) -> Values:
+        return bottom + (top - bottom) * expit((x - middle) / width)
 
     ends = (opinions.max(), opinions.min()) if slope >= 0 else (opinions.min(), opinions.max())
     start = (*ends, float(scores.mean()), spread)
@@ -130,9 +130,8 @@ def _agreement(
     scores: tuple[float, ...], opinions: tuple[float, ...], confidence: float, resamples: int, seed: int
 ) -> Agreement:
     data = np.array(scores), np.array(opinions)
-    return Agreement(
-        *(_interval(measure, data, confidence, resamples, seed) for measure in (srocc, plcc, plcc_logistic))
-    )
+    found = (_interval(measure, data, confidence, resamples, seed) for measure in (srocc, plcc, plcc_logistic))
+    return Agreement(*found)
 
 
 def agreement_difference(

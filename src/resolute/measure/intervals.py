@@ -33,12 +33,8 @@ def bootstrap_mean(
     if data.size == 1 or np.ptp(data) == 0:
         return Interval(mean, mean, mean, data.size)
     result = stats.bootstrap(
-        (data,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=resamples,
-        method="percentile",
+        (data,), np.mean, confidence_level=confidence, n_resamples=resamples, method="percentile",
         rng=np.random.default_rng(seed),
-    )
+    )  # fmt: skip
     low, high = result.confidence_interval
     return Interval(mean, float(low), float(high), data.size)
