@@ -1,5 +1,6 @@
 """Small networks, small images and objectives that keep a diary, for the tests of attacks."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -14,7 +15,7 @@ from resolute.attacks.ascent import Attack
 from resolute.attacks.ball import Linf
 from resolute.attacks.objective import OutputShift
 from resolute.attacks.registry import AttackTable
-from resolute.engine.store import Store, append_line
+from resolute.engine.store import Store, append_line, loaded
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
@@ -179,3 +180,12 @@ def judge_by_few_steps(monkeypatch):
 
     monkeypatch.setattr("resolute.training.judging.suite", suite)
     monkeypatch.setattr("resolute.training.judging.further", further)
+
+
+def read_lines(path):
+    """The whole lines of a file of JSON lines; a missing file has none."""
+    found = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            found.append(loaded(line))
+    return found

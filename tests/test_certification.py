@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import rewrite
+from small import read_lines, rewrite
 from test_cli import fails, run
 from watched import Watched
 
@@ -22,7 +22,7 @@ from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import certify, prepared
 from resolute.engine import Store
-from resolute.engine.store import files_of, read_lines
+from resolute.engine.store import files_of
 from resolute.images import SAMPLE_NAMES, image_sha256, read_image, sample_image, write_png
 from resolute.models import QualityNet
 from resolute.models.scorers import load_scorer

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from small import rewrite
+from small import read_lines, rewrite
 from test_cli import fails, run
 from watched import Watched
 
@@ -15,7 +15,7 @@ from resolute import ConfigError
 from resolute import run as run_study
 from resolute.certificates.certificate import Smoothing
 from resolute.engine import Store
-from resolute.engine.store import files_of, read_lines
+from resolute.engine.store import files_of
 from resolute.images import sample_image, write_png
 from resolute.measure.agreement import agreement_difference, agreement_of
 from resolute.models import Card, QualityNet

@@ -7,10 +7,11 @@ import sys
 from collections import Counter
 
 import pytest
+from small import read_lines
 
 from resolute import run
 from resolute.engine import Store
-from resolute.engine.store import files_of, read_lines
+from resolute.engine.store import files_of
 from resolute.studies.kinds import read_study
 
 pytest.importorskip("ray", reason="needs Ray, the extra [ray]")

@@ -10,14 +10,14 @@ import shutil
 
 import pytest
 import torch
-from small import grid
+from small import grid, read_lines
 
 from resolute import run
 from resolute.attacks.score import ScoreAttack
 from resolute.engine.query import query
 from resolute.engine.queue import Machine
 from resolute.engine.running import plan_of
-from resolute.engine.store import Store, files_of, read_lines
+from resolute.engine.store import Store, files_of
 from resolute.errors import OutputError
 from resolute.images import sample_image, write_png
 from resolute.models import Card, QualityNet

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import rewrite
+from small import read_lines, rewrite
 from test_cli import fails
 from test_cli import run as typed
 
 from resolute import ConfigError, ImageError, read_recipe, run
 from resolute.engine import Store
-from resolute.engine.store import read_lines
 from resolute.errors import CheckpointError
 from resolute.images import read_image, sample_image, write_png
 from resolute.measure.fidelity import psnr_rgb

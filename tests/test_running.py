@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small import Fatal
+from small import Fatal, read_lines
 
 from resolute import ConfigError, Grid, ImageError, run
 from resolute.attacks.registry import AttackTable
@@ -23,7 +23,7 @@ from resolute.engine.estimate import estimate
 from resolute.engine.journal import Claims, Journal
 from resolute.engine.plan import DEATHS, Unit
 from resolute.engine.running import Machine, plan_of
-from resolute.engine.store import files_of, read_lines
+from resolute.engine.store import files_of
 from resolute.engine.workers import packed
 from resolute.errors import OutputError
 from resolute.images import sample_image, write_png

@@ -8,12 +8,12 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small import edit
+from small import edit, read_lines
 from test_cli import fails, run
 from test_record import JSON
 
 from resolute.engine.query import query
-from resolute.engine.store import DEPTH, Store, loaded, read_lines
+from resolute.engine.store import DEPTH, Store, loaded
 from resolute.errors import BadRecordsError, ConfigError
 from resolute.report.page import CHECK, write_markdown
 from resolute.report.reading import read_source

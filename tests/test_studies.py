@@ -7,7 +7,6 @@ import torch
 
 from resolute import ConfigError, Grid, ImageError, load, psnr_rgb, read_study, run, summarize
 from resolute.attacks.registry import AttackTable
-from resolute.engine.store import Store
 from resolute.errors import OutputError
 from resolute.figures import MINUS
 from resolute.images import read_image, sample_image, write_png
@@ -41,7 +40,7 @@ def test_a_study_measures_every_cell_on_the_saved_file(study, tmp_path):
     assert (record.image, record.width, record.height) == ("astronaut", 12, 16)
     model = load(study.models[0])
     low = study.subjects()[0].low
-    saved = read_image(Store(out).path_of(record.files[0]))[None]
+    saved = read_image(out / record.files[0])[None]
     with torch.no_grad():
         assert record.sr_psnr == pytest.approx(psnr_rgb(model(low), model(saved)).item())
     assert record.lr_psnr == pytest.approx(psnr_rgb(low, saved).item())

@@ -130,11 +130,6 @@ class APGD(GradientAttack):
 
     def ascent(self) -> Ascent:
         return Ascent(
-            objective=self.objective,
-            ball=ball_of(self.norm, self.epsilon),
-            steps=self.steps,
-            step_size=2 * self.epsilon,
-            start=self.start,
-            restarts=self.restarts,
-            rule=AutoStep(),
-        )
+            objective=self.objective, ball=ball_of(self.norm, self.epsilon), steps=self.steps,
+            step_size=2 * self.epsilon, start=self.start, restarts=self.restarts, rule=AutoStep(),
+        )  # fmt: skip

@@ -137,16 +137,7 @@ class Adversarial:
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """What a search is given.
-
-    Attributes:
-        model: under attack, frozen meanwhile.
-        clean: the images.
-        bound: the objective as a function of the attacked images.
-        ball: the perturbations allowed.
-        seed: of all that is random.
-        progress: to be called with (evaluations done, evaluations in all); None for nobody listening.
-    """
+    """What a search is given: the model is frozen meanwhile, and ``progress`` takes (evaluations done, in all)."""
 
     model: nn.Module
     clean: Images
@@ -156,7 +147,7 @@ class Task:
     progress: Progress | None
 
     def report(self, done: int, total: int) -> None:
-        """Tell how far the search is."""
+        """Tell ``progress``, if anybody listens."""
         if self.progress is not None:
             self.progress(done, total)
 
@@ -242,13 +233,7 @@ class GradientAttack(Attack, ABC):
 
 
 def climb(plan: Ascent, task: Task, first: Images | None = None) -> tuple[Images, int]:
-    """Climb as the plan says, and return the best point of every image and the gradients spent on each.
-
-    Args:
-        plan: what to climb and how.
-        task: where, with the objective bound.
-        first: where the first run starts, instead of where the plan says.
-    """
+    """Climb, the first run from ``first`` if given; return the best points, and the gradients spent on each image."""
     best = Best(task.clean)
     total = plan.steps * plan.restarts
     for restart in range(plan.restarts):
@@ -278,12 +263,7 @@ def ascend(plan: Ascent, clean: Images, bound: Bound, start: Images, best: Best,
 def walk(start: Images, bound: Bound, move: Move, steps: int, visit: Visit | None = None) -> Images:
     """Take steps from a start, and return where they end: the loop under all that follows gradients in an image.
 
-    Args:
-        start: the first points.
-        bound: the value of each.
-        move: makes the next points of points, values and gradients.
-        steps: how many.
-        visit: is shown number, points, values and gradients before every step.
+    ``visit`` is shown number, points, values and gradients before every step.
 
     Raises:
         FloatingPointError: a value or a gradient is not finite.

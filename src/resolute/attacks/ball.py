@@ -139,11 +139,7 @@ class L2:
 
 
 def ball_of(norm: Norm, epsilon: float) -> Linf | L2:
-    """Return the ball of a norm by its name.
-
-    Raises:
-        ConfigError: there is no such norm.
-    """
+    """Return the ball of a norm by its name, or raise ``ConfigError``."""
     if norm not in get_args(Norm):
         raise ConfigError(f"the norm is linf or l2, not {norm!r}")
     return Linf(epsilon) if norm == "linf" else L2(epsilon)

@@ -285,10 +285,5 @@ def footprint(model: nn.Module, plan: Ascent, clean: Images, precision: Precisio
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether an error says that memory does not suffice, on a GPU or a CPU.
-
-    Example:
-        >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"))
-        True
-    """
+    """Tell whether an error says that memory does not suffice, on a GPU or a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -131,14 +131,9 @@ class FDA(GradientAttack):
 
 def _iterated(attack: IFGSM | MIFGSM | FDA, rule: StepRule) -> Ascent:
     return Ascent(
-        objective=attack.objective,
-        ball=Linf(attack.epsilon),
-        steps=attack.steps,
-        step_size=attack.epsilon / attack.steps,
-        start=attack.start,
-        restarts=attack.restarts,
-        rule=rule,
-    )
+        objective=attack.objective, ball=Linf(attack.epsilon), steps=attack.steps,
+        step_size=attack.epsilon / attack.steps, start=attack.start, restarts=attack.restarts, rule=rule,
+    )  # fmt: skip
 
 
 @final
@@ -166,10 +161,6 @@ class PGD(GradientAttack):
 
     def ascent(self) -> Ascent:
         return Ascent(
-            objective=self.objective,
-            ball=ball_of(self.norm, self.epsilon),
-            steps=self.steps,
-            step_size=self.relative_step * self.epsilon,
-            start=self.start,
-            restarts=self.restarts,
-        )
+            objective=self.objective, ball=ball_of(self.norm, self.epsilon), steps=self.steps,
+            step_size=self.relative_step * self.epsilon, start=self.start, restarts=self.restarts,
+        )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -24,7 +24,7 @@ from resolute.attacks.transfer import Source, Transfer, WarmStart, WorstOf
 from resolute.defences.entropy import ChannelDensity
 from resolute.defences.loading import load_defended
 from resolute.errors import ConfigError, did_you_mean
-from resolute.plugins import find_plugin, known
+from resolute.plugins import Plugin, find_plugin, known
 
 # Those of plug-ins come on top, of objectives as well.
 ATTACKS: dict[str, type[Attack]] = {
@@ -77,16 +77,13 @@ def _reference(text: str) -> Reference:
     return REFERENCES.get(text) or Picture.read(text)
 
 
+_SIDES = tuple[float, float, float, float]
+
 _WRITTEN: dict[object, Written] = {
     Source: Written(str, "the name or the file of a model", lambda text: Source(load_defended(text))),
     Reference: Written(Annotated[str, pydantic.AfterValidator(_word_or_file)], _REFERENCE, _reference),
     ChannelDensity: Written(str, "NAME.density.pt of a regularised run, or a built-in model with one", read_density),
-    Region: Written(
-        tuple[float, float, float, float],
-        "top, left, bottom and right as shares of the sides",
-        lambda sides: Rectangle(*sides),
-        opens=False,
-    ),
+    Region: Written(_SIDES, "top, left, bottom and right as shares of the sides", lambda s: Rectangle(*s), opens=False),
 }
 
 
@@ -113,16 +110,10 @@ def objective_of(kind: str, options: Mapping[str, object]) -> object:
     """
     name = chosen(kind, options)
     if not name:
-        fields = {field.name: field.default for field in dataclasses.fields(attack_class(kind))}
-        return fields.get("objective")
+        return {field.name: field.default for field in dataclasses.fields(attack_class(kind))}.get("objective")
     if name in OBJECTIVES:
         return OBJECTIVES[name]
-    plugin = find_plugin("objectives", name)
-    if plugin is None:
-        names = known("objectives", tuple(OBJECTIVES))
-        raise ConfigError(
-            f"no objective named {name!r}{did_you_mean(name, names.split(', '))}; choose one of {names}", ("objective",)
-        )
+    plugin = _plugin("objectives", name, OBJECTIVES, "objective")
     objective = plugin.load()
     # A class has its method as an attribute too, so both are told by it.
     if not isinstance(objective, Objective):
@@ -143,16 +134,20 @@ def attack_class(kind: str) -> type[Attack]:
             "a universal perturbation is one for many images, and here each is attacked by itself; "
             "use resolute.attacks.universal(model, images, epsilon) in Python"
         )
-    plugin = find_plugin("attacks", kind)
-    if plugin is None:
-        names = known("attacks", tuple(ATTACKS))
-        raise ConfigError(
-            f"no attack named {kind!r}{did_you_mean(kind, names.split(', '))}; choose one of {names}", ("kind",)
-        )
+    plugin = _plugin("attacks", kind, ATTACKS, "kind")
     attack = plugin.load()
     if not (isinstance(attack, type) and issubclass(attack, Attack) and dataclasses.is_dataclass(attack)):
         raise plugin.error("is no attack, a dataclass under Attack or GradientAttack")
     return attack
+
+
+def _plugin(group: Literal["attacks", "objectives"], name: str, built_in: Mapping[str, object], key: str) -> Plugin:
+    plugin = find_plugin(group, name)
+    if plugin is None:
+        names = known(group, tuple(built_in))
+        near = did_you_mean(name, names.split(", "))
+        raise ConfigError(f"no {group[:-1]} named {name!r}{near}; choose one of {names}", (key,))
+    return plugin
 
 
 def written(hint: object) -> Written | None:

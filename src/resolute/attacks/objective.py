@@ -52,12 +52,9 @@ class OutputShift:
 @final
 @dataclasses.dataclass(frozen=True)
 class RegionShift:
-    """Squared distance of the output from its clean value outside a region of the image, a mean over what is outside.
+    """Squared distance of the output from its clean value outside a region of the input, a mean over what is outside.
 
     The partial attack of Choi et al. (ICCV 2019) perturbs the region and counts the damage on its complement.
-
-    Args:
-        region: of the low-resolution image.
     """
 
     region: Region
@@ -81,11 +78,7 @@ class RegionShift:
 @final
 @dataclasses.dataclass(frozen=True)
 class ScoreGain:
-    """The score of a quality metric, or what it lacks: which way an attacker drives it.
-
-    Args:
-        sign: 1 to raise the score, -1 to lower it.
-    """
+    """The score of a quality metric, which an attacker raises, or lowers with ``sign=-1``."""
 
     sign: Literal[1, -1] = 1
 

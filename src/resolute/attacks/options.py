@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Count = Annotated[int, pydantic.Field(ge=1)]
-Validator = Callable[[object], object]
 Share = Annotated[float, pydantic.Field(gt=0, le=1)]
+Validator = Callable[[object], object]
 
 
 def check_fields(config: DataclassInstance) -> None:

@@ -18,12 +18,7 @@ from resolute.attacks.options import check_value, field_types, optional
 from resolute.errors import ConfigError, did_you_mean
 
 # What is inside an attack around others where nothing else is said; it gets the options that the outer one lacks.
-_USUAL: dict[str, tuple[str, ...]] = {
-    "transfer": ("pgd",),
-    "warm_start": ("pgd",),
-    "partial": ("ifgsm",),
-    "worst": ("pgd", "apgd", "fda"),
-}
+_USUAL = {"transfer": ("pgd",), "warm_start": ("pgd",), "partial": ("ifgsm",), "worst": ("pgd", "apgd", "fda")}
 
 # Those about the output, which are a verdict as well as something to climb.
 _VERDICTS = ("output", "reference", "target")
@@ -102,13 +97,11 @@ class AttackTable:
     def opens(self) -> bool:
         """Whether building the attack reads a model or a file."""
         hints = _hints(self.kind, self.options)
-        for name, value in self.options.items():
-            how = written(hints[name])
-            if how is not None and how.opens and value not in REFERENCES:
-                return True
-            if any(one.opens for one in _inside(value)):
-                return True
-        return False
+        return any(
+            ((how := written(hints[name])) is not None and how.opens and value not in REFERENCES)
+            or any(one.opens for one in _inside(value))
+            for name, value in self.options.items()
+        )
 
     def at_most(self, limits: Mapping[str, int]) -> AttackTable:
         """Return the attack with no more than so much of some options, such as steps, where it has them.
@@ -124,10 +117,8 @@ class AttackTable:
             if isinstance(value, int) and value > most:
                 less[name] = most
         for name, value in self.options.items():
-            if isinstance(value, AttackTable):
-                less[name] = value.at_most(limits)
-            elif inside := _inside(value):
-                less[name] = tuple(one.at_most(limits) for one in inside)
+            if inside := tuple(one.at_most(limits) for one in _inside(value)):
+                less[name] = inside if isinstance(value, tuple) else inside[0]
         return AttackTable(self.kind, label=self.label, **less)
 
     def build(self, epsilon: float, precision: Precision = "float32") -> Attack:
@@ -265,8 +256,6 @@ def _read(hint: object, value: object, epsilon: float, precision: Precision) -> 
     """Return what the value of an option stands for."""
     if (how := written(hint)) is not None:
         return how.read(value)
-    if isinstance(value, AttackTable):
-        return value.build(epsilon, precision)
-    if inside := _inside(value):
-        return tuple(one.build(epsilon, precision) for one in inside)
+    if inside := tuple(one.build(epsilon, precision) for one in _inside(value)):
+        return inside if isinstance(value, tuple) else inside[0]
     return value

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from resolute.attacks.ascent import Ascent, Progress, Task, at_work, climb
-from resolute.attacks.ball import L2, Ball, Linf
+from resolute.attacks.ball import Ball, Norm, ball_of
 from resolute.attacks.objective import Bound, Images, Objective, ScoreGain
+from resolute.attacks.options import Count, check_fields
 from resolute.errors import ConfigError
 from resolute.models.base import Scorer
 from resolute.randomness import generator_for
@@ -105,22 +106,19 @@ class ScoreAttack:
     """
 
     epsilon: float
-    norm: Literal["linf", "l2"] = "linf"
-    steps: int = 10
+    norm: Norm = "linf"
+    steps: Count = 10
     adaptive: bool = False
-    draws: int = 16
+    draws: Count = 16
     seed: int = 0
     grid: bool = True
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise ConfigError(f"the norm of an attack is linf or l2, not {self.norm!r}")
+        check_fields(self)
         if not 0 < self.epsilon < (1.0001 if self.norm == "linf" else math.inf):
             raise ConfigError(f"the radius of an attack is above 0, and at most 1 for linf, not {self.epsilon:g}")
         if self.grid and self.epsilon < 0.999 / 255:
             raise ConfigError(f"an attack changes an 8-bit image by 1/255 at least, not by {self.epsilon:g}")
-        if self.steps < 1 or self.draws < 1:
-            raise ConfigError(f"an attack needs at least one step and one draw, not {self.steps} and {self.draws}")
 
     def __call__(
         self,
@@ -182,7 +180,7 @@ class ScoreAttack:
         return f"{'adaptive' if self.adaptive else 'on the metric'}, {size}"
 
     def _ball(self) -> Ball:
-        return Linf(self.epsilon) if self.norm == "linf" else L2(self.epsilon * INSIDE)
+        return ball_of(self.norm, self.epsilon if self.norm == "linf" else self.epsilon * INSIDE)
 
     def _climb(
         self, scorer: Scorer, objective: Objective, image: Image, first: Image | None, report: Progress

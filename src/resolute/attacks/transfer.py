@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import nn
 
-from resolute.attacks.ascent import Attack, GradientAttack, Progress, Task, climb, same_budget
+from resolute.attacks.ascent import Attack, Best, GradientAttack, Progress, Task, climb, same_budget
 from resolute.attacks.ball import Ball, Images
 from resolute.attacks.objective import Objective, OutputShift
 from resolute.attacks.options import EqualByRepr
@@ -159,14 +159,11 @@ class WorstOf(Attack):
         return self.objective, self.attacks[0].aim()[1]
 
     def search(self, task: Task) -> tuple[Images, int]:
-        best, highest, spent = task.clean, None, 0
+        best, spent = Best(task.clean), 0
         for index, attack in enumerate(self.attacks):
             found = attack(task.model, task.clean, seed=task.seed)
             with torch.no_grad(), torch.autocast(task.clean.device.type, enabled=False):
-                value = task.bound(found.images)
-            better = torch.ones_like(value, dtype=torch.bool) if highest is None else value > highest
-            best = torch.where(better.view(-1, 1, 1, 1), found.unrounded, best)
-            highest = value if highest is None else torch.maximum(value, highest)
+                best.update(found.unrounded, task.bound(found.images))
             spent += found.gradients
             task.report(index + 1, len(self.attacks))
-        return best, spent
+        return best.images, spent

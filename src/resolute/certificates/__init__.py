@@ -5,13 +5,6 @@ from resolute.certificates.median import DenoisedScorer, ExpectedScore, certify,
 from resolute.certificates.order_statistics import Ranks
 
 __all__ = [
-    "Bounds",
-    "Certificate",
-    "DenoisedScorer",
-    "ExpectedScore",
-    "Ranks",
-    "Smoothing",
-    "certify",
-    "decided_at",
+    "Bounds", "Certificate", "DenoisedScorer", "ExpectedScore", "Ranks", "Smoothing", "certify", "decided_at",
     "width_below",
-]
+]  # fmt: skip

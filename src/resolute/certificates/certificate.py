@@ -135,11 +135,6 @@ class Certificate:
         """The paper's delta: the larger distance from the score to an end of the interval."""
         return max(self.upper - self.score, self.score - self.lower)
 
-    @property
-    def samples_saved(self) -> int:
-        """Samples that stopping early saved."""
-        return self.smoothing.n - self.samples
-
     def at(self, epsilon: float) -> Bounds:
         """Return the interval at another radius, from the same samples.
 
@@ -264,11 +259,7 @@ class Certificate:
 
     def as_record(self) -> dict[str, Any]:
         """Return the certificate without its samples as plain data, for JSON; infinities become None."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "scores"}
-        record = {
-            key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-            for key, value in fields.items()
-        }
+        record = {name: value for name, value in dataclasses.asdict(self).items() if name != "scores"}
         record |= {"delta": self.delta, "vacuous": self.bounds.vacuous, "error": self.error, "words": self.words()}
         return json.loads(json.dumps(_finite(record)))
 

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resolute.attacks.ascent import Precision
+from resolute.attacks.ascent import Precision, Progress
 from resolute.attacks.score import noisy_scores
 from resolute.certificates.certificate import Bounds, Certificate, Smoothing, bounds_of, sampled_median
 from resolute.certificates.noise import Kind, Noise, noise_for, values_sha256
 from resolute.models.base import Scorer, frozen
 from resolute.randomness import generator_for
 
-Progress = Callable[[int, int], None]
 Stop = Callable[[Bounds], bool]
 
 # Samples between two looks at the stop rule, and the batch of a GPU. Fixed, so that no option can change a number.
@@ -122,7 +121,19 @@ def certify(
     low = -math.inf if card.low is None else card.low
     high = math.inf if card.high is None else card.high
     bounds_of(np.zeros(1), epsilon, made, low, high)  # so that impossible parameters are refused before any sampling
-    scores = _draw(scorer, image, made, epsilon, (low, high), stop, progress)
+    drawn, done = np.empty(n), 0
+    with frozen(scorer), _scoring(scorer, noise_for(noise, image, sigma, seed), image, precision) as score:
+        while done < n:
+            last = min(done + BLOCK, n)
+            drawn[done:last] = score(done)[: last - done]
+            done = last
+            if progress is not None:
+                progress(done, n)
+            ordered = np.sort(drawn[:done])
+            abstain = not np.isfinite(ordered).all()
+            if stop is not None and stop(bounds_of(ordered, epsilon, made, low, high, abstain=abstain)):
+                break
+    scores = drawn[:done].copy()
     ordered = np.sort(scores)
     non_finite = int((~np.isfinite(scores)).sum())
     finite = ordered[np.isfinite(ordered)]
@@ -134,17 +145,10 @@ def certify(
     return Certificate(
         score=math.nan if non_finite else sampled_median(ordered),
         bounds=bounds_of(ordered, epsilon, made, low, high, abstain=non_finite > 0),
-        smoothing=made,
-        samples=len(scores),
-        non_finite=non_finite,
-        size=(image.shape[1], image.shape[2]),
-        resized=size is not None,
-        image_sha256=values_sha256(image),
-        scorer=dataclasses.asdict(card),
-        low=low,
-        high=high,
-        scores=scores,
-    )
+        smoothing=made, samples=len(scores), non_finite=non_finite, size=(image.shape[1], image.shape[2]),
+        resized=size is not None, image_sha256=values_sha256(image), scorer=dataclasses.asdict(card),
+        low=low, high=high, scores=scores,
+    )  # fmt: skip
 
 
 def width_below(width: float) -> Stop:
@@ -155,32 +159,6 @@ def width_below(width: float) -> Stop:
 def decided_at(threshold: float) -> Stop:
     """Return the rule that stops once the interval lies on one side of ``threshold``."""
     return lambda bounds: bounds.lower > threshold or bounds.upper < threshold
-
-
-def _draw(
-    scorer: Scorer,
-    image: Float[Tensor, "3 h w"],
-    made: Smoothing,
-    epsilon: float,
-    limits: tuple[float, float],
-    stop: Stop | None,
-    progress: Progress | None,
-) -> NDArray[np.float64]:
-    noise = noise_for(made.noise, image, made.sigma, made.seed)
-    scores = np.empty(made.n)
-    done = 0
-    with frozen(scorer), _scoring(scorer, noise, image, made.precision) as score:
-        while done < made.n:
-            last = min(done + BLOCK, made.n)
-            scores[done:last] = score(done)[: last - done]
-            done = last
-            if progress is not None:
-                progress(done, made.n)
-            if stop is not None:
-                ordered = np.sort(scores[:done])
-                if stop(bounds_of(ordered, epsilon, made, *limits, abstain=not np.isfinite(ordered).all())):
-                    break
-    return scores[:done].copy()
 
 
 @contextlib.contextmanager
@@ -238,8 +216,7 @@ def _scoring(
 
 
 def _copies(count: int, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    shape = (count, *image.shape)
-    return torch.empty(shape, device=image.device).contiguous(memory_format=torch.channels_last)
+    return torch.empty((count, *image.shape), device=image.device, memory_format=torch.channels_last)
 
 
 def prepared(image: Float[Tensor, "3 h w"], size: tuple[int, int] | None) -> Float[Tensor, "3 new_h new_w"]:

@@ -112,17 +112,10 @@ def attack(
     # Layers that are named are those of the model alone.
     beside = () if layer or "layers" in table.options else ("bicubic",)
     study = Grid(
-        name="attack",
-        models=(address, *beside),
-        attacks=(table,),
-        epsilons=(round(parse_epsilon(epsilon) * 255, 6),),
-        images=tuple(str(image) for image in images),
-        high_resolution=ground_truth,
-        scale=attacked.scale,
-        seed=seed,
-        precision=parse_precision(precision),
-        outputs=True,
-    )
+        name="attack", models=(address, *beside), attacks=(table,), epsilons=(round(parse_epsilon(epsilon) * 255, 6),),
+        images=tuple(str(image) for image in images), high_resolution=ground_truth, scale=attacked.scale, seed=seed,
+        precision=parse_precision(precision), outputs=True,
+    )  # fmt: skip
     plan = Plan(study, study.cells_of([attacked, *(load_defended(name, attacked.scale) for name in beside)]))
     found, failures = run_cells(plan, Place(out), Machine(device=runtime.resolve_device(device)))
     records = [record for record in found if isinstance(record, AttackRecord)]

@@ -93,22 +93,11 @@ def harden_model(
         raise ConfigError("give --minutes or --steps, not both")
     with _Display() as display:
         made = harden(
-            addressed(model, scale, weights, range, argument),
-            data,
-            out,
-            recipe=recipe,
-            minutes=minutes,
-            steps=steps,
-            epsilon=None if budget is None else parse_levels(budget, "--budget"),
-            share=share,
-            seed=seed,
-            test=test or (),
-            tested=tested,
-            crop=crop,
-            device=device,
-            precision=parse_precision(precision),
+            addressed(model, scale, weights, range, argument), data, out, recipe=recipe, minutes=minutes, steps=steps,
+            epsilon=None if budget is None else parse_levels(budget, "--budget"), share=share, seed=seed,
+            test=test or (), tested=tested, crop=crop, device=device, precision=parse_precision(precision),
             watcher=display.watcher,
-        )
+        )  # fmt: skip
     for sentence in made.sentences():
         console.print(escape(sentence), highlight=False)
     console.print(table(made).terminal())

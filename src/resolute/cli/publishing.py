@@ -43,13 +43,13 @@ def submit(
 
     from resolute.files import write_text
     from resolute.leaderboard.building import entry_of
+    from resolute.leaderboard.entry import first_fault
     from resolute.leaderboard.site import stem_of
 
     try:
         entry = entry_of(run, model, data, submitter=submitter, link=link)
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ConfigError(first_fault(error)) from None
     path = (out or Path()) / f"{stem_of(entry)}.json"
     write_text(path, entry.to_json())
     name_file("entry", path)

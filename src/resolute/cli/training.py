@@ -65,12 +65,7 @@ def train(
 
         place = out or Path("runs") / planned.name
         trained = run_training(
-            planned,
-            data,
-            place,
-            device=runtime.resolve_device(device),
-            devices=devices,
-            on_step=on_step,
+            planned, data, place, device=runtime.resolve_device(device), devices=devices, on_step=on_step,
             on_read=on_read,
-        )
+        )  # fmt: skip
     rank_zero_only(console.print)(f"weights and model card: [bold]{escape(str(trained.weights))}[/bold]")

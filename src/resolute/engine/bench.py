@@ -28,12 +28,7 @@ KEPT = 64
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A cell that has no answer.
-
-    Attributes:
-        key, title: of the cell.
-        reason: why, and what to do.
-    """
+    """A cell that has no answer: its key and title, and the reason with what to do."""
 
     key: str
     title: str
@@ -52,7 +47,7 @@ class Found:
 
     @property
     def records(self) -> list[Record]:
-        """The records of all answers."""
+        """Those of all answers."""
         return [answer.record for answer in self.answers]
 
 
@@ -94,7 +89,7 @@ class PlanBench(Bench):
 
         Args:
             unit: of the plan.
-            records: that its cells need.
+            records: that its cells need, by key.
             progress: called with the share that is done.
         """
         self._records = records
@@ -104,7 +99,9 @@ class PlanBench(Bench):
         except (RuntimeError, MemoryError) as error:
             if not _starved(error):
                 raise
-            self._free()
+            self._kept.clear()
+            gc.collect()  # what failed may hang in cycles
+            torch.cuda.empty_cache()  # does nothing without a GPU
             reason = f"the memory of {self.device} does not suffice: {_line(error)}"
         except FloatingPointError as error:
             reason = _line(error)
@@ -117,12 +114,10 @@ class PlanBench(Bench):
         finally:
             self.tile = 0
         parts = unit.smaller()
-        if parts and parts[0].tile:
-            hindrance = self._against_tiles(parts[0])
-            if hindrance:
-                return self.failed(unit, f"{reason}; {hindrance}")
         if not parts:
             return self.failed(unit, reason)
+        if parts[0].tile and (hindrance := self._against_tiles(parts[0])):
+            return self.failed(unit, f"{reason}; {hindrance}")
         found = Found()
         for number, part in enumerate(parts):
             found += self.do(part, records, lambda share, number=number: progress((number + share) / len(parts)))
@@ -131,12 +126,6 @@ class PlanBench(Bench):
     def failed(self, unit: Unit, reason: str) -> Found:
         """Return a unit as failed, for a reason."""
         return Found(failures=[Failure(cell.key, cell.title, reason) for cell in self.plan.of(unit)])
-
-    def _free(self) -> None:
-        self._kept.clear()
-        gc.collect()  # what failed may hang in cycles
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def _against_tiles(self, unit: Unit) -> str:
         (cell,) = self.plan.of(unit)

@@ -36,23 +36,18 @@ def run_on_ray(queue: Queue, machine: Machine) -> None:
     ray = _ray()
     content = packed(queue.plan)
     with _connected(ray, machine):
-        remote = ray.remote(
-            num_cpus=machine.threads, num_gpus=int(machine.device.startswith("cuda")), max_retries=RETRIES
-        )(_do)
+        gpus = int(machine.device.startswith("cuda"))
+        remote = ray.remote(num_cpus=machine.threads, num_gpus=gpus, max_retries=RETRIES)(_do)
         shared = ray.put(content)
         flying: dict[Any, Task] = {}
         while queue or flying:
             # A few more than there are places, so that no node waits, and not all, so that other runs find work.
-            while queue and len(flying) < 2 * _places(ray, machine):
-                task = queue.take()
-                if task is None:
-                    break
+            while queue and len(flying) < 2 * _places(ray, machine) and (task := queue.take()) is not None:
                 flying[remote.remote([shared], task, machine.device, machine.threads)] = task
             if not flying:
                 wait_for_others(queue)
                 continue
-            ready, _ = ray.wait(list(flying), timeout=PATIENCE)
-            for reference in ready:
+            for reference in ray.wait(list(flying), timeout=PATIENCE)[0]:
                 task = flying.pop(reference)
                 try:
                     found: Found = ray.get(reference)
@@ -95,26 +90,19 @@ def _ray() -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
-    # Ray itself tries for minutes where nobody is at home.
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "//" not in host:
-        socket.create_connection((host, int(port)), timeout=10).close()
-
-
 @contextlib.contextmanager
 def _connected(ray: Any, machine: Machine) -> Generator[None]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if machine.ray == "local":
-        options |= {"address": "local", "include_dashboard": False}
-    else:
-        options["address"] = machine.ray
+        options["include_dashboard"] = False
+    host, colon, port = machine.ray.rpartition(":")
     try:
-        _knock(machine.ray)
-        ray.init(**options)
+        # Ray itself tries for minutes where nobody is at home.
+        if colon and port.isdigit() and "//" not in host:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=machine.ray, **options)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = first_line(error)
-        raise ConfigError(f"no Ray cluster at {machine.ray!r} ({reason}); try --ray local") from None
+        raise ConfigError(f"no Ray cluster at {machine.ray!r} ({first_line(error)}); try --ray local") from None
     try:
         yield
     finally:

@@ -38,7 +38,7 @@ class _EnoughError(Exception):
 
 
 class _Watch:
-    """Take the time of shares, and end what is watched after a while."""
+    """Takes the time of shares, and ends what is watched after a while."""
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
@@ -53,12 +53,10 @@ class _Watch:
 
     def seconds(self) -> float:
         """Return what the whole would take."""
-        moments = [(time, share) for time, share in self.seen if share > 0]
-        if len(moments) > 1 and moments[-1][1] > moments[0][1]:
-            # The first step warms up.
-            (begin, first), (end, last) = moments[0], moments[-1]
-            return (end - begin) / (last - first)
-        return (time.perf_counter() - self.began) / (moments[0][1] if moments else 1.0)
+        moments = [(moment, share) for moment, share in self.seen if share > 0]
+        (begin, first), (end, last) = (moments[0], moments[-1]) if moments else ((0.0, 1.0), (0.0, 1.0))
+        # The first step warms up.
+        return (end - begin) / (last - first) if last > first else (time.perf_counter() - self.began) / first
 
 
 def estimate(

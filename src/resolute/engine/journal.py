@@ -37,13 +37,10 @@ class Journal:
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> one, two = Journal(folder, "records"), Journal(folder, "records")
-        >>> one.append({"key": "a"}), two.append({"key": "b"})
-        (None, None)
+        >>> for journal in (Journal(folder, "records"), Journal(folder, "records")):
+        ...     journal.append({"key": "a"})
         >>> [path.name for path in files_of(folder, "records")]
         ['records.jsonl', 'records-2.jsonl']
-        >>> one.close(), two.close()
-        (None, None)
     """
 
     def __init__(self, folder: Path, stem: str) -> None:

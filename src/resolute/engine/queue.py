@@ -146,7 +146,7 @@ class Queue:
         for answer in found.answers:
             files = {f"{folder}/{answer.record.key}.png": picture for folder, picture in answer.pictures.items()}
             for file, picture in files.items():
-                write_png(self.store.path_of(file), picture)
+                write_png(self.store.folder / file, picture)
             records.append(dataclasses.replace(answer.record, files=tuple(files)))
         if records:
             self._journals[RECORDS_STEM].append(*[record.as_line() for record in records])

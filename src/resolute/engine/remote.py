@@ -11,7 +11,7 @@ import dataclasses
 import json
 import posixpath
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -48,11 +48,17 @@ class Place:
         """
         if self.files is None:
             return
-        for record in found.records:
-            for file in record.files:
-                self._send(self.folder / file)
-        self._write("records", [record.as_line() for record in found.records])
-        self._write("failed", [dataclasses.asdict(failure) for failure in found.failures])
+        for file in (file for record in found.records for file in record.files):
+            self._send(self.folder / file)
+        records = [record.as_line() for record in found.records]
+        for stem, lines in (
+            ("records", records),
+            ("failed", [dataclasses.asdict(failure) for failure in found.failures]),
+        ):
+            if lines:
+                text = "".join(json.dumps(line) + "\n" for line in lines)
+                with self._said() as files:
+                    files.pipe_file(self._remote(f"{stem}-{lines[0]['key']}.jsonl"), text.encode())
 
     def push_all(self) -> None:
         """Send what belongs to the study as a whole: the plan, the report.
@@ -66,13 +72,6 @@ class Place:
             if path.is_file() and path.suffix not in _KEPT_HERE:
                 self._send(path)
 
-    def _write(self, stem: str, lines: Sequence[Mapping[str, object]]) -> None:
-        assert self.files is not None
-        if lines:
-            text = "".join(json.dumps(line) + "\n" for line in lines)
-            with self._said():
-                self.files.pipe_file(self._remote(f"{stem}-{lines[0]['key']}.jsonl"), text.encode())
-
     def name_of(self, path: Path) -> str:
         """Return what a person calls a file of the folder."""
         return f"{self.url.rstrip('/')}/{path.relative_to(self.folder).as_posix()}" if self.url else str(path)
@@ -83,27 +82,21 @@ class Place:
         Raises:
             OutputError: it cannot be read.
         """
-        assert self.files is not None
         root = self._remote("")
-        with self._said():
-            for path in self.files.find(root):
-                if not path.endswith(ending):
-                    continue
-                self.files.get_file(path, str(self._local(posixpath.relpath(path, root))))
-
-    def _local(self, name: str) -> Path:
-        path = (self.folder / name).resolve()
-        if not path.is_relative_to(self.folder.resolve()):
-            raise OutputError(f"{self.url} holds a file of the name {name!r}, which leads out of it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        with self._said() as files:
+            for remote in (path for path in files.find(root) if path.endswith(ending)):
+                name = posixpath.relpath(remote, root)
+                path = (self.folder / name).resolve()
+                if not path.is_relative_to(self.folder.resolve()):
+                    raise OutputError(f"{self.url} holds a file of the name {name!r}, which leads out of it")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                files.get_file(remote, str(path))
 
     def _send(self, path: Path) -> None:
-        assert self.files is not None
-        with self._said():
+        with self._said() as files:
             remote = self._remote(path.relative_to(self.folder).as_posix())
-            self.files.makedirs(posixpath.dirname(remote), exist_ok=True)
-            self.files.put_file(str(path), remote)
+            files.makedirs(posixpath.dirname(remote), exist_ok=True)
+            files.put_file(str(path), remote)
 
     def _remote(self, name: str) -> str:
         assert self.files is not None
@@ -111,9 +104,10 @@ class Place:
         return f"{root}/{name}" if name else root
 
     @contextlib.contextmanager
-    def _said(self) -> Generator[None]:
+    def _said(self) -> Generator[fsspec.AbstractFileSystem]:
+        assert self.files is not None
         try:
-            yield
+            yield self.files
         except OSError as error:
             raise OutputError(
                 f"cannot reach {self.url}: {error.strerror or error}; what was sent so far is kept, "

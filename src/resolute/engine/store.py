@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import dataclasses
 import json
 import os
@@ -48,7 +47,7 @@ class BadLine:
 
 @final
 class Store:
-    """The records of a study in one folder, and the pictures beside them.
+    """The records of a study in one folder, and the pictures beside them, named in ``Record.files``.
 
     Every run that works on the study writes a file of its own, ``records.jsonl``, ``records-2.jsonl`` and so on (see
     ``Journal``); they are read as one.
@@ -61,10 +60,6 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-
-    def path_of(self, file: str) -> Path:
-        """Return where a picture of a record lies."""
-        return self.folder / file
 
     def read(self) -> list[Record]:
         """Return all whole records, each key once, in the order of the plan; bad lines are left out."""
@@ -87,9 +82,13 @@ class Store:
         bad: list[BadLine] = []
         for path in files_of(self.folder, RECORDS_STEM):
             for number, line in _lines(path):
-                record = _parsed(path, number, line)
-                if isinstance(record, BadLine):
-                    bad.append(record)
+                try:
+                    record = read_line(line)
+                except json.JSONDecodeError as error:
+                    bad.append(BadLine(path, number, f"no JSON: {first_line(error)}", torn=_torn(line)))
+                    continue
+                except ValueError as error:
+                    bad.append(BadLine(path, number, first_line(error)))
                     continue
                 known = found.get(record.key)
                 if known is None or _rank(record) > _rank(known):
@@ -97,11 +96,11 @@ class Store:
         reason = self._facts()[1]
         bad += [BadLine(self.folder / "study.json", *reason)] if reason else []
         order = {key: place for place, key in enumerate(self.order())}
-        return [found[key] for key in sorted(found, key=lambda key: order.get(key, len(order)))], bad
+        return sorted(found.values(), key=lambda record: order.get(record.key, len(order))), bad
 
     def whole(self, record: Record) -> bool:
         """Tell whether all pictures of a record are there."""
-        return all(self.path_of(file).is_file() for file in record.files)
+        return all((self.folder / file).is_file() for file in record.files)
 
     def facts(self) -> dict[str, Any]:
         """Return what ``study.json`` says; nothing where it is missing or damaged."""
@@ -113,7 +112,7 @@ class Store:
         return [key for key in cast("list[object]", keys) if isinstance(key, str)] if isinstance(keys, list) else []
 
     def _facts(self) -> tuple[dict[str, Any], tuple[int, str] | None]:
-        """Return what ``study.json`` says, and on which line there is what wrong with it."""
+        """Return what ``study.json`` says; and where something is wrong with it, the line and what."""
         try:
             content = loaded((self.folder / "study.json").read_bytes().removeprefix(codecs.BOM_UTF8))
             json.dumps(content, allow_nan=False)
@@ -136,22 +135,8 @@ class Store:
 
 
 def files_of(folder: Path, stem: str) -> list[Path]:
-    """Return the files of JSON lines that all runs have written under one name.
-
-    Example:
-        >>> files_of(Path("no-such-folder"), "records")
-        []
-    """
+    """Return the files of JSON lines that all runs have written under one name."""
     return [path for path in (folder / f"{stem}.jsonl", *sorted(folder.glob(f"{stem}-*.jsonl"))) if path.exists()]
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a file of JSON lines; others are left out, and a missing file has none."""
-    found: list[dict[str, Any]] = []
-    for _, line in _lines(path) if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            found.append(loaded(line))
-    return found
 
 
 def loaded(text: bytes) -> dict[str, Any]:
@@ -202,21 +187,8 @@ def append_line(path: Path, *contents: Mapping[str, object]) -> None:
 
 
 def read_line(line: bytes) -> Record:
-    """Return the record that a line holds.
-
-    Raises:
-        ValueError: it holds none.
-    """
+    """Return the record that a line holds, or raise ``ValueError``."""
     return read_record(loaded(line), RECORDS)
-
-
-def _parsed(path: Path, number: int, line: bytes) -> Record | BadLine:
-    try:
-        return read_line(line)
-    except json.JSONDecodeError as error:
-        return BadLine(path, number, f"no JSON: {first_line(error)}", torn=_torn(line))
-    except ValueError as error:
-        return BadLine(path, number, first_line(error), torn=False)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -231,13 +203,13 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _torn(line: bytes) -> bool:
-    """Tell whether a line ends inside an object, as one does whose writer was killed."""
+    """Tell whether a line ends inside an object, as where its writer was killed."""
     text = line.decode(errors="replace")
     return text.startswith("{") and _depth(text)[0] > 0
 
 
 def _depth(text: str) -> tuple[int, int]:
-    """Return how many brackets are open at the end of a text of JSON, and the most that are open anywhere."""
+    """Return how many brackets of JSON are open at the end, and at most."""
     depth = deepest = 0
     for sign in re.findall(r"[\[{}\]]", _STRING.sub("", text)):
         depth += 1 if sign in "[{" else -1

@@ -10,7 +10,6 @@ import signal
 import time
 import traceback
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from typing import Any, final
 
 import torch
@@ -22,21 +21,16 @@ from resolute.errors import ConfigError, ResoluteError
 from resolute.runtime import tune_allocator
 
 
-def _context() -> BaseContext:
-    """Return how processes are started: from one that has imported everything and done nothing, where there is such."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
 @final
 class _Worker:
     """A process with a copy of the plan, and the task that it is at work on."""
 
     def __init__(self, content: bytes, device: str, threads: int) -> None:
-        context = _context()
+        # From a process that has imported everything and done nothing, where there is such.
+        fast = "forkserver" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if fast else "spawn")
+        if fast:
+            context.set_forkserver_preload([__name__])
         self.connection, theirs = context.Pipe()
         self.task: Task | None = None
         self.process = context.Process(target=_serve, args=(theirs, device, threads), daemon=True)  # pyright: ignore[reportAttributeAccessIssue], a gap in the stubs
@@ -92,8 +86,9 @@ class Workers:
                     wait_for_others(self.queue)
                     continue
                 ready = wait([worker.connection for worker in busy])
-                for worker in [worker for worker in busy if worker.connection in ready]:
-                    self._hear(worker)
+                for worker in busy:
+                    if worker.connection in ready:
+                        self._hear(worker)
         finally:
             for worker in self._workers:
                 worker.stop()
@@ -109,8 +104,7 @@ class Workers:
             free = next((worker for worker in self._workers if worker.task is None), None)
             if free is None:
                 device = self.machine.device_of(next(self._numbers))
-                free = _Worker(self._content, device, self.machine.threads)
-                self._workers.append(free)
+                self._workers.append(free := _Worker(self._content, device, self.machine.threads))
             free.give(task)
 
     def _hear(self, worker: _Worker) -> None:
@@ -125,16 +119,13 @@ class Workers:
                 self.queue.put(task.unit, found)
             case BaseException() as error:
                 raise error
-            case _:
-                self._bury(worker, task)
-
-    def _bury(self, worker: _Worker, task: Task) -> None:
-        worker.stop()
-        self._workers.remove(worker)
-        self._idle_deaths += 1
-        if self._idle_deaths > DEATHS * self.machine.workers:
-            raise RuntimeError("workers die before they begin; run with --workers 1 to see why")
-        self.queue.lost(task.unit)
+            case _:  # the process is dead
+                worker.stop()
+                self._workers.remove(worker)
+                self._idle_deaths += 1
+                if self._idle_deaths > DEATHS * self.machine.workers:
+                    raise RuntimeError("workers die before they begin; run with --workers 1 to see why")
+                self.queue.lost(task.unit)
 
 
 def packed(plan: Plan) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from resolute.engine.store import Store
@@ -33,7 +33,7 @@ from resolute.studies.grid import Grid
 from resolute.studies.record import PROTOCOL
 from resolute.studies.record_flags import measured, record_flags
 from resolute.studies.study import count
-from resolute.studies.summary import Standing, level_of, standings
+from resolute.studies.summary import level_of, standings
 
 DIGITS = 4
 _ORDER: tuple[Knowledge, ...] = ("adaptive", "white-box", "transfer", "black-box")
@@ -74,13 +74,7 @@ def entry_of(run: Path, model: str, dataset: str | None = None, *, submitter: st
 
 
 def _entry(
-    run: Path,
-    source: Source,
-    records: Sequence[AttackRecord],
-    model: str,
-    dataset: str | None,
-    submitter: str,
-    link: str,
+    run: Path, source: Source, records: list[AttackRecord], model: str, dataset: str | None, submitter: str, link: str
 ) -> Entry:
     own = [record for record in records if record.model == model]
     if not own:
@@ -99,6 +93,14 @@ def _entry(
     flags, checked = _flags(own, run)
     attacks = _attacks(own)
     scale = source.study.scale if isinstance(source.study, Grid) else 0
+    how = source.provenance
+    empirical = [
+        Empirical(
+            attack=s.attack, level=s.level, images=s.images, unmoved=s.unmoved,
+            sr_psnr=_figure(s.sr), attacked_psnr=_figure(s.truth), clean_psnr=_figure(s.clean),
+        )
+        for s in standings(own)
+    ]  # fmt: skip
     return Entry(
         model=ModelFacts(name=model, sha256=own[0].weights, scale=scale),
         submitter=submitter,
@@ -109,13 +111,19 @@ def _entry(
             knowledge=[kind for kind in _ORDER if any(attack.knowledge == kind for attack in attacks)],
         ),
         suite=Suite.of(PROTOCOL, attacks),
-        data=DataSet(name=dataset_title(chosen) if chosen else "", images=_count(own), sha256=_images(own)),
-        empirical=[_empirical(standing) for standing in standings(own)],
+        data=DataSet(
+            name=dataset_title(chosen) if chosen else "",
+            images=len({record.image for record in own}),
+            sha256=_hash(sorted({record.pixels for record in own})),
+        ),
+        empirical=empirical,
         flags=flags,
         checked=checked,
-        records=_digest(own),
+        records=_hash(
+            sorted(json.dumps([r.key, r.sr_psnr, r.attacked_psnr_y, r.clean_psnr_y, r.sr_psnr_unrounded]) for r in own)
+        ),
         cells=len(own),
-        made=_made(source),
+        made=Made(command=how.command, date=how.date, versions=how.versions, hardware=how.hardware) if how else None,
     )
 
 
@@ -172,17 +180,12 @@ def _attacks(records: Sequence[AttackRecord]) -> list[AttackFacts]:
     found: dict[str, AttackFacts] = {}
     for record in records:
         configuration = without_budget(record.configuration)
-        found.setdefault(
-            record.attack,
-            AttackFacts(
-                label=record.attack,
-                configuration=configuration,
-                seed=record.seed,
-                norm="l2" if "norm='l2'" in configuration else "linf",
-                knowledge=_knowledge(record),
-            ),
+        norm = "l2" if "norm='l2'" in configuration else "linf"
+        facts = AttackFacts(
+            label=record.attack, configuration=configuration, seed=record.seed, norm=norm, knowledge=_knowledge(record)
         )
-    return sorted(found.values(), key=lambda attack: attack.label)
+        found.setdefault(record.attack, facts)
+    return [found[label] for label in sorted(found)]
 
 
 def _knowledge(record: AttackRecord) -> Knowledge:
@@ -195,32 +198,8 @@ def _knowledge(record: AttackRecord) -> Knowledge:
     return "adaptive" if "+" in record.model else "white-box"
 
 
-def _count(records: Sequence[AttackRecord]) -> int:
-    return len({record.image for record in records})
-
-
-def _images(records: Sequence[AttackRecord]) -> str:
-    pixels = sorted({record.pixels for record in records})
-    return hashlib.sha256("\n".join(pixels).encode()).hexdigest()
-
-
-def _digest(records: Sequence[AttackRecord]) -> str:
-    lines = sorted(
-        json.dumps([r.key, r.sr_psnr, r.attacked_psnr_y, r.clean_psnr_y, r.sr_psnr_unrounded]) for r in records
-    )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _empirical(standing: Standing) -> Empirical:
-    return Empirical(
-        attack=standing.attack,
-        level=standing.level,
-        images=standing.images,
-        unmoved=standing.unmoved,
-        sr_psnr=_figure(standing.sr),
-        attacked_psnr=_figure(standing.truth),
-        clean_psnr=_figure(standing.clean),
-    )
+def _hash(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\\n".join(lines).encode()).hexdigest()
 
 
 def _figure(value: Interval | None) -> Figure | None:
@@ -228,10 +207,3 @@ def _figure(value: Interval | None) -> Figure | None:
         return None
     mean, low, high = (round(end, DIGITS) for end in (value.mean, value.low, value.high))
     return Figure(mean=mean, low=low, high=high, n=value.n)
-
-
-def _made(source: Source) -> Made | None:
-    made = source.provenance
-    if made is None:
-        return None
-    return Made(command=made.command, date=made.date, versions=made.versions, hardware=made.hardware)

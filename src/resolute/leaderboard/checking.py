@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from resolute.errors import ConfigError, ImageError
@@ -33,14 +34,8 @@ def differences(entry: Entry, run: Path) -> list[str]:
     sets = {record.dataset for record in read_folders([run]).records if record.model == entry.model.name} or {None}
     found = [entry_of(run, entry.model.name, name) for name in sets]
     again = next((other for other in found if other.data.sha256 == entry.data.sha256), found[0])
-    told: list[str] = []
-    _walk(
-        entry.model_dump(mode="json", exclude={"submitter", "link", "made"}),
-        again.model_dump(mode="json", exclude={"submitter", "link", "made"}),
-        "",
-        told,
-    )
-    return told
+    said, recomputed = (one.model_dump(mode="json", exclude={"submitter", "link", "made"}) for one in (entry, again))
+    return list(_differing(said, recomputed))
 
 
 def replayed(entry: Entry, run: Path, limit: int, models: Sequence[str | Path] = ()) -> tuple[int, list[str]]:
@@ -71,7 +66,8 @@ def replayed(entry: Entry, run: Path, limit: int, models: Sequence[str | Path] =
         except ImageError as missing:
             raise ConfigError(f"{missing}; name the weights with --weights, or check the records alone") from None
         value = float(psnr_rgb(passed.clean[1][None], passed.attacked[1][None]))
-        if _differs(record, value):
+        stored = math.inf if record.sr_psnr is None else record.sr_psnr
+        if value != stored and not abs(value - stored) <= AGAIN:
             told.append(
                 f"{record.image}, {record.attack} {record.epsilon * 255:g}/255: the record says SR-PSNR "
                 f"{record.sr_psnr}, the attacked image gives {value:.4f}"
@@ -79,24 +75,18 @@ def replayed(entry: Entry, run: Path, limit: int, models: Sequence[str | Path] =
     return len(chosen), told
 
 
-def _differs(record: AttackRecord, value: float) -> bool:
-    if record.sr_psnr is None:
-        return value != float("inf")
-    return not abs(value - record.sr_psnr) <= AGAIN
-
-
-def _walk(said: object, found: object, place: str, told: list[str]) -> None:
+def _differing(said: object, found: object, place: str = "") -> Iterator[str]:
     if isinstance(said, dict) and isinstance(found, dict):
         for key in dict.fromkeys([*said, *found]):
-            _walk(said.get(key), found.get(key), f"{place}.{key}" if place else str(key), told)
+            yield from _differing(said.get(key), found.get(key), f"{place}.{key}" if place else str(key))
     elif isinstance(said, list) and isinstance(found, list) and len(said) == len(found):
         for index, (one, other) in enumerate(zip(said, found, strict=True)):
-            _walk(one, other, f"{place}[{index}]", told)
+            yield from _differing(one, other, f"{place}[{index}]")
     elif isinstance(said, float) and isinstance(found, float):
         if abs(said - found) > TOLERANCE:
-            told.append(f"{place}: the entry says {said:g}, the records give {found:g}")
+            yield f"{place}: the entry says {said:g}, the records give {found:g}"
     elif said != found:
-        told.append(f"{place}: the entry says {_short(said)}, the records give {_short(found)}")
+        yield f"{place}: the entry says {_short(said)}, the records give {_short(found)}"
 
 
 def _short(value: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +11,6 @@ import pydantic
 
 from resolute.errors import ConfigError
 
-VERSION = 1
 # An entry of a hundred attacks on ten data sets takes a tenth of it; anyone may submit one.
 MAX_BYTES = 2_000_000
 
@@ -88,11 +86,13 @@ class Suite(_Part):
     @staticmethod
     def of(protocol: int, attacks: list[AttackFacts]) -> Suite:
         """Return the suite with its hash."""
-        return Suite(version=_suite_hash(protocol, attacks), protocol=protocol, attacks=attacks)
+        said = [[attack.label, " ".join(attack.configuration.split()), attack.seed] for attack in attacks]
+        version = hashlib.sha256(json.dumps([protocol, said]).encode()).hexdigest()[:16]
+        return Suite.model_construct(version=version, protocol=protocol, attacks=attacks)
 
     @pydantic.model_validator(mode="after")
     def _computed(self) -> Suite:
-        if self.version != _suite_hash(self.protocol, self.attacks):
+        if self.version != Suite.of(self.protocol, self.attacks).version:
             raise ValueError("version is not the hash of these attacks")
         return self
 
@@ -228,21 +228,15 @@ def read_entry(path: Path) -> Entry:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigError(f"{path.name} is no valid entry: {place}: {first['msg']}") from None
+        raise ConfigError(f"{path.name} is no valid entry: {first_fault(error)}") from None
 
 
-def _suite_hash(protocol: int, attacks: Sequence[AttackFacts]) -> str:
-    said = [[attack.label, " ".join(attack.configuration.split()), attack.seed] for attack in attacks]
-    return hashlib.sha256(json.dumps([protocol, said]).encode()).hexdigest()[:16]
+def first_fault(error: pydantic.ValidationError) -> str:
+    """Return where the first fault of an entry is, and what it is."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema of an entry, as docs/leaderboard.schema.json publishes it.
-
-    Example:
-        >>> schema()["title"]
-        'Entry'
-    """
+    """Return the JSON Schema of an entry, as docs/leaderboard.schema.json publishes it."""
     return Entry.model_json_schema()

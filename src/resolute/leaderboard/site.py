@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -175,9 +176,7 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], list[str]]:
             continue
         if found.setdefault(entry.identity, entry) is not entry:
             notes.append(f"{path.name} repeats an entry of {entry.model.name}")
-    for run in sorted(path for path in folder.iterdir() if path.is_dir() and path.resolve() != out.resolve()):
-        if not (run / "study.json").is_file():
-            continue
+    for run in sorted(path.parent for path in folder.glob("*/study.json") if path.parent.resolve() != out.resolve()):
         try:
             entries, why = entries_of(run)
         except ConfigError as error:
@@ -190,11 +189,9 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], list[str]]:
 
 
 def _stems(entries: Sequence[Entry]) -> list[str]:
-    known: dict[str, int] = {}
-    stems: list[str] = []
-    for entry in entries:
-        stem = stem_of(entry)
-        known[stem] = known.get(stem, 0) + 1
+    known, stems = Counter[str](), list[str]()
+    for stem in map(stem_of, entries):
+        known[stem] += 1
         stems.append(stem if known[stem] == 1 else f"{stem}-{known[stem]}")
     return stems
 

@@ -6,18 +6,6 @@ from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
 from resolute.measure.intervals import Interval, bootstrap_mean
 
 __all__ = [
-    "Agreement",
-    "Clever",
-    "Interval",
-    "agreement_difference",
-    "agreement_of",
-    "bootstrap_mean",
-    "clever",
-    "clever_power",
-    "plcc",
-    "plcc_logistic",
-    "psnr_rgb",
-    "psnr_y",
-    "srocc",
-    "ssim_y",
-]
+    "Agreement", "Clever", "Interval", "agreement_difference", "agreement_of", "bootstrap_mean", "clever",
+    "clever_power", "plcc", "plcc_logistic", "psnr_rgb", "psnr_y", "srocc", "ssim_y",
+]  # fmt: skip

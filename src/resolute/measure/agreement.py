@@ -135,9 +135,8 @@ def _agreement(
     scores: tuple[float, ...], opinions: tuple[float, ...], confidence: float, resamples: int, seed: int
 ) -> Agreement:
     data = np.array(scores), np.array(opinions)
-    return Agreement(
-        *(_interval(measure, data, confidence, resamples, seed) for measure in (srocc, plcc, plcc_logistic))
-    )
+    found = (_interval(measure, data, confidence, resamples, seed) for measure in (srocc, plcc, plcc_logistic))
+    return Agreement(*found)
 
 
 def agreement_difference(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ascent import Move, walk
+from resolute.attacks.ascent import walk
 from resolute.models.base import frozen
 from resolute.randomness import generator_for
 
@@ -74,7 +74,7 @@ def clever(
     """
     if samples < 1:
         raise ValueError("samples are at least 1")
-    return _index(model, image, samples, 1, radius, batch, seed, progress, lambda shifts, _value, _gradient: shifts)
+    return clever_power(model, image, steps=0, starts=samples, radius=radius, batch=batch, seed=seed, progress=progress)
 
 
 def clever_power(
@@ -106,7 +106,7 @@ def clever_power(
         progress: called with (gradients done, gradients in all).
 
     Raises:
-        ValueError: not one image, or no starts, a negative number of steps, or no radius.
+        ValueError: as ``clever``, or no starts, or a negative number of steps.
         FloatingPointError: a gradient is not finite.
 
     Example:
@@ -119,30 +119,16 @@ def clever_power(
     if starts < 1 or steps < 0:
         raise ValueError("starts are at least 1, and steps not negative")
 
-    def corner(_shifts: Shifts, _value: Tensor, gradient: Shifts) -> Shifts:
-        return radius * gradient.sign()
-
-    return _index(model, image, starts, steps + 1, radius, batch, seed, progress, corner)
-
-
-def _index(
-    model: nn.Module,
-    image: Float[Tensor, "1 c h w"],
-    starts: int,
-    each: int,
-    radius: float,
-    batch: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
-    move: Move,
-) -> Clever:
-    """Walk from the starts, a batch at a time, and gather the gradient norms seen, ``each`` a start."""
     if image.ndim != 4 or image.shape[0] != 1:
         raise ValueError(f"CLEVER is an index of one image (1, channels, height, width), not {tuple(image.shape)}")
     if batch < 1 or radius <= 0:
         raise ValueError("batch is at least 1, and radius is positive")
-    began = time.perf_counter()
+    began, each = time.perf_counter(), steps + 1
     seen: list[Tensor] = []
+
+    def corner(_shifts: Shifts, _value: Tensor, gradient: Shifts) -> Shifts:
+        return radius * gradient.sign()
+
     with frozen(model), torch.enable_grad():
         with torch.no_grad():
             clean = model(image)
@@ -158,15 +144,10 @@ def _index(
                 path.append(gradient.abs().flatten(1).sum(dim=1).cpu())
 
             # Every norm counts, that of the last gradient too, so that the step behind it leads nowhere.
-            walk(_draws(image, radius, seed, first, last), moved, move, each, visit)
+            units = [torch.rand(image.shape, generator=generator_for(seed, "clever", j)) for j in range(first, last)]
+            walk(((2 * torch.cat(units) - 1) * radius).to(image), moved, corner, each, visit)
             seen.append(torch.stack(path, dim=1).flatten())
             if progress is not None:
                 progress(last * each, starts * each)
     norms = torch.cat(seen).float()
     return Clever(norms.max().item(), norms, time.perf_counter() - began)
-
-
-def _draws(image: Tensor, radius: float, seed: int, first: int, last: int) -> Tensor:
-    """Return the uniform draws from ``first`` up to ``last``, each from a stream of its own."""
-    units = [torch.rand(image.shape, generator=generator_for(seed, "clever", j)) for j in range(first, last)]
-    return ((2 * torch.cat(units) - 1) * radius).to(image)

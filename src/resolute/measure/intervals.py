@@ -33,13 +33,9 @@ def bootstrap_mean(
     if data.size == 1 or np.ptp(data) == 0:
         return Interval(middle, middle, middle, data.size)
     result = stats.bootstrap(
-        (data,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=resamples,
-        method="percentile",
+        (data,), np.mean, confidence_level=confidence, n_resamples=resamples, method="percentile",
         rng=np.random.default_rng(seed),
-    )
+    )  # fmt: skip
     low, high = result.confidence_interval
     return Interval(middle, float(low), float(high), data.size)
 

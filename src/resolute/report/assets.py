@@ -38,12 +38,9 @@ def render(template: str, values: Mapping[str, object], scripts: Sequence[str] =
         scripts: to run on it.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(asset),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(asset), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-    )
+    )  # fmt: skip
     environment.filters["attack"] = attack_title
     common = {
         "version": metadata.version("resolute"),
@@ -70,8 +67,3 @@ def plotting_library() -> Markup:
     """Return the plotting library packed, a third of its size; ``viewer.js`` unpacks it in the browser."""
     # Without the time of day, so that equal pages are equal files.
     return Markup(base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode("ascii"))
-
-
-def size_of(page: str) -> int:
-    """Return how many bytes a page takes on the disk."""
-    return len(page.encode())

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from resolute.errors import ConfigError
 from resolute.report.page import study_of
@@ -78,34 +78,21 @@ def read_side(folder: Path) -> Side:
             cells.append(Cell(tuple(measured.setting.values()), record.image, record.pixels, measured.values))
     attacks = [record for record in evidence.records if isinstance(record, AttackRecord)]
     return Side(
-        folder.resolve().name,
-        study.kind,
-        tuple(headings),
-        list(study.quantities(evidence.records)),
-        cells,
+        folder.resolve().name, study.kind, tuple(headings), list(study.quantities(evidence.records)), cells,
         {record.model: record.weights for record in evidence.records},
         {title(r.attack): f"{without_budget(r.configuration)}, seed {r.seed}" for r in attacks},
-        _facts(folder),
-    )
+        _facts(evidence.sources[0].store.facts()),
+    )  # fmt: skip
 
 
-def _facts(folder: Path) -> dict[str, str]:
-    """Return what the folder says about the study, one line a setting."""
-    try:
-        content: object = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    facts = cast("dict[str, object]", content)
+def _facts(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return what ``study.json`` says about the study, one line a setting."""
     found: dict[str, str] = {}
     for part in ("provenance", "study", "conventions"):
-        table = facts.get(part)
-        for key, value in cast("dict[str, object]", table).items() if isinstance(table, dict) else ():
+        table = content.get(part)
+        for key, value in table.items() if isinstance(table, dict) else ():
             if part == "provenance" and key == "versions" and isinstance(value, dict):
-                found |= {
-                    f"version of {name}": str(number) for name, number in cast("dict[str, object]", value).items()
-                }
+                found |= {f"version of {name}": str(number) for name, number in value.items()}
             elif key not in ("expected", "question", "quick"):
                 found[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return found

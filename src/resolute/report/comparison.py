@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ from resolute.measure.intervals import bootstrap_mean
 from resolute.report.assets import render
 from resolute.report.cells import Cell, Side, read_side
 from resolute.studies.results import Quantity
+from resolute.studies.study import count
 from resolute.table import Cell as Entry
 from resolute.table import Column, Table, Tone, row
 
@@ -31,7 +32,7 @@ _TONES: dict[str, Tone] = {"worse": "bad", "better": "good"}
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One thing about how the studies were made; empty where one of them has none."""
+    """One thing about how the studies were made; empty where one has none."""
 
     what: str
     before: str
@@ -138,28 +139,23 @@ class Comparison:
     @property
     def sentences(self) -> list[str]:
         """What changed, in words."""
-        counts = {kind: sum(delta.verdict == kind for delta in self.deltas) for kind in ("worse", "better")}
+        worse, better = (sum(delta.verdict == kind for delta in self.deltas) for kind in ("worse", "better"))
         name = self.first.quantities[0].name
         if not self.deltas:
             return ["No figure is in both studies, so nothing can be compared; below is what each of them has alone."]
-        settings = f"{len(self.deltas)} setting{'s' * (len(self.deltas) != 1)}"
+        settings = count(len(self.deltas), "setting")
         if all(delta.verdict == "equal" for delta in self.deltas):
             found = [f"Nothing changed: {name} is the same in all {settings} that both studies have."]
         else:
             found = [
-                f"Of {settings} in both studies, {name} became worse in {counts['worse']} and better in "
-                f"{counts['better']} beyond chance."
+                f"Of {settings} in both studies, {name} became worse in {worse} and better in {better} beyond chance."
             ]
             worst = self.deltas[0]
-            value = worst.values[name]
-            if worst.verdict == "worse" and value is not None:
-                found[0] += (
-                    f" The worst is {', '.join(filter(None, worst.setting))}: {words(value, self.first.quantities[0])}."
-                )
-        weights = [
-            change.what.removeprefix("weights of ") for change in self.changes if change.what.startswith("weights")
-        ]
-        if weights:
+            if worst.verdict == "worse":
+                where, by = ", ".join(filter(None, worst.setting)), words(worst.values[name], self.first.quantities[0])
+                found[0] += f" The worst is {where}: {by}."
+        named = [change.what.partition("weights of ") for change in self.changes]
+        if weights := [model for _, of, model in named if of]:
             found.append(f"The weights of {', '.join(weights)} differ.")
         alone = sum(len(only.images) for only in self.only)
         if alone:
@@ -178,10 +174,10 @@ def compare_sides(first: Side, second: Side) -> Comparison:
         kinds = f"{first.name} is a study of the kind {first.kind}, {second.name} one of the kind {second.kind}"
         raise ConfigError(f"{kinds}; compare two of one kind")
     sides = [_by_setting(side.cells) for side in (first, second)]
-    names = [quantity.name for quantity in first.quantities if quantity in second.quantities]
-    quantities = [quantity for quantity in first.quantities if quantity.name in names]
+    quantities = [quantity for quantity in first.quantities if quantity in second.quantities]
     if not quantities:
         raise ConfigError(f"{first.name} and {second.name} measure different things, so there is nothing to compare")
+    name = quantities[0].name
     deltas: list[Delta] = []
     singles: list[Single] = []
     only: list[Only] = []
@@ -199,19 +195,21 @@ def compare_sides(first: Side, second: Side) -> Comparison:
                 only.append(Only(setting, where, images))
         if pairs:
             deltas.append(_delta(setting, pairs, quantities, _note(setting, first, second)))
-            singles += _singles(setting, pairs, quantities[0])
+            figures = [(old.image, old.values[name], new.values[name]) for old, new in pairs]
+            singles += [Single(setting, image, a, b) for image, a, b in figures if a is not None and b is not None]
     sign = -1 if quantities[0].lower_better else 1
-    singles.sort(key=lambda single: sign * (single.after - single.before))
     singles = [single for single in singles if sign * (single.after - single.before) < -SAME]
+    singles.sort(key=lambda single: sign * (single.after - single.before))
     deltas.sort(key=lambda delta: (("worse", "may be chance", "equal", "better").index(delta.verdict), -delta.loss))
-    return Comparison(
-        dataclasses.replace(first, quantities=quantities),
-        second,
-        _changes(first, second),
-        deltas,
-        singles[:SHOWN],
-        only,
-    )
+    tables = ("weights of ", first.weights, second.weights), ("", first.attacks, second.attacks)
+    changes = [
+        Change(prefix + name, before.get(name, ""), after.get(name, ""))
+        for prefix, before, after in (*tables, ("", first.facts, second.facts))
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name, "") != after.get(name, "")
+    ]
+    first = dataclasses.replace(first, quantities=quantities)
+    return Comparison(first, second, changes, deltas, singles[:SHOWN], only)
 
 
 def compare_folders(first: Path, second: Path) -> Comparison:
@@ -260,15 +258,12 @@ def _delta(
 ) -> Delta:
     values = {quantity.name: _paired(pairs, quantity.name) for quantity in quantities}
     value, sign = values[quantities[0].name], 1 if quantities[0].lower_better else -1
-    if value is None:
-        return Delta(setting, values, "equal" if _unchanged(pairs) else "may be chance", 0.0, len(pairs), note)
-    loss = sign * value.mean
+    loss = 0.0 if value is None else sign * value.mean
+    verdict: Verdict = "may be chance"
     if _unchanged(pairs):
-        verdict: Verdict = "equal"
-    elif value.n > 1 and (value.low > 0 or value.high < 0):
+        verdict = "equal"
+    elif value is not None and value.n > 1 and (value.low > 0 or value.high < 0):
         verdict = "worse" if loss > 0 else "better"
-    else:
-        verdict = "may be chance"
     return Delta(setting, values, verdict, loss, len(pairs), note)
 
 
@@ -284,27 +279,10 @@ def _unchanged(pairs: Sequence[tuple[Cell, Cell]]) -> bool:
     return all(same(old.values[name], new.values.get(name)) for old, new in pairs for name in old.values)
 
 
-def _singles(setting: tuple[str, ...], pairs: Sequence[tuple[Cell, Cell]], quantity: Quantity) -> list[Single]:
-    found = [(old.image, old.values[quantity.name], new.values[quantity.name]) for old, new in pairs]
-    return [Single(setting, image, a, b) for image, a, b in found if a is not None and b is not None]
-
-
 def _note(setting: tuple[str, ...], first: Side, second: Side) -> str:
-    told: list[str] = []
-    for kind, before, after in (("weights", first.weights, second.weights), ("attack", first.attacks, second.attacks)):
-        if any(name in before and name in after and before[name] != after[name] for name in setting):
-            told.append(f"other {kind}")
-    return ", ".join(told)
-
-
-def _changes(first: Side, second: Side) -> list[Change]:
-    found = _table("weights of ", first.weights, second.weights) + _table("", first.attacks, second.attacks)
-    return found + _table("", first.facts, second.facts)
-
-
-def _table(prefix: str, before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
-    return [
-        Change(prefix + name, before.get(name, ""), after.get(name, ""))
-        for name in dict.fromkeys([*before, *after])
-        if before.get(name, "") != after.get(name, "")
-    ]
+    kinds = ("weights", first.weights, second.weights), ("attack", first.attacks, second.attacks)
+    return ", ".join(
+        f"other {kind}"
+        for kind, before, after in kinds
+        if any(name in before and name in after and before[name] != after[name] for name in setting)
+    )

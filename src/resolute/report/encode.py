@@ -24,6 +24,9 @@ class Album:
         >>> black = np.zeros((2, 2, 3), np.uint8)
         >>> album.add(black), album.add(black), album.add(black + 255)
         (0, 0, 1)
+        >>> album.forget(0)
+        >>> album.uris, album.size
+        ([], 0)
     """
 
     def __init__(self) -> None:
@@ -43,15 +46,7 @@ class Album:
         return self._numbers[uri]
 
     def forget(self, count: int) -> None:
-        """Drop the newest pictures, until so many are left.
-
-        Example:
-            >>> album = Album()
-            >>> _ = album.add(np.zeros((2, 2, 3), np.uint8))
-            >>> album.forget(0)
-            >>> album.uris, album.size
-            ([], 0)
-        """
+        """Drop the newest pictures, until so many are left."""
         for uri in self.uris[count:]:
             del self._numbers[uri]
             self.size -= len(uri)

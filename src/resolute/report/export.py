@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from resolute.engine.store import Store
 from resolute.errors import OutputError
 from resolute.files import write_atomically, write_text
 from resolute.studies.attacked import AttackRecord
@@ -22,23 +22,20 @@ def write_outputs(records: Sequence[AttackRecord], out: Path) -> list[Path]:
     Raises:
         OutputError: a picture is missing, or cannot be written.
     """
-    store, taken = Store(out), set[str]()
+    taken = set[str]()
     written: list[Path] = []
     rows: list[dict[str, object]] = []
     for record in records:
-        stem, number = record.image, 1
         # Unlike all others, also unlike those that carry a number in their own name.
-        while stem in taken:
-            number += 1
-            stem = f"{record.image}-{number}"
+        stems = itertools.chain([record.image], (f"{record.image}-{number}" for number in itertools.count(2)))
+        stem = next(stem for stem in stems if stem not in taken)
         taken.add(stem)
-        files = {file.partition("/")[0]: f"{stem}.{file.partition('/')[0]}.png" for file in record.files}
-        for file in record.files:
-            source, target = store.path_of(file), out / files[file.partition("/")[0]]
-            if not source.is_file():
-                raise OutputError(f"{source} is missing; run the same command again")
-            write_atomically(target, lambda path, source=source: shutil.copyfile(source, path))
-            written.append(target)
+        files = {Path(file).parts[0]: f"{stem}.{Path(file).parts[0]}.png" for file in record.files}
+        for file, name in zip(record.files, files.values(), strict=True):
+            if not (out / file).is_file():
+                raise OutputError(f"{out / file} is missing; run the same command again")
+            write_atomically(out / name, lambda path, file=file: shutil.copyfile(out / file, path))
+            written.append(out / name)
         rows.append({**dataclasses.asdict(record), "files": files})
     write_text(out / "figures.json", json.dumps(rows, indent=1) + "\n")
     return written

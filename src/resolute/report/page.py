@@ -17,9 +17,9 @@ from resolute.errors import ConfigError
 from resolute.files import write_text
 from resolute.images import to_uint8
 from resolute.models.address import complete, parse_address
-from resolute.report.assets import MEGABYTES, embed, plotting_library, render, size_of
+from resolute.report.assets import MEGABYTES, embed, plotting_library, render
 from resolute.report.encode import Album, middle
-from resolute.report.reading import Evidence, read_folders, read_source, settings_text
+from resolute.report.reading import Evidence, read_folders, read_source
 from resolute.studies.check import Check
 from resolute.studies.grid import Grid
 from resolute.studies.results import Case, Missing, Results
@@ -45,21 +45,11 @@ class _Shown:
 
 
 def write_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYTES) -> Path:
-    """Write one self-contained HTML page about studies of one kind, and return its path.
-
-    Args:
-        folders: of one or more studies; their records are merged.
-        out: the file to write.
-        megabytes: the page is no larger than so many millions of bytes, as far as leaving out pictures can make it so.
-
-    Raises:
-        ConfigError: no folder, or one without records.
-        OutputError: the file cannot be written.
-    """
+    """Write the page of ``write_report``, no larger than ``megabytes`` as far as leaving out pictures allows."""
     evidence = read_folders(folders)
     study = study_of(evidence)
     results = with_checks(evidence, study.results(evidence.records))
-    bare = size_of(_render(evidence, study, results, _Shown([], Album(), False, "", [])))
+    bare = len(_render(evidence, study, results, _Shown([], Album(), False, "", [])).encode())
     cases = itertools.chain.from_iterable(
         source.study.cases(source.records, source.store.folder)
         for source in evidence.sources
@@ -71,12 +61,7 @@ def write_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYT
 
 
 def write_markdown(folders: Sequence[Path], out: Path) -> Path:
-    """Write verdict, tables and provenance of studies of one kind as Markdown, and return the path.
-
-    Raises:
-        ConfigError: no folder, or one without records.
-        OutputError: the file cannot be written.
-    """
+    """Write the Markdown of ``write_report``: verdict, tables and provenance."""
     evidence = read_folders(folders)
     results = with_checks(evidence, study_of(evidence).results(evidence.records))
     lines = [*filter(None, [results.alarm]), *results.sentences, *evidence.notes]
@@ -157,20 +142,12 @@ def _render(evidence: Evidence, study: Study, results: Results, shown: _Shown) -
         "cases": shown.cases,
         "pictures": shown.album.uris,
     }
-    sources = [
-        {
-            "name": source.name,
-            "provenance": source.provenance,
-            "facts": source.facts,
-            "models": source.models,
-            "settings": settings_text(source),
-        }
-        for source in evidence.sources
-    ]
     values = {
         "title": ", ".join(dict.fromkeys(source.name for source in evidence.sources)),
         "kicker": study.kind,
-        "questions": list(dict.fromkeys(filter(None, (_question(source.settings) for source in evidence.sources)))),
+        "questions": list(
+            dict.fromkeys(str(q) for source in evidence.sources if (q := source.settings.get("question")))
+        ),
         "alarm": results.alarm,
         "sentences": results.sentences,
         "notes": evidence.notes,
@@ -181,15 +158,11 @@ def _render(evidence: Evidence, study: Study, results: Results, shown: _Shown) -
         "tables": results.tables,
         "checks": checks_of(evidence),
         "sections": _sections(charts),
-        "sources": sources,
+        "sources": evidence.sources,
         "plotly": plotting_library() if needed else "",
         "data": embed(data),
     }
     return render("page.html.j2", values, ("sorting.js", *(("viewer.js",) if shown.cases or charts else ())))
-
-
-def _question(settings: dict[str, Any]) -> str:
-    return str(settings.get("question", ""))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,18 +191,16 @@ def _gallery(cases: Iterable[Case | Missing], room: int) -> _Shown:
         if isinstance(case, Missing):
             reasons[case.why] += 1
             continue
-        if len(shown) == MAX_CASES or left:
-            left += 1
-            continue
-        known = len(album.uris)
-        entry, cut = _entry(case, album)
-        spent += len(embed(entry))
-        if album.size + spent > room:
+        if len(shown) < MAX_CASES and not left:
+            known = len(album.uris)
+            entry, cut = _entry(case, album)
+            spent += len(embed(entry))
+            if album.size + spent <= room:
+                shown.append(entry)
+                cropped |= cut
+                continue
             album.forget(known)
-            left += 1
-            continue
-        shown.append(entry)
-        cropped |= cut
+        left += 1
     more = "; a larger --megabytes shows more" if len(shown) < MAX_CASES else ""
     words = (
         f"To keep this page small, the {left} mildest of {left + len(shown)} cases are left out{more}." if left else ""

@@ -55,6 +55,11 @@ class Source:
         """The sha256 of the weights of every model that has such."""
         return {record.model: record.weights for record in self.records if record.weights}
 
+    @property
+    def written(self) -> str:
+        """The settings as a reader can copy them."""
+        return json.dumps(self.settings, indent=1, ensure_ascii=False)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
@@ -63,19 +68,12 @@ class Evidence:
     Attributes:
         sources: one a folder, all of one kind.
         records: merged, the names changed where two things had the same.
-        origins: for the key of each record its folder, and the record as stored there.
         notes: what a reader must know about the merger.
     """
 
     sources: list[Source]
     records: list[Record]
-    origins: dict[str, tuple[Source, Record]]
     notes: list[str]
-
-    @property
-    def bad(self) -> list[BadLine]:
-        """Lines that are no records, but for those that a killed run has torn."""
-        return [line for source in self.sources for line in source.bad if not line.torn]
 
 
 def read_source(folder: Path) -> Source:
@@ -124,11 +122,9 @@ def read_folders(folders: Sequence[Path]) -> Evidence:
     if len(kinds) > 1:
         raise ConfigError(f"these are studies of several kinds, {' and '.join(kinds)}; report on each kind by itself")
     models, attacks, images = _Names(), _Names(), _Names()
-    origins: dict[str, tuple[Source, Record]] = {}
     merged: dict[str, Record] = {}
     for source in sources:
         for record in source.records:
-            origins.setdefault(record.key, (source, record))
             merged[record.key] = dataclasses.replace(
                 record,
                 model=models.name(record.model, record.weights),
@@ -149,9 +145,9 @@ def read_folders(folders: Sequence[Path]) -> Evidence:
             if source.study is None
         ),
     ]
-    bad = [line for source in sources for line in source.bad if not line.torn]
-    notes += [f"{len(bad)} lines are no records and are left out; the first: {bad[0]}."] if bad else []
-    return Evidence(sources, list(merged.values()), origins, notes)
+    if bad := [line for source in sources for line in source.bad if not line.torn]:
+        notes.append(f"{len(bad)} lines are no records and are left out; the first: {bad[0]}.")
+    return Evidence(sources, list(merged.values()), notes)
 
 
 def without_budget(configuration: str) -> str:
@@ -162,11 +158,6 @@ def without_budget(configuration: str) -> str:
         'FDA(epsilon=…, steps=50)'
     """
     return re.sub(r"\bepsilon=[^,)]*", "epsilon=…", configuration)
-
-
-def settings_text(source: Source) -> str:
-    """Return the settings of a study as a reader can copy them."""
-    return json.dumps(source.settings, indent=1, ensure_ascii=False)
 
 
 def _texts(content: object) -> dict[str, Any]:

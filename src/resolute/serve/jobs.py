@@ -25,6 +25,7 @@ from resolute.images import from_uint8, read_image, sample_image, to_uint8
 from resolute.models.base import Restorer, Scorer
 from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure
 from resolute.studies.grid import Grid
+from resolute.studies.scored import size_within
 
 # No other machine can reach it.
 HOST = "127.0.0.1"
@@ -178,10 +179,7 @@ def certify_steps(
     Raises:
         ImageError: the image is too small for the metric.
     """
-    longest = max(image.shape[1:])
-    size = None
-    if longest > fit:
-        size = (max(1, round(image.shape[1] * fit / longest)), max(1, round(image.shape[2] * fit / longest)))
+    size = size_within(image, fit)
     smallest = scorer.card.smallest if scorer.card is not None else 1
     if min(size or image.shape[1:]) < smallest:
         raise ImageError(f"the image is too small: the metric needs {smallest} pixels a side")
@@ -193,11 +191,11 @@ def certify_steps(
 
 
 def _subject(image: Pixels, scale: int, side: int, photograph: bool) -> Subject:
-    wanted = side * scale if photograph else side
-    top, left = (max(0, (length - wanted) // 2) for length in image.shape[1:])
-    middle = from_uint8(to_uint8(image[:, top : top + wanted, left : left + wanted]))
-    if min(middle.shape[1:]) < 8 * (scale if photograph else 1):
-        raise ImageError(f"the image is too small: {8 * (scale if photograph else 1)} pixels a side are needed")
+    ratio = scale if photograph else 1
+    top, left = (max(0, (length - side * ratio) // 2) for length in image.shape[1:])
+    middle = from_uint8(to_uint8(image[:, top : top + side * ratio, left : left + side * ratio]))
+    if min(middle.shape[1:]) < 8 * ratio:
+        raise ImageError(f"the image is too small: {8 * ratio} pixels a side are needed")
     study = Grid(
         name="trial", models=("",), attacks=(AttackTable(kind="ifgsm"),), high_resolution=photograph, scale=scale
     )

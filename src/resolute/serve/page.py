@@ -90,35 +90,14 @@ class Page:
             with gr.Column(scale=2, min_width=320):
                 status = gr.HTML(words.said("Choose an image and press Attack."), elem_id="attack-status")
                 figures = gr.HTML(elem_id="attack-figures")
-                slider = gr.ImageSlider(
-                    label="Output: clean on the left, attacked on the right",
-                    format="png",
-                    elem_id="attack-slider",
-                    buttons=BUTTONS,
-                )
+                label = "Output: clean on the left, attacked on the right"
+                slider = gr.ImageSlider(label=label, format="png", elem_id="attack-slider", buttons=BUTTONS)
                 gain = gr.Slider(1, 32, 8, step=1, label="Differences are amplified by", elem_id="attack-gain")
                 with gr.Row():
-                    output_change = gr.Image(
-                        label=f"Difference of the outputs, {TIMES}8",
-                        format="png",
-                        interactive=False,
-                        height=260,
-                        buttons=BUTTONS,
-                    )
-                    input_change = gr.Image(
-                        label=f"Difference of the inputs, {TIMES}8",
-                        format="png",
-                        interactive=False,
-                        height=260,
-                        buttons=BUTTONS,
-                    )
+                    changes = [_picture(f"Difference of the {what}, {TIMES}8") for what in ("outputs", "inputs")]
                 with gr.Row():
-                    clean = gr.Image(label="Clean input", format="png", interactive=False, height=260, buttons=BUTTONS)
-                    attacked = gr.Image(
-                        label="Attacked input, to keep", format="png", interactive=False, height=260, buttons=BUTTONS
-                    )
+                    clean, attacked = _picture("Clean input"), _picture("Attacked input, to keep")
         trial = gr.State(None)
-        changes = [output_change, input_change]
 
         def differences(trial: Any, gain: float) -> list[Any]:
             if trial is None:
@@ -149,12 +128,11 @@ class Page:
             if found is None:
                 yield {status: words.said("Stopped.")}
                 return
-            first, second = differences(found, gain)
             yield {
                 status: words.said("Done."), figures: words.figures(found), trial: found,
                 slider: (to_uint8(found.clean_output), to_uint8(found.attacked_output)),
                 clean: to_uint8(found.clean), attacked: to_uint8(found.attacked),
-                output_change: first, input_change: second,
+                **dict(zip(changes, differences(found, gain), strict=True)),
             }  # fmt: skip
 
         go.click(
@@ -232,9 +210,8 @@ class Page:
         return load_defended(name).to(self._device)
 
     def _scorer(self, metric: str, denoise: bool) -> Scorer:
-        if denoise:
-            return behind(load_scorer(metric), DENOISER).to(self._device)
-        return load_scorer(metric).to(self._device)
+        scorer = load_scorer(metric)
+        return (behind(scorer, DENOISER) if denoise else scorer).to(self._device)
 
     def start(self, port: int) -> str:
         """Serve the page on this machine alone and return its address.
@@ -270,6 +247,10 @@ def _shown(job: Generator[Any, None, Any], status: Any, what: str) -> Generator[
         except StopIteration as end:
             return end.value
         yield {status: words.progress(step, what)}
+
+
+def _picture(label: str) -> Any:
+    return gr.Image(label=label, format="png", interactive=False, height=260, buttons=BUTTONS)
 
 
 def _change(before: Tensor, after: Tensor, gain: float) -> np.ndarray:

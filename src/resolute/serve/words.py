@@ -41,12 +41,7 @@ def progress(step: Step, what: str) -> str:
 
 
 def refused(error: Exception) -> str:
-    """Return why something was not done.
-
-    Example:
-        >>> refused(ValueError("<b>"))
-        '<p class="r-refused" role="alert">&lt;b&gt;</p>'
-    """
+    """Return why something was not done."""
     return f'<p class="r-refused" role="alert">{html.escape(str(error))}</p>'
 
 

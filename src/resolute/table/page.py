@@ -37,11 +37,10 @@ def page_table(
     """
     places = {column.name: place for place, column in enumerate(columns)}
     right = [aligned_right(place, column, rows) for place, column in enumerate(columns)]
-    filters = {place: choices.get(column.name, "") for place, column in enumerate(columns)}
     filters = {
-        place: text
-        for place, text in filters.items()
-        if columns[place].name in choices or _selects(columns[place], rows, place)
+        place: choices.get(column.name, "")
+        for place, column in enumerate(columns)
+        if column.name in choices or _selects(column, rows, place)
     }
     bodies = Markup("\n").join(
         Markup("<tbody>\n{}\n</tbody>").format(
@@ -116,7 +115,7 @@ def _cell(one: Row, place: int, column: Column, right: bool) -> Markup:
     text = Markup('<b class="{}">{}</b>').format(_CLASSES[tone], text) if tone else text
     text = Markup('<a href="{}">{}</a>').format(cell.link, text) if cell.link else text
     small = Markup("").join(Markup("<small>{}</small>").format(words) for words in below if words)
-    classes = {"key": column.key and not named, "left": not right and not named, "variant": one.indent and named}
+    classes = {"variant": one.indent} if named else {"key": column.key, "left": not right}
     marks = _marks({"class": " ".join(name for name, wanted in classes.items() if wanted)})
     number = _number(value)
     marks += Markup(' data-value="{}"').format(number) if number is not None else Markup()

@@ -100,11 +100,8 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table as Markdown, its title and caption above it and the notes below."""
-        lines: list[str] = []
-        if self.title:
-            lines += [f"**{_plain(self.title)}**", ""]
-        if self.caption:
-            lines += [_plain(self.caption), ""]
+        lines = [f"**{_plain(self.title)}**", ""] if self.title else []
+        lines += [_plain(self.caption), ""] if self.caption else []
         heads = [f"{column.name} ({column.hint})" if column.hint else column.name for column in self.columns]
         lines.append(f"| {' | '.join(map(_plain, heads))} |")
         lines.append(f"|{''.join('--:|' if self._right(place) else '---|' for place in range(len(self.columns)))}")
@@ -122,16 +119,9 @@ class Table:
         Args:
             id: of the table, for links.
         """
-        return page_table(
-            self.columns,
-            self.rows,
-            label=self.title or self.caption or "Table",
-            caption=self.caption,
-            notes=self.notes,
-            id=id,
-            sort=self.sort,
-            choices=self.choices,
-        )
+        label = self.title or self.caption or "Table"
+        words = {"label": label, "caption": self.caption, "id": id, "sort": self.sort}
+        return page_table(self.columns, self.rows, notes=self.notes, choices=self.choices, **words)
 
     def _repr_html_(self) -> str:  # pyright: ignore[reportUnusedFunction]
         return str(self.html())
