@@ -224,9 +224,10 @@ def test_damaged_files_are_refused(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_a_card_that_lies_is_refused(scorer, tmp_path):
+@pytest.mark.parametrize("card", ['{"name": 3, "low": "x"}', "[1]", "{"])
+def test_a_card_that_lies_is_refused(scorer, tmp_path, card):
     stored = onnx.load(scorer[1])
-    onnx.helper.set_model_props(stored, {"resolute.kind": "scorer", "resolute.card": '{"name": 3, "low": "x"}'})
+    onnx.helper.set_model_props(stored, {"resolute.kind": "scorer", "resolute.card": card})
     onnx.save(stored, tmp_path / "lying.onnx")
     with pytest.raises(CheckpointError, match="damaged model card"):
         load_scorer(tmp_path / "lying.onnx")

@@ -65,8 +65,10 @@ def test_a_residual_scale_that_no_shape_tells(tmp_path):
     with pytest.warns(ModelWarning, match=r"res.pt does not upscale: .*residual scale 0.1 it gives .*#res_scale=0.1"):
         doubted = load(tmp_path / "res.pt")
     assert "#res_scale=0.1" in doubted.doubt
-    x = torch.rand(1, 3, 12, 12)
-    torch.testing.assert_close(unwarned(f"{tmp_path}/res.pt#res_scale=0.1")(x), load("edsr-xs")(x), atol=1e-3, rtol=0)
+    x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        unwarned(f"{tmp_path}/res.pt#res_scale=0.1")(x), load("edsr-xs")(x), atol=1e-3, rtol=1e-3
+    )
 
 
 CODE = """

@@ -16,17 +16,6 @@ from resolute.defences.wrappers import (
 )
 
 __all__ = [
-    "ChannelDensity",
-    "Defended",
-    "EightBit",
-    "EntropyRegularizer",
-    "LowPass",
-    "Mixture",
-    "OutputBlur",
-    "RandomResizing",
-    "SelfEnsemble",
-    "load_defended",
-    "match_clean_psnr",
-    "surrogate",
-    "undefended",
-]
+    "ChannelDensity", "Defended", "EightBit", "EntropyRegularizer", "LowPass", "Mixture", "OutputBlur",
+    "RandomResizing", "SelfEnsemble", "load_defended", "match_clean_psnr", "surrogate", "undefended",
+]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,12 @@ from resolute.models.base import Restorer
 from resolute.models.registry import load
 
 DEFENCES = "mix=THETA, lowpass=SIGMA, blur=SIGMA, resize, resize=GROWTH, round8, ensemble"
+_OF_A_NUMBER: dict[str, Callable[..., Defended]] = {
+    "mix": Mixture, "lowpass": LowPass, "blur": OutputBlur, "resize": RandomResizing
+}  # fmt: skip
+_ALONE: dict[str, Callable[..., Defended]] = {
+    "resize": RandomResizing, "round8": EightBit, "ensemble": SelfEnsemble
+}  # fmt: skip
 _WORDS = {text.partition("=")[0] for text in DEFENCES.split(", ")}
 
 
@@ -74,24 +79,11 @@ def defence(text: str) -> Callable[[Restorer], Defended]:
         0.7
     """
     kind, equals, number = text.partition("=")
+    made = (_OF_A_NUMBER if equals else _ALONE).get(kind)
+    if made is None:
+        raise ConfigError(f"no defence {text!r} (nor a file of the whole name); the defences are {DEFENCES}")
     try:
-        value = float(number) if equals else None
+        values = [float(number)] if equals else []
     except ValueError:
         raise ConfigError(f"{kind} takes a number, not {number!r}; the defences are {DEFENCES}") from None
-    match kind, value:
-        case "mix", float():
-            return functools.partial(Mixture, theta=value)
-        case "lowpass", float():
-            return functools.partial(LowPass, sigma=value)
-        case "blur", float():
-            return functools.partial(OutputBlur, sigma=value)
-        case "resize", float():
-            return functools.partial(RandomResizing, growth=value)
-        case "resize", None:
-            return RandomResizing
-        case "round8", None:
-            return EightBit
-        case "ensemble", None:
-            return SelfEnsemble
-        case _:
-            raise ConfigError(f"no defence {text!r} (nor a file of the whole name); the defences are {DEFENCES}")
+    return lambda inner: made(inner, *values)

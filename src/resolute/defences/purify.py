@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resolute.defences.wrappers import smoothed
 from resolute.errors import ConfigError
 from resolute.images import from_uint8, to_uint8
 from resolute.models.base import Card, Restorer
@@ -154,10 +155,7 @@ class Blur(Purifier):
         self.register_buffer("kernel", (line / line.sum()).float(), persistent=False)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        half = len(self.kernel) // 2
-        padded = F.pad(x, (half, half, half, half), mode="reflect" if half < min(x.shape[-2:]) else "replicate")
-        rows = F.conv2d(padded, self.kernel.view(1, 1, 1, -1).repeat(3, 1, 1, 1), groups=3)
-        return F.conv2d(rows, self.kernel.view(1, 1, -1, 1).repeat(3, 1, 1, 1), groups=3).clamp(0, 1)
+        return smoothed(x, self.kernel).clamp(0, 1)
 
 
 @final
@@ -241,6 +239,11 @@ class ForDeepinv(nn.Module):
         return self.model(x)
 
 
+# The class of a purifier, and what its parameter is.
+_KINDS: dict[str, tuple[Callable[..., Purifier], Callable[[str], float]]] = {
+    "jpeg": (Jpeg, int), "resize": (Resize, float), "crop": (Crop, int), "blur": (Blur, int)
+}  # fmt: skip
+_FLIPS = {"flip": (True, True), "flip-h": (True, False), "flip-v": (False, True)}
 NAMES = "jpeg-QUALITY, resize-SHARE, crop-SIDE, blur-SIZE, flip, flip-h, flip-v"
 
 
@@ -254,23 +257,12 @@ def purifier(name: str) -> Purifier:
         >>> purifier("jpeg-50").card.architecture
         {'class': 'Jpeg', 'quality': 50}
     """
+    if name in _FLIPS:
+        return Flip(*_FLIPS[name])
     kind, _, value = name.partition("-")
     try:
-        match kind:
-            case "jpeg":
-                return Jpeg(int(value or 50))
-            case "resize":
-                return Resize(float(value or 0.5))
-            case "crop":
-                return Crop(int(value or 128))
-            case "blur":
-                return Blur(int(value or 3))
-            case "flip" if value in ("", "h", "v"):
-                return Flip(horizontal=value != "v", vertical=value != "h")
-            case _:
-                pass
-    except ConfigError:
-        raise
-    except ValueError:
-        pass
-    raise ConfigError(f"no purifier named {name!r}; choose one of {NAMES}")
+        made, number = _KINDS[kind]
+        parameters = [number(value)] if value else []
+    except (KeyError, ValueError):
+        raise ConfigError(f"no purifier named {name!r}; choose one of {NAMES}") from None
+    return made(*parameters)

@@ -7,8 +7,6 @@ that gains no more robustness than they do for the same loss of quality has gain
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from abc import ABC, abstractmethod
 from typing import final
@@ -20,6 +18,7 @@ from torch.nn import functional as F
 
 from resolute.errors import ConfigError
 from resolute.models.base import Restorer
+from resolute.models.weights import sha256_of
 from resolute.resize import upscale_tensor
 
 Images = Float[Tensor, "b 3 h w"]
@@ -47,12 +46,11 @@ class Defended(Restorer, ABC):
         self.feature_layer = f"inner.{inner.feature_layer}"
         self._settings = settings
         if inner.card is not None:
-            facts = json.dumps([inner.card.sha256, type(self).__name__, settings], sort_keys=True)
             self.card = dataclasses.replace(
                 inner.card,
                 name=f"{inner.card.name}+{label}",
                 architecture=self.arguments(),
-                sha256=hashlib.sha256(facts.encode()).hexdigest(),
+                sha256=sha256_of(inner.card.sha256, type(self).__name__, settings),
                 # What was validated is the model inside.
                 training={key: value for key, value in inner.card.training.items() if key != "validation"},
             )
@@ -250,7 +248,18 @@ def gaussian(x: Images, sigma: float) -> Images:
         return x
     half = math.ceil(3 * sigma)
     line = torch.exp(-torch.arange(-half, half + 1, dtype=torch.float64).square() / (2 * sigma**2))
-    kernel = (line / line.sum()).to(x).repeat(3, 1)
+    return smoothed(x, (line / line.sum()).to(x))
+
+
+def smoothed(x: Images, line: Float[Tensor, " k"]) -> Images:
+    """Convolve images with an odd line of weights along both sides, mirrored at the border.
+
+    Example:
+        >>> smoothed(torch.ones(1, 3, 4, 4), torch.tensor([0.25, 0.5, 0.25])).mean()
+        tensor(1.)
+    """
+    half = len(line) // 2
+    kernel = line.repeat(3, 1)
     padded = F.pad(x, (half, half, half, half), mode="reflect" if half < min(x.shape[-2:]) else "replicate")
     rows = F.conv2d(padded, kernel[:, None, None, :], groups=3)
     return F.conv2d(rows, kernel[:, None, :, None], groups=3)

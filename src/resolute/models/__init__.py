@@ -18,28 +18,7 @@ from resolute.models.tiling import Tiled
 from resolute.models.wrapped import as_restorer
 
 __all__ = [
-    "BRISQUE",
-    "CARN",
-    "EDSR",
-    "MSRN",
-    "NIQE",
-    "RCAN",
-    "Bicubic",
-    "Card",
-    "MobileNetScorer",
-    "Origin",
-    "QualityNet",
-    "Restorer",
-    "SRResNet",
-    "Scorer",
-    "ScorerCard",
-    "SplitRestorer",
-    "Tiled",
-    "as_restorer",
-    "as_scorer",
-    "built_in_models",
-    "built_in_scorers",
-    "load",
-    "load_scorer",
-    "probe",
-]
+    "BRISQUE", "CARN", "EDSR", "MSRN", "NIQE", "RCAN", "Bicubic", "Card", "MobileNetScorer", "Origin",
+    "QualityNet", "Restorer", "SRResNet", "Scorer", "ScorerCard", "SplitRestorer", "Tiled", "as_restorer",
+    "as_scorer", "built_in_models", "built_in_scorers", "load", "load_scorer", "probe",
+]  # fmt: skip

@@ -192,7 +192,6 @@ def read_value(text: str) -> object:
 
 
 def _written(value: object) -> str:
-    """Return a value as it is read again."""
     if isinstance(value, str):
         return value if read_value(value) == value and not set(value) & set(",#+'\"()[]") else repr(value)
     return repr(value).replace(" ", "")

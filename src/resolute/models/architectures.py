@@ -8,12 +8,7 @@ from resolute.models.base import Restorer, Scorer
 
 # Weights are detected by one of them at most.
 RESTORERS: tuple[Architecture[Restorer], ...] = (
-    edsr.ARCHITECTURE,
-    rcan.ARCHITECTURE,
-    msrn.ARCHITECTURE,
-    carn.ARCHITECTURE,
-    srresnet.ARCHITECTURE,
-    denoisers.UNET,
-    denoisers.DNCNN,
-)
+    edsr.ARCHITECTURE, rcan.ARCHITECTURE, msrn.ARCHITECTURE, carn.ARCHITECTURE, srresnet.ARCHITECTURE,
+    denoisers.UNET, denoisers.DNCNN,
+)  # fmt: skip
 SCORERS: tuple[Architecture[Scorer], ...] = (quality.ARCHITECTURE, mobilenet.ARCHITECTURE)

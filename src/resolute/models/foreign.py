@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from resolute.errors import CheckpointError, ConfigError, class_and_line
 from resolute.images import sample_image
 from resolute.models.base import Restorer, device_of
+from resolute.models.layers import named_layer
 
 # Height and width of the samples: one of them smaller than some networks take, the other such that its next multiple
 # of a power of two is none of the next power.
@@ -155,7 +156,7 @@ class Foreign(Restorer, ABC):
         device = device_of(self.network)
         with torch.random.fork_rng(devices=[]), _trained(self.network):
             self._try(device)
-            self.feature_layer = self._named(layer) if layer else self._find_feature_layer(device)
+            self.feature_layer = named_layer(self, layer, self.called) if layer else self._find_feature_layer(device)
 
     @final
     def refused(self, why: str) -> CheckpointError:
@@ -227,16 +228,6 @@ class Foreign(Restorer, ABC):
         else:
             raise self.refused(IN_PLACE)
         return torch.zeros_like(x)
-
-    def _named(self, layer: str) -> str:
-        names = dict(self.named_modules())
-        name = layer if layer in names else f"network.{layer}"
-        if name not in names:
-            raise CheckpointError(
-                f"{self.called} has no layer {layer!r}; it has "
-                f"{', '.join(name for name, _ in list(self.network.named_children())[:12])} and those inside of them"
-            )
-        return name
 
     def _find_feature_layer(self, device: torch.device) -> str:
         """Return the name of the layer whose output is Φ, by the rule that the class states."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import final
 
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.models.base import Scorer
+from resolute.models.base import Scorer, ScorerCard
 from resolute.models.probe import probe
 from resolute.models.weights import weights_sha256
 
@@ -18,28 +19,12 @@ from resolute.models.weights import weights_sha256
 class FunctionScorer(Scorer):
     """A callable as a metric; made by ``as_scorer``, which probes it."""
 
-    def __init__(
-        self,
-        function: Callable[[Tensor], Tensor],
-        name: str,
-        *,
-        low: float | None = None,
-        high: float | None = None,
-        lower_better: bool = False,
-        single: bool = False,
-        size_rule: str = "any",
-        smallest: int = 1,
-    ) -> None:
-        if low is not None and high is not None and not low < high:
-            raise ValueError(f"low is below high, not {low} and {high}")
+    def __init__(self, function: Callable[[Tensor], Tensor], card: ScorerCard, *, single: bool) -> None:
         super().__init__()
         # A module among the attributes is a submodule: its weights follow .to() and are frozen by attacks.
         self.function = function
-        self.name = name
-        self.low, self.high = low, high
-        self.lower_better = lower_better
-        self.single = single
-        self.size_rule, self.smallest = size_rule, smallest
+        self.name, self.single = card.name, single
+        self.declare(card)
 
     def arguments(self) -> dict[str, object]:
         return {"class": "FunctionScorer", "name": self.name, "single": self.single}
@@ -95,17 +80,13 @@ def as_scorer(
         >>> metric.card.batch_invariant
         True
     """
-    scorer = FunctionScorer(
-        function,
-        name,
-        low=low,
-        high=high,
-        lower_better=lower_better,
-        single=single,
-        size_rule=size_rule,
-        smallest=smallest,
-    ).eval()
+    if low is not None and high is not None and not low < high:
+        raise ValueError(f"low is below high, not {low} and {high}")
     state = function.state_dict() if isinstance(function, nn.Module) else {}
-    card = scorer.describe(name, licence=licence, sha256=weights_sha256(state) if state else "")
-    scorer.card = probe(scorer, card)
+    card = ScorerCard(
+        name=name, architecture={}, low=low, high=high, lower_better=lower_better, size_rule=size_rule,
+        smallest=smallest, licence=licence, sha256=weights_sha256(state) if state else "",
+    )  # fmt: skip
+    scorer = FunctionScorer(function, card, single=single).eval()
+    scorer.card = probe(scorer, dataclasses.replace(card, architecture=scorer.arguments()))
     return scorer

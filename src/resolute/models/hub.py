@@ -66,16 +66,8 @@ def _from_hub(address: str, sha256: str) -> Path:
     # It would try for half a minute to reach a hub that is not there.
     cached_only = _offline() or not _reachable(endpoint)
     try:
-        path = Path(
-            hub.hf_hub_download(
-                repository,
-                file,
-                revision=revision,
-                endpoint=endpoint,
-                local_files_only=cached_only,
-                etag_timeout=SECONDS,
-            )
-        )
+        options = {"revision": revision, "endpoint": endpoint, "local_files_only": cached_only}
+        path = Path(hub.hf_hub_download(repository, file, etag_timeout=SECONDS, **options))
     except errors.LocalEntryNotFoundError:
         why = "HF_HUB_OFFLINE is set" if _offline() else f"{endpoint} cannot be reached"
         raise CheckpointError(

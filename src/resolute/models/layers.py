@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from resolute.errors import ConfigError
+from resolute.errors import CheckpointError, ConfigError
 from resolute.models.base import Restorer
 
 _WORDS: dict[str, tuple[type[nn.Module], ...]] = {
@@ -52,6 +52,20 @@ def find_layer(model: nn.Module, layer: str = "") -> str:
     if others:
         raise ConfigError(f"one layer is needed, and {layer!r} means {len(others) + 1}, such as {first}; name one")
     return first
+
+
+def named_layer(model: nn.Module, name: str, called: str) -> str:
+    """Return the full name of a layer that is called by its name in the model, or in the network that it wraps.
+
+    Raises:
+        CheckpointError: there is none; ``called`` is the model in its words.
+    """
+    names = [one for one, _ in model.named_modules() if one]
+    found = next((one for one in (name, f"network.{name}") if one in names), None)
+    if found is None:
+        own = [re.sub(_AROUND, "", one) for one in names if one not in ("network", "output")]
+        raise CheckpointError(f"{called} has no layer {name!r}; it has {_near(name, own)}")
+    return found
 
 
 def _found(model: nn.Module, layer: str) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from resolute.errors import CheckpointError, ConfigError, ImageError, first_line
 from resolute.models.base import Card, Scorer, ScorerCard, SplitRestorer
+from resolute.models.weights import card_of
 
 HINT = "pip install 'resolute[onnx]'"
 
@@ -125,8 +126,7 @@ class OnnxScorer(Scorer):
         self.session = session
         self._sha256 = sha256
         if card is not None:
-            self.low, self.high, self.usual = card.low, card.high, card.usual
-            self.lower_better, self.size_rule, self.smallest = card.lower_better, card.size_rule, card.smallest
+            self.declare(card)
 
     def arguments(self) -> dict[str, object]:
         return {"class": "OnnxScorer", "sha256": self._sha256}
@@ -147,14 +147,12 @@ def load_onnx_restorer(path: Path) -> OnnxRestorer:
     """
     session, sha256, facts = _opened(path, "restorer")
     height, width = session.size or _SIDES
-    y = _tried(session, path, height, width)
+    y = _tried(session, path)
     if y.ndim != 4 or y.shape[1] != 3 or y.shape[2] % height or y.shape[2] * width != y.shape[3] * height:
         raise CheckpointError(f"{path.name} turns (1, 3, {height}, {width}) into {tuple(y.shape)}, and no larger image")
     model = OnnxRestorer(session, y.shape[2] // height, sha256)
-    card = Card(name=path.stem, architecture=model.arguments(), scale=model.scale, sha256=sha256)
-    if facts is not None:
-        card = _kept(card, facts, path)
-    model.card = card
+    card = model.describe(path.stem, sha256=sha256)
+    model.card = card if facts is None else _kept(card, facts, path)
     return model.eval()
 
 
@@ -166,18 +164,15 @@ def load_onnx_scorer(path: Path) -> OnnxScorer:
         ConfigError: onnxruntime is missing.
     """
     session, sha256, facts = _opened(path, "scorer")
-    height, width = session.size or _SIDES
-    y = _tried(session, path, height, width)
+    y = _tried(session, path)
     if y.numel() != 1:
         raise CheckpointError(f"{path.name} turns an image into {tuple(y.shape)}, and not into one score")
     card = None
     if facts is not None:
-        usual: Any = facts.get("usual")
-        complete: dict[str, Any] = {**facts, "usual": tuple(usual) if isinstance(usual, list) else None}
         try:
-            if not all(isinstance(complete.get(end), float | int | None) for end in ("low", "high")):
+            if not all(isinstance(facts.get(end), float | int | None) for end in ("low", "high")):
                 raise TypeError
-            card = ScorerCard(**complete)
+            card = card_of(facts, ScorerCard)
         except TypeError:
             raise CheckpointError(f"{path.name} carries a damaged model card; export it again") from None
     model = OnnxScorer(session, sha256, card)
@@ -211,30 +206,24 @@ def _opened(path: Path, kind: str) -> tuple[Session, str, dict[str, Any] | None]
         other = "load_scorer" if said == "scorer" else "load"
         raise CheckpointError(f"{path.name} holds a {said[:40]}; load it with {other}")
     try:
-        facts: object = json.loads(session.metadata.get(CARD, "null"))
+        facts: Any = json.loads(session.metadata.get(CARD, "null"))
     except ValueError:
         facts = {}
-    return session, hashlib.sha256(content).hexdigest(), cast("dict[str, Any] | None", facts)
+    # One that is no mapping has nothing that a card needs.
+    return session, hashlib.sha256(content).hexdigest(), facts if isinstance(facts, dict | None) else {}
 
 
 def _kept(card: Card, facts: dict[str, Any], path: Path) -> Card:
-    """Return the card with what the file's own says and nobody can see."""
     name, licence, training = facts.get("name"), facts.get("licence"), facts.get("training")
     if not (isinstance(name, str) and isinstance(licence, str) and isinstance(training, dict)):
         raise CheckpointError(f"{path.name} carries a damaged model card; export it again")
-    return Card(
-        name=f"{name}-onnx",
-        architecture=card.architecture,
-        scale=card.scale,
-        licence=licence,
-        sha256=card.sha256,
-        training=cast("dict[str, object]", training),
-    )
+    known = cast("dict[str, object]", training)
+    return dataclasses.replace(card, name=f"{name}-onnx", licence=licence, training=known)
 
 
-def _tried(session: Callable[[Tensor], Tensor], path: Path, height: int, width: int) -> Tensor:
+def _tried(session: Session, path: Path) -> Tensor:
     try:
-        return session(torch.full((1, 3, height, width), 0.5))
+        return session(torch.full((1, 3, *(session.size or _SIDES)), 0.5))
     except ImageError as error:
         raise CheckpointError(f"{path.name}: {error}") from None
 

@@ -38,10 +38,8 @@ class FileOrigin(Origin):
     is found out by building the network once more of weights that no two entries share, and looking where they went.
 
     Attributes:
-        path: the file.
         names: of the weights that the network was built of, and what they are called in the file.
         rebuild: builds the network again.
-        note: what its user must know before writing, in one sentence; empty if there is nothing.
     """
 
     path: Path
@@ -54,27 +52,22 @@ class FileOrigin(Origin):
 
     def write(self, model: Restorer, out: Path, training: Mapping[str, object] | None = None) -> None:
         content = _Content.read(self.path)
-        for names, places in self._plan(model, content):
-            after = names.tensors[names.prefix + names.own]
-            if torch.equal(after.detach().cpu(), names.before):
-                # To the bit as it was, also where the file is more exact than the model.
-                continue
-            for place in places:
-                _put(after, place, self.path, names.own)
+        for own, before, after, places in self._plan(model, content):
+            # To the bit as it was where nothing changed, also where the file is more exact than the model.
+            for place in () if torch.equal(after.detach().cpu(), before) else places:
+                _put(after, place, self.path, own)
         self._verify(model, content)
         content.write(out, dict(training or {}))
 
-    def _plan(self, model: Restorer, content: _Content) -> list[tuple[_Tensor, list[Tensor]]]:
-        """Return every tensor of the model that comes from the file, and all places in it that hold it."""
+    def _plan(self, model: Restorer, content: _Content) -> list[tuple[str, Tensor, Tensor, list[Tensor]]]:
+        """Return every tensor that comes from the file: its name, as loaded, as in the model, and its places there."""
         chosen = self._chosen(content)
         before = self._built(chosen)
         told_apart = _told_apart(chosen)
         try:
             probed = self.rebuild(told_apart)
         except Exception:  # A layout that is read from small tensors is refused by any class of error.
-            told_apart = {
-                name: chosen[name] if tensor.numel() < _SMALL else tensor for name, tensor in told_apart.items()
-            }
+            told_apart |= {name: chosen[name] for name, tensor in told_apart.items() if tensor.numel() < _SMALL}
             probed = self._built(told_apart)
         sources: dict[tuple[int, bytes], list[str]] = {}
         for name, tensor in told_apart.items():
@@ -84,7 +77,7 @@ class FileOrigin(Origin):
         prefix = _prefix(tensors, before)
         if prefix is None:
             raise self._refused("the model has other tensors than those that were loaded from it")
-        plan: list[tuple[_Tensor, list[Tensor]]] = []
+        plan: list[tuple[str, Tensor, Tensor, list[Tensor]]] = []
         for own, tensor in probed.items():
             found = sources.get(_identity(tensor), [])
             # Values that several entries share, such as those of mean shifts, are told apart by their names.
@@ -96,7 +89,7 @@ class FileOrigin(Origin):
             if found:
                 keys = [self.names[name] for name in found]
                 places = [place for state in content.sets(keys) for key in keys for place in [state[key]]]
-                plan.append((_Tensor(tensors, prefix, own, before[own]), places))
+                plan.append((own, before[own], tensors[prefix + own], places))
             elif not torch.equal(tensor, before[own]):
                 raise self._refused(f"{own} is computed from its entries on loading, and cannot be taken back")
             elif not torch.equal(tensors[prefix + own].detach().cpu(), before[own]):
@@ -128,14 +121,10 @@ class FileOrigin(Origin):
         return CheckpointError(f"weights cannot be written back to {self.path.name}: {why}")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-    """A tensor of a model: all of them, and the name and former value of this one."""
-
-    tensors: Mapping[str, Tensor]
-    prefix: str
-    own: str
-    before: Tensor
+def origin_of(path: Path, state: State, taken: State, rebuild: Rebuild, note: str = "") -> FileOrigin:
+    """Return the origin of weights that were taken from a file, the same tensors under other names."""
+    keys = {id(tensor): name for name, tensor in state.items()}
+    return FileOrigin(path, {name: keys[id(tensor)] for name, tensor in taken.items()}, rebuild, note)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,10 +184,10 @@ def _mappings(content: object) -> Iterator[State]:
     """Yield all mappings from names to tensors alone, however deep."""
     if not isinstance(content, dict):
         return
-    values = list(cast("dict[Any, object]", content).values())
-    if values and all(isinstance(value, Tensor) for value in values):
-        yield {str(key): cast("Tensor", value) for key, value in cast("dict[Any, object]", content).items()}
-    for value in values:
+    held = cast("dict[Any, Any]", content)
+    if held and all(isinstance(value, Tensor) for value in held.values()):
+        yield {str(key): value for key, value in held.items()}
+    for value in held.values():
         yield from _mappings(value)
 
 
@@ -216,8 +205,7 @@ def _told_apart(state: State) -> State:
             found[name] = known[scalars % len(known)].reshape(tensor.shape)
             scalars += 1
         else:
-            values = torch.rand(tensor.shape, generator=generator) + 0.25
-            found[name] = values.to(tensor.dtype)
+            found[name] = (torch.rand(tensor.shape, generator=generator) + 0.25).to(tensor.dtype)
     return found
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from resolute.errors import ConfigError, class_and_line
 from resolute.images import sample_image
-from resolute.models.base import Scorer, ScorerCard
+from resolute.models.base import Scorer, ScorerCard, frozen
 
 # Relative to the spread of the scores: matrix products of another size round otherwise, random crops are far above.
 TOLERANCE = 1e-3
@@ -43,17 +43,11 @@ def probe(scorer: Scorer, card: ScorerCard | None = None, side: int | None = Non
     """
     card = card or scorer.card or scorer.describe(type(scorer).__name__)
     images = _samples(side or max(128, card.smallest))
-    training = {module for module in scorer.modules() if module.training}
-    scorer.eval()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            with torch.no_grad():
-                together, again = (_scores(scorer, images, card) for _ in range(2))
-                alone = torch.cat([_scores(scorer, image[None], card) for image in images])
-            differentiable = _has_gradient(scorer, images)
-    finally:
-        for module in scorer.modules():
-            module.training = module in training
+    with frozen(scorer), torch.random.fork_rng(devices=[]):
+        with torch.no_grad():
+            together, again = (_scores(scorer, images, card) for _ in range(2))
+            alone = torch.cat([_scores(scorer, image[None], card) for image in images])
+        differentiable = _has_gradient(scorer, images)
     gap = float((together - alone).abs().max())
     spread = max(float(together.max() - together.min()), 1e-3 * float(together.abs().max()))
     return dataclasses.replace(

@@ -98,11 +98,14 @@ class PythonFile:
 
 def defined(path: Path) -> list[str]:
     """Return the names of the classes and functions that a file defines, without running it."""
+    return [node.name for node in _parsed(path).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+
+
+def _parsed(path: Path) -> ast.Module:
     try:
-        body = ast.parse(path.read_text(encoding="utf-8")).body
+        return ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):
-        return []
-    return [node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+        return ast.Module([], [])
 
 
 @contextmanager
@@ -135,11 +138,7 @@ def _imported(path: Path) -> Generator[tuple[ModuleType, list[Path]]]:
 
 
 def _import(name: str, path: Path, folders: list[Path]) -> ModuleType:
-    """Import a module; where one that it needs lies further up, as in the root of a repository, look there too.
-
-    Raises:
-        CheckpointError: it fails.
-    """
+    """Import a module; where one that it needs lies further up, as in the root of a repository, look there too."""
     while True:
         try:
             return importlib.import_module(name)
@@ -170,11 +169,7 @@ def _place(path: Path) -> tuple[Path, str]:
 
 def _relative(path: Path) -> int:
     """Return how many folders up the relative imports of a file reach."""
-    try:
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, SyntaxError):
-        return 0
-    return max((node.level for node in nodes if isinstance(node, ast.ImportFrom)), default=0)
+    return max((node.level for node in ast.walk(_parsed(path)) if isinstance(node, ast.ImportFrom)), default=0)
 
 
 def _add(folders: list[Path]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -20,14 +19,24 @@ from resolute.models.base import Card, Restorer, ScorerCard, SplitRestorer
 from resolute.models.coded import load_code
 from resolute.models.foreign import Foreign
 from resolute.models.hub import HUBS, fetch
+from resolute.models.layers import named_layer
 from resolute.models.onnx_session import OnnxRestorer, load_onnx_restorer
-from resolute.models.origin import FileOrigin
+from resolute.models.origin import FileOrigin, origin_of
 from resolute.models.plugged import build
 from resolute.models.python_file import defined
 from resolute.models.ranged import Ranged
 from resolute.models.recognised import Recognised, recognise
 from resolute.models.restorer_probe import Alternative, doubt
-from resolute.models.weights import FILES, State, built_in_weights, read_metadata, read_named, weights_sha256
+from resolute.models.weights import (
+    FILES,
+    State,
+    built_in_weights,
+    read_metadata,
+    read_named,
+    require_sha256,
+    sha256_of,
+    weights_sha256,
+)
 from resolute.plugins import find_plugin, plugins
 from resolute.resize import upscale_tensor
 
@@ -122,8 +131,8 @@ def _at_address(address: Address) -> Restorer:
         raise CheckpointError(f"{path.name} is code: say what to build, as in {CODE}; {says}")
     if not path.is_file() and path.suffix not in FILES:
         raise _unknown(address.target)
-    if address.sha256 and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != address.sha256:
-        raise CheckpointError(f"{path.name} has not the sha256 that is asked for; copy or download it again")
+    if path.is_file():
+        require_sha256(path, address.sha256)
     restorer = _from_file(path, address)
     if path.suffix == ".safetensors" and "card" in read_metadata(path):
         # Written by this program, so that its layout, range and scale are not guessed.
@@ -141,7 +150,6 @@ def _unknown(name: str) -> CheckpointError:
 
 
 def _from_file(path: Path, address: Address) -> Restorer:
-    """Load a weights file or an ONNX file, with what the address says about it."""
     if path.suffix == ".onnx" and path.is_file():
         restorer: Restorer = _of_scale(load_onnx_restorer(path), address.scale, path.name)
     else:
@@ -150,23 +158,21 @@ def _from_file(path: Path, address: Address) -> Restorer:
             raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
         found = recognise(state, path.name, address.scale, address.res_scale)
         restorer = _described(found, card, path, address)
-        restorer.origin = origin = _origin(found, state, path)
+        restorer.origin = origin = origin_of(path, state, found.state, found.rebuild, found.note)
         restorer.card = _taken(restorer.card, taken, origin, state)
         restorer.eval()
         if not isinstance(restorer, Foreign):
             # Many of those reshape with view(), which fails in another layout.
             restorer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
     if address.layer:
-        restorer.feature_layer = _layer(restorer, address.layer)
+        layer = named_layer(restorer, address.layer, "the network")
+        if not isinstance(restorer, Foreign) and layer != restorer.feature_layer:
+            raise ConfigError(f"Φ of {type(restorer).__name__} is {restorer.feature_layer}; leave layer= out")
+        restorer.feature_layer = layer
     return _as_said(restorer, address)
 
 
 def _described(found: Recognised, card: Card | None, path: Path, address: Address) -> Restorer:
-    """Return the network with its card.
-
-    Raises:
-        CheckpointError: it has another scale than asked for, or than its card says.
-    """
     restorer = _of_scale(found.model, address.scale, path.name)
     sha256 = weights_sha256(found.state)
     if card is None:
@@ -181,13 +187,6 @@ def _described(found: Recognised, card: Card | None, path: Path, address: Addres
     return restorer
 
 
-def _origin(found: Recognised, state: State, path: Path) -> FileOrigin:
-    # The same tensors under other names.
-    keys = {id(tensor): name for name, tensor in state.items()}
-    names = {name: keys[id(tensor)] for name, tensor in found.state.items()}
-    return FileOrigin(path, names, found.rebuild, found.note)
-
-
 def _taken(card: Card | None, taken: str, origin: FileOrigin, state: State) -> Card:
     """Return the card with which weights were taken, where the file holds more than one network's."""
     assert card is not None
@@ -197,17 +196,6 @@ def _taken(card: Card | None, taken: str, origin: FileOrigin, state: State) -> C
     if prefix and left and key.endswith(name):
         taken = f"{taken}{'; ' if taken else ''}{prefix}*, {len(origin.names)} of {len(state)} tensors"
     return dataclasses.replace(card, training={**card.training, "weights": taken}) if taken else card
-
-
-def _layer(restorer: Restorer, name: str) -> str:
-    names = dict(restorer.named_modules())
-    found = next((one for one in (name, f"network.{name}") if one in names), None)
-    if found is None:
-        near = difflib.get_close_matches(name, [one for one in names if one], n=4, cutoff=0.3)
-        raise CheckpointError(f"the network has no layer {name!r}; near are {', '.join(near)}")
-    if not isinstance(restorer, Foreign) and found != restorer.feature_layer:
-        raise ConfigError(f"Φ of {type(restorer).__name__} is {restorer.feature_layer}; leave layer= out")
-    return found
 
 
 def _as_said(restorer: Restorer, address: Address) -> Restorer:
@@ -220,9 +208,7 @@ def _as_said(restorer: Restorer, address: Address) -> Restorer:
         restorer.origin = origin
     said = [*(address.range or ()), address.bgr, address.res_scale]
     if any(said):
-        facts = json.dumps([card.sha256, said])
-        sha256 = hashlib.sha256(facts.encode()).hexdigest()
-        card = dataclasses.replace(card, architecture=restorer.arguments(), sha256=sha256)
+        card = dataclasses.replace(card, architecture=restorer.arguments(), sha256=sha256_of(card.sha256, said))
     restorer.card = card
     return restorer
 
@@ -261,11 +247,7 @@ def _of_scale(restorer: Restorer, scale: int | None, name: str) -> Restorer:
 
 
 def _as_on_card(model: Restorer, card: Card, file: str) -> Restorer:
-    """Build the model again where its card names an option that no shape tells, as the activation at the end.
-
-    Raises:
-        CheckpointError: the card is of another model.
-    """
+    """Build the model again where its card names an option that no shape tells, as the activation at the end."""
     told, wanted = (json.loads(json.dumps(arguments)) for arguments in (model.arguments(), card.architecture))
     if not isinstance(wanted, dict):
         raise CheckpointError(f"{file} carries a damaged model card; copy the file again")

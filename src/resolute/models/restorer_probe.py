@@ -65,8 +65,8 @@ def doubt(
     order = (_psnr(swapped, low, truth), "the channels in the order blue, green, red", "#bgr behind its name")
     if reached >= bicubic and order[0] < reached + ORDER:
         return ""
-    tried = [(_psnr(other, low, truth), what, remedy) for what, remedy, other in _alternatives(model, range)]
-    tried += [(_psnr(other, low, truth), what, remedy) for what, remedy, other in others]
+    more = (*_alternatives(model, range), *others)
+    tried = [(_psnr(other, low, truth), what, remedy) for what, remedy, other in more]
     best, what, remedy = max([*tried, order])
     garbage = reached < bicubic - MARGIN
     said = f"{reached:.1f} dB" if math.isfinite(reached) else "values that are not finite"
@@ -97,9 +97,7 @@ def _psnr(model: Restorer, low: Tensor, truth: Tensor) -> float:
             y = model(low)
     except ResoluteError:
         return -math.inf
-    if not y.isfinite().all():
-        return -math.inf
-    return _against(y, truth, model.scale)
+    return _against(y, truth, model.scale) if y.isfinite().all() else -math.inf
 
 
 def _sample(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -92,16 +92,12 @@ class SRResNet(SplitRestorer):
     ) -> None:
         require_scale("SRResNet", scale)
         super().__init__(scale)
-        self._arguments = {
-            "scale": scale,
-            "blocks": blocks,
-            "channels": channels,
-            "bias": bias,
-            "prelu": _one_of("prelu", prelu, "shared", "channel"),
-            "activation": _one_of("activation", activation, "none", "tanh"),
-            "closing": _one_of("closing", closing, "norm", "prelu"),
-            "normalization": _one_of("normalization", normalization, "none", "imagenet"),
-        }
+        kinds = {"prelu": prelu, "activation": activation, "closing": closing, "normalization": normalization}
+        for argument, known in zip(kinds, (PReLU, Activation, Closing, Normalization), strict=True):
+            if kinds[argument] not in get_args(known):
+                wanted = " or ".join(get_args(known))
+                raise ValueError(f"{argument} of SRResNet is {wanted}, not {kinds[argument]!r}")
+        self._arguments = {"scale": scale, "blocks": blocks, "channels": channels, "bias": bias, **kinds}
         self.normalize = ImageNetNormalize() if normalization == "imagenet" else nn.Identity()
         self.first = nn.Sequential(_conv(3, channels, kernel=9), _prelu(channels, prelu))
         self.blocks = nn.Sequential(*(ResidualBlock(channels, bias, prelu) for _ in range(blocks)))
@@ -133,12 +129,6 @@ def _prelu(channels: int, kind: PReLU) -> nn.PReLU:
     return nn.PReLU(channels if kind == "channel" else 1)
 
 
-def _one_of(argument: str, value: str, *known: str) -> str:
-    if value not in known:
-        raise ValueError(f"{argument} of SRResNet is {' or '.join(known)}, not {value!r}")
-    return value
-
-
 def _is_sgrvinod(state: Weights) -> bool:
     return any(f"{prefix}subpixel_convolutional_blocks.0.conv.weight" in state for prefix in ("", "net."))
 
@@ -165,7 +155,6 @@ def _read(state: Weights) -> tuple[Arguments, Weights]:
 
 
 def _own_names(state: Weights) -> dict[str, Tensor]:
-    """Rename what the two public releases call otherwise."""
     if _is_sgrvinod(state):
         block = r"(?:net\.)?residual_blocks\.(\d+)\.conv_block"
         rules = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from resolute.figures import figure
-from resolute.models.base import Restorer, Scorer
+from resolute.models.base import Card, Restorer, Scorer, ScorerCard
 from resolute.plugins import Plugin
 from resolute.table import Column, Row, Table, row
 
@@ -22,21 +22,12 @@ def models_table(models: Sequence[Restorer]) -> Table:
     for model in models:
         card = model.card
         assert card is not None
-        architecture = dict(card.architecture)
-        kind = str(architecture.pop("class"))
-        details = ", ".join(f"{key} {value}" for key, value in architecture.items() if key != "scale")
-        validation = card.training.get("validation")
-        psnr = validation.get("psnr_y", validation.get("psnr_rgb")) if isinstance(validation, dict) else None
-        rows.append(
-            row(
-                card.name,
-                f"{kind} ({details})" if details else kind,
-                f"x{card.scale}" if card.scale > 1 else "denoiser",
-                _parameters(model),
-                psnr if isinstance(psnr, float) else None,
-                card.licence,
-            )
-        )
+        sizes = {key: value for key, value in card.architecture.items() if key not in ("class", "scale")}
+        details = f" ({', '.join(f'{key} {value}' for key, value in sizes.items())})" if sizes else ""
+        kind = f"{card.architecture['class']}{details}"
+        scale = f"x{card.scale}" if card.scale > 1 else "denoiser"
+        psnr = _validated(card, "psnr_y", "psnr_rgb")
+        rows.append(row(card.name, kind, scale, _parameters(model), psnr, card.licence))
     return Table("", columns, rows)
 
 
@@ -50,19 +41,9 @@ def scorers_table(scorers: Sequence[Scorer]) -> Table:
     for scorer in scorers:
         card = scorer.card
         assert card is not None
-        validation = card.training.get("validation")
-        srocc = validation.get("srocc") if isinstance(validation, dict) else None
-        rows.append(
-            row(
-                card.name,
-                str(card.architecture["class"]),
-                f"{figure(card.low, 0)} to {figure(card.high, 0)}",
-                "lower" if card.lower_better else "higher",
-                _parameters(scorer),
-                srocc if isinstance(srocc, float) else None,
-                card.licence,
-            )
-        )
+        span, better = f"{figure(card.low, 0)} to {figure(card.high, 0)}", "lower" if card.lower_better else "higher"
+        facts = (span, better, _parameters(scorer), _validated(card, "srocc"), card.licence)
+        rows.append(row(card.name, str(card.architecture["class"]), *facts))
     return Table("", columns, rows)
 
 
@@ -87,6 +68,12 @@ def model_details(model: Restorer) -> Table:
         "training": ", ".join(f"{key} {value}" for key, value in card.training.items() if key != "recipe"),
     }
     return Table("", [Column("fact", whole=True), Column("value")], [row(key, value) for key, value in facts.items()])
+
+
+def _validated(card: Card | ScorerCard, *keys: str) -> float | None:
+    figures = card.training.get("validation")
+    found = [figures[key] for key in keys if key in figures] if isinstance(figures, dict) else []
+    return found[0] if found and isinstance(found[0], float) else None
 
 
 def _parameters(model: Restorer | Scorer) -> int:

@@ -86,7 +86,6 @@ def _halos(model: Restorer) -> tuple[int, int]:
 
 
 def _in_tiles(part: Part, x: Maps, tile: int, halo: int) -> Tensor:
-    """Return ``part(x)`` put together from tiles."""
     height, width = x.shape[-2:]
     if max(height, width) <= tile:
         return part(x)

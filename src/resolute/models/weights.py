@@ -65,6 +65,22 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def sha256_of(*facts: object) -> str:
+    """Return the sha256 of facts that JSON can write.
+
+    Example:
+        >>> sha256_of("edsr-s", {"theta": 0.5})[:12]
+        '946e23f4b75a'
+    """
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def require_sha256(path: Path, sha256: str) -> None:
+    """Raise CheckpointError unless a file has the sha256 that is asked for; an empty one asks for none."""
+    if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise CheckpointError(f"{path.name} has not the sha256 that is asked for; copy or download it again")
+
+
 def save_model(model: nn.Module, path: Path, card: AnyCard) -> AnyCard:
     """Write the weights and the card to one safetensors file; return the card with the weights' sha256."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
@@ -128,13 +144,7 @@ def read_named(path: Path) -> tuple[State, Card | ScorerCard | None, str]:
 
 
 def _require_values(state: State, file: str) -> None:
-    """Refuse tensors that have no value of their own in the file for each of their elements, or none that counts.
-
-    Some claim any number of elements, which would have to be there before a network could be built of them.
-
-    Raises:
-        CheckpointError: there is one.
-    """
+    """Refuse tensors that have no value of their own in the file for each of their elements, or none that counts."""
     for name, tensor in state.items():
         if tensor.is_nested or tensor.layout != torch.strided:
             odd = "is a nested tensor" if tensor.is_nested else f"is sparse ({str(tensor.layout)[6:]})"
@@ -150,11 +160,9 @@ def _require_values(state: State, file: str) -> None:
 
 
 def _check_dtype(file: str, name: str, tensor: Tensor) -> None:
-    """Refuse weights of a type that torch would copy into a network as other numbers than they stand for.
-
-    Whole numbers and truth values stay allowed for buffers, such as counters and tables of positions.
-    """
-    # Quantised weights say so in their names, and whoever reads them knows their scales.
+    """Refuse weights of a type that torch would copy into a network as other numbers than they stand for."""
+    # Whole numbers and truth values are those of buffers, such as counters and tables of positions. Quantised weights
+    # say so in their names, and whoever reads them knows their scales.
     told = name.endswith(f"_{str(tensor.dtype).removeprefix('torch.')}")
     buffer = told or (tensor.dtype in _WHOLE and name.rpartition(".")[2] not in ("weight", "bias"))
     if not buffer and tensor.dtype not in _REAL:
@@ -181,13 +189,14 @@ def _read_safetensors(path: Path) -> tuple[State, Card | ScorerCard | None]:
     if "card" in metadata and kind not in _KINDS:
         raise CheckpointError(f"{path.name} holds a {kind[:40]!r}, which this version does not know; update Resolute")
     try:
-        card = _card(json.loads(metadata["card"]), _KINDS[kind]) if "card" in metadata else None
+        card = card_of(json.loads(metadata["card"]), _KINDS[kind]) if "card" in metadata else None
     except (TypeError, ValueError, AttributeError):
         raise CheckpointError(f"{path.name} carries a damaged model card; copy the file again") from None
     return state, card
 
 
-def _card(facts: dict[str, Any], kind: type[Card] | type[ScorerCard]) -> Card | ScorerCard:
+def card_of(facts: dict[str, Any], kind: type[AnyCard]) -> AnyCard:
+    """Return a card from what a file says; damaged ones raise TypeError, ValueError or AttributeError."""
     if facts.get("usual") is not None:
         # JSON knows no tuples.
         facts = {**facts, "usual": tuple(facts["usual"])}
@@ -339,6 +348,10 @@ def _stripped(state: Mapping[str, Tensor]) -> Iterator[State]:
 
 def misfit(file: str, architecture: str, error: Exception) -> CheckpointError:
     """Return the error that says in one line why weights that look like an architecture do not load into it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    what = lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__
-    return CheckpointError(f"{file} looks like {architecture} but does not fit it: {what[:300]}")
+    return CheckpointError(f"{file} looks like {architecture} but does not fit it: {misfit_line(error)}")
+
+
+def misfit_line(error: Exception) -> str:
+    """Return the line of an error that says what does not fit: the second one of those of ``load_state_dict``."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[min(1, len(lines) - 1)][:300]

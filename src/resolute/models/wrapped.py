@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast, final
 
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from resolute.errors import class_and_line
 from resolute.models.foreign import Foreign, nothing_in_place, pad
 from resolute.models.python_file import PythonFile
-from resolute.models.weights import weights_sha256
+from resolute.models.weights import sha256_of, weights_sha256
 
 # Sizes that networks ask for: multiples of these, by windows, shuffles and halvings; and least sides, all of them
 # smaller than the sample's width, so that a multiple is not taken for one.
@@ -28,12 +26,10 @@ class Wrapped(Foreign):
     """A module that maps images to larger ones, as a restorer; see ``as_restorer``.
 
     Args:
-        network: the module.
-        name: what it is called.
+        network, name, layer: as there.
         scale: upscaling factor; None to let it be found.
         range: what white is to the network, on its way in and on its way out.
         bgr: whether it takes and returns blue, green, red.
-        layer: name of the layer whose output is Φ; empty to let it be found.
         source: the code that builds the module, where other processes cannot import its class.
 
     Raises:
@@ -95,11 +91,7 @@ class Wrapped(Foreign):
         raise self.refused(tried[max(tried)])
 
     def _misfit(self, images: Tensor) -> str:
-        """Return what is wrong with the network's output for images of this size; empty if nothing is.
-
-        Raises:
-            CheckpointError: it upscales by another factor, which no other size mends.
-        """
+        """Return what is wrong with the network's output for images of this size; empty if nothing is."""
         try:
             # In as many copies as it may be run in, for code that writes into its input.
             tensors = list(_tensors(self.network(images.clone() * self.range[0])))
@@ -117,6 +109,7 @@ class Wrapped(Foreign):
                 "counts"
             )
         if scales and self.scale:
+            # Which no other size mends.
             raise self.refused(f"it upscales by {scales[-1]}, not by {self.scale}: give the scale {scales[-1]}")
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors[:3]) or "no tensor"
         return f"it turns {tuple(images.shape)} into {shapes}, and not into an image of 3 channels times the scale"
@@ -202,8 +195,7 @@ def as_restorer(
     model = Wrapped(
         module, name or type(module).__name__, scale, range=(float(ends[0]), float(ends[1])), layer=layer or ""
     )
-    facts = json.dumps([weights_sha256(module.state_dict()), model.arguments()], sort_keys=True)
-    sha256 = hashlib.sha256(facts.encode()).hexdigest()
+    sha256 = sha256_of(weights_sha256(module.state_dict()), model.arguments())
     model.card = model.describe(model.name, sha256=sha256)
     return model
 
@@ -213,7 +205,6 @@ class _MisfitError(Exception):
 
 
 def _tensors(output: object) -> Sequence[Tensor]:
-    """Return the tensors in what a network returns."""
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, Mapping):

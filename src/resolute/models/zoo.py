@@ -10,7 +10,7 @@ from typing import Any, final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.errors import CheckpointError
+from resolute.errors import CheckpointError, first_line
 from resolute.models.foreign import Foreign
 
 HINT = "pip install 'resolute[zoo]'"
@@ -69,14 +69,9 @@ def wrap_zoo(found: Any) -> ZooModel:
     Raises:
         CheckpointError: it cannot be attacked.
     """
-    return ZooModel(
-        found.model.float(),
-        found._call_fn,  # what comes before and after the module, as its range, is nowhere else
-        str(found.architecture.id),
-        found.scale,
-        found.size_requirements.get_padding,
-        gray=found.input_channels == 1,
-    )
+    name, lacks, gray = str(found.architecture.id), found.size_requirements.get_padding, found.input_channels == 1
+    # What comes before and after the module, as its range, is nowhere else than in _call_fn.
+    return ZooModel(found.model.float(), found._call_fn, name, found.scale, lacks, gray)
 
 
 def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
@@ -117,7 +112,7 @@ def _spandrel(file: str) -> ModuleType | None:
             return None
         raise CheckpointError(f"{file} is no layout of Resolute, and spandrel needs {error.name}: {HINT}") from None
     except Exception as error:  # Built for another torch, its libraries raise a RuntimeError.
-        what = (str(error).strip().splitlines() or [""])[0][:200]
+        what = first_line(error)
         raise CheckpointError(
             f"{file} is no layout of Resolute, and spandrel, which may know it, cannot be imported ({what}): what it "
             "needs was built for another torch; install both from one index, as in "

@@ -10,13 +10,6 @@ from resolute.training.restore_recipe import Recipe
 from resolute.training.score_recipe import ScoreRecipe
 
 __all__ = [
-    "DenoiseRecipe",
-    "HardenRecipe",
-    "Hardening",
-    "Recipe",
-    "ScoreRecipe",
-    "Trained",
-    "harden",
-    "read_recipe",
+    "DenoiseRecipe", "HardenRecipe", "Hardening", "Recipe", "ScoreRecipe", "Trained", "harden", "read_recipe",
     "train",
-]
+]  # fmt: skip

@@ -25,7 +25,7 @@ from resolute.randomness import generator_for, stream_seed
 from resolute.training.card import save_with_card
 from resolute.training.denoise_recipe import DenoiseRecipe
 from resolute.training.photos import Photos
-from resolute.training.rated import noisy, spread, to_images
+from resolute.training.rated import batch_noise, noisy, spread, to_images
 from resolute.training.reward import Reward
 from resolute.training.task import Figures, Task
 
@@ -71,6 +71,7 @@ class DenoiseTask(Task[Restorer]):
                 score_range(self.metric)
         rewards = self.metric is not None and recipe.reward.weight > 0
         self.reward = Reward(recipe.reward, self.metric, denoiser) if self.metric is not None and rewards else None
+        self.before = self.reward.denoiser if self.reward is not None else None
         self.photos = Photos(data, recipe.data.crop, recipe.data.validation, progress)
         if loss.rank > 0 and loss.order == "opinion" and not self.photos.rated:
             raise ConfigError(
@@ -91,8 +92,7 @@ class DenoiseTask(Task[Restorer]):
     def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
         seed, table = self.recipe.seed, self.recipe.data
         clean, opinions = self.photos.batch(seed, step, table.batch, rank, ranks)
-        # Drawn for the whole batch, so that the number of processes does not change it.
-        noise = torch.randn((table.batch, *clean.shape[1:]), generator=generator_for(seed, "noise", step))
+        noise = batch_noise(table.batch, clean, seed, step)
         if self.reward is None or not self.recipe.reward.defended:
             return clean, opinions, noise[rank::ranks]
         return clean, opinions, noise[rank::ranks], self.reward.noise(tuple(noise.shape), seed, step)[rank::ranks]
@@ -124,17 +124,14 @@ class DenoiseTask(Task[Restorer]):
         psnrs: list[float] = []
         clean_scores: list[float] = []
         draws: list[list[float]] = []
+        count = _DRAWS if self.metric is not None else 1
         for index, (image, _) in enumerate(chosen):
             clean = to_images([image])
-            scores: list[float] = []
-            for draw in range(_DRAWS if self.metric is not None else 1):
-                denoised = self._denoise(clean, generator_for(self.recipe.seed, "held out", index, draw))
-                if draw == 0:
-                    psnrs.append(psnr_rgb(denoised.cpu(), clean).item())
-                if self.metric is not None:
-                    scores.append(scaled_scores(self.metric, denoised).item())
-            draws.append(scores)
+            generators = (generator_for(self.recipe.seed, "held out", index, draw) for draw in range(count))
+            denoised = [self._denoise(clean, generator) for generator in generators]
+            psnrs.append(psnr_rgb(denoised[0].cpu(), clean).item())
             if self.metric is not None:
+                draws.append([scaled_scores(self.metric, x).item() for x in denoised])
                 clean_scores.append(scaled_scores(self.metric, clean.to(self.device)).item())
         figures = {"psnr_rgb": sum(psnrs) / len(psnrs)}
         if self.metric is not None:
@@ -184,15 +181,12 @@ class DenoiseTask(Task[Restorer]):
 
     def _judged_by(self) -> tuple[str, str]:
         """Return the sha256 of the metric and of the denoiser before it, empty where there is none."""
-        cards = [judge.card if judge is not None else None for judge in (self.metric, self._before())]
+        cards = [judge.card if judge is not None else None for judge in (self.metric, self.before)]
         metric, denoiser = (card.sha256 if card is not None else "" for card in cards)
         return metric, denoiser
 
-    def _before(self) -> Restorer | None:
-        return self.reward.denoiser if self.reward is not None else None
-
     def _denoiser_name(self) -> str:
-        denoiser = self._before()
+        denoiser = self.before
         return denoiser.card.name if denoiser is not None and denoiser.card is not None else ""
 
     def _denoise(self, clean: Tensor, generator: torch.Generator) -> Tensor:

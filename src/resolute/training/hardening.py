@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pydantic
 import torch
@@ -31,8 +32,12 @@ from resolute.training.judge import photographs
 from resolute.training.judging import Judging
 from resolute.training.loop import fabric_for, fit
 from resolute.training.recipe import read_recipe
+from resolute.training.restore_recipe import AdversarialTable
 from resolute.training.subject import subject_of
+from resolute.training.tables import OptimizerTable
 from resolute.training.task import Figures
+
+Table = TypeVar("Table", HardenRecipe, AdversarialTable, OptimizerTable)
 
 # Of photographs as they are cut; what lies beyond, in a fixed random order, would add little in minutes.
 _PIXELS = 80_000_000
@@ -168,11 +173,7 @@ def _asked(
     share: float | None,
     seed: int | None,
 ) -> HardenRecipe:
-    """Return the recipe with what the caller said otherwise.
-
-    Raises:
-        ConfigError: no such recipe, one for something else, or a setting out of range.
-    """
+    """Return the recipe with what the caller said otherwise."""
     found = read_recipe(recipe) if isinstance(recipe, str | Path) else recipe
     if not isinstance(found, HardenRecipe):
         raise ConfigError(f"{found.name} trains a model from a recipe: run `resolute train` with it")
@@ -182,23 +183,19 @@ def _asked(
         raise ConfigError(f"steps of training are 1 or more, not {steps}")
     if epsilon is not None and not 1 / 256 < epsilon <= 1:
         raise ConfigError(f"a budget is from 1/255, one level of an 8-bit image, to 1, not {epsilon:g}")
-    if epsilon is not None:
-        found = dataclasses.replace(
-            found, adversarial=dataclasses.replace(found.adversarial, level=round(epsilon * 255, 6))
-        )
-    if share is not None:
-        if not 0 < share <= 1:
-            raise ConfigError(f"the attacked share of a batch is above 0 and at most 1, not {share:g}")
-        found = dataclasses.replace(found, adversarial=dataclasses.replace(found.adversarial, share=share))
-    if found.adversarial.level < 1:
-        raise ConfigError(
-            f"a budget of {found.adversarial.level:g}/255 changes no sample of an 8-bit image; give 1/255 or more"
-        )
-    if steps is not None:
-        found = dataclasses.replace(found, minutes=0, optimizer=dataclasses.replace(found.optimizer, steps=steps))
-    elif minutes is not None:
-        found = dataclasses.replace(found, minutes=minutes)
-    return found if seed is None else dataclasses.replace(found, seed=seed)
+    if share is not None and not 0 < share <= 1:
+        raise ConfigError(f"the attacked share of a batch is above 0 and at most 1, not {share:g}")
+    level = None if epsilon is None else round(epsilon * 255, 6)
+    attack = _replaced(found.adversarial, level=level, share=share)
+    if attack.level < 1:
+        raise ConfigError(f"a budget of {attack.level:g}/255 changes no sample of an 8-bit image; give 1/255 or more")
+    optimizer = _replaced(found.optimizer, steps=steps)
+    minutes = 0 if steps is not None else minutes
+    return _replaced(found, adversarial=attack, optimizer=optimizer, minutes=minutes, seed=seed)
+
+
+def _replaced(table: Table, **values: object) -> Table:
+    return dataclasses.replace(table, **{name: value for name, value in values.items() if value is not None})
 
 
 def _chosen(files: Sequence[Path], but: Sequence[Path], side: int) -> list[Path]:
@@ -208,9 +205,6 @@ def _chosen(files: Sequence[Path], but: Sequence[Path], side: int) -> list[Path]
         files: the photographs.
         but: those that are judged on and may not be trained on.
         side: pixels that a photograph needs on both sides; smaller ones are left out where enough remain.
-
-    Raises:
-        ConfigError: there is one only, and none would be left to judge on.
     """
     left_out = {path.resolve() for path in but}
     once = {path.resolve(): path for path in reversed(files) if path.resolve() not in left_out}
@@ -253,12 +247,7 @@ def _fingerprint(files: Sequence[Path]) -> str:
 
 
 def _planned(asked: HardenRecipe, task: HardenTask, folder: Path) -> tuple[HardenRecipe, float]:
-    """Return the recipe with its number of steps, the same on every call for one folder, and the seconds a step takes.
-
-    Raises:
-        ConfigError: the folder holds a run that was asked for otherwise.
-        OutputError: it cannot be written to.
-    """
+    """Return the recipe with its number of steps, the same on every call for one folder, and the seconds of a step."""
     path, kind = folder / _PLAN, pydantic.TypeAdapter(HardenRecipe)
     if path.is_file():
         try:
@@ -289,15 +278,6 @@ def _planned(asked: HardenRecipe, task: HardenTask, folder: Path) -> tuple[Harde
 
 
 def _differences(before: HardenRecipe, asked: HardenRecipe) -> str:
-    names = {
-        "weights": "other weights",
-        "photos": "other photographs",
-        "seed": "another seed",
-        "minutes": "other minutes",
-    }
-    found = [
-        names.get(field.name, f"another {field.name}")
-        for field in dataclasses.fields(asked)
-        if getattr(before, field.name) != getattr(asked, field.name)
-    ]
-    return " and ".join(found)
+    words = {"weights": "other weights", "photos": "other photographs", "minutes": "other minutes"}
+    changed = [name for name, value in vars(before).items() if value != getattr(asked, name)]
+    return " and ".join(words.get(name, f"another {name}") for name in changed)

@@ -6,8 +6,8 @@ What is judged already is kept in the folder, so that a killed run goes on image
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -22,7 +22,7 @@ from resolute.files import write_atomically
 from resolute.images import from_uint8, write_png
 from resolute.models.base import Restorer, device_of
 from resolute.models.registry import Bicubic
-from resolute.models.weights import weights_sha256
+from resolute.models.weights import sha256_of, weights_sha256
 from resolute.provenance import provenance
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.hardened import ROLES, Hardening, Role, Standing
@@ -42,10 +42,11 @@ _KEPT = pydantic.TypeAdapter(dict[str, Judged])
 
 
 @final
+@dataclasses.dataclass(frozen=True)
 class Judging:
     """The models to judge, and where the figures are kept.
 
-    Args:
+    Attributes:
         folder: of the hardening.
         recipe: as it was carried out.
         before, after: the model, on the device to judge on.
@@ -53,20 +54,12 @@ class Judging:
         precision: of the search; the verdict is always float32.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        recipe: HardenRecipe,
-        before: Restorer,
-        after: Restorer,
-        name: str,
-        precision: Precision = "float32",
-    ) -> None:
-        self._folder, self._recipe, self._name = folder, recipe, name
-        self._precision: Precision = precision
-        self._before, self._after = before, after
-        self._path = folder / _RECORDS
-        self._records = _read(self._path)
+    folder: Path
+    recipe: HardenRecipe
+    before: Restorer
+    after: Restorer
+    name: str
+    precision: Precision = "float32"
 
     def result(
         self,
@@ -86,17 +79,17 @@ class Judging:
             progress: called with (done, in all, what is being judged).
         """
         images = [photograph.cut(_SIDE) for photograph in held_out] if tests is None else list(tests)
-        pairs = [photograph.tensors(device_of(self._before)) for photograph in images]
-        target = clean_psnr(self._after, pairs)
-        theta = _share(self._before, target, pairs)
+        pairs = [photograph.tensors(device_of(self.before)) for photograph in images]
+        target = clean_psnr(self.after, pairs)
+        theta = _share(self.before, target, pairs)
         models: dict[Role, Restorer] = {
-            "before": self._before,
-            "after": self._after,
-            "mixture": Mixture(self._before, theta).eval(),
-            "bicubic": Bicubic(self._before.scale).eval(),
+            "before": self.before,
+            "after": self.after,
+            "mixture": Mixture(self.before, theta).eval(),
+            "bicubic": Bicubic(self.before.scale).eval(),
         }
-        names = {"before": self._name, "after": f"{self._name}, hardened", "bicubic": "bicubic"}
-        names["mixture"] = f"mixture, {theta:.2f} of {self._name}"
+        names = {"before": self.name, "after": f"{self.name}, hardened", "bicubic": "bicubic"}
+        names["mixture"] = f"mixture, {theta:.2f} of {self.name}"
         total = len(ROLES) * len(images)
         standings: dict[Role, Standing] = {}
         pictures: dict[str, dict[str, Files]] = {image.name: {} for image in images}
@@ -117,28 +110,29 @@ class Judging:
                 judged.append(found)
                 pictures[image.name][role] = picture
             standings[role] = Standing(names[role], tuple(judged))
-        made = provenance()
-        return Hardening(
-            name=self._name,
-            weights=weights,
-            note=note,
-            level=self._recipe.adversarial.level,
-            theta=theta,
-            **standings,
-            pictures=pictures,
-            facts={
-                "recipe": dataclasses.asdict(self._recipe),
-                "precision of the search": self._precision,
-                "provenance": dataclasses.asdict(made),
-            },
-        )
+        facts = {
+            "recipe": dataclasses.asdict(self.recipe),
+            "precision of the search": self.precision,
+            "provenance": dataclasses.asdict(provenance()),
+        }
+        level = self.recipe.adversarial.level
+        return Hardening(self.name, weights, note, level, theta, **standings, pictures=pictures, facts=facts)
+
+    @functools.cached_property
+    def _records(self) -> dict[str, Judged]:
+        try:
+            kept = _KEPT.validate_json((self.folder / _RECORDS).read_bytes())
+        except (OSError, ValueError):
+            # Whatever is wrong in it is judged again.
+            return {}
+        return {key: judged for key, judged in kept.items() if judged.damage}
 
     def _attacks(self, role: Role, *, strict: bool) -> Mapping[str, Attack]:
-        epsilon = self._recipe.adversarial.level / 255
+        epsilon = self.recipe.adversarial.level / 255
         # The mixture is a baseline, and fewer starts flatter it: what beats it then would beat it all the more.
-        attacks = suite(epsilon, self._precision, 1 if role == "mixture" else 3)
+        attacks = suite(epsilon, self.precision, 1 if role == "mixture" else 3)
         if strict and role == "after":
-            attacks |= further(epsilon, self._before, self._precision)
+            attacks |= further(epsilon, self.before, self.precision)
         return attacks
 
     def _judged(
@@ -151,11 +145,10 @@ class Judging:
         attacks: Mapping[str, Attack],
         report: Callable[[float], None],
     ) -> tuple[Judged, Files]:
-        """Return the figures of one model on one image and the files of its pictures, made or kept."""
         theta = f"{model.theta:.6f}" if isinstance(model, Mixture) else ""
-        facts = [role, theta, weights_hash, image.name, repr(attacks), self._recipe.seed]
+        facts = [role, theta, weights_hash, image.name, repr(attacks), self.recipe.seed]
         pixels = hashlib.sha256(image.low.tobytes() + image.high.tobytes()).hexdigest()
-        key = hashlib.sha256(json.dumps([*facts, pixels]).encode()).hexdigest()
+        key = sha256_of(*facts, pixels)
         # The key is in the name, so that a picture is never taken for one of other images, weights or attacks.
         stem = f"{_PICTURES}/{number + 1:02}-{key[:8]}"
         files = {"attacked": f"{stem}-{role}.png"}
@@ -163,19 +156,20 @@ class Judging:
             files |= {"clean output": f"{stem}-{role}-clean-output.png", "output": f"{stem}-{role}-output.png"}
         if role == "before":
             files |= {"clean": f"{stem}-clean.png", "original": f"{stem}-original.png"}
-        if key in self._records and all((self._folder / file).is_file() for file in files.values()):
+        if key in self._records and all((self.folder / file).is_file() for file in files.values()):
             report(1.0)
             return self._records[key], files
-        found, seen = judge(model, image, attacks, seed=self._recipe.seed, progress=report)
+        found, seen = judge(model, image, attacks, seed=self.recipe.seed, progress=report)
         pictures = {
             "attacked": seen.attacked, "clean output": seen.clean_output, "output": seen.output,
             "clean": from_uint8(image.low), "original": from_uint8(image.high),
         }  # fmt: skip
         for what, file in files.items():
             # An output that is not finite is shown as what it is worth.
-            write_png(self._folder / file, pictures[what].nan_to_num(0.0, 0.0, 0.0))
+            write_png(self.folder / file, pictures[what].nan_to_num(0.0, 0.0, 0.0))
         self._records[key] = found
-        write_atomically(self._path, lambda temporary: temporary.write_bytes(_KEPT.dump_json(self._records)))
+        content = _KEPT.dump_json(self._records)
+        write_atomically(self.folder / _RECORDS, lambda temporary: temporary.write_bytes(content))
         return found, files
 
 
@@ -186,11 +180,3 @@ def _share(model: Restorer, target: float, pairs: Sequence[Any]) -> float:
     except ConfigError:
         # Better than the model itself, or worse than bicubic interpolation: no mixture is as good, or as bad.
         return 1.0 if target > clean_psnr(model, pairs) else 0.0
-
-
-def _read(path: Path) -> dict[str, Judged]:
-    try:
-        return {key: judged for key, judged in _KEPT.validate_json(path.read_bytes()).items() if judged.damage}
-    except (OSError, ValueError):
-        # Whatever is wrong in it is judged again.
-        return {}

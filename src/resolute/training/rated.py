@@ -17,7 +17,7 @@ from torch import Tensor
 
 from resolute.errors import ConfigError
 from resolute.images import read_image, to_uint8
-from resolute.randomness import stream_seed
+from resolute.randomness import generator_for, stream_seed
 
 TABLE = "mos.csv"
 _COLUMNS = ("path", "mos", "split")
@@ -175,6 +175,11 @@ def random_crop(image: NDArray[np.uint8], side: int, place: NDArray[np.float64])
 def to_images(images: list[NDArray[np.uint8]]) -> Float[Tensor, "b 3 h w"]:
     """Stack 8-bit images of one size to a batch in [0, 1]."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255.0
+
+
+def batch_noise(size: int, like: Tensor, seed: int, step: int) -> Float[Tensor, "b 3 h w"]:
+    """Return normal noise for the whole batch of a step, so that the number of processes does not change it."""
+    return torch.randn((size, *like.shape[1:]), generator=generator_for(seed, "noise", step))
 
 
 def noisy(images: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b 3 h w"], sigma: float) -> Float[Tensor, "b 3 h w"]:

@@ -71,19 +71,19 @@ def adjusted(
     """
     if seed is not None:
         recipe = dataclasses.replace(recipe, seed=seed)
+    if start is not None:
+        recipe = dataclasses.replace(recipe, start=start)
     if metric is not None:
         if not isinstance(recipe, DenoiseRecipe) or not recipe.metric:
             raise ConfigError(f"{recipe.name} has no quality metric in its loop; leave out --metric")
         recipe = dataclasses.replace(recipe, metric=metric)
-    if start is not None:
-        recipe = dataclasses.replace(recipe, start=start)
-    if backbone is not None and isinstance(recipe, Recipe) and recipe.gan is not None:
+    if backbone is None:
+        return recipe
+    if isinstance(recipe, Recipe) and recipe.gan is not None:
         return dataclasses.replace(recipe, gan=dataclasses.replace(recipe.gan, backbone=str(backbone)))
-    if backbone is not None:
-        if not isinstance(recipe, ScoreRecipe) or recipe.model.architecture != "mobilenet":
-            raise ConfigError(f"{recipe.name} has no backbone; leave out --backbone")
-        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, backbone=str(backbone)))
-    return recipe
+    if isinstance(recipe, ScoreRecipe) and recipe.model.architecture == "mobilenet":
+        return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, backbone=str(backbone)))
+    raise ConfigError(f"{recipe.name} has no backbone; leave out --backbone")
 
 
 def built_in_recipes() -> dict[str, Path]:

@@ -183,15 +183,9 @@ def _build_defence(recipe: Recipe, model: Restorer, layer: str) -> EntropyRegula
     if table is None:
         return None
     return EntropyRegularizer(
-        _channels_of(model, layer),
-        weight=table.weight,
-        delta=table.delta,
-        noise=table.noise,
-        bits_at=table.bits_at,
-        widths=table.widths,
-        init_scale=table.init_scale,
-        seed=stream_seed(recipe.seed, "density"),
-    )
+        _channels_of(model, layer), table.weight, table.delta, table.noise, table.bits_at, table.widths,
+        table.init_scale, stream_seed(recipe.seed, "density"),
+    )  # fmt: skip
 
 
 def _channels_of(model: Restorer, layer: str) -> int:

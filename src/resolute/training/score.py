@@ -22,7 +22,7 @@ from resolute.models.weights import State, read_weights
 from resolute.randomness import generator_for, stream_seed
 from resolute.training.card import save_with_card
 from resolute.training.distortions import WORST, DistortedImages
-from resolute.training.rated import RatedImages, noisy, to_images
+from resolute.training.rated import RatedImages, batch_noise, noisy, to_images
 from resolute.training.score_recipe import ScoreRecipe
 from resolute.training.task import Figures, Task
 
@@ -67,9 +67,7 @@ class ScoreTask(Task[QualityNet | MobileNetScorer]):
         seed, table = self.recipe.seed, self.recipe.data
         images, scores = self.source.batch(seed, step, table.batch, rank, ranks)
         if table.sigma > 0:
-            # Drawn for the whole batch, so that the number of processes does not change it.
-            noise = torch.randn((table.batch, *images.shape[1:]), generator=generator_for(seed, "noise", step))
-            images = noisy(images, noise[rank::ranks], table.sigma)
+            images = noisy(images, batch_noise(table.batch, images, seed, step)[rank::ranks], table.sigma)
         return images, scores
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
