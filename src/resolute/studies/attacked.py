@@ -169,13 +169,7 @@ class Clean:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judged:
-    """A record, and the pictures that belong to it.
-
-    Attributes:
-        record: the figures.
-        attacked: ``(3, h, w)`` attacked image, on the 8-bit grid.
-        output: ``(3, s * h, s * w)`` what the model makes of it.
-    """
+    """A record, the attacked image on the 8-bit grid, ``(3, h, w)``, and what the model makes of it."""
 
     record: AttackRecord
     attacked: Tensor
@@ -183,9 +177,7 @@ class Judged:
 
 
 def measure_all(
-    cells: Sequence[AttackCell],
-    cleans: Sequence[Clean],
-    progress: Callable[[float], None] | None = None,
+    cells: Sequence[AttackCell], cleans: Sequence[Clean], progress: Callable[[float], None] | None = None
 ) -> list[Judged]:
     """Attack and measure cells of one model, in batches where their attacks can share them; see ``attack_all``.
 

@@ -123,10 +123,8 @@ class Summary:
 
     Attributes:
         scores: records of clean images.
-        standings: of the contenders.
         differences: between the defences that are ordered.
         orders: for each metric, whether agreement rises in that order.
-        shifts: what attacks did.
         order: in which agreement should rise.
         epsilon: l2 radius of the certificates.
     """

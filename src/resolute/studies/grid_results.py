@@ -32,14 +32,7 @@ from resolute.table import Table
 def results_of(
     records: Sequence[AttackRecord], indices: Sequence[CleverRecord], defends: Defends, claims: Sequence[Claim]
 ) -> Results:
-    """Return what the records of a grid come to.
-
-    Args:
-        records: of attacks.
-        indices: of CLEVER; none where it was not taken.
-        defends: by the name of a defended model, that of the model which it defends.
-        claims: what was published.
-    """
+    """Return what the records of a grid come to, beside what was published."""
     if not records:
         return Results([UNFINISHED], [])
     groups = by_dataset(records)

@@ -45,11 +45,9 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answer:
-    """What came of one cell.
+    """What came of one cell: its record, and pictures by the name of the folder that they are kept in.
 
-    Attributes:
-        record: the figures.
-        pictures: by the name of the folder that they are kept in, ``(3, h, w)`` in [0, 1], on the 8-bit grid.
+    A picture is ``(3, h, w)`` in [0, 1], on the 8-bit grid.
     """
 
     record: Record

@@ -31,13 +31,7 @@ FEW = 2
 
 @dataclasses.dataclass(frozen=True)
 class Pairing:
-    """A model, its defended version, and what the defence changed.
-
-    Attributes:
-        plain, defended: the models' names.
-        verdict: in words.
-        comparisons: by attack and budget, the worst case over attacks last.
-    """
+    """A model, its defended version, and what the defence changed, the worst case over attacks last."""
 
     plain: str
     defended: str
