@@ -87,8 +87,8 @@ def middle(image: Float[Tensor, "3 h w"], side: int) -> Float[Tensor, "3 h1 w1"]
     """Cut the middle square of so many pixels out of an image, as far as it reaches; 0 for the whole image.
 
     Example:
-        >>> middle(torch.zeros(3, 9, 4), 5).shape
-        torch.Size([3, 5, 4])
+        >>> middle(sample_image("chelsea"), 320).shape
+        torch.Size([3, 300, 320])
     """
     if not side:
         return image
