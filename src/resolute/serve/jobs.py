@@ -23,7 +23,7 @@ from resolute.certificates.median import certify
 from resolute.errors import ImageError
 from resolute.images import from_uint8, read_image, sample_image, to_uint8
 from resolute.models.base import Restorer, Scorer
-from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure
+from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure_all
 from resolute.studies.grid import Grid
 from resolute.studies.scored import size_within
 
@@ -147,7 +147,7 @@ def attack_steps(
     def work(report: Callable[[int, int], None]) -> Trial:
         clean = Clean.of(model, subject)
         cell = AttackCell.of(model, attack, kind, subject, seed=0)
-        judged = measure(cell, clean, lambda share: report(round(share * taken), taken))
+        (judged,) = measure_all([cell], [clean], progress=lambda share: report(round(share * taken), taken))
         truth = None if subject.truth is None else subject.truth[0]
         clean_output = clean.output[0].clamp(0, 1)
         return Trial(judged.record, subject.low[0], judged.attacked, clean_output, judged.output.clamp(0, 1), truth)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, final
 
 import torch
@@ -129,14 +129,7 @@ class AttackCell(Cell):
         return self.model.card.name, self.model.card.sha256, self.subject.pixels, self.subject.truth_pixels
 
     @staticmethod
-    def of(
-        model: Restorer,
-        attack: Attack,
-        label: str,
-        subject: Subject,
-        seed: int,
-        defends: Mapping[str, str] | None = None,
-    ) -> AttackCell:
+    def of(model: Restorer, attack: Attack, label: str, subject: Subject, seed: int, defends: str = "") -> AttackCell:
         """Return the cell that asks what this attack does to the model on an image."""
         assert model.card is not None
         name, weights = model.card.name, model.card.sha256
@@ -152,7 +145,7 @@ class AttackCell(Cell):
             label=label,
             subject=subject,
             seed=seed,
-            defends=(defends or {}).get(name, ""),
+            defends=defends,
         )
 
 
@@ -176,36 +169,15 @@ class Clean:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judged:
-    """A record, and the pictures that belong to it.
-
-    Attributes:
-        record: the figures.
-        attacked: ``(3, h, w)`` attacked image, on the 8-bit grid.
-        output: ``(3, s * h, s * w)`` what the model makes of it.
-    """
+    """A record, the attacked image on the 8-bit grid, ``(3, h, w)``, and what the model makes of it."""
 
     record: AttackRecord
     attacked: Tensor
     output: Tensor
 
 
-def measure(cell: AttackCell, clean: Clean, progress: Callable[[float], None] | None = None) -> Judged:
-    """Attack one image and measure what became of it.
-
-    Args:
-        cell: what is to be done.
-        clean: of the cell's model and image.
-        progress: called with the share of the work that is done.
-    """
-    return measure_all([cell], [clean], progress=progress)[0]
-
-
 def measure_all(
-    cells: Sequence[AttackCell],
-    cleans: Sequence[Clean],
-    *,
-    memory: int | None = None,
-    progress: Callable[[float], None] | None = None,
+    cells: Sequence[AttackCell], cleans: Sequence[Clean], progress: Callable[[float], None] | None = None
 ) -> list[Judged]:
     """Attack and measure cells of one model, in batches where their attacks can share them; see ``attack_all``.
 
@@ -219,7 +191,7 @@ def measure_all(
     device = next(model.parameters(), cells[0].subject.low).device
     # An attacker who knows of a defence around the model climbs through it; what is found is judged on the defence.
     jobs = [Job(with_truth(cell.attack, cell.subject.truth), cell.subject.low.to(device), cell.seed) for cell in cells]
-    found = attack_all(surrogate(model), jobs, memory=memory, values=False, progress=progress)
+    found = attack_all(surrogate(model), jobs, values=False, progress=progress)
     seconds = (time.perf_counter() - began) / len(cells)
     return [_judged(*one, seconds) for one in zip(cells, cleans, found, strict=True)]
 

@@ -81,7 +81,10 @@ class Difference:
 
     def sentence(self) -> str:
         """Say what was found."""
-        parts = [_compared(name, value) for name, value in (("SROCC", self.srocc), ("PLCC", self.plcc))]
+        parts: list[str] = []
+        for name, value in (("SROCC", self.srocc), ("PLCC", self.plcc)):
+            word = "no difference shown" if value.low <= 0 <= value.high else "higher" if value.low > 0 else "lower"
+            parts.append(f"{name} {word} ({value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}])")
         return f"{self.second} against {self.first}: {'; '.join(parts)}."
 
 
@@ -120,10 +123,8 @@ class Summary:
 
     Attributes:
         scores: records of clean images.
-        standings: of the contenders.
         differences: between the defences that are ordered.
         orders: for each metric, whether agreement rises in that order.
-        shifts: what attacks did.
         order: in which agreement should rise.
         epsilon: l2 radius of the certificates.
     """
@@ -201,12 +202,7 @@ class Summary:
 
 
 def standings(scores: Sequence[ScoreRecord], epsilon: float, *, resamples: int = 1000) -> list[Standing]:
-    """Return how each contender did, in order of appearance; tau is that of definition 3.1.
-
-    Example:
-        >>> standings([], 0.05)
-        []
-    """
+    """Return how each contender did, in order of appearance; tau is that of definition 3.1."""
     found: list[Standing] = []
     for (metric, contender), ours in _by_contender(scores).items():
         # Every record has the undefended score of its image, so that none need be a contender.
@@ -269,7 +265,9 @@ def shifts(attacks: Sequence[ScoreAttackRecord], scores: Sequence[ScoreRecord]) 
     """Return what each attack did to each contender."""
     clean = {score.key: score for score in scores}
     pairs = [(clean[attack.clean_key], attack) for attack in attacks if attack.clean_key in clean]
-    groups = grouped(pairs, lambda pair: (pair[0].metric_alone, pair[0].defence, *_setting(pair[1])))
+    groups = grouped(
+        pairs, lambda pair: (pair[0].metric_alone, pair[0].defence, pair[1].adaptive, pair[1].norm, pair[1].budget)
+    )
     found: list[Shift] = []
     for (metric, contender, adaptive, norm, budget), ours in groups.items():
         gains = [value / score.span for score, a in ours if score.span and (value := gain(score, a)) is not None]
@@ -281,25 +279,17 @@ def shifts(attacks: Sequence[ScoreAttackRecord], scores: Sequence[ScoreRecord]) 
                 contender, metric, "adaptive" if adaptive else "undefended", "I-FGSM" if norm == "linf" else "PGD",
                 norm, budget, len(ours), spread and spread.mean, spread and spread.median,
                 float(np.mean([a.l2 for _, a in ours])), len(held), sum(refutes(score, a) for score, a in held),
-                sum(_strayed(score, a) for score, a in held),
+                sum(apart(score.interval(a.l2), (a.defended, a.defended)) for score, a in held),
                 float(np.mean(deltas)) if deltas and len(deltas) == len(ours) else None,
             )
         )  # fmt: skip
     return found
 
 
-def _setting(attack: ScoreAttackRecord) -> tuple[bool, str, float]:
-    return attack.adaptive, attack.norm, attack.budget
-
-
 def widest_first(scores: Sequence[ScoreRecord], epsilon: float) -> list[tuple[ScoreRecord, float | None]]:
     """Return the certified scores with the widths of their intervals, those without one of two sides first."""
     certified = [(score, width_of(score, epsilon)) for score in scores if score.smoothing is not None]
     return sorted(certified, key=lambda pair: -math.inf if pair[1] is None else -pair[1])
-
-
-def _strayed(score: ScoreRecord, attack: ScoreAttackRecord) -> bool:
-    return apart(score.interval(attack.l2), (attack.defended, attack.defended))
 
 
 def _delta(score: ScoreRecord, epsilon: float) -> float:
@@ -327,9 +317,3 @@ def _difference(
     a, b = (_oriented(side) for side in zip(*pairs, strict=True))
     opinions = [row.mos for row, _ in pairs if row.mos is not None]
     return agreement_difference(a, b, opinions, measure, resamples=resamples)
-
-
-def _compared(name: str, value: Interval) -> str:
-    figures = f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
-    word = "no difference shown" if value.low <= 0 <= value.high else "higher" if value.low > 0 else "lower"
-    return f"{name} {word} ({figures})"

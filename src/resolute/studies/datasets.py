@@ -75,21 +75,20 @@ def find_photos(images: Sequence[str], every: int = 1) -> list[Photo]:
         else:
             photos += [Photo(dataset, path.stem, path) for path in find_images(paths)[::every]]
     seen: Counter[str] = Counter()
-    unique: list[Photo] = []
     # Files of one name lie in two folders more often than one would think.
-    for photo in photos:
+    for place, photo in enumerate(photos):
         seen[photo.name] += 1
-        number = seen[photo.name]
-        unique.append(photo if number == 1 else dataclasses.replace(photo, name=f"{photo.name}-{number}"))
-    return unique
+        if seen[photo.name] > 1:
+            photos[place] = dataclasses.replace(photo, name=f"{photo.name}-{seen[photo.name]}")
+    return photos
 
 
 def middle(image: Float[Tensor, "3 h w"], side: int) -> Float[Tensor, "3 h1 w1"]:
     """Cut the middle square of so many pixels out of an image, as far as it reaches; 0 for the whole image.
 
     Example:
-        >>> middle(torch.zeros(3, 9, 4), 5).shape
-        torch.Size([3, 5, 4])
+        >>> middle(sample_image("chelsea"), 320).shape
+        torch.Size([3, 300, 320])
     """
     if not side:
         return image

@@ -164,7 +164,7 @@ class Evidence:
 
     def flags(self) -> list[Flag]:
         """Return all flags, the raised ones first."""
-        found = [*self._gradients(), *self._rivals(), *self._budgets(), *self._search(), *self._model()]
+        found = [*self._model(), *self._rivals(), *self._budgets(), *self._search()]
         order = list(RULES)
         return sorted(found, key=lambda flag: (not flag.raised, order.index(flag.name)))
 
@@ -172,11 +172,6 @@ class Evidence:
     def best(self) -> Values:
         """The worst case over all gradient attacks on the model itself, image by image."""
         return torch.stack([self.runs["climb"], self.runs["twice"], *self.restarts]).amin(dim=0)
-
-    def _gradients(self) -> list[Flag]:
-        flat = f"the gradient is zero or not finite at {self.flat:.3g} % of the input's values"
-        slope = f"the slope that the gradient promises and the one that is found differ by {self.error:.3g} %"
-        return [Flag.of("zero-gradients", self.flat, flat), Flag.of("finite-differences-disagree", self.error, slope)]
 
     def _rivals(self) -> list[Flag]:
         white = f"the model's own gradients reach {_db(self.best)}"
@@ -218,9 +213,16 @@ class Evidence:
         ]
 
     def _model(self) -> list[Flag]:
+        flat = f"the gradient is zero or not finite at {self.flat:.3g} % of the input's values"
+        slope = f"the slope that the gradient promises and the one that is found differ by {self.error:.3g} %"
         same = f"outputs for the same image differ by up to {self.jump:.2g} levels of 255"
         ends = f"{self.saturated:.2f} % more values lie at the ends of the range or beyond than in the input"
-        return [Flag.of("non-deterministic", self.jump, same), Flag.of("output-saturates", self.saturated, ends)]
+        return [
+            Flag.of("zero-gradients", self.flat, flat),
+            Flag.of("finite-differences-disagree", self.error, slope),
+            Flag.of("non-deterministic", self.jump, same),
+            Flag.of("output-saturates", self.saturated, ends),
+        ]
 
 
 def sr_psnr(clean: Float[Tensor, "b 3 h w"], output: Float[Tensor, "b 3 h w"]) -> Values:

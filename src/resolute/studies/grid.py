@@ -119,20 +119,13 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         """
         if self.quick is None:
             raise ConfigError(f"the study {self.name} has no quick form; leave out --quick")
-        quick = self.quick
+        quick, models = self.quick, self.quick.models or self.models
         return dataclasses.replace(
-            self,
-            name=f"{self.name}-quick",
-            models=quick.models or self.models,
-            attacks=tuple(map(quick.lighten, self.attacks)),
-            baseline=self.baseline if self.baseline in (quick.models or self.models) else "",
-            epsilons=quick.epsilons or self.epsilons,
-            images=quick.images or self.images,
-            every=quick.every or self.every,
-            crop=self.crop if quick.crop is None else quick.crop,
-            clever=quick.lighten_clever(self.clever),
-            quick=None,
-        )
+            self, name=f"{self.name}-quick", models=models, attacks=tuple(map(quick.lighten, self.attacks)),
+            baseline=self.baseline if self.baseline in models else "", epsilons=quick.epsilons or self.epsilons,
+            images=quick.images or self.images, every=quick.every or self.every,
+            crop=self.crop if quick.crop is None else quick.crop, clever=quick.lighten_clever(self.clever), quick=None,
+        )  # fmt: skip
 
     def photos(self) -> list[Photo]:
         """Return the photographs that the study is about, unread.
@@ -181,8 +174,9 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         indices: list[Cell] = []
         for subject in self.subjects():
             for model in models:
+                plain = defends.get(model.card.name, "") if model.card is not None else ""
                 for label, attack in attacks:
-                    cells += [AttackCell.of(model, attack, label, subject, seed, defends) for seed in seeds]
+                    cells += [AttackCell.of(model, attack, label, subject, seed, plain) for seed in seeds]
                 if self.clever is not None:
                     indices += [CleverCell.of(model, subject, self.clever, seed) for seed in seeds]
         return [*cells, *indices]

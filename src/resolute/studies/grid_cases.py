@@ -48,14 +48,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What is needed to show the images of a study again.
-
-    Attributes:
-        models: names and files.
-        scale: of the models.
-        photos: returns all photographs, unread.
-        prepare: returns one as the study uses it, from its name, its pixels and its data set.
-    """
+    """What is needed to show the images of a study again: its models, photographs, and how one is prepared."""
 
     models: Sequence[str]
     scale: int
@@ -65,13 +58,9 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Passed:
-    """What a model makes of the clean and the attacked input of one record.
+    """What a model makes of the clean and the attacked input of one record: features and output for each.
 
-    Attributes:
-        subject: clean input and ground truth.
-        low: ``(3, h, w)`` attacked input, as saved.
-        clean: features and output for the clean input.
-        attacked: features and output for the attacked one.
+    The ``low`` is the attacked input as saved, ``(3, h, w)``.
     """
 
     subject: Subject
@@ -260,11 +249,7 @@ def heat_map(values: Float[Tensor, "h w"], low: float, high: float) -> Float[Ten
 def histogram(clean: Tensor, attacked: Tensor, low: float, high: float) -> Figure:
     """Draw how feature values are spread for the clean and the attacked input (the histograms of figure 4).
 
-    Args:
-        clean: feature values.
-        attacked: feature values.
-        low: left end of the axis; values beyond the ends are not drawn, but belong to the whole of 100 %.
-        high: right end of the axis.
+    The axis goes from ``low`` to ``high``; values beyond are not drawn, but belong to the whole of 100 %.
     """
     edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
     middles = [float(f"{middle:.5g}") for middle in (edges[:-1] + edges[1:]) / 2]

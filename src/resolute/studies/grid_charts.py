@@ -14,67 +14,46 @@ from resolute.studies.summary import Row, attack_title, bicubic_line
 Bands = Mapping[tuple[str, str, float], Interval]
 
 
-def budget_charts(rows: Sequence[Row], prefix: str = "", bands: Bands | None = None) -> list[Chart]:
-    """Draw SR-PSNR against the budget, one chart an attack (the paper's figure 2), with bands where there are any."""
-    ends, budgets = _budget_axis(rows)
-    plot = _Plot(
-        f"{prefix}budget",
-        "SR-PSNR against budget",
-        lambda row: row.level,
-        lambda row: row.sr_psnr,
-        budgets,
-        "SR-PSNR, dB",
-        _line(ends, [bicubic_line(end) for end in ends]),
-        "%{x}/255: %{y:.2f} dB",
-        bands or {},
-        "How far the output moves",
-        "The higher, the more robust. The bicubic line, 20 log10(255/ε), is the SR-PSNR of bicubic interpolation when "
-        "the whole input shifts by ε. A click on a name in the legend switches its curve off and on. Bands are 95 % "
-        "bootstrap intervals of the means over images.",
-    )
-    return plot.charts(rows)
+def curve_charts(rows: Sequence[Row], bands: Bands, prefix: str = "") -> list[Chart]:
+    """Draw SR-PSNR against the budget, its distance from the bicubic line, and SR-PSNR against LR-PSNR.
 
-
-def distance_charts(rows: Sequence[Row], prefix: str = "", bands: Bands | None = None) -> list[Chart]:
-    """Draw how far SR-PSNR lies above the bicubic line, which is steeper than models differ; one chart an attack."""
-    ends, budgets = _budget_axis(rows)
-    plot = _Plot(
-        f"{prefix}distance",
-        "SR-PSNR above the bicubic line against budget",
-        lambda row: row.level,
-        lambda row: None if row.sr_psnr is None else row.sr_psnr - bicubic_line(row.level),
-        budgets,
-        "above bicubic line, dB",
-        _line(ends, [0.0, 0.0]),
-        "%{x}/255: %{y:+.2f} dB",
-        {key: band.shifted(-bicubic_line(key[2])) for key, band in (bands or {}).items()},
-        "The same above the bicubic line",
-        "Where a curve is below zero, the model amplifies perturbations: its output moves further than bicubic "
-        "interpolation does when the whole input shifts by ε.",
-    )
-    return plot.charts(rows)
-
-
-def trade_off_charts(rows: Sequence[Row], prefix: str = "") -> list[Chart]:
-    """Draw LR-PSNR against SR-PSNR, one chart an attack and one point a budget (the paper's figures 5a and 5b)."""
-    ends = span(rows, lambda row: row.lr_psnr)
-    plot = _Plot(
-        f"{prefix}trade-off",
-        "SR-PSNR against LR-PSNR",
-        lambda row: row.lr_psnr,
-        lambda row: row.sr_psnr,
-        axis("LR-PSNR of the attacked input, dB", range=ends),
-        "SR-PSNR, dB",
+    One chart an attack (the paper's figures 2, 5a and 5b), with bands around the first two.
+    """
+    levels = sorted({row.level for row in rows})
+    ends = [levels[0] / 1.25, levels[-1] * 1.25]
+    names, bounds = [f"{level:g}" for level in levels], [math.log10(end) for end in ends]
+    budgets = axis("budget ε, in levels of 255", type="log", tickvals=levels, ticktext=names, range=bounds)
+    spent = span(rows, lambda row: row.lr_psnr)
+    plots = (
+        _Plot(
+            f"{prefix}budget", "SR-PSNR against budget", lambda row: row.level, lambda row: row.sr_psnr, budgets,
+            "SR-PSNR, dB", _line(ends, [bicubic_line(end) for end in ends]), "%{x}/255: %{y:.2f} dB", bands,
+            "How far the output moves",
+            "The higher, the more robust. The bicubic line, 20 log10(255/ε), is the SR-PSNR of bicubic interpolation "
+            "when the whole input shifts by ε. A click on a name in the legend switches its curve off and on. Bands "
+            "are 95 % bootstrap intervals of the means over images.",
+        ),
+        # The bicubic line is steeper than models differ.
+        _Plot(
+            f"{prefix}distance", "SR-PSNR above the bicubic line against budget", lambda row: row.level,
+            lambda row: None if row.sr_psnr is None else row.sr_psnr - bicubic_line(row.level), budgets,
+            "above bicubic line, dB", _line(ends, [0.0, 0.0]), "%{x}/255: %{y:+.2f} dB",
+            {key: band.shifted(-bicubic_line(key[2])) for key, band in bands.items()},
+            "The same above the bicubic line",
+            "Where a curve is below zero, the model amplifies perturbations: its output moves further than bicubic "
+            "interpolation does when the whole input shifts by ε.",
+        ),
         # A shift of all samples by the whole budget passes bicubic interpolation as it is.
-        _line(ends, ends),
-        "%{text}/255: input %{x:.2f} dB, output %{y:.2f} dB",
-        {},
-        "How much perturbation that takes",
-        "One point a budget, the smallest at the right end. To the left the attacked input is farther from the clean "
-        "one, to the top the output is nearer to the clean one: the curve of the more robust model lies further up and "
-        "left. On the bicubic line the output moves as far as the input.",
-    )
-    return plot.charts(rows)
+        _Plot(
+            f"{prefix}trade-off", "SR-PSNR against LR-PSNR", lambda row: row.lr_psnr, lambda row: row.sr_psnr,
+            axis("LR-PSNR of the attacked input, dB", range=spent), "SR-PSNR, dB", _line(spent, spent),
+            "%{text}/255: input %{x:.2f} dB, output %{y:.2f} dB", {}, "How much perturbation that takes",
+            "One point a budget, the smallest at the right end. To the left the attacked input is farther from the "
+            "clean one, to the top the output is nearer to the clean one: the curve of the more robust model lies "
+            "further up and left. On the bicubic line the output moves as far as the input.",
+        ),
+    )  # fmt: skip
+    return [chart for plot in plots for chart in plot.charts(rows)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,13 +125,6 @@ class _Plot:
 
 def _line(x: list[float], y: list[float]) -> Figure:
     return curve("bicubic line", x, y) | {"line": {"color": GREY, "width": 1.5, "dash": "dash"}}
-
-
-def _budget_axis(rows: Sequence[Row]) -> tuple[list[float], Figure]:
-    levels = sorted({row.level for row in rows})
-    ends = [levels[0] / 1.25, levels[-1] * 1.25]
-    names, bounds = [f"{level:g}" for level in levels], [math.log10(end) for end in ends]
-    return ends, axis("budget ε, in levels of 255", type="log", tickvals=levels, ticktext=names, range=bounds)
 
 
 def span(rows: Sequence[Row], read: Callable[[Row], float | None]) -> list[float]:

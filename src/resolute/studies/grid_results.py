@@ -9,7 +9,7 @@ from resolute.chart import Chart
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.claims import Claim, check, summary_of
 from resolute.studies.datasets import dataset_title
-from resolute.studies.grid_charts import budget_charts, distance_charts, trade_off_charts
+from resolute.studies.grid_charts import curve_charts
 from resolute.studies.grid_overview import clever_charts, overview_charts
 from resolute.studies.grid_tables import (
     board_table,
@@ -32,14 +32,7 @@ from resolute.table import Table
 def results_of(
     records: Sequence[AttackRecord], indices: Sequence[CleverRecord], defends: Defends, claims: Sequence[Claim]
 ) -> Results:
-    """Return what the records of a grid come to.
-
-    Args:
-        records: of attacks.
-        indices: of CLEVER; none where it was not taken.
-        defends: by the name of a defended model, that of the model which it defends.
-        claims: what was published.
-    """
+    """Return what the records of a grid come to, beside what was published."""
     if not records:
         return Results([UNFINISHED], [])
     groups = by_dataset(records)
@@ -57,12 +50,9 @@ def results_of(
         sentences += [f"{title}: {one}" if title else one for one in (*told, *sentences_of(own, defends))]
         tables += _tables(own, taken[dataset], defends, title)
         prefix = f"set{number}-" if number else ""
-        rows = summarize(own)
         bands = {(s.model, s.attack, s.level): s.sr for s in board if s.sr is not None and s.dataset == dataset}
-        drawn = [
-            *overview_charts(own, prefix), *budget_charts(rows, prefix, bands), *distance_charts(rows, prefix, bands),
-            *trade_off_charts(rows, prefix), *clever_charts(taken[dataset], own, prefix),
-        ]  # fmt: skip
+        drawn = [*overview_charts(own, prefix), *curve_charts(summarize(own), bands, prefix)]
+        drawn += clever_charts(taken[dataset], own, prefix)
         charts += [dataclasses.replace(one, section=f"{title}: {one.section}") if title else one for one in drawn]
     tables.append(record_flags_table(records))
     brief = [*published, *(results_table(own, titles[dataset]) for dataset, own in groups.items())]

@@ -93,9 +93,7 @@ def find_study(source: str | Path) -> Path:
 def with_options(study: Study, options: Mapping[str, tuple[str, object]]) -> Study:
     """Return the study with what a person typed in place of its settings; what is empty or None leaves them.
 
-    Args:
-        study: as read.
-        options: for each flag, the name of the setting and its value.
+    The ``options`` hold for each flag the name of the setting and its value.
 
     Raises:
         ConfigError: the study has no such setting, or takes one value where several were given.

@@ -26,8 +26,16 @@ from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
 from resolute.randomness import generator_for
 from resolute.studies.datasets import middle
-from resolute.studies.metric_as_loss_summary import Measure, RestorationRecord, Training, shared, verdicts
-from resolute.studies.metric_as_loss_tables import changes_table, means_table, shown
+from resolute.studies.metric_as_loss_summary import (
+    Measure,
+    RestorationRecord,
+    Training,
+    changes_table,
+    means_table,
+    shared,
+    shown,
+    verdicts,
+)
 from resolute.studies.record import Record, record_key
 from resolute.studies.results import UNFINISHED, Case, Measured, Quantity, Results, View
 from resolute.studies.score_study import behind

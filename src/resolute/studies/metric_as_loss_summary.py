@@ -1,13 +1,16 @@
-"""Who was hacked: what a reward changed against a control, and the verdict in words."""
+"""Who was hacked: what a reward changed against a control, the verdict in words, and the tables."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal, final
 
-from resolute.measure.intervals import Interval, bootstrap_mean
-from resolute.studies.record import Record
+from resolute.measure.intervals import Interval, bootstrap_mean, mean
+from resolute.studies.record import Record, grouped
+from resolute.studies.study import count
+from resolute.table import Column, Table, row
 
 Role = Literal["truth", "rewarded", "defended", "judge"]
 Outcome = Literal["hacked", "improved", "mixed", "no difference"]
@@ -53,17 +56,10 @@ class Change:
             return None
         return (self.interval.mean > 0) != self.measure.lower_better
 
-    @property
-    def figures(self) -> str:
-        """Mean and interval, signed."""
-        places = self.measure.digits
-        mean, low, high = (
-            f"{value:+.{places}f}" for value in (self.interval.mean, self.interval.low, self.interval.high)
-        )
-        return f"{mean}{self.measure.unit and f' {self.measure.unit}'} [{low}, {high}]"
-
     def __str__(self) -> str:
-        return f"{self.measure.name} {self.figures}"
+        values, measure = (self.interval.mean, self.interval.low, self.interval.high), self.measure
+        middle, low, high = (f"{value:+.{measure.digits}f}" for value in values)
+        return f"{measure.name} {middle}{measure.unit and f' {measure.unit}'} [{low}, {high}]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +136,6 @@ def changes(
     """Return the paired differences over the images that both have, with 95 % bootstrap intervals.
 
     A measure without one image that both have a value of is left out.
-
-    Args:
-        records: of both.
-        measures: in the order of the answer.
-        restorer: label of the one.
-        control: label of the other.
     """
     values = {(record.model, record.image): record.values for record in records}
     images = [image for label, image in values if label == restorer and (control, image) in values]
@@ -183,26 +173,22 @@ def judge(restorer: str, control: str, found: Sequence[Change], *, rewarded: boo
     objecting = [change for change in judges if change.better is False] or (
         judges if not any(change.better for change in judges) else []
     )
-    outcome: Outcome = "mixed"
-    words = ""
+    outcome: Outcome
+    against = f"against {control}, {_list(rises)} {_verb(rises, 'rises', 'rise')}"
     if all(change.better is None for change in found):
-        outcome = "no difference"
-        words = f"{restorer}: no difference from {control}; every interval holds 0."
+        outcome, words = "no difference", f"{restorer}: no difference from {control}; every interval holds 0."
     elif rewarded and rises and (falls or objecting):
-        outcome = "hacked"
-        against = [f"{_list(falls)} {_verb(falls, 'falls', 'fall')}"] if falls else []
-        against += [f"{_list(objecting)} {_verb(objecting, 'does', 'do')} not follow"] if objecting else []
-        words = f"{restorer} is hacked: against {control}, {_list(rises)} {_verb(rises, 'rises', 'rise')} while "
-        words += f"{' and '.join(against)}."
+        reasons = [f"{_list(falls)} {_verb(falls, 'falls', 'fall')}"] if falls else []
+        reasons += [f"{_list(objecting)} {_verb(objecting, 'does', 'do')} not follow"] if objecting else []
+        outcome, words = "hacked", f"{restorer} is hacked: {against} while {' and '.join(reasons)}."
     elif rewarded and rises:
-        outcome = "improved"
         agreeing = [change for change in found if change.better and change not in rises]
-        words = f"{restorer} is improved: against {control}, {_list(rises)} {_verb(rises, 'rises', 'rise')}"
-        words += f", and so it is with {_list(agreeing)}." if agreeing else ", and nothing falls."
-    if outcome == "mixed":
+        rest = f"and so it is with {_list(agreeing)}" if agreeing else "and nothing falls"
+        outcome, words = "improved", f"{restorer} is improved: {against}, {rest}."
+    else:
         moved = [change for change in found if change.better is not None]
         why = "what was rewarded does not rise" if rewarded else "no reward"
-        words = f"{restorer}: {why}; what changes against {control} is {_list(moved)}."
+        outcome, words = "mixed", f"{restorer}: {why}; what changes against {control} is {_list(moved)}."
     return Verdict(restorer, outcome, words, list(found), control)
 
 
@@ -212,3 +198,49 @@ def _list(found: Sequence[Change]) -> str:
 
 def _verb(found: Sequence[Change], one: str, many: str) -> str:
     return one if len(found) == 1 else many
+
+
+def means_table(records: Sequence[RestorationRecord]) -> Table:
+    """Return the mean of every measure for each restorer, and what a step of its training took."""
+    measures = records[0].measures
+    images = len({record.image for record in records})
+    columns = [Column("restorer", whole=True), *map(_column, measures), Column("training", "s / step", digits=3)]
+    rows = [
+        row(
+            label,
+            *(mean(record.values.get(measure.name) for record in own) for measure in measures),
+            next((r.training.seconds_per_step for r in own if r.training), None),
+        )
+        for label, own in grouped(records, lambda record: record.model).items()
+    ]
+    return Table("", columns, rows, caption=f"Means over {count(images, 'image')}.")
+
+
+def changes_table(found: Sequence[Verdict], records: Sequence[RestorationRecord]) -> Table:
+    """Return what every measure gained or lost against the control, with the verdicts."""
+    measures = records[0].measures
+    columns = [Column("restorer", whole=True), Column("verdict")]
+    columns += [dataclasses.replace(_column(measure), signed=True) for measure in measures]
+    rows = [
+        row(v.restorer, v.outcome, *({c.measure.name: c.interval for c in v.changes}.get(m.name) for m in measures))
+        for v in found
+    ]
+    control = found[0].control if found else ""
+    words = f"Change against {control}: means of paired differences [95 % bootstrap]."
+    return Table("", columns, rows, caption=words)
+
+
+def _column(measure: Measure) -> Column:
+    better = "lower" if measure.lower_better else "higher"
+    return Column(measure.name, measure.unit, digits=measure.digits, better=better)
+
+
+def shown(measure: Measure, value: float | None) -> str:
+    """Return a figure as text.
+
+    Example:
+        >>> shown(Measure("PSNR", "truth"), None)
+        '∞'
+    """
+    # Of the measures only PSNR can be infinite, and it is where the images are equal.
+    return _column(measure).text(math.inf if value is None and measure.name == "PSNR" else value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -62,14 +63,14 @@ def families(models: Sequence[str], defends: Defends) -> list[Family]:
         >>> families(["a", "a-er", "a-er+blur=1", "b"], {"a-er": "a", "a-er+blur=1": "a-er"})
         [Family(plain='a', variants=['a-er', 'a-er+blur=1'])]
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = defaultdict(list)
     for model in models:
         root, seen = model, {model}
         while (plain := defends.get(root, "")) in models and plain not in seen:
             root = plain
             seen.add(root)
         if root != model:
-            found.setdefault(root, []).append(model)
+            found[root].append(model)
     return [Family(root, found[root]) for root in models if root in found]
 
 

@@ -83,13 +83,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of a view.
-
-    Attributes:
-        name: in SQL.
-        kind: type in SQL.
-        text: what it holds.
-    """
+    """A column of a view: its name and type in SQL, and what it holds."""
 
     name: str
     kind: str
@@ -120,11 +114,7 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
 
 
 def read_record(content: Mapping[str, Any], kinds: Mapping[str, type[Record]]) -> Record:
-    """Return the record that a line holds.
-
-    Args:
-        content: of the line.
-        kinds: of records, by their views.
+    """Return the record that a line holds, of one of these kinds by their views.
 
     Raises:
         ValueError: it is no such record; the text says why, without the file.

@@ -209,14 +209,7 @@ class ScoreCell(Cell):
         size: tuple[int, int] | None = None,
         mos: float | None = None,
     ) -> ScoreCell:
-        """Return the cell that asks what a contestant says of an image.
-
-        Args:
-            contestant: that is asked.
-            name: of the image.
-            image: as it is given.
-            size: (height, width) to resize it to first.
-            mos: what people say of it.
+        """Return the cell that asks what a contestant says of an image, resized first to a ``size`` of (height, width).
 
         Raises:
             ImageError: it is too small for the metric.

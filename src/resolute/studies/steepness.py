@@ -87,7 +87,6 @@ class CleverCell(Cell):
             like=("clever", name, weights),
             # One after the other: the draws are batches already.
             shape=(),
-            joint=False,
             cost=float(subject.low.shape[-2] * subject.low.shape[-1]),
             model=model,
             subject=subject,
@@ -97,13 +96,7 @@ class CleverCell(Cell):
 
 
 def take(cell: CleverCell, model: Restorer, progress: Callable[[int, int], None]) -> CleverRecord:
-    """Compute an index, with as many draws at a time as the memory holds.
-
-    Args:
-        cell: what is asked.
-        model: of the cell, on its device.
-        progress: called with (draws done, draws in all).
-    """
+    """Compute an index, with as many draws at a time as the memory holds; the model is on its device."""
     began = time.perf_counter()
     subject, table = cell.subject, cell.table
     assert model.card is not None
@@ -114,11 +107,9 @@ def take(cell: CleverCell, model: Restorer, progress: Callable[[int, int], None]
             found = clever(
                 model, low, samples=table.samples, radius=radius, batch=batch, seed=cell.seed, progress=progress
             )
-            climbed = None
-            if table.ascents:
-                climbed = clever_power(
-                    model, low, starts=table.ascents, radius=radius, batch=batch, seed=cell.seed
-                ).index
+            climb = table.ascents and clever_power(
+                model, low, starts=table.ascents, radius=radius, batch=batch, seed=cell.seed
+            )
             break
         except RuntimeError as error:
             if not out_of_memory(error) or batch == 1:
@@ -132,5 +123,5 @@ def take(cell: CleverCell, model: Restorer, progress: Callable[[int, int], None]
         index=found.index,
         typical=float(found.gradient_norms.median()),
         seconds=round(time.perf_counter() - began, 3),
-        climbed=climbed,
+        climbed=climb.index if climb else None,
     )

@@ -45,11 +45,9 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answer:
-    """What came of one cell.
+    """What came of one cell: its record, and pictures by the name of the folder that they are kept in.
 
-    Attributes:
-        record: the figures.
-        pictures: by the name of the folder that they are kept in, ``(3, h, w)`` in [0, 1], on the 8-bit grid.
+    A picture is ``(3, h, w)`` in [0, 1], on the 8-bit grid.
     """
 
     record: Record
@@ -72,12 +70,7 @@ class About(TypedDict):
 def about(cell: Cell, card: Card | ScorerCard, name: str, image: Tensor, seed: int = 0) -> About:
     """Return what a record says of its cell, for ``MyRecord(**about(...), ...)``.
 
-    Args:
-        cell: that is answered.
-        card: of the model that is judged.
-        name: of the image.
-        image: as the model sees it, ``(3, h, w)`` in [0, 1].
-        seed: of everything random.
+    The card is that of the model that is judged, the image what this model sees, ``(3, h, w)`` in [0, 1].
     """
     return About(
         key=cell.key,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,13 +31,7 @@ FEW = 2
 
 @dataclasses.dataclass(frozen=True)
 class Pairing:
-    """A model, its defended version, and what the defence changed.
-
-    Attributes:
-        plain, defended: the models' names.
-        verdict: in words.
-        comparisons: by attack and budget, the worst case over attacks last.
-    """
+    """A model, its defended version, and what the defence changed, the worst case over attacks last."""
 
     plain: str
     defended: str
@@ -68,21 +63,16 @@ def is_compact(models: Sequence[str], defends: Defends) -> bool:
 
 def clean_psnr(records: Sequence[AttackRecord]) -> dict[str, float]:
     """Return the mean clean PSNR of each model in dB, on Y, over the images that all of them have."""
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = defaultdict(dict)
     for record in records:
         if record.clean_psnr_y is not None:
-            found.setdefault(record.model, {})[record.image] = record.clean_psnr_y
+            found[record.model][record.image] = record.clean_psnr_y
     shared = set[str].intersection(*map(set, found.values())) if found else set[str]()
     return {model: float(np.mean([own[image] for image in sorted(shared)])) for model, own in found.items() if shared}
 
 
 def worse_than_bicubic(records: Sequence[AttackRecord]) -> dict[str, float]:
-    """Return the clean PSNR of the models with which bicubic interpolation, if it is among the records, can do better.
-
-    Example:
-        >>> worse_than_bicubic([])
-        {}
-    """
+    """Return the clean PSNR of the models that bicubic interpolation, if it is among the records, does better than."""
     clean = clean_psnr(records)
     line = clean.get(BICUBIC)
     return {} if line is None else {name: value for name, value in clean.items() if round(value, 2) < round(line, 2)}
@@ -95,10 +85,10 @@ def below_bicubic(records: Sequence[AttackRecord]) -> list[str]:
         return []
     line = figure(clean_psnr(records)[BICUBIC])
     named = ", ".join(f"{name} ({figure(value)} dB)" for name, value in worse.items())
-    one = len(worse) == 1
+    have, keep = ("has", "it keeps") if len(worse) == 1 else ("have", "they keep")
     return [
-        f"Without an attack {named} {'has' if one else 'have'} a lower PSNR than bicubic interpolation ({line} dB): "
-        f"what {'it keeps' if one else 'they keep'} under attack is no sign of robustness."
+        f"Without an attack {named} {have} a lower PSNR than bicubic interpolation ({line} dB): what {keep} under "
+        "attack is no sign of robustness."
     ]
 
 
@@ -157,13 +147,11 @@ def most_fragile(records: Sequence[AttackRecord], defends: Defends) -> str:
         text += f"; bicubic interpolation keeps {line} dB when the whole input shifts by {level:g}/255"
     if row.clean_psnr_y is not None and row.attacked_psnr_y is not None:
         went = change(row.clean_psnr_y, row.attacked_psnr_y)
-        text += (
-            f". Against the ground truth its output has {went.after} dB under attack and {went.before} dB without one "
-            f"({went.difference} dB)"
-        )
-    if pairs_of(names_of(records), defends):
-        return f"{text}."
-    return f"{text}. No defended version of a model is in these records, so no defence is judged."
+        text += f". Against the ground truth its output has {went.after} dB under attack and {went.before} dB without "
+        text += f"one ({went.difference} dB)"
+    if not pairs_of(names_of(records), defends):
+        text += ". No defended version of a model is in these records, so no defence is judged"
+    return f"{text}."
 
 
 def family_verdicts(records: Sequence[AttackRecord], defends: Defends) -> list[str]:
@@ -203,13 +191,11 @@ def _tally(moved: Mapping[str, Gain]) -> str:
     """Count the variants that keep more, less, or neither beyond chance."""
     if len(moved) == 1:
         return ""
-    count = [gain.clear for gain in moved.values()]
-    parts = (
-        (count.count(1), "more"),
-        (count.count(-1), "less"),
-        (count.count(0), "neither more nor less beyond chance"),
-    )
-    told = [f"{number} {'keeps' if number == 1 else 'keep'} {words}" for number, words in parts if number]
+    count = Counter(gain.clear for gain in moved.values())
+    parts = {1: "more", -1: "less", 0: "neither more nor less beyond chance"}
+    told = [
+        f"{count[way]} {'keeps' if count[way] == 1 else 'keep'} {words}" for way, words in parts.items() if count[way]
+    ]
     return f"; of its {len(moved)} variants {', '.join(told)}"
 
 
@@ -228,9 +214,8 @@ def _trade(
     moved: Sequence[tuple[Comparison, Gain]], clean: Gain | None, truths: Sequence[tuple[Comparison, Gain]]
 ) -> str:
     """Say that a defence moves less only because it starts lower, where all of that is so beyond chance."""
-    if clean is None or clean.clear >= 0 or any(gain.clear <= 0 for _, gain in moved):
-        return ""
-    if any(gain.clear > 0 for _, gain in truths):
+    lower = clean is not None and clean.clear < 0 and all(gain.clear > 0 for _, gain in moved)
+    if not lower or any(gain.clear > 0 for _, gain in truths):
         return ""
     return " So it moves less and starts lower, and gains nothing against the ground truth beyond chance."
 
