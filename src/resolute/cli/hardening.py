@@ -25,7 +25,7 @@ from resolute.errors import ConfigError
 from resolute.report.hardening import write_hardening
 from resolute.terminal import console, errors, name_file, progress_bar
 from resolute.training.harden_recipe import HardenRecipe
-from resolute.training.hardened import table
+from resolute.training.hardened import tables
 from resolute.training.hardening import Watcher, harden
 from resolute.training.task import Figures, describe_step, describe_validation
 
@@ -100,7 +100,7 @@ def harden_model(
         )  # fmt: skip
     for sentence in made.sentences():
         console.print(escape(sentence), highlight=False)
-    console.print(table(made).terminal())
+    console.print(tables(made)[0].terminal())
     if made.note:
         console.print(escape(made.note), highlight=False)
     name_file("weights", made.weights)

@@ -11,7 +11,7 @@ from resolute.files import write_text
 from resolute.images import read_image, to_uint8
 from resolute.report.assets import MEGABYTES, render
 from resolute.report.encode import Album
-from resolute.training.hardened import Hardening, table
+from resolute.training.hardened import Hardening, tables
 
 # What the tiles of an image show: role and picture, as ``Hardening.pictures`` names them, and the words for them.
 _TILES = (
@@ -55,7 +55,7 @@ def write_hardening(folder: Path, out: Path | None = None) -> Path:
         {
             "made": made,
             "sentences": made.sentences(),
-            "table": table(made),
+            "tables": tables(made),
             "gains": {quantity: interval(made.gain(quantity)) for quantity in ("clean", "truth", "kept")},
             "cases": cases,
             "album": album.uris,

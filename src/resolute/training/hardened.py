@@ -192,25 +192,28 @@ class Hardening:
         return dataclasses.replace(made, weights=folder / made.weights.name)
 
 
-def table(made: Hardening) -> Table:
-    """Return the table of a hardening: clean PSNR beside what attacks leave, the worst on each image and each one."""
+def tables(made: Hardening) -> tuple[Table, Table]:
+    """Return the figures of a hardening, the worst attack on each image counting, and those of each attack alone."""
+    measured = [
+        Column("PSNR", "against the original, Y, dB", better="higher"),
+        Column("SR-PSNR", "dB", better="higher"),
+    ]
     columns = [
         Column("model"),
         Column("clean PSNR", "Y, dB", better="higher"),
-        Column("attacked PSNR", "against the original, Y, dB", better="higher", key=True),
-        Column("SR-PSNR", "dB", better="higher"),
+        dataclasses.replace(measured[0], name="attacked PSNR", key=True),
+        measured[1],
     ]
-    for attack in made.after.attacks:
-        columns += [Column(f"{attack}, PSNR", "against the original, Y, dB"), Column(f"{attack}, SR-PSNR", "dB")]
-    rows: list[Row] = []
-    for standing in made.standings:
-        figures = [standing.clean.mean, standing.truth.mean, standing.kept.mean]
-        under = [standing.under(name) if name in standing.attacks else None for name in made.after.attacks]
-        each = [value for found in under for value in ((found[1].mean, found[0].mean) if found else (None, None))]
-        rows.append(row(standing.name, *figures, *each))
+    rows = [row(one.name, one.clean.mean, one.truth.mean, one.kept.mean) for one in made.standings]
     count = len(made.after.judged)
     caption = f"Means over {count} image{'s' if count != 1 else ''}; on each image the attack counts that leaves least"
-    return Table("Figures", columns, rows, caption=caption)
+    each: list[Row] = []
+    for one in made.standings:
+        for number, attack in enumerate(one.attacks):
+            kept, truth = one.under(attack)
+            each.append(row(one.name, attack, truth.mean, kept.mean, kept.n, section=number == 0))
+    alone = Table("By attack", [Column("model"), Column("attack"), *measured, Column("images")], each)
+    return Table("Figures", columns, rows, caption=caption), alone
 
 
 def _db(value: Interval, digits: int = 1) -> str:

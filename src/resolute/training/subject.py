@@ -18,7 +18,7 @@ from resolute.models.onnx_session import OnnxRestorer
 from resolute.models.registry import load_address
 from resolute.models.weights import save_model, weights_sha256
 from resolute.table import Column, Table, row
-from resolute.training.hardened import Hardening, table
+from resolute.training.hardened import Hardening, tables
 from resolute.training.restore_recipe import AdversarialTable
 
 
@@ -92,7 +92,8 @@ class Subject:
         }
         lines = [f"# {_plain(made.weights.name)}", ""]
         lines += [_plain(line) for line in (*made.sentences(), *([made.note] if made.note else []))]
-        lines += ["", table(made).markdown()]
+        for table in tables(made):
+            lines += ["", table.markdown()]
         columns = [Column("fact"), Column("value")]
         lines.append(Table("", columns, [row(key, value) for key, value in facts.items()]).markdown())
         command = made.facts["provenance"]["command"].replace("`", "'")
