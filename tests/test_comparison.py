@@ -10,7 +10,7 @@ from test_cli import run as typed
 
 from resolute.engine.store import Store
 from resolute.errors import ConfigError
-from resolute.report.cells import Cell, Quantity, Side, read_side
+from resolute.report.cells import Measurement, Quantity, Side, read_side
 from resolute.report.comparison import compare_folders, compare_sides, write_comparison
 
 
@@ -25,7 +25,7 @@ def compared(pair):
 
 
 def side(values, name="a", **quantity):
-    cells = [Cell(("m",), str(index), "", {"score": value}) for index, value in enumerate(values)]
+    cells = [Measurement(("m",), str(index), "", {"score": value}) for index, value in enumerate(values)]
     return Side(name, "k", ("model",), [Quantity("score", "dB", **quantity)], cells, {}, {}, {})
 
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from resolute.errors import CheckpointError
 from resolute.models import EDSR, Bicubic, load
 from resolute.models.blocks import DIV2K_MEAN, MeanShift
-from resolute.models.edsr import ARCHITECTURE, ResidualBlock
+from resolute.models.edsr import ARCHITECTURE, EDSRBlock
 
 
 def official_layout(scale, blocks=16, channels=64):
@@ -81,7 +81,7 @@ def test_the_large_network_has_the_published_size_and_residual_scale(scale, para
 
 
 def test_the_residual_scale_multiplies_the_branch_alone():
-    block, x = ResidualBlock(4, res_scale=0.1), images(1, 4, 5, 5)
+    block, x = EDSRBlock(4, res_scale=0.1), images(1, 4, 5, 5)
     torch.testing.assert_close(block(x), x + 0.1 * block.body(x))
     assert network(blocks=1, channels=4, res_scale=0.1).arguments()["res_scale"] == 0.1
     assert "res_scale" not in network(blocks=1, channels=4, res_scale=1.0).arguments()

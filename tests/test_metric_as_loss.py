@@ -29,8 +29,8 @@ from resolute.report.reading import read_folders
 from resolute.studies.kinds import read_study
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.metric_as_loss_summary import (
-    Change,
     Measure,
+    MeasureChange,
     RestorationRecord,
     Training,
     changes,
@@ -245,7 +245,7 @@ def test_changes_are_paired_and_leave_out_what_has_no_value():
 
 
 def test_without_judges_only_the_truth_can_object():
-    score = Change(MEASURES[1], Interval(1.0, 0.5, 1.5, 9))
+    score = MeasureChange(MEASURES[1], Interval(1.0, 0.5, 1.5, 9))
     assert (
         judge("b", "a", [score]).sentence
         == "b is improved: against a, score +1.00 [+0.50, +1.50] rises, and nothing falls."

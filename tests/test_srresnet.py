@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from resolute.errors import CheckpointError
 from resolute.models import SRResNet, load
-from resolute.models.srresnet import ResidualBlock
+from resolute.models.srresnet import SRResNetBlock
 
 
 class Layout:
@@ -214,7 +214,7 @@ def test_without_an_activation_the_output_lies_halfway_between_black_and_white_a
 
 
 def test_a_block_is_the_identity_where_its_last_normalisation_is_zero():
-    block = ResidualBlock(4, bias=True, prelu="shared").eval()
+    block = SRResNetBlock(4, bias=True, prelu="shared").eval()
     nn.init.zeros_(block.norm2.weight)
     x = torch.randn(1, 4, 5, 5)
     assert torch.equal(block(x), x)

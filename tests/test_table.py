@@ -13,7 +13,7 @@ from rich.console import Console
 
 from resolute.errors import OutputError
 from resolute.figures import DASH, INFINITY, MINUS, Interval, adding_up, change, figure
-from resolute.table import Cell, Column, Table, row
+from resolute.table import Column, Table, TableCell, row
 
 COLUMNS = (
     Column("model", meaning="what was attacked"),
@@ -30,7 +30,9 @@ TABLE = Table(
     [
         row("a|b <i>", Interval(29.104, 28.0, 30.5, 9), Interval(-1.5, -2.0, 0.25, 9), 1.25, 12_345, True, "abc"),
         row("[red]x", math.inf, None, None, 2, False, None, section=True, tone="bad"),
-        row("y", Cell(30.0, Interval(0.896, 0.5, 1.25, 9), "2 unmoved", "good", "y.html"), 0.004, 0.0, 2, True, "d"),
+        row(
+            "y", TableCell(30.0, Interval(0.896, 0.5, 1.25, 9), "2 unmoved", "good", "y.html"), 0.004, 0.0, 2, True, "d"
+        ),
     ],
     notes=["A | note <b>."],
     caption="Means & more.",

@@ -136,7 +136,7 @@ class Adversarial:
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class Task:
+class Problem:
     """What a search is given: the model is frozen meanwhile, and ``progress`` takes (evaluations done, in all)."""
 
     model: nn.Module
@@ -180,7 +180,7 @@ class Attack(ABC):
         """Return what the verdict is about, and the perturbations allowed."""
 
     @abstractmethod
-    def search(self, task: Task) -> tuple[Images, int]:
+    def search(self, task: Problem) -> tuple[Images, int]:
         """Return the best images found, and the evaluations spent on each."""
 
     @final
@@ -207,7 +207,7 @@ class Attack(ABC):
             with arithmetic(model, self.precision, x.device):
                 # Of the same arithmetic, so that what is lost to it drops out of the difference from the clean image.
                 climbed = bound if self.precision == "float32" else objective.bind(model, x)
-                best, spent = self.search(Task(model, x, climbed, ball, seed, progress))
+                best, spent = self.search(Problem(model, x, climbed, ball, seed, progress))
             with torch.no_grad():
                 rounded = ball.round(best, x)
                 values, values_unrounded = bound(rounded), bound(best)
@@ -228,11 +228,11 @@ class GradientAttack(Attack, ABC):
         return plan.objective, plan.ball
 
     @final
-    def search(self, task: Task) -> tuple[Images, int]:
+    def search(self, task: Problem) -> tuple[Images, int]:
         return climb(self.ascent(), task)
 
 
-def climb(plan: Ascent, task: Task, first: Images | None = None) -> tuple[Images, int]:
+def climb(plan: Ascent, task: Problem, first: Images | None = None) -> tuple[Images, int]:
     """Climb, the first run from ``first`` if given; return the best points, and the gradients spent on each image."""
     best = Best(task.clean)
     total = plan.steps * plan.restarts

@@ -172,7 +172,7 @@ def _alike(a: Job, b: Job) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Run:
+class _BatchRun:
     job: int
     plan: Ascent
     clean: Image
@@ -185,7 +185,7 @@ def _climbed(
     plans = [job.attack.ascent() for job in jobs if isinstance(job.attack, GradientAttack)]
     cleans = [checked(job.image) for job in jobs]
     runs = [
-        _Run(i, plan, clean, start_of(plan, clean, jobs[i].seed, restart))
+        _BatchRun(i, plan, clean, start_of(plan, clean, jobs[i].seed, restart))
         for i, (plan, clean) in enumerate(zip(plans, cleans, strict=True))
         for restart in range(plan.restarts)
     ]
@@ -219,7 +219,7 @@ def _climbed(
 
 
 def _together(
-    model: nn.Module, batch: list[_Run], precision: Precision, report: Callable[[float], None]
+    model: nn.Module, batch: list[_BatchRun], precision: Precision, report: Callable[[float], None]
 ) -> tuple[Images, Float[Tensor, " b"]]:
     clean = torch.cat([run.clean for run in batch])
     plan = dataclasses.replace(
@@ -246,7 +246,7 @@ def _judged(model: nn.Module, plan: Ascent, clean: Image, best: Image, values: b
         return Adversarial(rounded, best, value, value_unrounded, plan.steps * plan.restarts, clean)
 
 
-def _batch_size(model: nn.Module, run: _Run, precision: Precision, memory: int | None) -> int:
+def _batch_size(model: nn.Module, run: _BatchRun, precision: Precision, memory: int | None) -> int:
     if memory is None:
         if run.clean.device.type != "cuda":
             return 1

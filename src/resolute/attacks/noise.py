@@ -7,7 +7,7 @@ from typing import Literal, final
 
 import torch
 
-from resolute.attacks.ascent import Attack, Best, Task, raise_unless_finite
+from resolute.attacks.ascent import Attack, Best, Problem, raise_unless_finite
 from resolute.attacks.ball import Ball, Images, Norm, ball_of
 from resolute.attacks.objective import Objective, OutputShift
 from resolute.attacks.options import Count
@@ -40,7 +40,7 @@ class RandomNoise(Attack):
     def aim(self) -> tuple[Objective, Ball]:
         return self.objective, ball_of(self.norm, self.epsilon)
 
-    def search(self, task: Task) -> tuple[Images, int]:
+    def search(self, task: Problem) -> tuple[Images, int]:
         best = Best(task.clean)
         # A stream a draw, the same for all images, so that none depends on its place in a batch.
         with torch.no_grad():

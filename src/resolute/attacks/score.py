@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from resolute.attacks.ascent import Ascent, Progress, Task, at_work, climb
+from resolute.attacks.ascent import Ascent, Problem, Progress, at_work, climb
 from resolute.attacks.ball import Ball, Norm, ball_of
 from resolute.attacks.objective import Bound, Images, Objective, ScoreGain
 from resolute.attacks.options import Count, check_fields
@@ -192,7 +192,7 @@ class ScoreAttack:
         )
         clean = image.detach().float()[None]
         with at_work(scorer, clean.device):
-            task = Task(scorer, clean, objective.bind(scorer, clean), plan.ball, self.seed, report)
+            task = Problem(scorer, clean, objective.bind(scorer, clean), plan.ball, self.seed, report)
             best, _ = climb(plan, task, None if first is None else first[None])
         return best[0]
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resolute.attacks.ascent import Attack, Best, Task, raise_unless_finite
+from resolute.attacks.ascent import Attack, Best, Problem, raise_unless_finite
 from resolute.attacks.ball import Ball, Images, Linf
 from resolute.attacks.objective import Objective, OutputShift
 from resolute.attacks.options import Count, Share
@@ -46,7 +46,7 @@ class Square(Attack):
     def aim(self) -> tuple[Objective, Ball]:
         return self.objective, Linf(self.epsilon)
 
-    def search(self, task: Task) -> tuple[Images, int]:
+    def search(self, task: Problem) -> tuple[Images, int]:
         clean = task.clean
         channels, height, width = clean.shape[1:]
         # One stream for all images, so that none depends on its place in a batch.

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import nn
 
-from resolute.attacks.ascent import Attack, Best, GradientAttack, Progress, Task, climb, same_budget
+from resolute.attacks.ascent import Attack, Best, GradientAttack, Problem, Progress, climb, same_budget
 from resolute.attacks.ball import Ball, Images
 from resolute.attacks.objective import Objective, OutputShift
 from resolute.attacks.options import EqualByRepr
@@ -79,7 +79,7 @@ class Transfer(Attack):
     def aim(self) -> tuple[Objective, Ball]:
         return self.objective, self.attack.aim()[1]
 
-    def search(self, task: Task) -> tuple[Images, int]:
+    def search(self, task: Problem) -> tuple[Images, int]:
         return self.source.attacked(self.attack, task.clean, task.seed, task.progress)
 
 
@@ -119,7 +119,7 @@ class WarmStart(Attack):
     def aim(self) -> tuple[Objective, Ball]:
         return self.attack.aim()
 
-    def search(self, task: Task) -> tuple[Images, int]:
+    def search(self, task: Problem) -> tuple[Images, int]:
         first, spent = self.source.attacked(self.scout or self.attack, task.clean, task.seed, None)
         best, climbed = climb(self.attack.ascent(), task, first)
         return best, spent + climbed
@@ -158,7 +158,7 @@ class WorstOf(Attack):
     def aim(self) -> tuple[Objective, Ball]:
         return self.objective, self.attacks[0].aim()[1]
 
-    def search(self, task: Task) -> tuple[Images, int]:
+    def search(self, task: Problem) -> tuple[Images, int]:
         best, spent = Best(task.clean), 0
         for index, attack in enumerate(self.attacks):
             found = attack(task.model, task.clean, seed=task.seed)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.attacks.ascent import Ascent, Progress, Task, at_work, checked, climb
+from resolute.attacks.ascent import Ascent, Problem, Progress, at_work, checked, climb
 from resolute.attacks.ball import Images, Length, Linf, levels
 from resolute.attacks.objective import Objective, OutputShift
 
@@ -65,7 +65,7 @@ def universal(
             return bound((images + shift).clamp(0.0, 1.0)).mean(dim=0, keepdim=True)
 
         nothing = torch.zeros_like(images[:1])
-        shift, _ = climb(plan, Task(model, nothing, mean, ball, seed, progress))
+        shift, _ = climb(plan, Problem(model, nothing, mean, ball, seed, progress))
     return ball.round(shift, nothing)
 
 

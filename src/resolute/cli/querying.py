@@ -13,7 +13,7 @@ from rich.table import Table
 
 from resolute.cli.app import app
 from resolute.cli.records import tell_bad
-from resolute.engine.query import Answer, documentation, find_runs, view_columns
+from resolute.engine.query import QueryResult, documentation, find_runs, view_columns
 from resolute.engine.query import query as ask
 from resolute.engine.remote import at_place
 from resolute.errors import ConfigError
@@ -63,7 +63,7 @@ def query(
         tell_bad(found)
 
 
-def _show(answer: Answer, form: Format, out: Path | None) -> None:
+def _show(answer: QueryResult, form: Format, out: Path | None) -> None:
     text = {Format.csv: answer.csv, Format.json: answer.json}.get(form)
     if form is Format.parquet:
         console.print(f"{len(answer.rows)} rows in [bold]{escape(str(out))}[/bold]", soft_wrap=True)
@@ -77,7 +77,7 @@ def _show(answer: Answer, form: Format, out: Path | None) -> None:
         write_text(out, text())
 
 
-def _answer_table(answer: Answer) -> Table:
+def _answer_table(answer: QueryResult) -> Table:
     table = Table()
     for place, name in enumerate(answer.names):
         numbers = all(isinstance(row[place], int | float) for row in answer.rows if row[place] is not None)

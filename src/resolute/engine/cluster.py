@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from resolute.engine.bench import Found, PlanBench
-from resolute.engine.queue import PATIENCE, Machine, Queue, Task, wait_for_others
+from resolute.engine.queue import PATIENCE, ClaimedUnit, Machine, Queue, wait_for_others
 from resolute.engine.workers import packed
 from resolute.errors import ConfigError, ResoluteError, first_line
 
@@ -39,7 +39,7 @@ def run_on_ray(queue: Queue, machine: Machine) -> None:
         gpus = int(machine.device.startswith("cuda"))
         remote = ray.remote(num_cpus=machine.threads, num_gpus=gpus, max_retries=RETRIES)(_do)
         shared = ray.put(content)
-        flying: dict[Any, Task] = {}
+        flying: dict[Any, ClaimedUnit] = {}
         while queue or flying:
             # A few more than there are places, so that no node waits, and not all, so that other runs find work.
             while queue and len(flying) < 2 * _places(ray, machine) and (task := queue.take()) is not None:
@@ -61,7 +61,7 @@ def run_on_ray(queue: Queue, machine: Machine) -> None:
                 queue.put(task.unit, found)
 
 
-def _do(shared: list[Any], task: Task, device: str, threads: int) -> Found:
+def _do(shared: list[Any], task: ClaimedUnit, device: str, threads: int) -> Found:
     """Answer one unit: what a node runs."""
     torch.set_num_threads(threads)
     return _bench(shared[0], device).do(task.unit, task.records, lambda share: None)

@@ -136,7 +136,7 @@ class Claims:
 
 
 @final
-class Seen:
+class RecordsRead:
     """The whole records of a folder, of which ``refresh`` reads only what has come since."""
 
     def __init__(self, store: Store) -> None:

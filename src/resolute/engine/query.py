@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, cast
 from resolute.engine.store import RECORDS_STEM, Store
 from resolute.errors import ConfigError
 from resolute.studies.kinds import RECORDS
-from resolute.studies.record import Column, Record, columns
+from resolute.studies.record import Record, ViewColumn, columns
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-_RUN = Column("run", "VARCHAR", "folder that the row is from, the first where several hold its key.")
+_RUN = ViewColumn("run", "VARCHAR", "folder that the row is from, the first where several hold its key.")
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class QueryResult:
     """What a query gave.
 
     Attributes:
@@ -40,7 +40,7 @@ class Answer:
         """Return the answer as comma-separated values.
 
         Example:
-            >>> Answer(["model", "n"], [("edsr-s", 2)]).csv().split()
+            >>> QueryResult(["model", "n"], [("edsr-s", 2)]).csv().split()
             ['model,n', 'edsr-s,2']
         """
         text = io.StringIO()
@@ -52,18 +52,18 @@ class Answer:
         """Return the answer as a list of objects.
 
         Example:
-            >>> " ".join(Answer(["model", "n"], [("edsr-s", 2)]).json().split())
+            >>> " ".join(QueryResult(["model", "n"], [("edsr-s", 2)]).json().split())
             '[ { "model": "edsr-s", "n": 2 } ]'
         """
         return json.dumps([dict(zip(self.names, row, strict=True)) for row in self.rows], indent=1, default=str)
 
 
-def view_columns(view: str) -> list[Column]:
+def view_columns(view: str) -> list[ViewColumn]:
     """Return the columns of a view, as documented.
 
     Example:
         >>> view_columns("attacks")[1]
-        Column(name='model', kind='VARCHAR', text='name of what was judged, with the defences around it.')
+        ViewColumn(name='model', kind='VARCHAR', text='name of what was judged, with the defences around it.')
     """
     return [*columns(RECORDS[view]), _RUN]
 
@@ -101,7 +101,7 @@ def find_runs(places: Iterable[Path]) -> list[Path]:
     return sorted(found)
 
 
-def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> Answer:
+def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> QueryResult:
     """Ask the records of runs in SQL; nothing that is stored can be changed by it.
 
     Args:
@@ -125,7 +125,7 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> Answer
             found = cast("DuckDBPyRelation | None", connection.sql(sql))
             if parquet is not None and found is not None:
                 found.write_parquet(str(parquet))
-            return Answer([], []) if found is None else Answer(list(found.columns), found.fetchall())
+            return QueryResult([], []) if found is None else QueryResult(list(found.columns), found.fetchall())
         except duckdb.Error as error:
             raise ConfigError(_explained(str(error))) from None
 

@@ -12,7 +12,7 @@ from typing import final
 import torch
 
 from resolute.engine.bench import Found, PlanBench
-from resolute.engine.journal import Claims, Journal, Seen
+from resolute.engine.journal import Claims, Journal, RecordsRead
 from resolute.engine.plan import Plan, Unit
 from resolute.engine.store import RECORDS_STEM, Store
 from resolute.images import write_png
@@ -57,7 +57,7 @@ class Machine:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class ClaimedUnit:
     """A unit that is this run's to do, and the records that its cells need."""
 
     unit: Unit
@@ -88,7 +88,7 @@ class Queue:
         self.store = Store(folder)
         self._tell = tell
         self._on_found = on_found
-        self._seen = Seen(self.store)
+        self._seen = RecordsRead(self.store)
         self._claims = Claims(folder)
         self._journals = {stem: Journal(folder, stem) for stem in (RECORDS_STEM, "failed")}
         self._failed: dict[str, str] = {}
@@ -105,7 +105,7 @@ class Queue:
         """Return the records of all cells that are answered, by whomever."""
         return {key: record for key, record in self._seen.refresh().items() if self.store.whole(record)}
 
-    def take(self) -> Task | None:
+    def take(self) -> ClaimedUnit | None:
         """Claim the next unit that can be done now; None where all that wait are claimed elsewhere or need others."""
         for _ in range(len(self._waiting)):
             unit = self._waiting.popleft()
@@ -125,7 +125,7 @@ class Queue:
             if lacking:
                 self.put(left, PlanBench(self.plan, "cpu").failed(left, f"what it needs has failed: {lacking[0]}"))
             elif needs <= done.keys():
-                return Task(left, {key: done[key] for key in needs})
+                return ClaimedUnit(left, {key: done[key] for key in needs})
             else:
                 self._claims.release(keys)
                 self._waiting.append(unit)

@@ -16,7 +16,7 @@ import torch
 
 from resolute.engine.bench import Found, PlanBench
 from resolute.engine.plan import DEATHS, Plan
-from resolute.engine.queue import PATIENCE, Machine, Queue, Task, wait_for_others
+from resolute.engine.queue import PATIENCE, ClaimedUnit, Machine, Queue, wait_for_others
 from resolute.errors import ConfigError, ResoluteError
 from resolute.runtime import tune_allocator
 
@@ -32,14 +32,14 @@ class _Worker:
         if fast:
             context.set_forkserver_preload([__name__])
         self.connection, theirs = context.Pipe()
-        self.task: Task | None = None
+        self.task: ClaimedUnit | None = None
         self.process = context.Process(target=_serve, args=(theirs, device, threads), daemon=True)  # pyright: ignore[reportAttributeAccessIssue], a gap in the stubs
         self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         with contextlib.suppress(OSError):
             self.connection.send_bytes(content)
 
-    def give(self, task: Task) -> None:
+    def give(self, task: ClaimedUnit) -> None:
         """Hand a task out."""
         self.task = task
         with contextlib.suppress(OSError):  # a dead worker is noticed where it is listened to
@@ -161,7 +161,7 @@ def _serve(connection: Connection, device: str, threads: int) -> None:
         bench = PlanBench(plan, device)
         while True:
             task = _receive(connection)
-            assert isinstance(task, Task)
+            assert isinstance(task, ClaimedUnit)
             try:
                 _send(connection, _answer(task, bench, connection))
             except (BrokenPipeError, ConnectionResetError):
@@ -172,7 +172,7 @@ def _serve(connection: Connection, device: str, threads: int) -> None:
                 _send(connection, RuntimeError(f"a worker failed:\n{traceback.format_exc()}"))
 
 
-def _answer(task: Task, bench: PlanBench, connection: Connection) -> Found:
+def _answer(task: ClaimedUnit, bench: PlanBench, connection: Connection) -> Found:
     told = -1.0
 
     def tell(share: float) -> None:

@@ -24,7 +24,7 @@ from resolute.leaderboard.entry import (
     Threat,
 )
 from resolute.report.page import CHECK
-from resolute.report.reading import Source, read_folders, without_budget
+from resolute.report.reading import StudyFolder, read_folders, without_budget
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.check import by_model, evidence_of
 from resolute.studies.datasets import dataset_title
@@ -74,7 +74,13 @@ def entry_of(run: Path, model: str, dataset: str | None = None, *, submitter: st
 
 
 def _entry(
-    run: Path, source: Source, records: list[AttackRecord], model: str, dataset: str | None, submitter: str, link: str
+    run: Path,
+    source: StudyFolder,
+    records: list[AttackRecord],
+    model: str,
+    dataset: str | None,
+    submitter: str,
+    link: str,
 ) -> Entry:
     own = [record for record in records if record.model == model]
     if not own:
@@ -147,7 +153,7 @@ def _flags(records: Sequence[AttackRecord], run: Path) -> tuple[list[FlagRaised]
     ], own is not None
 
 
-def _read(run: Path) -> tuple[Source, list[AttackRecord]]:
+def _read(run: Path) -> tuple[StudyFolder, list[AttackRecord]]:
     found = read_folders([run])
     source = found.sources[0]
     if source.kind != Grid.kind:

@@ -28,7 +28,7 @@ from resolute.studies.grid_tables import (
     standing_cell,
 )
 from resolute.studies.summary import WORST, headline_level
-from resolute.table import Cell, Column, Table, row
+from resolute.table import Column, Table, TableCell, row
 
 SCHEMA = "leaderboard.schema.json"
 
@@ -112,9 +112,9 @@ def board_table(board: Board) -> Table:
     worse = _worse_than_bicubic(board)
     rows = [
         row(
-            Cell(item.entry.model.name, link=f"entries/{quote(item.stem)}.html"),
+            TableCell(item.entry.model.name, link=f"entries/{quote(item.stem)}.html"),
             *_figures(figures, truth, item.entry.model.name in worse),
-            Cell(len(item.entry.flags), note="" if item.entry.checked else "not checked"),
+            TableCell(len(item.entry.flags), note="" if item.entry.checked else "not checked"),
             ", ".join(item.entry.threat.knowledge),
             item.entry.model.sha256[:8] or "none",
             item.entry.submitter or DASH,
@@ -138,11 +138,11 @@ def _entry_table(item: Listed) -> Table:
     return Table("Figures", [Column("attack"), BUDGET, SR_PSNR, ATTACKED, CLEAN, Column("images")], rows)
 
 
-def _figures(figures: Empirical, truth: bool, worse: bool) -> list[Cell]:
+def _figures(figures: Empirical, truth: bool, worse: bool) -> list[TableCell]:
     found = [standing_cell(_interval(figures.sr_psnr), figures.unmoved, figures.images)]
     if truth:
         clean = _interval(figures.clean_psnr)
-        found += [Cell(_interval(figures.attacked_psnr)), clean_cell(clean, worse)]
+        found += [TableCell(_interval(figures.attacked_psnr)), clean_cell(clean, worse)]
     return found
 
 

@@ -28,7 +28,7 @@ _SEVERAL = re.compile(r"upsample\.up([2-9])\.")
 
 
 @final
-class ResidualBlock(nn.Module):
+class CARNBlock(nn.Module):
     """``relu(x + body(x))``; the body has two convolutions, or in CARN-M two grouped ones and a 1x1 after them."""
 
     def __init__(self, channels: int, group: int) -> None:
@@ -47,10 +47,10 @@ class CascadingBlock(nn.Module):
 
     def __init__(self, channels: int, group: int) -> None:
         super().__init__()
-        self.b1 = ResidualBlock(channels, group)
+        self.b1 = CARNBlock(channels, group)
         if group == 1:
-            self.b2 = ResidualBlock(channels, group)
-            self.b3 = ResidualBlock(channels, group)
+            self.b2 = CARNBlock(channels, group)
+            self.b3 = CARNBlock(channels, group)
         self.c1, self.c2, self.c3 = (_fusion(channels, inputs) for inputs in (2, 3, 4))
         self.shared = group > 1
 

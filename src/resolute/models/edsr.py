@@ -23,7 +23,7 @@ from resolute.models.blocks import (
 
 
 @final
-class ResidualBlock(nn.Module):
+class EDSRBlock(nn.Module):
     """``x + res_scale * conv(relu(conv(x)))``, without batch normalisation."""
 
     def __init__(self, channels: int, res_scale: float) -> None:
@@ -76,9 +76,7 @@ class EDSR(MeanShifted):
         arguments = {"blocks": blocks, "channels": channels, "upsampler": upsampler}
         super().__init__(scale, peak, arguments | ({} if res_scale == published else {"res_scale": res_scale}))
         self.head = nn.Sequential(conv3x3(3, channels))
-        self.body = nn.Sequential(
-            *(ResidualBlock(channels, res_scale) for _ in range(blocks)), conv3x3(channels, channels)
-        )
+        self.body = nn.Sequential(*(EDSRBlock(channels, res_scale) for _ in range(blocks)), conv3x3(channels, channels))
         self.long_skip = nn.Identity()
         self.tail = nn.Sequential(*upsampling(scale, channels, upsampler))
 

@@ -19,7 +19,7 @@ Normalization = Literal["none", "imagenet"]
 
 
 @final
-class ResidualBlock(nn.Module):
+class SRResNetBlock(nn.Module):
     """``x + norm(conv(prelu(norm(conv(x)))))``, with batch normalisation and no activation after the sum."""
 
     def __init__(self, channels: int, bias: bool, prelu: PReLU) -> None:
@@ -100,7 +100,7 @@ class SRResNet(SplitRestorer):
         self._arguments = {"scale": scale, "blocks": blocks, "channels": channels, "bias": bias, **kinds}
         self.normalize = ImageNetNormalize() if normalization == "imagenet" else nn.Identity()
         self.first = nn.Sequential(_conv(3, channels, kernel=9), _prelu(channels, prelu))
-        self.blocks = nn.Sequential(*(ResidualBlock(channels, bias, prelu) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(SRResNetBlock(channels, bias, prelu) for _ in range(blocks)))
         self.after = nn.Sequential(
             _conv(channels, channels, bias=bias),
             nn.BatchNorm2d(channels) if closing == "norm" else _prelu(channels, prelu),

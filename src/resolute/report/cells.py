@@ -18,7 +18,7 @@ from resolute.studies.summary import attack_title as title
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Measurement:
     """One measurement.
 
     Attributes:
@@ -53,7 +53,7 @@ class Side:
     kind: str
     headings: tuple[str, ...]
     quantities: list[Quantity]
-    cells: list[Cell]
+    cells: list[Measurement]
     weights: dict[str, str]
     attacks: dict[str, str]
     facts: dict[str, str]
@@ -69,13 +69,13 @@ def read_side(folder: Path) -> Side:
     study = study_of(evidence)
     if not isinstance(study, Compared):
         raise ConfigError(f"studies of the kind {study.kind} cannot be compared")
-    cells: list[Cell] = []
+    cells: list[Measurement] = []
     headings: dict[str, None] = {}
     for record in evidence.records:
         measured = study.measured(record)
         if measured is not None:
             headings |= dict.fromkeys(measured.setting)
-            cells.append(Cell(tuple(measured.setting.values()), record.image, record.pixels, measured.values))
+            cells.append(Measurement(tuple(measured.setting.values()), record.image, record.pixels, measured.values))
     attacks = [record for record in evidence.records if isinstance(record, AttackRecord)]
     return Side(
         folder.resolve().name, study.kind, tuple(headings), list(study.quantities(evidence.records)), cells,

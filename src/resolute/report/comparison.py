@@ -12,11 +12,10 @@ from resolute.figures import DASH, Interval, interval, printed_difference
 from resolute.files import write_text
 from resolute.measure.intervals import bootstrap_mean
 from resolute.report.assets import render
-from resolute.report.cells import Cell, Side, read_side
+from resolute.report.cells import Measurement, Side, read_side
 from resolute.studies.results import Quantity
 from resolute.studies.study import count
-from resolute.table import Cell as Entry
-from resolute.table import Column, Table, Tone, row
+from resolute.table import Column, Table, TableCell, Tone, row
 
 Verdict = Literal["worse", "better", "may be chance", "equal"]
 
@@ -31,7 +30,7 @@ _TONES: dict[str, Tone] = {"worse": "bad", "better": "good"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
+class SettingChange:
     """One thing about how the studies were made; empty where one has none."""
 
     what: str
@@ -83,7 +82,7 @@ class Comparison:
 
     first: Side
     second: Side
-    changes: list[Change]
+    changes: list[SettingChange]
     deltas: list[Delta]
     singles: list[Single]
     only: list[Only]
@@ -97,7 +96,7 @@ class Comparison:
         ]  # fmt: skip
         rows = [
             row(
-                *delta.setting, Entry(delta.verdict, tone=_TONES.get(delta.verdict, "unsure")),
+                *delta.setting, TableCell(delta.verdict, tone=_TONES.get(delta.verdict, "unsure")),
                 *(delta.values[quantity.name] for quantity in quantities), delta.images, delta.note,
             )
             for delta in self.deltas
@@ -203,7 +202,7 @@ def compare_sides(first: Side, second: Side) -> Comparison:
     deltas.sort(key=lambda delta: (("worse", "may be chance", "equal", "better").index(delta.verdict), -delta.loss))
     tables = ("weights of ", first.weights, second.weights), ("", first.attacks, second.attacks)
     changes = [
-        Change(prefix + name, before.get(name, ""), after.get(name, ""))
+        SettingChange(prefix + name, before.get(name, ""), after.get(name, ""))
         for prefix, before, after in (*tables, ("", first.facts, second.facts))
         for name in dict.fromkeys([*before, *after])
         if before.get(name, "") != after.get(name, "")
@@ -246,15 +245,18 @@ def _column(quantity: Quantity, key: bool) -> Column:
     return Column(quantity.name, quantity.unit, digits=quantity.digits, signed=True, better=better, key=key)
 
 
-def _by_setting(cells: Sequence[Cell]) -> dict[tuple[str, ...], dict[str, Cell]]:
-    found: dict[tuple[str, ...], dict[str, Cell]] = {}
+def _by_setting(cells: Sequence[Measurement]) -> dict[tuple[str, ...], dict[str, Measurement]]:
+    found: dict[tuple[str, ...], dict[str, Measurement]] = {}
     for cell in cells:
         found.setdefault(cell.setting, {})[cell.image] = cell
     return found
 
 
 def _delta(
-    setting: tuple[str, ...], pairs: Sequence[tuple[Cell, Cell]], quantities: Sequence[Quantity], note: str
+    setting: tuple[str, ...],
+    pairs: Sequence[tuple[Measurement, Measurement]],
+    quantities: Sequence[Quantity],
+    note: str,
 ) -> Delta:
     values = {quantity.name: _paired(pairs, quantity.name) for quantity in quantities}
     value, sign = values[quantities[0].name], 1 if quantities[0].lower_better else -1
@@ -267,12 +269,12 @@ def _delta(
     return Delta(setting, values, verdict, loss, len(pairs), note)
 
 
-def _paired(pairs: Sequence[tuple[Cell, Cell]], name: str) -> Interval | None:
+def _paired(pairs: Sequence[tuple[Measurement, Measurement]], name: str) -> Interval | None:
     gains = [b - a for old, new in pairs if (a := old.values[name]) is not None and (b := new.values[name]) is not None]
     return bootstrap_mean(gains) if gains else None
 
 
-def _unchanged(pairs: Sequence[tuple[Cell, Cell]]) -> bool:
+def _unchanged(pairs: Sequence[tuple[Measurement, Measurement]]) -> bool:
     def same(a: float | None, b: float | None) -> bool:
         return a == b if a is None or b is None else abs(a - b) <= SAME
 

@@ -29,7 +29,7 @@ _SHOWN = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class ImageCase:
     """One image on the page: its name, figures, and pictures as (words, number in the album)."""
 
     image: str
@@ -66,8 +66,8 @@ def write_hardening(folder: Path, out: Path | None = None) -> Path:
     return path
 
 
-def _cases(made: Hardening, folder: Path, album: Album) -> list[Case]:
-    found: list[Case] = []
+def _cases(made: Hardening, folder: Path, album: Album) -> list[ImageCase]:
+    found: list[ImageCase] = []
     pairs = zip(made.before.judged, made.after.judged, strict=True)
     for before, after in sorted(pairs, key=lambda pair: pair[0].truth)[:_SHOWN]:
         files = made.pictures.get(before.image, {})
@@ -87,5 +87,5 @@ def _cases(made: Hardening, folder: Path, album: Album) -> list[Case]:
             f"against the original {before.truth:.1f} → {after.truth:.1f} dB, SR-PSNR {before.kept:.1f} → "
             f"{after.kept:.1f} dB, clean {before.clean:.2f} → {after.clean:.2f} dB"
         )
-        found.append(Case(before.image, facts, tiles))
+        found.append(ImageCase(before.image, facts, tiles))
     return found

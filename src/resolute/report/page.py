@@ -19,7 +19,7 @@ from resolute.images import to_uint8
 from resolute.models.address import complete, parse_address
 from resolute.report.assets import MEGABYTES, embed, plotting_library, render
 from resolute.report.encode import Album, middle
-from resolute.report.reading import Evidence, read_folders, read_source
+from resolute.report.reading import MergedRecords, read_folders, read_source
 from resolute.studies.check import Check
 from resolute.studies.grid import Grid
 from resolute.studies.results import Case, Missing, Results
@@ -75,7 +75,7 @@ def write_markdown(folders: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def with_checks(evidence: Evidence, results: Results) -> Results:
+def with_checks(evidence: MergedRecords, results: Results) -> Results:
     """Return the results with the flags of the checks that lie below the folders, see ``resolute check``."""
     tables = list(results.tables)
     for source in evidence.sources:
@@ -89,7 +89,7 @@ def with_checks(evidence: Evidence, results: Results) -> Results:
     return dataclasses.replace(results, tables=tables)
 
 
-def checks_of(evidence: Evidence) -> list[str]:
+def checks_of(evidence: MergedRecords) -> list[str]:
     """Return the commands that check the attacked models, for studies without a check below them."""
     commands: list[str] = []
     for source in evidence.sources:
@@ -110,7 +110,7 @@ def _address(model: str, scale: int) -> str:
     return "+".join([str(address), *defences])
 
 
-def study_of(evidence: Evidence) -> Study:
+def study_of(evidence: MergedRecords) -> Study:
     """Return the study whose questions the merged records answer.
 
     Raises:
@@ -123,7 +123,7 @@ def study_of(evidence: Evidence) -> Study:
     return study
 
 
-def _making(evidence: Evidence) -> Iterable[str]:
+def _making(evidence: MergedRecords) -> Iterable[str]:
     for source in evidence.sources:
         made = source.provenance
         if made is not None:
@@ -133,7 +133,7 @@ def _making(evidence: Evidence) -> Iterable[str]:
         yield from (f"{name}: weights sha256 `{value[:16]}`" for name, value in source.models.items())
 
 
-def _render(evidence: Evidence, study: Study, results: Results, shown: _Shown) -> str:
+def _render(evidence: MergedRecords, study: Study, results: Results, shown: _Shown) -> str:
     charts = results.charts
     needed = bool(charts) or any(case["charts"] for case in shown.cases)
     data = {

@@ -22,7 +22,7 @@ from resolute.studies.study import Study
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Source:
+class StudyFolder:
     """One folder.
 
     Attributes:
@@ -62,7 +62,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Evidence:
+class MergedRecords:
     """The records of all folders, in which a name stands for one thing only.
 
     Attributes:
@@ -71,12 +71,12 @@ class Evidence:
         notes: what a reader must know about the merger.
     """
 
-    sources: list[Source]
+    sources: list[StudyFolder]
     records: list[Record]
     notes: list[str]
 
 
-def read_source(folder: Path) -> Source:
+def read_source(folder: Path) -> StudyFolder:
     """Read one folder.
 
     Raises:
@@ -106,10 +106,10 @@ def read_source(folder: Path) -> Source:
     except pydantic.ValidationError:
         provenance = None
     facts = {str(name): str(value) for name, value in _texts(content.get("facts")).items()}
-    return Source(store, kind, study, records, bad, settings, facts, provenance)
+    return StudyFolder(store, kind, study, records, bad, settings, facts, provenance)
 
 
-def read_folders(folders: Sequence[Path]) -> Evidence:
+def read_folders(folders: Sequence[Path]) -> MergedRecords:
     """Read and merge folders of one kind of study.
 
     Raises:
@@ -147,7 +147,7 @@ def read_folders(folders: Sequence[Path]) -> Evidence:
     ]
     if bad := [line for source in sources for line in source.bad if not line.torn]:
         notes.append(f"{len(bad)} lines are no records and are left out; the first: {bad[0]}.")
-    return Evidence(sources, list(merged.values()), notes)
+    return MergedRecords(sources, list(merged.values()), notes)
 
 
 def without_budget(configuration: str) -> str:

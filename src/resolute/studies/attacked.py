@@ -168,7 +168,7 @@ class Clean:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judged:
+class AttackOutcome:
     """A record, the attacked image on the 8-bit grid, ``(3, h, w)``, and what the model makes of it."""
 
     record: AttackRecord
@@ -178,7 +178,7 @@ class Judged:
 
 def measure_all(
     cells: Sequence[AttackCell], cleans: Sequence[Clean], progress: Callable[[float], None] | None = None
-) -> list[Judged]:
+) -> list[AttackOutcome]:
     """Attack and measure cells of one model, in batches where their attacks can share them; see ``attack_all``.
 
     Raises:
@@ -196,7 +196,7 @@ def measure_all(
     return [_judged(*one, seconds) for one in zip(cells, cleans, found, strict=True)]
 
 
-def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) -> Judged:
+def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) -> AttackOutcome:
     subject, model = cell.subject, cell.model
     # Scored as a reader of the saved file would see it.
     saved = from_uint8(to_uint8(found.images[0])).unsqueeze(0)
@@ -232,7 +232,7 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
         attacked_phi_range=float(phi.max() - phi.min()),
         phi_moved=relative_change(clean.phi, phi),
     )
-    return Judged(record, saved[0].cpu(), attacked[0])
+    return AttackOutcome(record, saved[0].cpu(), attacked[0])
 
 
 def relative_change(clean: Features, attacked: Features) -> float:

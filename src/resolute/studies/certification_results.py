@@ -12,8 +12,7 @@ from resolute.studies.score_attacked import ScoreAttackRecord, verdict
 from resolute.studies.score_words import attack_words, certified_words, refutation, score_words
 from resolute.studies.scored import SHARES, ScoreRecord, width_of
 from resolute.studies.study import count
-from resolute.table import Cell as Entry
-from resolute.table import Column, Table, row
+from resolute.table import Column, Table, TableCell, row
 
 # Records of clean images with attacks on them.
 Pairs = Sequence[tuple[ScoreRecord, ScoreAttackRecord]]
@@ -71,7 +70,7 @@ def _certificates_table(scores: Sequence[ScoreRecord], names: dict[str, str], ep
     rows = [
         row(
             names[score.key], score.undefended, score.score, *_ends(score, epsilon), _safe(score, score.safe_1),
-            _safe(score, score.safe_5), Entry("abstained", tone="bad") if score.non_finite else len(score.samples),
+            _safe(score, score.safe_5), TableCell("abstained", tone="bad") if score.non_finite else len(score.samples),
         )
         for score in scores
     ]  # fmt: skip
@@ -87,18 +86,18 @@ def _certificates_table(scores: Sequence[ScoreRecord], names: dict[str, str], ep
     )
 
 
-def _ends(score: ScoreRecord, epsilon: float) -> list[Entry]:
+def _ends(score: ScoreRecord, epsilon: float) -> list[TableCell]:
     made = score.at(epsilon)
     if made is None or made.abstained:
-        return [Entry(None), Entry(None)]
+        return [TableCell(None), TableCell(None)]
     ends = ((made.lower, made.bounds.ranks.low), (made.upper, made.bounds.ranks.high))
-    return [Entry(end, note="not bounded" if rank is None else "") for end, rank in ends]
+    return [TableCell(end, note="not bounded" if rank is None else "") for end, rank in ends]
 
 
-def _safe(score: ScoreRecord, radius: float | None) -> Entry:
+def _safe(score: ScoreRecord, radius: float | None) -> TableCell:
     certificate = score.certificate
     limited = radius is not None and certificate is not None and certificate.exhausted(radius)
-    return Entry(radius, note=f"as far as {len(score.samples)} samples reach" if limited else "")
+    return TableCell(radius, note=f"as far as {len(score.samples)} samples reach" if limited else "")
 
 
 def _attacks_table(pairs: Pairs, names: dict[str, str], epsilon: float) -> Table:
@@ -111,7 +110,7 @@ def _attacks_table(pairs: Pairs, names: dict[str, str], epsilon: float) -> Table
     rows = []
     for score, attack in pairs:
         found = verdict(score, attack, epsilon)
-        entry = Entry(found, tone="bad" if found == "refuted" else "unsure" if found == "outside" else "")
+        entry = TableCell(found, tone="bad" if found == "refuted" else "unsure" if found == "outside" else "")
         facts = attack.title, attack.clean, attack.attacked, score.score, attack.defended, attack.l2
         rows.append(row(names[score.key], *facts, entry))
     words = (

@@ -36,7 +36,7 @@ class Spread:
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class ContenderSummary:
     """How one contender did.
 
     Attributes:
@@ -130,7 +130,7 @@ class Summary:
     """
 
     scores: Sequence[ScoreRecord]
-    standings: list[Standing]
+    standings: list[ContenderSummary]
     differences: list[Difference]
     orders: list[tuple[str, Verdict]]
     shifts: list[Shift]
@@ -201,9 +201,9 @@ class Summary:
         return found
 
 
-def standings(scores: Sequence[ScoreRecord], epsilon: float, *, resamples: int = 1000) -> list[Standing]:
+def standings(scores: Sequence[ScoreRecord], epsilon: float, *, resamples: int = 1000) -> list[ContenderSummary]:
     """Return how each contender did, in order of appearance; tau is that of definition 3.1."""
-    found: list[Standing] = []
+    found: list[ContenderSummary] = []
     for (metric, contender), ours in _by_contender(scores).items():
         # Every record has the undefended score of its image, so that none need be a contender.
         bare = [dataclasses.replace(score, score=score.undefended) for score in ours]
@@ -220,7 +220,7 @@ def standings(scores: Sequence[ScoreRecord], epsilon: float, *, resamples: int =
             _difference(bare, ours, measure, resamples) if defended else None for measure in (srocc, plcc)
         )
         found.append(
-            Standing(
+            ContenderSummary(
                 contender, metric, bool(certified), len(rated), sum(score.non_finite > 0 for score in certified),
                 sum(widths[score.key] is None and not score.non_finite for score in certified), agreement,
                 tau_srocc, tau_plcc,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from resolute.studies.certified_iqa_summary import Shift, Standing, Summary, widest_first
-from resolute.table import Cell, Column, Table, row
+from resolute.studies.certified_iqa_summary import ContenderSummary, Shift, Summary, widest_first
+from resolute.table import Column, Table, TableCell, row
 
 # So many certificates are listed one by one.
 WIDEST = 40
@@ -105,7 +105,8 @@ def images_table(summary: Summary) -> Table:
             row(
                 score.image, f"{score.defence} ({score.metric_alone})",
                 _percent(width / score.span) if width is not None and score.span else None,
-                Cell("abstained", tone="bad") if score.non_finite else score.score, *ends, score.undefended, score.mos,
+                TableCell("abstained", tone="bad") if score.non_finite else score.score, *ends, score.undefended,
+                score.mos,
             )
         )  # fmt: skip
     left = len(widest) - len(rows)
@@ -118,7 +119,7 @@ def _budget(one: Shift) -> str:
     return f"{one.budget:g}/255" if one.norm == "linf" else f"l2 {one.budget:g}"
 
 
-def _name(one: Standing | Shift) -> str:
+def _name(one: ContenderSummary | Shift) -> str:
     return f"{one.contender} ({one.metric})"
 
 

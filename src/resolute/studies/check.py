@@ -36,8 +36,7 @@ from resolute.studies.study import (
     count,
     one_by_one,
 )  # fmt: skip
-from resolute.table import Cell as Entry
-from resolute.table import Column, Table, row
+from resolute.table import Column, Table, TableCell, row
 
 # Small, since an attack on few pixels shows a masked gradient as well as one on many.
 SIDE = 32
@@ -227,7 +226,7 @@ def flags_table(flags: Sequence[Flag], model: str) -> Table:
     ]  # fmt: skip
     rows = [
         row(
-            Entry(flag.name, tone="bad" if flag.raised else ""), flag.raised, flag.figure, RULES[flag.name].words,
+            TableCell(flag.name, tone="bad" if flag.raised else ""), flag.raised, flag.figure, RULES[flag.name].words,
             flag.words, RULES[flag.name].remedy if flag.raised else "",
             section=number > 0 and flags[number - 1].raised and not flag.raised, tone="bad" if flag.raised else "",
         )

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from resolute.chart import BICUBIC, GREY, Chart, Figure, axis, curve, layout_of, look_of, plain_text, roomy
 from resolute.figures import Interval
-from resolute.studies.summary import Row, attack_title, bicubic_line
+from resolute.studies.summary import Means, attack_title, bicubic_line
 
 # Of SR-PSNR, by model, attack and budget.
 Bands = Mapping[tuple[str, str, float], Interval]
 
 
-def curve_charts(rows: Sequence[Row], bands: Bands, prefix: str = "") -> list[Chart]:
+def curve_charts(rows: Sequence[Means], bands: Bands, prefix: str = "") -> list[Chart]:
     """Draw SR-PSNR against the budget, its distance from the bicubic line, and SR-PSNR against LR-PSNR.
 
     One chart an attack (the paper's figures 2, 5a and 5b), with bands around the first two.
@@ -62,8 +62,8 @@ class _Plot:
 
     id: str
     what: str
-    x: Callable[[Row], float | None]
-    y: Callable[[Row], float | None]
+    x: Callable[[Means], float | None]
+    y: Callable[[Means], float | None]
     axis: Figure
     y_title: str
     line: Figure
@@ -72,7 +72,7 @@ class _Plot:
     section: str
     text: str
 
-    def charts(self, rows: Sequence[Row]) -> list[Chart]:
+    def charts(self, rows: Sequence[Means]) -> list[Chart]:
         # One range for all attacks, so that charts side by side can be compared by eye.
         bands = self.bands.values()
         low, high = span(rows, self.y)
@@ -90,7 +90,7 @@ class _Plot:
             for number, attack in enumerate(dict.fromkeys(row.attack for row in rows))
         ]
 
-    def _curves(self, rows: Sequence[Row], attack: str) -> list[Figure]:
+    def _curves(self, rows: Sequence[Means], attack: str) -> list[Figure]:
         models = list(dict.fromkeys(row.model for row in rows))
         curves: list[Figure] = []
         for model in models:
@@ -108,7 +108,7 @@ class _Plot:
                 )
         return curves
 
-    def _band(self, rows: Sequence[Row], colour: str) -> list[Figure]:
+    def _band(self, rows: Sequence[Means], colour: str) -> list[Figure]:
         """Return the outline of the intervals around a curve, filled; it comes and goes with the curve."""
         found = [(row.level, band) for row in rows if (band := self.bands.get((row.model, row.attack, row.level)))]
         if len(found) < 2 or all(band.n == 1 for _, band in found):
@@ -127,7 +127,7 @@ def _line(x: list[float], y: list[float]) -> Figure:
     return curve("bicubic line", x, y) | {"line": {"color": GREY, "width": 1.5, "dash": "dash"}}
 
 
-def span(rows: Sequence[Row], read: Callable[[Row], float | None]) -> list[float]:
+def span(rows: Sequence[Means], read: Callable[[Means], float | None]) -> list[float]:
     """Return the ends of an axis that shows all values with some room around them."""
     values = [value for row in rows if (value := read(row)) is not None and math.isfinite(value)]
     if not values:

@@ -8,9 +8,9 @@ from resolute.chart import BICUBIC, GREY, Chart, Figure, axis, curve, layout_of,
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.grid_charts import span
 from resolute.studies.steepness import CleverRecord
-from resolute.studies.summary import Row, attack_title, bicubic_line, headline_level, level_of, summarize, worst_case
+from resolute.studies.summary import Means, attack_title, bicubic_line, headline_level, level_of, summarize, worst_case
 
-Read = Callable[[Row], float | None]
+Read = Callable[[Means], float | None]
 
 SECTION = "Summary"
 TEXT = (
@@ -76,7 +76,7 @@ def clever_charts(indices: Sequence[CleverRecord], records: Sequence[AttackRecor
     return [Chart(f"{prefix}clever-0", name, what, figure, section=section, text=text)]
 
 
-def _points(y_title: str, level: float, everywhere: Sequence[Row], read: Read, lined: bool) -> Figure:
+def _points(y_title: str, level: float, everywhere: Sequence[Means], read: Read, lined: bool) -> Figure:
     models = list(dict.fromkeys(row.model for row in everywhere))
     rows = [row for row in everywhere if row.level == level]
     data: list[Figure] = []
@@ -105,7 +105,7 @@ def _marks(model: str, models: Sequence[str], x: Sequence[float], y: Sequence[fl
     return curve(model, x, y, hover, "markers") | {"marker": {"size": size, "color": colour, "symbol": marker}}
 
 
-def _is_blend(row: Row, rows: Sequence[Row]) -> bool:
+def _is_blend(row: Means, rows: Sequence[Means]) -> bool:
     """Tell whether a model lies on the way from one that is blended with bicubic interpolation to bicubic itself."""
     blended = {other.model.partition("+mix=")[0] for other in rows if "+mix=" in other.model}
     return bool(blended) and (row.model == BICUBIC or "+mix=" in row.model or row.model in blended)

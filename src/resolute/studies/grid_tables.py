@@ -15,9 +15,9 @@ from resolute.studies.steepness import CleverRecord
 from resolute.studies.study import count
 from resolute.studies.summary import (
     WORST,
-    Comparison,
+    DefenceEffect,
     Gain,
-    Row,
+    Means,
     Standing,
     attack_title,
     compare,
@@ -28,7 +28,7 @@ from resolute.studies.summary import (
     worst_case,
 )  # fmt: skip
 from resolute.studies.verdicts import Pairing, names_of, worse_than_bicubic
-from resolute.table import Cell, Column, Table, Value, row
+from resolute.table import Column, Table, TableCell, Value, row
 
 BUDGET = Column("budget", align="right", meaning="largest change of any sample of the input, in levels of 255")
 CLEAN = Column(
@@ -210,23 +210,23 @@ def dataset_words(dataset: str) -> str:
     return dataset_title(dataset) if dataset else "images given as files"
 
 
-def standing_cell(value: float | Interval | None, unmoved: int, images: int) -> Cell:
+def standing_cell(value: float | Interval | None, unmoved: int, images: int) -> TableCell:
     """Return a mean SR-PSNR with the number of images that are in no mean, because their output did not move."""
     shown: Value = math.inf if value is None and unmoved == images and unmoved else value
-    return Cell(shown, note=f"{unmoved} unmoved" if unmoved else "")
+    return TableCell(shown, note=f"{unmoved} unmoved" if unmoved else "")
 
 
-def clean_cell(value: float | Interval | None, worse: bool, change: Interval | None = None) -> Cell:
+def clean_cell(value: float | Interval | None, worse: bool, change: Interval | None = None) -> TableCell:
     """Return a clean PSNR, marked where the model upscales worse than bicubic interpolation."""
     worse = worse and value is not None
-    return Cell(value, change, "below bicubic" if worse else "", "bad" if worse else "")
+    return TableCell(value, change, "below bicubic" if worse else "", "bad" if worse else "")
 
 
 def _grid(
     title: str,
     records: Sequence[AttackRecord],
-    read: Callable[[Row], float | None],
-    gain: Callable[[Comparison], Gain | None],
+    read: Callable[[Means], float | None],
+    gain: Callable[[DefenceEffect], Gain | None],
     defends: Defends,
 ) -> Table:
     levels = sorted({level_of(record) for record in records})
@@ -240,13 +240,13 @@ def _grid(
         for model in names_of(records)
     }
 
-    def place(model: str, level: float) -> Cell:
+    def place(model: str, level: float) -> TableCell:
         own, plain = rows.get((model, level)), rows.get((plain_of.get(model, ""), level))
         if own is None:
-            return Cell(None)
+            return TableCell(None)
         gained = gain(gains[model][level]) if level in gains[model] else None
         value = read(own)
-        return Cell(value, adding_up(gained and gained.interval, plain and read(plain), value))
+        return TableCell(value, adding_up(gained and gained.interval, plain and read(plain), value))
 
     made = []
     for model in dict.fromkeys([*order, *names_of(records)]):
@@ -264,5 +264,5 @@ def _under(attack: str) -> str:
     return "the worst attack on each image" if attack == WORST else attack_title(attack)
 
 
-def _gained(value: Gain | None) -> Cell:
-    return Cell(None) if value is None else Cell(value.shown(), note=doubt(value.interval))
+def _gained(value: Gain | None) -> TableCell:
+    return TableCell(None) if value is None else TableCell(value.shown(), note=doubt(value.interval))

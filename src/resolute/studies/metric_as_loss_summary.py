@@ -37,11 +37,12 @@ class Measure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
+class MeasureChange:
     """What one measure gained or lost against the control, the mean over images of paired differences.
 
     Example:
-        >>> change = Change(Measure("niqe", "judge", lower_better=True), Interval(mean=-1.0, low=-2.0, high=-0.5, n=9))
+        >>> niqe = Measure("niqe", "judge", lower_better=True)
+        >>> change = MeasureChange(niqe, Interval(mean=-1.0, low=-2.0, high=-0.5, n=9))
         >>> change.better, str(change)
         (True, 'niqe -1.00 [-2.00, -0.50]')
     """
@@ -79,7 +80,7 @@ class Verdict:
     restorer: str
     outcome: Outcome
     sentence: str
-    changes: list[Change]
+    changes: list[MeasureChange]
     control: str = ""
 
 
@@ -132,19 +133,19 @@ def shared(records: Sequence[Record]) -> list[RestorationRecord]:
 
 def changes(
     records: Sequence[RestorationRecord], measures: Sequence[Measure], restorer: str, control: str
-) -> list[Change]:
+) -> list[MeasureChange]:
     """Return the paired differences over the images that both have, with 95 % bootstrap intervals.
 
     A measure without one image that both have a value of is left out.
     """
     values = {(record.model, record.image): record.values for record in records}
     images = [image for label, image in values if label == restorer and (control, image) in values]
-    found: list[Change] = []
+    found: list[MeasureChange] = []
     for measure in measures:
         pairs = [(values[restorer, i].get(measure.name), values[control, i].get(measure.name)) for i in images]
         differences = [own - other for own, other in pairs if own is not None and other is not None]
         if differences:
-            found.append(Change(measure, bootstrap_mean(differences)))
+            found.append(MeasureChange(measure, bootstrap_mean(differences)))
     return found
 
 
@@ -158,12 +159,12 @@ def verdicts(records: Sequence[RestorationRecord], measures: Sequence[Measure], 
     ]
 
 
-def judge(restorer: str, control: str, found: Sequence[Change], *, rewarded: bool = True) -> Verdict:
+def judge(restorer: str, control: str, found: Sequence[MeasureChange], *, rewarded: bool = True) -> Verdict:
     """Return the verdict on one restorer; one that was not rewarded cannot have hacked anything.
 
     Example:
-        >>> score = Change(Measure("score", "rewarded"), Interval(mean=9.0, low=8.0, high=9.5, n=9))
-        >>> psnr = Change(Measure("PSNR", "truth", unit="dB"), Interval(mean=-1.0, low=-1.5, high=-0.5, n=9))
+        >>> score = MeasureChange(Measure("score", "rewarded"), Interval(mean=9.0, low=8.0, high=9.5, n=9))
+        >>> psnr = MeasureChange(Measure("PSNR", "truth", unit="dB"), Interval(mean=-1.0, low=-1.5, high=-0.5, n=9))
         >>> judge("b", "a", [psnr, score]).sentence
         'b is hacked: against a, score +9.00 [+8.00, +9.50] rises while PSNR -1.00 dB [-1.50, -0.50] falls.'
     """
@@ -192,11 +193,11 @@ def judge(restorer: str, control: str, found: Sequence[Change], *, rewarded: boo
     return Verdict(restorer, outcome, words, list(found), control)
 
 
-def _list(found: Sequence[Change]) -> str:
+def _list(found: Sequence[MeasureChange]) -> str:
     return ", ".join(map(str, found))
 
 
-def _verb(found: Sequence[Change], one: str, many: str) -> str:
+def _verb(found: Sequence[MeasureChange], one: str, many: str) -> str:
     return one if len(found) == 1 else many
 
 

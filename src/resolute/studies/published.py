@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from resolute.figures import figure
 from resolute.studies.claims import QUANTITIES, Claim, Finding, Setting
 from resolute.studies.summary import attack_title, headline_level
-from resolute.table import Cell, Column, Table, Tone, row
+from resolute.table import Column, Table, TableCell, Tone, row
 
 _RELATIONS = {"above": " > ", "not above": " \u2264 ", "not below": " \u2265 ", "similar": " \u2248 "}
 _TONES: dict[str, Tone] = {"agrees": "good", "disagrees": "bad"}
@@ -21,7 +21,7 @@ def claims_table(parts: Sequence[tuple[str, Sequence[Finding]]]) -> Table:
     rows = [
         row(
             f"{findings[0].claim.says} [{_claimed(findings[0].claim)}; {findings[0].claim.where}]",
-            *(Cell(one.verdict, note=_found(one), tone=_TONES.get(one.kind, "unsure")) for one in findings),
+            *(TableCell(one.verdict, note=_found(one), tone=_TONES.get(one.kind, "unsure")) for one in findings),
         )
         for findings in zip(*(findings for _, findings in parts), strict=True)
     ]

@@ -82,7 +82,7 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
+class ViewColumn:
     """A column of a view: its name and type in SQL, and what it holds."""
 
     name: str
@@ -144,12 +144,12 @@ def read_record(content: Mapping[str, Any], kinds: Mapping[str, type[Record]]) -
     return dataclasses.replace(record, **odd) if odd else record
 
 
-def columns(kind: type[Record]) -> list[Column]:
+def columns(kind: type[Record]) -> list[ViewColumn]:
     """Return the columns of the view of one kind of record, as its docstring has them.
 
     Example:
         >>> columns(Record)[1]
-        Column(name='model', kind='VARCHAR', text='name of what was judged, with the defences around it.')
+        ViewColumn(name='model', kind='VARCHAR', text='name of what was judged, with the defences around it.')
     """
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):
@@ -157,7 +157,7 @@ def columns(kind: type[Record]) -> list[Column]:
         for names, text in re.findall(r"^ {8}([\w, ]+): (.+(?:\n {9,}.+)*)", section, re.M):
             texts |= {name: " ".join(text.split()).replace("``", "`") for name in names.split(", ")}
     hints = typing.get_type_hints(kind)
-    return [Column(field.name, _sql(hints[field.name]), texts[field.name]) for field in dataclasses.fields(kind)]
+    return [ViewColumn(field.name, _sql(hints[field.name]), texts[field.name]) for field in dataclasses.fields(kind)]
 
 
 def _sql(hint: Any) -> str:

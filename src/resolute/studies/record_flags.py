@@ -10,8 +10,7 @@ from resolute.figures import DASH, figure
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.flags import RULES, Flag
 from resolute.studies.summary import attack_title, level_of
-from resolute.table import Cell as Entry
-from resolute.table import Column, Table, row
+from resolute.table import Column, Table, TableCell, row
 
 # Attacks that climb no gradient of the model, by the class at the start of their configuration.
 BLIND = {
@@ -25,7 +24,7 @@ def record_flags_table(records: Sequence[AttackRecord]) -> Table:
     """Return the flags that the records raise by themselves, a row a model and flag."""
     rows = [
         row(
-            model, Entry(flag.name, tone="bad"), measured(flag), RULES[flag.name].words, flag.words,
+            model, TableCell(flag.name, tone="bad"), measured(flag), RULES[flag.name].words, flag.words,
             RULES[flag.name].why,
         )
         for model in dict.fromkeys(record.model for record in records)

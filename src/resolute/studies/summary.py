@@ -30,7 +30,7 @@ HEADLINE = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Means:
     """Means over the images of one model, attack and budget; None where no image has a finite figure.
 
     Attributes:
@@ -55,7 +55,7 @@ class Standing:
     """One model under one attack at one budget, on one data set, with intervals over images: a row of the leaderboard.
 
     Attributes:
-        images, unmoved: as in ``Row``.
+        images, unmoved: as in ``Means``.
         clean: PSNR of the clean output against the truth, on Y; None without ground truth.
         sr: SR-PSNR.
         truth: PSNR of the attacked output against the truth, on Y.
@@ -103,7 +103,7 @@ class Gain(Interval):
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class DefenceEffect:
     """What a defence changed at one attack and budget, over the images that both models went through, in dB.
 
     Attributes:
@@ -124,7 +124,7 @@ class Comparison:
     closed: float | None
 
 
-def summarize(records: Sequence[AttackRecord]) -> list[Row]:
+def summarize(records: Sequence[AttackRecord]) -> list[Means]:
     """Return one row for each model, attack and budget, in order of appearance and rising budget.
 
     Example:
@@ -134,7 +134,7 @@ def summarize(records: Sequence[AttackRecord]) -> list[Row]:
     order = list(dict.fromkeys((record.model, record.attack) for record in records))
     groups = grouped(records, lambda record: (record.model, record.attack, level_of(record)))
     return [
-        Row(
+        Means(
             model, attack, level, len(group), _unmoved(group), mean(record.clean_psnr_y for record in group),
             mean(record.attacked_psnr_y for record in group), mean(record.lr_psnr for record in group),
             mean(record.sr_psnr for record in group), mean(record.sr_ssim for record in group),
@@ -170,12 +170,12 @@ def by_dataset(records: Sequence[AttackRecord]) -> dict[str, list[AttackRecord]]
     return grouped(records, lambda record: record.dataset)
 
 
-def compare(records: Sequence[AttackRecord], plain: str, defended: str) -> list[Comparison]:
+def compare(records: Sequence[AttackRecord], plain: str, defended: str) -> list[DefenceEffect]:
     """Compare two models image by image, at every attack and budget that both went through."""
     cells: dict[tuple[str, str, float], dict[str, AttackRecord]] = defaultdict(dict)
     for record in records:
         cells[record.model, record.attack, level_of(record)][record.image] = record
-    found: list[Comparison] = []
+    found: list[DefenceEffect] = []
     for (model, attack, level), ours in cells.items():
         theirs = cells.get((plain, attack, level))
         if model == defended and theirs is not None:
@@ -183,7 +183,7 @@ def compare(records: Sequence[AttackRecord], plain: str, defended: str) -> list[
             clean = _gain([(a.clean_psnr_y, b.clean_psnr_y) for a, b in matched])
             sr = _gain([(a.sr_psnr, b.sr_psnr) for a, b in matched])
             truth = _gain([(a.attacked_psnr_y, b.attacked_psnr_y) for a, b in matched])
-            found.append(Comparison(plain, defended, attack, level, clean, sr, truth, _closed(matched, level)))
+            found.append(DefenceEffect(plain, defended, attack, level, clean, sr, truth, _closed(matched, level)))
     return sorted(found, key=lambda c: (c.attack, c.level))
 
 

@@ -13,9 +13,9 @@ from resolute.figures import change, doubt, figure
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.pairs import Defends, Family, families, pairs_of
 from resolute.studies.summary import (
-    Comparison,
+    DefenceEffect,
     Gain,
-    Row,
+    Means,
     attack_title,
     bicubic_line,
     compare,
@@ -36,7 +36,7 @@ class Pairing:
     plain: str
     defended: str
     verdict: str
-    comparisons: list[Comparison]
+    comparisons: list[DefenceEffect]
 
 
 def sentences_of(records: Sequence[AttackRecord], defends: Defends) -> list[str]:
@@ -169,7 +169,7 @@ def family_verdicts(records: Sequence[AttackRecord], defends: Defends) -> list[s
     return found
 
 
-def _family(family: Family, plain: Row, pool: Sequence[AttackRecord], where: str) -> list[str]:
+def _family(family: Family, plain: Means, pool: Sequence[AttackRecord], where: str) -> list[str]:
     pairs = {name: compare(pool, family.plain, name) for name in family.variants}
     moved = {name: gain for name, found in pairs.items() if found and (gain := found[0].sr) is not None}
     if not moved:
@@ -211,7 +211,7 @@ def _gainers(truths: Mapping[str, Gain]) -> str:
 
 
 def _trade(
-    moved: Sequence[tuple[Comparison, Gain]], clean: Gain | None, truths: Sequence[tuple[Comparison, Gain]]
+    moved: Sequence[tuple[DefenceEffect, Gain]], clean: Gain | None, truths: Sequence[tuple[DefenceEffect, Gain]]
 ) -> str:
     """Say that a defence moves less only because it starts lower, where all of that is so beyond chance."""
     lower = clean is not None and clean.clear < 0 and all(gain.clear > 0 for _, gain in moved)

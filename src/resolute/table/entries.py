@@ -72,7 +72,7 @@ class Column:
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One entry.
 
     Attributes:
@@ -102,24 +102,24 @@ class Row:
         indent: it belongs to the row above that is not indented.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     section: bool = False
     tone: Tone = ""
     indent: bool = False
 
 
-def row(*cells: Value | Cell, section: bool = False, tone: Tone = "", indent: bool = False) -> Row:
+def row(*cells: Value | TableCell, section: bool = False, tone: Tone = "", indent: bool = False) -> Row:
     """Return a row of values, or of cells where one has more to say than its value.
 
     Example:
-        >>> row("edsr-s", Cell(31.2, note="2 unmoved")).cells[0]
-        Cell(value='edsr-s', change=None, note='', tone='', link='')
+        >>> row("edsr-s", TableCell(31.2, note="2 unmoved")).cells[0]
+        TableCell(value='edsr-s', change=None, note='', tone='', link='')
     """
-    made = tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells)
+    made = tuple(cell if isinstance(cell, TableCell) else TableCell(cell) for cell in cells)
     return Row(made, section, tone, indent)
 
 
-def gain_text(cell: Cell, column: Column) -> str:
+def gain_text(cell: TableCell, column: Column) -> str:
     """Return the change of a cell as its column prints it; empty where there is none."""
     return "" if cell.change is None else interval(cell.change, column.digits)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup, escape
 
 from resolute.figures import Interval, doubt, figure, spread
-from resolute.table.entries import Cell, Column, Row, Value, aligned_right, gain_text
+from resolute.table.entries import Column, Row, TableCell, Value, aligned_right, gain_text
 
 # Rows, from which on a reader gets boxes to choose by, and from which on the table scrolls inside a box.
 LONG = 12
@@ -125,7 +125,7 @@ def _cell(one: Row, place: int, column: Column, right: bool) -> Markup:
     )
 
 
-def _gain(cell: Cell, column: Column) -> Markup:
+def _gain(cell: TableCell, column: Column) -> Markup:
     text = gain_text(cell, column)
     chance = Markup(' class="chance"') if doubt(cell.change) else ""
     return Markup("<small{}>{}</small>").format(chance, text) if text else Markup()

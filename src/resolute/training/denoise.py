@@ -82,7 +82,7 @@ class DenoiseTask(Task[Restorer]):
             torch.manual_seed(stream_seed(recipe.seed, "weights"))
             model = recipe.model.build()
         self.balance = LossBalance((loss.mse, loss.target, loss.rank), loss.momentum)
-        parts = _Parts(model, self.balance, "/".join(filter(None, self._judged_by())))
+        parts = _DenoiseParts(model, self.balance, "/".join(filter(None, self._judged_by())))
         fixed = [judge for judge in (self.metric, self.reward and self.reward.scorer) if judge is not None]
         super().__init__(model, parts, len(self.photos.training), fixed=fixed)
 
@@ -202,7 +202,7 @@ class DenoiseTask(Task[Restorer]):
         return f" + {reward.weight:g} x (1 - score as a share of the range{defence})"
 
 
-class _Parts(nn.Module):
+class _DenoiseParts(nn.Module):
     """The denoiser, and what else belongs into a checkpoint: the balance of the loss, and which metric it is for."""
 
     def __init__(self, model: nn.Module, balance: LossBalance, metric: str) -> None:

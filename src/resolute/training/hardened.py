@@ -25,7 +25,7 @@ RESULT = "harden.json"
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class ModelFigures:
     """How one model stands: means over images, in dB, with bootstrap intervals.
 
     Attributes:
@@ -85,10 +85,10 @@ class Hardening:
     note: str
     level: float
     theta: float
-    before: Standing
-    after: Standing
-    mixture: Standing
-    bicubic: Standing
+    before: ModelFigures
+    after: ModelFigures
+    mixture: ModelFigures
+    bicubic: ModelFigures
     pictures: dict[str, dict[str, dict[str, str]]]
     facts: dict[str, Any]
     model: Restorer | None = dataclasses.field(default=None, repr=False, compare=False)
@@ -96,7 +96,7 @@ class Hardening:
     __pydantic_config__: ClassVar = pydantic.ConfigDict(arbitrary_types_allowed=True)
 
     @property
-    def standings(self) -> tuple[Standing, ...]:
+    def standings(self) -> tuple[ModelFigures, ...]:
         """All of them, in the order of tables."""
         return tuple(getattr(self, role) for role in ROLES)
 
@@ -118,7 +118,7 @@ class Hardening:
             >>> one = Judged("a.png", 28.0, {"APGD": Damage(10.0, 11.0)})
             >>> two = Judged("a.png", 27.9, {"APGD": Damage(29.0, 26.0)})
             >>> line = Judged("a.png", 26.5, {"APGD": Damage(37.0, 26.2)})
-            >>> before, after, bicubic = (Standing("x", (judged,)) for judged in (one, two, line))
+            >>> before, after, bicubic = (ModelFigures("x", (judged,)) for judged in (one, two, line))
             >>> made = Hardening("net", Path("net.pth"), "", 4, 0.9, before, after, before, bicubic, {}, {})
             >>> made.sentences()[0]
             'Attacked at 4/255, net keeps 29.0 dB of its own clean output instead of 10.0 dB (+19.0 dB).'

@@ -105,7 +105,7 @@ class Judged:
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class JudgedImages:
     """What a person looks at: the attacked image, and the outputs for the clean image and for it."""
 
     attacked: Float[Tensor, "3 h w"]
@@ -168,7 +168,7 @@ def judge(
     *,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
-) -> tuple[Judged, Seen]:
+) -> tuple[Judged, JudgedImages]:
     """Attack a model on an image by every attack.
 
     Args:
@@ -185,7 +185,7 @@ def judge(
     with torch.no_grad(), frozen(model):
         clean = model(low)
     damage: dict[str, Damage] = {}
-    worst, seen = float("inf"), Seen(low[0], clean[0], clean[0])
+    worst, seen = float("inf"), JudgedImages(low[0], clean[0], clean[0])
     for number, (name, attack) in enumerate(attacks.items()):
 
         def report(done: int, total: int, before: int = number) -> None:
@@ -201,7 +201,7 @@ def judge(
             continue
         damage[name] = _damage(clean, output, high, model.scale)
         if damage[name].truth < worst:
-            worst, seen = damage[name].truth, Seen(found[0], clean[0], output[0])
+            worst, seen = damage[name].truth, JudgedImages(found[0], clean[0], output[0])
     return Judged(photograph.name, _damage(clean, clean, high, model.scale).truth, damage), seen
 
 

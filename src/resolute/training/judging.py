@@ -25,7 +25,7 @@ from resolute.models.registry import Bicubic
 from resolute.models.weights import sha256_of, weights_sha256
 from resolute.provenance import provenance
 from resolute.training.harden_recipe import HardenRecipe
-from resolute.training.hardened import ROLES, Hardening, Role, Standing
+from resolute.training.hardened import ROLES, Hardening, ModelFigures, Role
 from resolute.training.judge import Judged, Photograph, further, judge, suite
 
 # Of the middle of a held-out photograph, in low-resolution pixels.
@@ -91,7 +91,7 @@ class Judging:
         names = {"before": self.name, "after": f"{self.name}, hardened", "bicubic": "bicubic"}
         names["mixture"] = f"mixture, {theta:.2f} of {self.name}"
         total = len(ROLES) * len(images)
-        standings: dict[Role, Standing] = {}
+        standings: dict[Role, ModelFigures] = {}
         pictures: dict[str, dict[str, Files]] = {image.name: {} for image in images}
         for place, role in enumerate(ROLES):
             judged: list[Judged] = []
@@ -109,7 +109,7 @@ class Judging:
                 found, picture = self._judged(role, models[role], weights_hash, number, image, attacks, report)
                 judged.append(found)
                 pictures[image.name][role] = picture
-            standings[role] = Standing(names[role], tuple(judged))
+            standings[role] = ModelFigures(names[role], tuple(judged))
         facts = {
             "recipe": dataclasses.asdict(self.recipe),
             "precision of the search": self.precision,

@@ -115,7 +115,7 @@ def fit(
         on_step: called with (step, figures) after every step, and before the first where the recipe validates first.
         weights: the file to write; by default named after the recipe.
     """
-    run = _Run(recipe, task, out, fabric, weights or out / f"{recipe.name}.safetensors")
+    run = _TrainingRun(recipe, task, out, fabric, weights or out / f"{recipe.name}.safetensors")
     if not run.resume():
         run.begin()
         if recipe.validate_first:
@@ -172,7 +172,7 @@ def task_of(
     return DenoiseTask(recipe, data, metric, progress, denoiser=denoiser)
 
 
-class _Run:
+class _TrainingRun:
     def __init__(
         self, recipe: AnyRecipe, task: Task[Any], out: Path, fabric: lightning_fabric.Fabric, weights: Path
     ) -> None:

@@ -56,7 +56,7 @@ class RestoreTask(Task[Restorer]):
             rates.append((self.defence, recipe.defence.rate))
         if self.gan is not None:
             rates.append((self.gan.discriminator, 1.0))
-        parts = _Parts(model, self.defence, layer, self.gan)
+        parts = _RestoreParts(model, self.defence, layer, self.gan)
         super().__init__(model, parts, len(self.patches.training), rates=rates)
 
     def weights_in(self, path: Path) -> State:
@@ -124,7 +124,7 @@ class RestoreTask(Task[Restorer]):
             save_archive(self.defence.density.state_dict(), weights.with_suffix(".density.pt"))
 
 
-class _Parts(nn.Module):
+class _RestoreParts(nn.Module):
     def __init__(
         self, model: Restorer, defence: EntropyRegularizer | None, layer: str, gan: GanLoss | None = None
     ) -> None:

@@ -24,7 +24,7 @@ from resolute.training.restore_recipe import AdversarialTable
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class Checkpoint:
     """A model to harden.
 
     Attributes:
@@ -102,7 +102,7 @@ class Subject:
         return ("\n".join(lines) + "\n").encode(errors="replace").decode()
 
 
-def subject_of(model: nn.Module, address: str) -> Subject:
+def subject_of(model: nn.Module, address: str) -> Checkpoint:
     """Return a model as a subject of hardening.
 
     Raises:
@@ -125,7 +125,7 @@ def subject_of(model: nn.Module, address: str) -> Subject:
     sha256 = card.sha256 if card is not None and card.sha256 else weights_sha256(model.state_dict())
     name = card.name if card is not None else type(model).__name__
     # A name that is no valid text holds lone surrogates, which JSON cannot.
-    return Subject(model, address, name.encode(errors="replace").decode(), sha256)
+    return Checkpoint(model, address, name.encode(errors="replace").decode(), sha256)
 
 
 def _plain(text: str) -> str:
