@@ -12,7 +12,7 @@ from resolute.images import read_image
 from resolute.measure.fidelity import psnr_rgb
 from resolute.models import load
 
-FOUR, EIGHT = 4 / 255, 8 / 255
+FOUR = 4 / 255
 # The search in bfloat16, which takes half the time where the processor has it and many times as long elsewhere.
 FAST = "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
 
@@ -57,9 +57,8 @@ def test_short_attacks_do_what_they_did_elsewhere(carn_m, set5, attack, expected
         (MIFGSM(epsilon=FOUR, precision=FAST), 27.37),
         (IFGSM(epsilon=FOUR, precision=FAST), 25.63),
         (PGD(epsilon=FOUR, precision=FAST), 24.09),
-        (IFGSM(epsilon=EIGHT, precision=FAST), 21.13),
     ],
-    ids=("fda", "mifgsm", "ifgsm", "pgd", "ifgsm-8"),
+    ids=("fda", "mifgsm", "ifgsm", "pgd"),
 )
 def test_long_attacks_do_what_they_did_elsewhere(carn_m, set5, attack, expected):
     assert sr_psnr(attack, carn_m, set5) == pytest.approx(expected, abs=0.3)
