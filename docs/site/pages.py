@@ -38,7 +38,7 @@ MENU = {
     "Project": ["contributing", "changelog", "benchmarks"],
 }  # fmt: skip
 TABLES = {
-    "results": ["bsd100", "bsd100-strong"],
+    "results": ["bsd100"],
     "certified": [
         "agreement", "certified-iqa", "certified-iqa-ablation", "certified-iqa-dncnn", "certified-iqa-mobilenet",
         "metric-as-loss",
