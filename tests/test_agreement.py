@@ -71,5 +71,5 @@ def test_pairing_finds_small_differences():
 )
 def test_what_cannot_be_compared_is_refused(scores, opinions):
     for measure in (srocc, plcc, plcc_logistic, agreement_of):
-        with pytest.raises(ValueError, match="as many scores as opinions"):
+        with pytest.raises(ValueError, match="opinions"):
             measure(scores, opinions)

@@ -138,16 +138,15 @@ def test_a_checkpoint_for_several_scales_needs_one_to_be_chosen(tmp_path):
     for scale in (None, 3):
         with pytest.raises(CheckpointError) as caught:
             load(tmp_path / "carn.pth", scale=scale)
-        assert str(caught.value) == (
-            "carn.pth holds CARN for x2, x4: choose one with --scale 4, or with #x4 behind its name"
-        )
+        for told in ("carn.pth", "x2, x4", "--scale 4", "#x4"):
+            assert told in str(caught.value)
 
 
 def test_a_checkpoint_for_several_scales_that_lacks_a_layer_says_which(tmp_path):
     state = random_state(official_layout([2, 4], channels=8))
     del state["upsample.up4.body.0.bias"]
     torch.save(state, tmp_path / "carn.pth")
-    with pytest.raises(CheckpointError, match=r"looks like CARN but does not fit it: .*upsample.up.body.0.bias"):
+    with pytest.raises(CheckpointError, match=r"CARN .*upsample\.up\.body\.0\.bias"):
         load(tmp_path / "carn.pth", scale=4)
 
 
@@ -189,7 +188,7 @@ def test_the_scale_of_its_images_is_read_from_the_mean_that_it_subtracts():
             phi, output = model.features(images()), model(images())
     torch.testing.assert_close(model.features(images()), 255 * phi, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(model(images()), output, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="white is 1 or 255 to CARN, not 2"):
+    with pytest.raises(ValueError, match=r"1 or 255 .* 2"):
         CARN(2, peak=2.0)
 
 

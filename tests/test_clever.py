@@ -142,7 +142,7 @@ def test_a_broken_model_has_no_index():
     model = network()
     with torch.no_grad():
         model.tail[1].weight[0, 0, 0, 0] = torch.nan
-    with pytest.raises(FloatingPointError, match="check the model for NaN weights"):
+    with pytest.raises(FloatingPointError, match="NaN"):
         clever(model, image(1, 3, 5, 4).float(), samples=2)
 
 
@@ -158,7 +158,7 @@ def test_a_broken_model_has_no_index():
 )
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_questions_without_an_answer_are_refused(x, options):
-    with pytest.raises(ValueError, match=r"one image|at least 1"):
+    with pytest.raises(ValueError, match=r"one image|least 1"):
         clever(Bicubic(2), x, **options)
 
 

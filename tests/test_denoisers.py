@@ -84,7 +84,7 @@ def test_a_saved_denoiser_loads_as_a_model_of_scale_one(model, kind, tmp_path):
     assert loaded.arguments() == model.arguments()
     x = image(1, 3, 19, 22)
     torch.testing.assert_close(loaded(x), model(x))
-    with pytest.raises(CheckpointError, match="upscales by 1, not by 4"):
+    with pytest.raises(CheckpointError, match="by 1, not by 4"):
         load(path, scale=4)
 
 
@@ -115,7 +115,7 @@ def test_other_layouts_are_not_mistaken_for_dncnn(state):
 def test_a_dncnn_with_a_layer_missing_is_named(tmp_path):
     state = randomised(DnCNN(depth=4, channels=6)).state_dict()
     torch.save({name: tensor for name, tensor in state.items() if not name.startswith("model.2.")}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="looks like DnCNN but does not fit it"):
+    with pytest.raises(CheckpointError, match=r"x\.pth .*DnCNN"):
         load(tmp_path / "x.pth")
 
 

@@ -213,5 +213,5 @@ def test_a_checkpoint_of_scale_8_says_so(tmp_path):
     state = EDSR(scale=4, blocks=1, channels=4).state_dict()
     state |= {name.replace("tail.0.2", "tail.0.4"): state[name] for name in list(state) if name.startswith("tail.0.2")}
     torch.save(state, tmp_path / "x8.pt")
-    with pytest.raises(CheckpointError, match="it upscales by 8, and only 2, 3 and 4 are known"):
+    with pytest.raises(CheckpointError, match=r"by 8\b.* 2, 3 and 4\b"):
         load(tmp_path / "x8.pt")

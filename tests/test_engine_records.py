@@ -45,5 +45,5 @@ def test_of_several_kinds_one_is_named(records, monkeypatch):
     with pytest.raises(ConfigError, match="attacks, clever"):
         records.relation("scores")
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ConfigError, match="pip install pandas"):
+    with pytest.raises(ConfigError, match="install pandas"):
         records.frame("attacks")

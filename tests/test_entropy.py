@@ -244,7 +244,7 @@ def test_densities_that_cannot_be_are_refused(arguments):
 
 
 def test_a_layer_of_another_width_is_refused():
-    with pytest.raises(ValueError, match=r"the layer has 5 channels, the density 3"):
+    with pytest.raises(ValueError, match=r"\b5 channels.* 3\b"):
         ChannelDensity(3).bits(torch.zeros(1, 5, 2, 2))
 
 
@@ -445,7 +445,7 @@ def test_bits_need_a_pass_in_training():
     model, defence = network(), EntropyRegularizer(6).eval()
     with defence.attached(model, "long_skip"):
         model(images())
-        with pytest.raises(RuntimeError, match=r"set it to train\(\), and run the model first"):
+        with pytest.raises(RuntimeError, match=r"train\(\)"):
             defence.bits()
 
 
@@ -469,7 +469,7 @@ def test_any_layer_of_any_module_can_be_regularised(layer):
 def test_an_unknown_layer_is_answered_with_the_known_ones():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU()))
     with (
-        pytest.raises(ValueError, match=r"no layer named 'body'; this model has 0, 1, 1.0$"),
+        pytest.raises(ValueError, match=r"'body'.* 0, 1, 1\.0$"),
         EntropyRegularizer(4).attached(model, "body"),
     ):
         pass
@@ -495,7 +495,7 @@ def test_bits_are_float32_under_autocast():
 
 @pytest.mark.parametrize("arguments", [{"delta": 0.0}, {"delta": -1.0}, {"weight": -0.1}])
 def test_regularisers_that_cannot_be_are_refused(arguments):
-    with pytest.raises(ValueError, match="delta is positive and weight is not negative"):
+    with pytest.raises(ValueError, match=r"delta .*weight"):
         EntropyRegularizer(4, **arguments)
 
 

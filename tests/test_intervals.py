@@ -71,7 +71,7 @@ def test_values_without_spread_give_a_point():
 
 @pytest.mark.parametrize("data", [[], [1.0, math.inf], [math.nan], [-math.inf, 1.0]])
 def test_infinite_values_are_never_averaged(data):
-    with pytest.raises(ValueError, match="at least one value, all of them finite"):
+    with pytest.raises(ValueError, match="finite"):
         bootstrap_mean(data)
 
 

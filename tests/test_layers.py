@@ -62,13 +62,13 @@ def test_names_inside_wrappers_need_no_prefix():
 
 def test_what_is_not_there_is_answered_with_the_nearest():
     model = load("edsr-xs")
-    with pytest.raises(ConfigError, match=r"no layer named 'long_skp'.*long_skip"):
+    with pytest.raises(ConfigError, match=r"'long_skp'.*long_skip"):
         find_layers(model, ["long_skp"])
-    with pytest.raises(ConfigError, match=r"no layer named 'tail\.\*\.relu'"):
+    with pytest.raises(ConfigError, match=r"'tail\.\*\.relu'"):
         find_layers(model, ["tail.*.relu"])
-    with pytest.raises(ConfigError, match="no layer named 'all-relu'"):
+    with pytest.raises(ConfigError, match="'all-relu'"):
         find_layers(nn.Sequential(nn.Conv2d(3, 3, 1)), ["all-relu"])
-    with pytest.raises(ConfigError, match="no feature layer"):
+    with pytest.raises(ConfigError, match="feature layer"):
         find_layers(plain())
 
 
@@ -76,7 +76,7 @@ def test_one_layer_is_one_layer():
     model = load("edsr-xs")
     assert find_layer(model) == "long_skip"
     assert find_layer(model, "body.0.*.1") == "body.0.body.1"
-    with pytest.raises(ConfigError, match="one layer is needed"):
+    with pytest.raises(ConfigError, match="one layer"):
         find_layer(model, "all-relu")
 
 

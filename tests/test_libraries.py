@@ -56,18 +56,18 @@ def test_weights_that_cannot_be_fetched_are_named(name, monkeypatch, tmp_path):
 
 
 def test_unknown_names_and_missing_libraries_say_what_to_do(monkeypatch):
-    with pytest.raises(ConfigError, match=r"piq:brisque.*as_scorer takes any callable"):
+    with pytest.raises(ConfigError, match=r"piq:brisque.*as_scorer"):
         load_scorer("piq:brisk")
     monkeypatch.setitem(sys.modules, "piq", None)
-    with pytest.raises(ConfigError, match="piq:total_variation needs the module piq: pip install piq"):
+    with pytest.raises(ConfigError, match=r"piq:total_variation .*install piq"):
         load_scorer("piq:total_variation")
 
 
 def test_a_library_that_cannot_be_imported_says_why(monkeypatch, tmp_path):
-    (tmp_path / "piq.py").write_text("raise RuntimeError('operator does not exist\\nmore')")
+    (tmp_path / "piq.py").write_text("raise RuntimeError('operator missing\\nmore')")
     monkeypatch.delitem(sys.modules, "piq", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match="cannot be imported: operator does not exist"):
+    with pytest.raises(ConfigError, match=r"operator missing$"):
         load_scorer("piq:total_variation")
 
 

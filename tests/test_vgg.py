@@ -57,20 +57,20 @@ def test_the_network_is_frozen_and_yet_lets_gradients_through(path):
 
 def test_weights_that_are_no_vgg19_are_refused(state, tmp_path):
     torch.save(EDSR(2, blocks=1, channels=4).state_dict(), tmp_path / "edsr.pth")
-    with pytest.raises(CheckpointError, match=r"edsr.pth holds no VGG19; give PyTorch's vgg19-dcbb9e9d.pth"):
+    with pytest.raises(CheckpointError, match=r"edsr\.pth .*vgg19-dcbb9e9d\.pth"):
         VGG19Features.read(tmp_path / "edsr.pth")
     lacking = {name: tensor for name, tensor in state.items() if name != "features.34.bias"}
     torch.save(lacking, tmp_path / "vgg.pth")
-    with pytest.raises(CheckpointError, match=r"does not fit it: .*features.34.bias"):
+    with pytest.raises(CheckpointError, match=r"features\.34\.bias"):
         VGG19Features.read(tmp_path / "vgg.pth")
     torch.save({**state, "features.1.running_mean": torch.zeros(64)}, tmp_path / "vgg_bn.pth")
-    with pytest.raises(CheckpointError, match=r"does not fit it: .*features.1.running_mean"):
+    with pytest.raises(CheckpointError, match=r"features\.1\.running_mean"):
         VGG19Features.read(tmp_path / "vgg_bn.pth")
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no file .*none.pth"):
+    with pytest.raises(CheckpointError, match=r"none\.pth"):
         VGG19Features.read(tmp_path / "none.pth")
     (tmp_path / "torn.pth").write_bytes(b"<html>")
-    with pytest.raises(CheckpointError, match=r"torn.pth is damaged or no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"torn\.pth .*damaged"):
         VGG19Features.read(tmp_path / "torn.pth")

@@ -211,11 +211,11 @@ def test_phi_is_found_or_named_and_attacks_on_the_output_need_none():
     torch.testing.assert_close(model.features(x), Small().body(F.relu(Small().head(x))))
     assert as_restorer(Small(), scale=2, layer="head").feature_layer == "network.head"
     assert FDA(epsilon=4 / 255, steps=1)(model, x).objective.isfinite().all()
-    with pytest.raises(ConfigError, match="cannot be taken apart"):
+    with pytest.raises(ConfigError, match="taken apart"):
         Tiled(model)
     plain = as_restorer(nn.Upsample(scale_factor=2, mode="bilinear"), scale=2)
     torch.testing.assert_close(plain.features(x), plain(x))
-    with pytest.raises(CheckpointError, match="no layer 'neck'; it has head, body, tail"):
+    with pytest.raises(CheckpointError, match=r"'neck'.* head, body, tail"):
         as_restorer(Small(), scale=2, layer="neck")
 
 
@@ -290,7 +290,7 @@ def test_what_no_attack_can_work_with_is_refused_in_a_line(network, message):
 
 @pytest.mark.parametrize("range", [0.0, -1.0, (1.0, float("nan"))])
 def test_ranges_are_positive_numbers(range):
-    with pytest.raises(ValueError, match="a range is a positive number"):
+    with pytest.raises(ValueError, match="positive"):
         as_restorer(Small(), 2, range=range)
 
 
@@ -408,23 +408,22 @@ def test_what_the_code_gets_wrong_is_said_in_a_line(code, weights):
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "net.py defines no Nte; it defines Net" in refused(f"{code}:Nte")
-    assert "net.py:broken cannot be built: ValueError: no" in refused(f"{code}:broken")
-    assert "returns an object of type int, not a torch module" in refused(f"{code}:nothing")
-    assert "unexpected keyword argument 'width'" in refused(f"{code}:Net#width=3")
-    assert "it upscales by 2, not by 4" in refused(f"{code}:Net#x4")
-    assert "size mismatch for head.weight" in refused(f"{code}:Net#nf=7,weights={weights}")
-    assert "net.py is code: say what to build, as in FILE.py:NAME" in refused(f"{code}")
-    assert "it defines Net, make, broken, nothing" in refused(f"{code}")
+    assert "no Nte" in refused(f"{code}:Nte")
+    assert "ValueError: no" in refused(f"{code}:broken")
+    assert "type int" in refused(f"{code}:nothing")
+    assert "'width'" in refused(f"{code}:Net#width=3")
+    assert "by 2, not by 4" in refused(f"{code}:Net#x4")
+    assert "head.weight" in refused(f"{code}:Net#nf=7,weights={weights}")
+    assert "FILE.py:NAME" in refused(f"{code}")
+    assert "Net, make, broken, nothing" in refused(f"{code}")
     assert "no file" in refused(f"{code.parent}/nte.py:Net")
     torch.save({"head.weight": torch.zeros(6, 3, 3, 3), "neck": torch.zeros(1)}, weights)
-    assert "it has no head.bias, body.conv.weight, body.conv.bias ... and has besides neck" in refused(
-        f"{code}:Net#weights={weights}"
-    )
+    for name in ("no head.bias,", "besides neck"):
+        assert name in refused(f"{code}:Net#weights={weights}")
     code.write_text("import nowhere_to_be_found\n")
-    assert "cannot be imported: ModuleNotFoundError" in refused(f"{code}:Net")
+    assert "ModuleNotFoundError" in refused(f"{code}:Net")
     code.write_text("raise SystemExit(3)\n")
-    assert "cannot be imported: SystemExit" in refused(f"{code}:Net")
+    assert "SystemExit" in refused(f"{code}:Net")
 
 
 def test_a_file_without_a_package_finds_its_neighbours_and_its_repository(tmp_path):
@@ -443,7 +442,7 @@ def test_it_is_said_once_that_code_is_run(code):
 
     from resolute import ModelWarning, load
 
-    with pytest.warns(ModelWarning, match=r"the code in .*net.py is run, to build Net"):
+    with pytest.warns(ModelWarning, match=r"net\.py .*Net"):
         load(f"{code}:Net")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -113,7 +113,7 @@ def test_phi_is_the_output_of_the_layer_it_is_named_after(model):
     torch.testing.assert_close(model.features(x), (model(x), kept[0])[1])
     other = FDA(epsilon=4 / 255, steps=1, objective=FeatureDisruption(("network.body.0",)))
     assert other(model, x).objective.isfinite().all()
-    with pytest.raises(ConfigError, match="cannot be taken apart"):
+    with pytest.raises(ConfigError, match="taken apart"):
         Tiled(model)
 
 
@@ -193,26 +193,26 @@ def test_what_no_attack_can_work_with_is_refused(network, scale, message):
 
 def test_an_unknown_layout_says_what_would_read_more(monkeypatch, tmp_path):
     save_file({"a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "odd.safetensors")
-    with pytest.raises(CheckpointError, match=r"known are EDSR.* with pip install 'resolute\[zoo\]', spandrel's"):
+    with pytest.raises(CheckpointError, match=r"EDSR.*'resolute\[zoo\]'.*spandrel"):
         load(tmp_path / "odd.safetensors")
     monkeypatch.setitem(sys.modules, "spandrel", None)
-    with pytest.raises(CheckpointError, match=r"pip install 'resolute\[zoo\]'"):
+    with pytest.raises(CheckpointError, match=r"'resolute\[zoo\]'"):
         load(tmp_path / "odd.safetensors")
 
 
 def test_a_broken_spandrel_says_why(monkeypatch, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors")
-    (tmp_path / "spandrel.py").write_text("raise RuntimeError('operator x::nms does not exist\\nmore')")
+    (tmp_path / "spandrel.py").write_text("raise RuntimeError('missing x::nms\\nmore')")
     monkeypatch.delitem(sys.modules, "spandrel")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(CheckpointError, match=r"cannot be imported \(operator x::nms does not exist\).*--index-url"):
+    with pytest.raises(CheckpointError, match=r"\(missing x::nms\).*--index-url"):
         load(tmp_path / "odd.safetensors")
 
 
 def test_weights_that_do_not_fit_their_layout_are_told(tmp_path):
     state = compact().state_dict()
     state["body.2.weight"] = state["body.2.weight"][:, :3]
-    with pytest.raises(CheckpointError, match="looks like a network of spandrel but does not fit") as caught:
+    with pytest.raises(CheckpointError, match="spandrel") as caught:
         load(stored(tmp_path / "torn.pth", nn.ParameterDict({}), params_ema=state))
     assert "\n" not in str(caught.value)
 
@@ -223,6 +223,6 @@ def test_code_in_a_file_is_not_run(tmp_path):
             return Path.touch, (tmp_path / "proof",)
 
     torch.save({"params": {**compact().state_dict(), "trap": Trap()}}, tmp_path / "trap.pth")
-    with pytest.raises(CheckpointError, match="could run code"):
+    with pytest.raises(CheckpointError, match=r"trap\.pth"):
         load(tmp_path / "trap.pth")
     assert not (tmp_path / "proof").exists()
