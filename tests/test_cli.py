@@ -60,6 +60,10 @@ def test_help_shows_a_working_example(command):
     assert f"Example: resolute {command}" in stdout
 
 
+def test_help_shows_an_extra_in_brackets():
+    assert "'resolute[demo]'" in run("serve", "--help")[1]
+
+
 def test_the_list_of_commands_says_what_their_help_says():
     helps = {
         name: " ".join(command.help.split("\n\n")[0].split()) for name, command in with_commands().commands.items()
@@ -224,6 +228,19 @@ def test_models_lists_and_describes(tiny_model):
     assert code == 0
     assert "long_skip" in stdout
     assert re.search(r"[0-9a-f]{64}", stdout)
+
+
+def test_models_shows_no_fact_that_is_empty():
+    stdout = " ".join(run("models", "edsr-xs")[1].replace("\u2502", " ").split())
+    assert "steps 12000" in stdout
+    assert "started_from" not in stdout
+
+
+def test_attacking_bicubic_counts_each_image_once(photo, tmp_path):
+    code, stdout, stderr = run("attack", "bicubic", photo, "--steps", "2", "--out", tmp_path)
+    assert code == 0
+    assert "over one image" in " ".join(stdout.split())
+    assert "1/1" in stderr
 
 
 def test_report_of_a_folder_without_records(tmp_path):

@@ -212,6 +212,12 @@ class TestChecks:
         with pytest.raises(ConfigError, match=r"bad\.json is no valid entry"):
             read_entry(tmp_path / "bad.json")
 
+    def test_a_byte_order_mark_is_no_fault(self, run, tmp_path):
+        path = written(entry_of(run, "tiny"), tmp_path)
+        marked = tmp_path / "marked.json"
+        marked.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert read_entry(marked) == read_entry(path)
+
     def test_the_published_schema_is_that_of_the_code(self):
         published = Path(__file__).parents[1] / "docs" / "leaderboard.schema.json"
         assert published.read_text(encoding="utf-8") == schema_text(), "write it again with: python docs/make_schema.py"
@@ -270,6 +276,11 @@ class TestSite:
         assert (tmp_path / "all" / "site" / "index.html").is_file()
         # The site lies in the folder and is no entry of the next one.
         assert typed("leaderboard", tmp_path / "all")[0] == 0
+        (tmp_path / "all" / "bad.json").write_text("{}")
+        code, stdout, stderr = typed("leaderboard", tmp_path / "all")
+        assert code == 11
+        assert "bad.json" in stdout
+        assert "1 bad entry" in stderr
         code, _, stderr = typed("submit", run, "--model", "tiny", "--link", "http://insecure.org")
         assert code == 5
         assert "link" in stderr

@@ -102,6 +102,14 @@ def test_kill_9_at_fifty_random_moments_changes_no_figure(study, tmp_path):
         assert len(lines(out)) == 24, "no cell is computed twice"
 
 
+def test_a_model_named_twice_is_one(study, tmp_path):
+    once = tiny(study)
+    twice = dataclasses.replace(once, models=("bicubic", "bicubic"))
+    assert [cell.key for cell in plan_of(twice).cells] == [cell.key for cell in plan_of(once).cells]
+    assert "1 model x" in twice.outline(plan_of(twice).cells)
+    assert len(run(twice, tmp_path)) == 2
+
+
 def test_workers_give_the_figures_of_one_process(study, tmp_path):
     one = run(study, tmp_path / "one")
     several = run(study, tmp_path / "several", Machine(workers=2))

@@ -125,8 +125,7 @@ def command_pages() -> dict[str, str]:
         text = re.sub(r"(\w[^\n:\[]*):\s+\[bold\](.*?)\[/bold\]", r"**\1**:\n\n```bash\n\2\n```", text)
         pages[f"cli/{name}.md"] = text
         rows.append(f"| [`resolute {name}`]({name}.md) | {(command.help or '').splitlines()[0]} |")
-    index = "\n".join([*rows, "", "Exit codes: 3 image, 4 checkpoint, 5 configuration, 6 training no longer finite, "
-                       "7 cannot write, 130 interrupted."])  # fmt: skip
+    index = "\n".join([*rows, "", "What exit codes mean: [Running](../running.md)."])
     return pages | {"cli/index.md": index + toctree("", [name[4:-3] for name in pages])}
 
 

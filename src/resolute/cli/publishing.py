@@ -10,7 +10,8 @@ from rich.markup import escape
 
 from resolute.cli.app import app
 from resolute.cli.records import tell_bad
-from resolute.errors import ConfigError
+from resolute.errors import BadRecordsError, ConfigError
+from resolute.studies.study import count
 from resolute.terminal import console, name_file
 
 
@@ -20,13 +21,15 @@ def leaderboard(
     out: Annotated[Path | None, typer.Option(help="Folder of the site; FOLDER/site if not given.")] = None,
 ) -> None:
     """Build a static site: a leaderboard for every suite of attacks and set of images, and a page for every entry."""
-    from resolute.leaderboard.site import build_site
+    from resolute.leaderboard.site import bad_entries, build_site
 
     page, notes = build_site(folder, out or folder / "site")
     for note in notes:
         console.print(f"[yellow]left out:[/yellow] {escape(note)}", highlight=False)
     name_file("leaderboard", page)
     tell_bad(path for path in sorted(folder.iterdir()) if (path / "study.json").is_file())
+    if bad := bad_entries(folder):
+        raise BadRecordsError(f"{count(len(bad), 'bad entry was', 'bad entries were')} left out, the rest counts")
 
 
 @app.command(epilog="Example:  [bold]resolute submit runs/bsd100 --model mine --submitter 'A. Person'[/bold]")
@@ -70,9 +73,9 @@ def recheck(
     told = differences(said, run)
     checked = f"{said.cells} records"
     if replay:
-        count, failed = replayed(said, run, replay, weights or ())
+        sent, failed = replayed(said, run, replay, weights or ())
         told += failed
-        checked += f" and {count} attacked images"
+        checked += f" and {sent} attacked images"
     if told:
         more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
         raise ConfigError(f"{entry.name} does not hold: {'; '.join(told[:5])}{more}")

@@ -58,10 +58,13 @@ class Unit:
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """A study and its cells, with all models and images that they need."""
+    """A study and its cells, with all models and images that they need; a cell that is there twice counts once."""
 
     study: Study
     cells: Sequence[Cell]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cells", list({cell.key: cell for cell in self.cells}.values()))
 
     def __len__(self) -> int:
         """Return the number of cells."""

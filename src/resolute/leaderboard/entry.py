@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from pathlib import Path
@@ -224,7 +225,8 @@ def read_entry(path: Path) -> Entry:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path.name} is larger than {MAX_BYTES // 1_000_000} MB, so it is no entry")
-        return Entry.model_validate_json(path.read_bytes())
+        # Editors on Windows put a byte order mark first.
+        return Entry.model_validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except pydantic.ValidationError as error:

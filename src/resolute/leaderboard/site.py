@@ -88,6 +88,17 @@ def build_site(folder: Path, out: Path) -> tuple[Path, list[str]]:
     return out / "index.html", notes
 
 
+def bad_entries(folder: Path) -> list[str]:
+    """Return why entries in a folder cannot be read, one line for each that cannot."""
+    found: list[str] = []
+    for path in _entry_files(folder):
+        try:
+            read_entry(path)
+        except ConfigError as error:
+            found.append(str(error))
+    return found
+
+
 def schema_text() -> str:
     """Return the schema of entries as its file holds it."""
     return json.dumps(schema(), indent=1) + "\n"
@@ -166,9 +177,7 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], list[str]]:
     found: dict[str, Entry] = {}
     notes: list[str] = []
     # What others submitted comes first: a study beside it may be the one it was made from.
-    for path in sorted(folder.glob("*.json")):
-        if path.name == SCHEMA:
-            continue
+    for path in _entry_files(folder):
         try:
             entry = read_entry(path)
         except ConfigError as error:
@@ -186,6 +195,10 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], list[str]]:
         for entry in entries:
             found.setdefault(entry.identity, entry)
     return list(found.values()), notes
+
+
+def _entry_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.json")) if path.name != SCHEMA]
 
 
 def _stems(entries: Sequence[Entry]) -> list[str]:

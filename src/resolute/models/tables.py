@@ -65,7 +65,9 @@ def model_details(model: Restorer) -> Table:
         "sha256": card.sha256,
         "feature layer": model.feature_layer,
         "layers": " ".join(name for name, _ in model.named_modules() if name),
-        "training": ", ".join(f"{key} {value}" for key, value in card.training.items() if key != "recipe"),
+        "training": ", ".join(
+            f"{key} {value}" for key, value in card.training.items() if key != "recipe" and value != ""
+        ),
     }
     return Table("", [Column("fact", whole=True), Column("value")], [row(key, value) for key, value in facts.items()])
 

@@ -238,7 +238,9 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         attacks = [cell for cell in cells if isinstance(cell, AttackCell)]
         images = {(cell.subject.dataset, cell.subject.name) for cell in attacks}
         seeds = {cell.seed for cell in attacks}
-        parts = {"model": self.models, "attack": self.attacks, "budget": self.epsilons, "image": images, "seed": seeds}
+        models = {(cell.model.card.name, cell.model.card.sha256) for cell in attacks if cell.model.card is not None}
+        labels, budgets = {cell.label for cell in attacks}, {cell.attack.epsilon for cell in attacks}
+        parts = {"model": models, "attack": labels, "budget": budgets, "image": images, "seed": seeds}
         indices = len(cells) - len(attacks)
         clever = f" and {count(indices, 'CLEVER index', 'CLEVER indices')}" if indices else ""
         factors = " x ".join(count(len(those), thing) for thing, those in parts.items())
