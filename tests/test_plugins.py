@@ -218,3 +218,19 @@ def test_what_is_none_of_its_kind_is_refused(monkeypatch, tmp_path, group, value
     with pytest.raises(ConfigError, match=message) as caught:
         use()
     assert "wrong 0.3" in str(caught.value)
+
+
+def test_records_of_a_kind_from_a_package_are_read_by_another_process(tmp_path):
+    code = re.findall(r"```python\n(import dataclasses\nimport io.*?)```", CONTRIBUTING.read_text(), re.S)[0]
+    site = tmp_path / "site"
+    (site / "jpegs-1.0.dist-info").mkdir(parents=True)
+    (site / "jpegs.py").write_text(code)
+    (site / "jpegs-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: jpegs\nVersion: 1.0\n")
+    (site / "jpegs-1.0.dist-info" / "entry_points.txt").write_text("[resolute.studies]\njpeg = jpegs:Jpeg\n")
+    study, out = tmp_path / "mine.toml", tmp_path / "out"
+    study.write_text('kind = "jpeg"\nname = "mine"\nmodels = ["bicubic"]\nqualities = [90]\n')
+    resolute(site, "study", study, "--out", out, home=tmp_path)
+    assert "report.html" in resolute(site, "report", out, home=tmp_path)
+    counted = resolute(site, "query", "SELECT count(*) AS n FROM jpeg", "--runs", out, "--format", "csv", home=tmp_path)
+    assert counted.split() == ["n", "1"]
+    assert re.search(r"jpeg.*kind of study", resolute(site, "models", home=tmp_path))

@@ -12,7 +12,7 @@ from resolute.figures import MINUS
 from resolute.images import read_image, sample_image, write_png
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.record import PROTOCOL, record_key
-from resolute.studies.summary import bicubic_line, compare, worst_case
+from resolute.studies.summary import bicubic_line, compare, standings, worst_case
 from resolute.studies.verdicts import verdict
 
 
@@ -145,6 +145,16 @@ PAIR = [
     record("net", "a", 30.0), record("net", "b", 32.0),
     record("net-entropy", "a", 33.0, clean=26.8, attacked=26.5), record("net-entropy", "b", 35.0, clean=26.8),
 ]  # fmt: skip
+
+
+def test_several_seeds_of_an_image_are_one_image():
+    later = [dataclasses.replace(one, seed=1, sr_psnr=one.sr_psnr + len(one.model)) for one in PAIR]
+    rows = {row.model: row for row in summarize([*PAIR, *later])}
+    assert (rows["net"].images, rows["net"].unmoved, rows["net"].sr_psnr) == (2, 0, 32.5)
+    [found] = compare([*PAIR, *later], "net", "net-entropy")
+    assert (found.sr.n, found.sr.mean) == (2, pytest.approx(rows["net-entropy"].sr_psnr - rows["net"].sr_psnr))
+    [standing, _] = standings([*PAIR, *later])
+    assert (standing.images, standing.sr.n) == (2, 2)
 
 
 def test_summary_and_comparison_figures():

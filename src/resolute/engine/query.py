@@ -115,7 +115,8 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> QueryR
     import duckdb  # a fifth of a second, which other commands need not wait for
 
     with duckdb.connect() as connection:
-        load_records(connection, ((record, str(run)) for run in runs for record in Store(run).read()))
+        # All at once, for reading imports the kinds of records that packages add.
+        load_records(connection, [(record, str(run)) for run in runs for record in Store(run).read()])
         # Not even a query that was copied from somewhere reads or writes another file.
         if parquet is not None:
             connection.execute("SET allowed_paths = ?", [[str(parquet)]])
@@ -156,7 +157,7 @@ def load_records(connection: DuckDBPyConnection, found: Iterable[tuple[Record, s
 def _explained(error: str) -> str:
     text = " ".join(error.split())
     if re.search(r"Catalog Error: Table", text):
-        return f"{text} The views are {', '.join(RECORDS)}."
+        return f"{text.rstrip('.')}; the views are {', '.join(RECORDS)}"
     if "Binder Error" in text and "column" in text:
-        return f"{text} `resolute query --columns` lists them."
+        return f"{text}; `resolute query --columns` lists all columns"
     return text

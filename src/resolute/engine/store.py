@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast, final
 
 from resolute.errors import ConfigError, OutputError, first_line
 from resolute.files import write_text
-from resolute.studies.kinds import RECORDS
+from resolute.studies.kinds import RECORDS, find_kind
 from resolute.studies.record import Record, read_record
 
 RECORDS_STEM = "records"
@@ -76,8 +76,9 @@ class Store:
         chosen whatever their order.
 
         Raises:
-            ConfigError: a file cannot be read.
+            ConfigError: a file cannot be read, or the package that adds this kind of study is broken.
         """
+        find_kind(self.facts().get("kind"))
         found: dict[str, Record] = {}
         bad: list[BadLine] = []
         for path in files_of(self.folder, RECORDS_STEM):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from resolute.figures import figure
 from resolute.models.base import Card, Restorer, Scorer, ScorerCard
-from resolute.plugins import Plugin
+from resolute.plugins import Group, Plugin
 from resolute.table import Column, Row, Table, row
 
 _PARAMETERS = Column("weights")
@@ -47,10 +47,16 @@ def scorers_table(scorers: Sequence[Scorer]) -> Table:
     return Table("", columns, rows)
 
 
+_ONE: dict[Group, str] = {
+    "models": "model", "attacks": "attack", "objectives": "objective", "datasets": "data set",
+    "studies": "kind of study",
+}  # fmt: skip
+
+
 def plugins_table(added: Sequence[Plugin]) -> Table:
     """Return what other packages add, one name a row."""
     columns = [Column("added by packages"), Column("what"), Column("package")]
-    return Table("", columns, [row(one.name, one.group[:-1], f"{one.package} {one.version}") for one in added])
+    return Table("", columns, [row(one.name, _ONE[one.group], f"{one.package} {one.version}") for one in added])
 
 
 def model_details(model: Restorer) -> Table:

@@ -56,13 +56,23 @@ def read_study(source: str | Path) -> Study:
     path = find_study(source)
     content = read_table(path)
     kind = content.pop("kind", Grid.kind)
-    plugin = find_plugin("studies", str(kind)) if kind not in KINDS else None
+    found = find_kind(kind)
+    if found is None:
+        raise located(path, ("kind",), f"one of {', '.join(KINDS)}, not {kind!r}")
+    study = check_table(path, content, found)
+    return checked_attacks(path, study) if isinstance(study, Grid) else study
+
+
+def find_kind(name: object) -> type[Study] | None:
+    """Return the kind of study of a name, imported and registered where a package adds it; None where there is none.
+
+    Raises:
+        ConfigError: the package that adds it is broken.
+    """
+    plugin = find_plugin("studies", name) if isinstance(name, str) and name not in KINDS else None
     if plugin is not None:
         register(_study_class(plugin))
-    if kind not in KINDS:
-        raise located(path, ("kind",), f"one of {', '.join(KINDS)}, not {kind!r}")
-    study = check_table(path, content, KINDS[str(kind)])
-    return checked_attacks(path, study) if isinstance(study, Grid) else study
+    return KINDS.get(name) if isinstance(name, str) else None
 
 
 def _study_class(plugin: Plugin) -> type[Study]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -24,6 +25,12 @@ _ATTACK_TITLES = {
 
 # The name under which the worst attack on each image appears among the attacks.
 WORST = "worst case"
+
+# Figures of records, of which several seeds of one image are no further evidence: intervals are over images.
+_Figure = Callable[[AttackRecord], float | None]
+_CLEAN: _Figure = operator.attrgetter("clean_psnr_y")
+_SR: _Figure = operator.attrgetter("sr_psnr")
+_TRUTH: _Figure = operator.attrgetter("attacked_psnr_y")
 
 # The budget to speak about, in levels of 255.
 HEADLINE = 4.0
@@ -135,7 +142,7 @@ def summarize(records: Sequence[AttackRecord]) -> list[Means]:
     groups = grouped(records, lambda record: (record.model, record.attack, level_of(record)))
     return [
         Means(
-            model, attack, level, len(group), _unmoved(group), mean(record.clean_psnr_y for record in group),
+            model, attack, level, len(_by_image(group)), _unmoved(group), mean(record.clean_psnr_y for record in group),
             mean(record.attacked_psnr_y for record in group), mean(record.lr_psnr for record in group),
             mean(record.sr_psnr for record in group), mean(record.sr_ssim for record in group),
         )
@@ -158,8 +165,8 @@ def standings(records: Sequence[AttackRecord]) -> list[Standing]:
     groups = grouped([*worst, *records], lambda one: (one.dataset, one.attack, level_of(one), one.model))
     return [
         Standing(
-            dataset, model, attack, level, len(group), _unmoved(group), _interval(one.clean_psnr_y for one in group),
-            _interval(one.sr_psnr for one in group), _interval(one.attacked_psnr_y for one in group),
+            dataset, model, attack, level, len(_by_image(group)), _unmoved(group), _interval(group, _CLEAN),
+            _interval(group, _SR), _interval(group, _TRUTH),
         )
         for (dataset, attack, level, model), group in groups.items()
     ]  # fmt: skip
@@ -171,18 +178,16 @@ def by_dataset(records: Sequence[AttackRecord]) -> dict[str, list[AttackRecord]]
 
 
 def compare(records: Sequence[AttackRecord], plain: str, defended: str) -> list[DefenceEffect]:
-    """Compare two models image by image, at every attack and budget that both went through."""
-    cells: dict[tuple[str, str, float], dict[str, AttackRecord]] = defaultdict(dict)
+    """Compare two models image by image and seed by seed, at every attack and budget that both went through."""
+    cells: dict[tuple[str, str, float], dict[tuple[str, str, int], AttackRecord]] = defaultdict(dict)
     for record in records:
-        cells[record.model, record.attack, level_of(record)][record.image] = record
+        cells[record.model, record.attack, level_of(record)][record.dataset, record.image, record.seed] = record
     found: list[DefenceEffect] = []
     for (model, attack, level), ours in cells.items():
         theirs = cells.get((plain, attack, level))
         if model == defended and theirs is not None:
-            matched = [(theirs[image], ours[image]) for image in ours if image in theirs]
-            clean = _gain([(a.clean_psnr_y, b.clean_psnr_y) for a, b in matched])
-            sr = _gain([(a.sr_psnr, b.sr_psnr) for a, b in matched])
-            truth = _gain([(a.attacked_psnr_y, b.attacked_psnr_y) for a, b in matched])
+            matched = [(theirs[cell], ours[cell]) for cell in ours if cell in theirs]
+            clean, sr, truth = (_gain(matched, figure) for figure in (_CLEAN, _SR, _TRUTH))
             found.append(DefenceEffect(plain, defended, attack, level, clean, sr, truth, _closed(matched, level)))
     return sorted(found, key=lambda c: (c.attack, c.level))
 
@@ -192,9 +197,9 @@ def worst_case(records: Sequence[AttackRecord]) -> list[AttackRecord]:
 
     The records come back under the attack name ``worst case``.
     """
-    worst: dict[tuple[str, float, str], AttackRecord] = {}
+    worst: dict[tuple[str, float, str, str], AttackRecord] = {}
     for record in records:
-        key = (record.model, level_of(record), record.image)
+        key = (record.model, level_of(record), record.dataset, record.image)
         if key not in worst or kept(record) < kept(worst[key]):
             worst[key] = record
     return [dataclasses.replace(record, attack=WORST) for record in worst.values()]
@@ -244,21 +249,28 @@ def kept(record: AttackRecord) -> float:
     return math.inf if record.sr_psnr is None else record.sr_psnr
 
 
+def _by_image(group: Iterable[AttackRecord]) -> list[list[AttackRecord]]:
+    return list(grouped(group, lambda record: (record.dataset, record.image)).values())
+
+
 def _unmoved(group: Sequence[AttackRecord]) -> int:
-    return sum(record.sr_psnr is None for record in group)
+    return sum(all(record.sr_psnr is None for record in seeds) for seeds in _by_image(group))
 
 
-def _interval(values: Iterable[float | None]) -> Interval | None:
-    known = [value for value in values if value is not None]
+def _interval(group: Sequence[AttackRecord], figure: _Figure) -> Interval | None:
+    known = [value for seeds in _by_image(group) if (value := mean(map(figure, seeds))) is not None]
     return bootstrap_mean(known) if known else None
 
 
-def _gain(pairs: Sequence[tuple[float | None, float | None]]) -> Gain | None:
-    both = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if not both:
+def _gain(matched: Sequence[tuple[AttackRecord, AttackRecord]], figure: _Figure) -> Gain | None:
+    images = grouped(matched, lambda pair: (pair[0].dataset, pair[0].image)).values()
+    pairs = [[(figure(one), figure(other)) for one, other in own] for own in images]
+    known = [[(a, b) for a, b in own if a is not None and b is not None] for own in pairs]
+    both = np.array([np.mean(own, axis=0) for own in known if own])
+    if not both.size:
         return None
-    before, after = (float(np.mean(side)) for side in zip(*both, strict=True))
-    found = bootstrap_mean([b - a for a, b in both])
+    before, after = map(float, both.mean(axis=0))
+    found = bootstrap_mean((both[:, 1] - both[:, 0]).tolist())
     return Gain(found.mean, found.low, found.high, found.n, before, after)
 
 
