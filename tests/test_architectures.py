@@ -157,7 +157,7 @@ def test_a_direct_upsampler_is_one_convolution(name, scale, tmp_path):
 @pytest.mark.parametrize("name", STAGED_OR_DIRECT)
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_another_upsampler_is_refused(name):
-    with pytest.raises(ValueError, match="staged or direct, not 'nearest'"):
+    with pytest.raises(ValueError, match="'nearest'"):
         network(name, upsampler="nearest")
 
 
@@ -182,7 +182,7 @@ def test_a_saved_network_loads_with_its_facts(name, suffix, tmp_path):
     assert (loaded.card.name, loaded.card.scale, loaded.card.architecture) == ("mine", 4, model.arguments())
     assert len(loaded.card.sha256) == 64
     torch.testing.assert_close(loaded(images()), model(images()))
-    with pytest.raises(CheckpointError, match="upscales by 4, not by 2"):
+    with pytest.raises(CheckpointError, match="by 4, not by 2"):
         load(path, scale=2)
 
 
@@ -193,10 +193,10 @@ def test_weights_that_do_not_fit_are_named(name, tmp_path):
         torch.save({key: tensor for key, tensor in state.items() if key != lost}, tmp_path / "net.pth")
         # Checkpoints of before PyTorch 0.4.1 do not count batches.
         if not lost.endswith("num_batches_tracked"):
-            with pytest.raises(CheckpointError, match=r"does not fit|no known architecture"):
+            with pytest.raises(CheckpointError, match=r"net\.pth"):
                 load(tmp_path / "net.pth")
     torch.save({**state, "surplus": torch.zeros(1)}, tmp_path / "net.pth")
-    with pytest.raises(CheckpointError, match=r"does not fit it: .*surplus"):
+    with pytest.raises(CheckpointError, match="surplus"):
         load(tmp_path / "net.pth")
 
 
@@ -253,7 +253,7 @@ def test_a_card_of_another_network_is_refused(change, tmp_path):
     card = save_model(model, path, Card(name="mine", architecture=model.arguments(), scale=2))
     facts = {**vars(card), "architecture": {**model.arguments(), **change}}
     save_file(load_file(path), path, {"card": json.dumps(facts)})
-    with pytest.raises(CheckpointError, match="does not match its card on") as caught:
+    with pytest.raises(CheckpointError, match="its card") as caught:
         load(path)
     assert not set("\n\x1b") & set(str(caught.value))
 
@@ -263,7 +263,7 @@ def test_a_card_without_arguments_is_refused(architecture, tmp_path):
     model, path = network("edsr"), tmp_path / "mine.safetensors"
     card = save_model(model, path, Card(name="mine", architecture=model.arguments(), scale=4))
     save_file(load_file(path), path, {"card": json.dumps({**vars(card), "architecture": architecture})})
-    with pytest.raises(CheckpointError, match="damaged model card"):
+    with pytest.raises(CheckpointError, match=r"mine\.safetensors .*card"):
         load(path)
 
 

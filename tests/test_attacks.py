@@ -147,7 +147,7 @@ def test_the_first_step_of_the_default_ifgsm_moves():
 @pytest.mark.parametrize("kind", [FGSM, IFGSM, PGD])
 @pytest.mark.parametrize("objective", [OutputShift(), FeatureShift()])
 def test_a_distance_cannot_be_climbed_from_the_clean_image(kind, objective):
-    with pytest.raises(ValueError, match=r"exactly zero at the clean image.* use start='tiny' or start='uniform'"):
+    with pytest.raises(ValueError, match="start='tiny' or start='uniform'"):
         kind(epsilon=EPSILON, objective=objective, start="zero")
 
 
@@ -363,7 +363,7 @@ def test_the_model_comes_back_as_it_was_when_the_attack_fails(mixed, failure):
     with pytest.raises(failure, match="midway"):
         PGD(epsilon=EPSILON, steps=3, objective=FeatureShift(("norm",)))(mixed, images(2), progress=fail)
     assert_untouched(mixed, before)
-    with pytest.raises(ValueError, match="no layer named"):
+    with pytest.raises(ValueError, match="layer"):
         PGD(epsilon=EPSILON, objective=FeatureShift(("nowhere",)))(mixed, images(2))
     assert_untouched(mixed, before)
 
@@ -405,7 +405,7 @@ def test_a_broken_model_is_told_from_a_robust_one():
     model = network()
     with torch.no_grad():
         model.tail[1].weight[0, 0, 0, 0] = torch.nan
-    with pytest.raises(FloatingPointError, match="at step 0: check the model for NaN weights"):
+    with pytest.raises(FloatingPointError, match=r"step 0\b.*NaN"):
         IFGSM(epsilon=EPSILON, steps=2)(model, images())
 
 
@@ -429,7 +429,7 @@ def test_images_of_the_wrong_kind_are_refused(x, message):
 
 @pytest.mark.parametrize("epsilon", [0.0, -0.1, 8.0, math.nan, math.inf])
 def test_radii_in_levels_and_other_mistakes_are_refused(epsilon):
-    with pytest.raises(ValueError, match=r"epsilon is a radius in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"epsilon .*\(0, 1\]"):
         IFGSM(epsilon=epsilon)
 
 
@@ -477,7 +477,7 @@ def test_fda_reaches_into_any_module_by_layer_names():
     x, objective = images(2), FeatureDisruption(("0", "1"))
     found = FDA(epsilon=EPSILON, steps=5, objective=objective)(model, x)
     assert (found.objective > objective.bind(model, x)(x)).all()
-    with pytest.raises(ValueError, match=r"no layer named '7'; this model has 0, 1, 2, 3$"):
+    with pytest.raises(ValueError, match=r"'7'.* 0, 1, 2, 3$"):
         FDA(epsilon=EPSILON, objective=FeatureDisruption(("7",)))(model, x)
 
 
@@ -589,7 +589,7 @@ def test_tables_are_checked_where_they_are_read(options):
 
 
 def test_an_objective_that_nobody_knows_is_refused_before_anything_runs():
-    with pytest.raises(ConfigError, match="no objective named 'labels'"):
+    with pytest.raises(ConfigError, match="'labels'"):
         AttackTable(kind="pgd", objective="labels").build(EPSILON)
 
 

@@ -166,13 +166,13 @@ def test_the_verdict_of_an_ensemble_in_bfloat16_is_float32():
 
 
 def test_ensembles_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="worst of no attacks"):
+    with pytest.raises(ValueError, match="no attacks"):
         WorstOf(epsilon=EPSILON, attacks=())
-    with pytest.raises(ValueError, match=r"WorstOf has epsilon=.*, and the PGD inside it .*; give both the same"):
+    with pytest.raises(ValueError, match=r"WorstOf .*epsilon=.* PGD "):
         WorstOf(epsilon=EPSILON, attacks=(PGD(epsilon=0.5),))
     with pytest.raises(ValueError, match="different balls"):
         WorstOf(epsilon=EPSILON, attacks=(PGD(epsilon=EPSILON), PGD(epsilon=EPSILON, norm="l2")))
-    with pytest.raises(ValueError, match="Transfer has epsilon"):
+    with pytest.raises(ValueError, match=r"Transfer .*epsilon"):
         Transfer(epsilon=EPSILON, attack=PGD(epsilon=0.5), source=Source(network()))
 
 
@@ -206,11 +206,11 @@ def test_a_density_comes_back_from_its_file(tmp_path):
 
 def test_files_that_hold_no_density_are_refused(tmp_path):
     path = tmp_path / "x.density.pt"
-    with pytest.raises(CheckpointError, match=r"No such file.*give the NAME.density.pt"):
+    with pytest.raises(CheckpointError, match=r"NAME\.density\.pt"):
         read_density(path)
     for content in ({"a": torch.zeros(2)}, [1], {"matrices.0": torch.zeros(3)}, network().state_dict()):
         torch.save(content, path)
-        with pytest.raises(CheckpointError, match="holds no density"):
+        with pytest.raises(CheckpointError, match="no density"):
             read_density(path)
     path.write_bytes(b"PK\x03\x04 nonsense")
     with pytest.raises(CheckpointError, match="damaged"):

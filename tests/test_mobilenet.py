@@ -58,7 +58,7 @@ def test_any_size_gives_one_score_an_image(size):
 
 
 def test_small_images_are_refused():
-    with pytest.raises(ImageError, match="needs 32 pixels a side"):
+    with pytest.raises(ImageError, match="32 pixels"):
         network()(images(1, 3, 31, 64))
 
 
@@ -98,12 +98,12 @@ def test_another_backbone_is_refused(tmp_path, change):
     state = packed(MobileNetFeatures())
     change(state)
     torch.save(state, tmp_path / "backbone.pth")
-    with pytest.raises(CheckpointError, match="is no int8 backbone of MobileNetV2"):
+    with pytest.raises(CheckpointError, match=r"backbone\.pth .*MobileNetV2"):
         MobileNetScorer.from_backbone(tmp_path / "backbone.pth")
 
 
 def test_a_missing_backbone_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no file .*backbone\.pth"):
+    with pytest.raises(CheckpointError, match=r"backbone\.pth"):
         MobileNetScorer.from_backbone(tmp_path / "backbone.pth")
 
 

@@ -124,7 +124,7 @@ def test_flat_blocks_are_left_out_and_flat_images_refused():
     score = metric(x)
     assert score.isfinite()
     assert torch.autograd.grad(score.sum(), x)[0].isfinite().all()
-    with pytest.raises(ImageError, match="two blocks of 96 x 96 pixels that are not flat"):
+    with pytest.raises(ImageError, match=r"two .*96 x 96 "):
         metric(torch.full((1, 3, 192, 192), 0.5))
 
 
@@ -158,14 +158,14 @@ def test_parameters_that_are_not_there_are_named(tmp_path, monkeypatch, name):
 
 def test_parameters_that_are_something_else_are_refused(tmp_path):
     (tmp_path / "niqe_pris_params.npz").write_bytes(b"404: Not Found")
-    with pytest.raises(CheckpointError, match="holds no parameters of NIQE"):
+    with pytest.raises(CheckpointError, match=r"parameters .*NIQE"):
         load_scorer("niqe", data=tmp_path)
     (tmp_path / "brisque").mkdir()
-    with pytest.raises(CheckpointError, match="holds no parameters of BRISQUE"):
+    with pytest.raises(CheckpointError, match=r"parameters .*BRISQUE"):
         load_scorer("brisque", data=tmp_path)
     for name in ("piq_svm_model.mat", "piq_scale.mat"):
         (tmp_path / "brisque" / name).write_bytes(b"404: Not Found")
-    with pytest.raises(CheckpointError, match="holds no parameters of BRISQUE"):
+    with pytest.raises(CheckpointError, match=r"parameters .*BRISQUE"):
         load_scorer("brisque", data=tmp_path)
 
 

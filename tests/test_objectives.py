@@ -136,13 +136,13 @@ def test_layers_of_any_module_can_be_named(plain):
 
 @pytest.mark.parametrize("objective", [FeatureShift, FeatureDisruption])
 def test_a_module_without_feature_layer_asks_for_names(plain, objective):
-    with pytest.raises(ValueError, match=r"declares no feature layer: name one or more with layers="):
+    with pytest.raises(ValueError, match="layers="):
         objective().bind(plain, uniform(0, 1, 3, 5, 4))
 
 
 @pytest.mark.parametrize("objective", [FeatureShift, FeatureDisruption])
 def test_an_unknown_layer_is_answered_with_the_known_ones(plain, objective):
-    with pytest.raises(ValueError, match=r"no layer named 'tale'; this model has 0, 1, 2$"):
+    with pytest.raises(ValueError, match=r"'tale'.* 0, 1, 2$"):
         objective(("1", "tale")).bind(plain, uniform(0, 1, 3, 5, 4))
 
 
@@ -187,6 +187,6 @@ def test_a_layer_that_does_not_run_is_an_error():
             return self.used(x)
 
     model = Idle()
-    with pytest.raises(RuntimeError, match="'unused' did not run"):
+    with pytest.raises(RuntimeError, match="'unused'"):
         FeatureShift(("unused",)).bind(model, uniform(0, 1, 3, 5, 4))
     assert hooks(model) == 0

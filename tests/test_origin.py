@@ -1,6 +1,7 @@
 """Weights back into their files: what users have on disk comes out as it was, but for the weights."""
 
 import json
+import re
 import zipfile
 from collections import OrderedDict
 
@@ -100,7 +101,7 @@ def test_what_is_too_large_for_the_file_is_refused(tmp_path):
     model = load(path)
     with torch.no_grad():
         model.head[0].weight[0, 0, 0, 0] = 1e6
-    with pytest.raises(CheckpointError, match=r"head.0.weight is too large for float16"):
+    with pytest.raises(CheckpointError, match=r"head\.0\.weight .*float16"):
         model.origin.write(model, tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
 
@@ -131,7 +132,7 @@ def test_names_of_basicsr_and_its_missing_mean(tmp_path):
     assert torch.equal(torch.load(out)["params"]["conv_first.weight"], model.head[0].weight)
     with torch.no_grad():
         model.sub_mean.bias.add_(1.0)
-    with pytest.raises(CheckpointError, match=r"sub_mean.bias was changed, and the file has no entry for it"):
+    with pytest.raises(CheckpointError, match=r"sub_mean\.bias"):
         model.origin.check(model)
 
 
@@ -152,7 +153,7 @@ def test_one_scale_of_several_is_written_and_the_others_are_spoken_of(tmp_path):
     assert list(before) == list(after)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if "up2" not in name and "mean" not in name}
-    assert model.origin.note == "carn.pth also holds x2, which share the trunk with x4 and are not trained with it"
+    assert re.search(r"carn\.pth .*\bx2\b.*\bx4\b", model.origin.note)
 
 
 def test_statistics_of_batches_stay_to_the_bit(tmp_path):
@@ -242,10 +243,10 @@ def test_a_file_that_changed_or_a_model_that_is_another_is_refused(tmp_path):
     path = tmp_path / "net.pth"
     torch.save(network().state_dict(), path)
     model = load(path)
-    with pytest.raises(CheckpointError, match="has other tensors than those that were loaded"):
+    with pytest.raises(CheckpointError, match="other tensors"):
         model.origin.check(SRResNet(scale=2, blocks=1, channels=4))
     torch.save({"head": torch.ones(1)}, path)
-    with pytest.raises(CheckpointError, match="has changed since it was loaded"):
+    with pytest.raises(CheckpointError, match="changed"):
         model.origin.check(model)
     path.unlink()
     with pytest.raises(CheckpointError, match="no file"):

@@ -102,7 +102,7 @@ def test_the_longest_variant_is_meant():
 
 
 def test_an_unknown_variant_is_refused_with_those_that_exist():
-    with pytest.raises(ConfigError, match=r"no recipe 'rcan-magic'.*edsr-baseline.*-lambda-10"):
+    with pytest.raises(ConfigError, match=r"'rcan-magic'.*edsr-baseline.*-lambda-10"):
         read_recipe("rcan-magic")
 
 
@@ -138,7 +138,7 @@ def test_training_goes_on_from_a_weights_file(photos, tmp_path):
 def test_start_of_another_network_is_refused(photos, tmp_path):
     run(shortened(read_recipe("edsr-xs")), photos, tmp_path / "first")
     recipe = adjusted(shortened(read_recipe("rcan-xs")), start=str(tmp_path / "first" / "edsr-xs.safetensors"))
-    with pytest.raises(ConfigError, match="rcan-xs cannot start from"):
+    with pytest.raises(ConfigError, match=r"^rcan-xs .*edsr-xs\.safetensors"):
         run(recipe, photos, tmp_path / "second")
 
 

@@ -62,7 +62,7 @@ def test_a_residual_scale_that_no_shape_tells(tmp_path):
         name: tensor * 10 if re.match(r"body\.\d+\.body\.2\.", name) else tensor for name, tensor in weights().items()
     }
     torch.save(state, tmp_path / "res.pt")
-    with pytest.warns(ModelWarning, match=r"res.pt does not upscale: .*residual scale 0.1 it gives .*#res_scale=0.1"):
+    with pytest.warns(ModelWarning, match=r"res\.pt .*#res_scale=0\.1"):
         doubted = load(tmp_path / "res.pt")
     assert "#res_scale=0.1" in doubted.doubt
     x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -107,12 +107,12 @@ def test_the_remedy_is_named_and_mends_it(arguments, remedy, tmp_path):
 
 def test_garbage_is_called_garbage_and_scale_one_is_not_asked(tmp_path):
     torch.save(EDSR(scale=4, blocks=1, channels=4).state_dict(), tmp_path / "random.pt")
-    with pytest.warns(ModelWarning, match="no other range or order of channels mends that"):
+    with pytest.warns(ModelWarning, match=r"random\.pt .*no other"):
         load(tmp_path / "random.pt")
     broken = load("edsr-xs")
     with torch.no_grad():
         broken.tail[0][0].weight.fill_(torch.inf)
-    assert "values that are not finite" in doubt(broken, "broken", range=(255.0, 255.0))
+    assert "not finite" in doubt(broken, "broken", range=(255.0, 255.0))
     assert load("denoiser-mse-012").doubt == ""
 
 
@@ -127,7 +127,7 @@ def test_onnx_files_in_another_range(tmp_path):
     from resolute.export import export
 
     export(Ranged(load("edsr-xs"), (1.0, 1.0)), tmp_path / "net.onnx")
-    with pytest.warns(ModelWarning, match=r"net.onnx does not upscale.*#range=255"):
+    with pytest.warns(ModelWarning, match=r"net\.onnx .*#range=255"):
         load(tmp_path / "net.onnx")
     assert unwarned(f"{tmp_path / 'net.onnx'}#range=255").scale == 4
 

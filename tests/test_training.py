@@ -150,7 +150,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_weights(photos, tmp_path, mon
         return (low * torch.nan, high) if step == 9 else (low, high)
 
     monkeypatch.setattr(Patches, "batch", poisoned)
-    with pytest.raises(TrainingError, match=r"loss is not finite at step 10; the weights of step 8 are in .*lower"):
+    with pytest.raises(TrainingError, match=r"step 10; .*step 8 .*lower"):
         train(TINY, [photos], tmp_path, device="cpu")
     kept = load(tmp_path / "tiny.safetensors")
     assert kept.card.training["steps"] == 8
@@ -164,7 +164,7 @@ def test_a_rate_that_blows_up_is_noticed_before_it_reaches_a_checkpoint(photos, 
 
 
 def test_another_recipe_does_not_continue_a_run(unbroken, photos):
-    with pytest.raises(ConfigError, match="another recipe; choose another --out"):
+    with pytest.raises(ConfigError, match=r"recipe.*--out"):
         train(dataclasses.replace(TINY, seed=1), [photos], unbroken, device="cpu")
 
 
@@ -175,19 +175,19 @@ def test_a_flipped_bit_in_the_checkpoint_is_not_trained_on(unbroken, photos, tmp
         held = archive.read(largest)
     whole[whole.index(held) + len(held) // 2] ^= 1
     (tmp_path / "checkpoint.pt").write_bytes(whole)
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt .*damaged"):
         train(TINY, [photos], tmp_path, device="cpu")
 
 
 def test_a_damaged_checkpoint_is_refused(photos, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
-    with pytest.raises(CheckpointError, match="move it away to start afresh"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
         train(TINY, [photos], tmp_path, device="cpu")
 
 
 def test_an_unknown_layer_is_named_before_training(photos, tmp_path):
     recipe = dataclasses.replace(TINY, defence=DefenceTable(layer="no_such"))
-    with pytest.raises(ConfigError, match="no layer named 'no_such'"):
+    with pytest.raises(ConfigError, match="'no_such'"):
         train(recipe, [photos], tmp_path, device="cpu")
 
 
@@ -201,7 +201,7 @@ def test_an_empty_folder_and_small_images_are_named(tmp_path):
     with pytest.raises(ImageError, match="no image"):
         train(TINY, [tmp_path], tmp_path / "out", device="cpu")
     write_png(tmp_path / "small.png", torch.zeros(3, 8, 8))
-    with pytest.raises(ConfigError, match="none of the 1 images has 24 pixels on both sides"):
+    with pytest.raises(ConfigError, match=r"the 1 images.* 24 pixels"):
         train(TINY, [tmp_path], tmp_path / "out", device="cpu")
 
 
@@ -249,13 +249,13 @@ def test_a_wrong_recipe_names_the_key(tmp_path, text, message):
 
 
 def test_an_unknown_recipe_lists_the_built_in_ones():
-    with pytest.raises(ConfigError, match=r"no recipe 'edsr-x'.*edsr-s-entropy"):
+    with pytest.raises(ConfigError, match=r"'edsr-x'.*edsr-s-entropy"):
         read_recipe("edsr-x")
 
 
 def test_a_recipe_starts_from_the_run_beside_it(unbroken, photos, tmp_path):
     recipe = dataclasses.replace(TINY, name="next", start="tiny", optimizer=OptimizerTable(steps=1, rate=1e-12))
-    with pytest.raises(ConfigError, match=r"next starts from .*tiny/tiny.safetensors, which is not there: train that"):
+    with pytest.raises(ConfigError, match=r"next .*tiny/tiny\.safetensors"):
         train(recipe, [photos], tmp_path / "next", device="cpu")
     shutil.copytree(unbroken, tmp_path / "tiny")
     trained = train(recipe, [photos], tmp_path / "next", device="cpu")
@@ -277,7 +277,7 @@ def test_weights_of_another_shape_cannot_be_started_from(unbroken, photos, tmp_p
     recipe = dataclasses.replace(
         TINY, start=start, model=UPSCALERS["edsr"](blocks=2, channels=6, upsampler="direct", scale=2)
     )
-    with pytest.raises(ConfigError, match=r"tiny cannot start from .*tiny.safetensors"):
+    with pytest.raises(ConfigError, match=r"^tiny .*tiny\.safetensors"):
         train(recipe, [photos], tmp_path, device="cpu")
 
 

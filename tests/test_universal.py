@@ -86,11 +86,11 @@ def test_progress_and_the_model_come_back():
 
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match="give two or more crops of one size"):
+    with pytest.raises(ValueError, match="crops"):
         universal(network(), images(1), EPSILON)
-    with pytest.raises(ValueError, match=r"epsilon is a radius in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"epsilon .*\(0, 1\]"):
         universal(network(), images(2), 8.0)
     with pytest.raises(ValueError, match="steps"):
         universal(network(), images(2), EPSILON, steps=0)
-    with pytest.raises(ValueError, match=r"for images of \(3, 7, 6\), not \(3, 9, 6\)"):
+    with pytest.raises(ValueError, match=r"\(3, 7, 6\), not \(3, 9, 6\)"):
         perturbed(images(2, 9), torch.zeros(1, 3, 7, 6))
