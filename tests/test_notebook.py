@@ -137,5 +137,5 @@ def test_without_matplotlib_the_remedy_is_named(found, certificate, monkeypatch)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
     for thing in (found, certificate):
-        with pytest.raises(resolute.ConfigError, match="pip install matplotlib"):
+        with pytest.raises(resolute.ConfigError, match="install matplotlib"):
             thing.plot()

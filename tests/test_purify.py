@@ -115,7 +115,7 @@ def test_ours_can_be_called_as_deepinv_calls_its_own():
 
 
 def test_what_is_no_denoiser_is_refused():
-    with pytest.raises(ConfigError, match="keeps the size"):
+    with pytest.raises(ConfigError, match="size"):
         ForDeepinv(Bicubic(2))
     with pytest.raises(ConfigError, match="standard deviation"):
         AtSigma(Shrinkage(), -0.1)

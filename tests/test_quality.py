@@ -103,7 +103,7 @@ def test_a_state_dict_tells_its_network(sizes):
 
 @pytest.mark.parametrize("sizes", [{"widths": ()}, {"widths": (4, 0)}, {"blocks": -1}, {"hidden": -1}])
 def test_sizes_that_make_no_network_are_refused(sizes):
-    with pytest.raises(ValueError, match="widths are positive"):
+    with pytest.raises(ValueError, match="widths"):
         QualityNet(**sizes)
 
 
@@ -123,5 +123,5 @@ def test_pooling_is_the_mean_and_the_deviation():
 
 
 def test_an_empty_range_is_refused():
-    with pytest.raises(ValueError, match="low is below high"):
+    with pytest.raises(ValueError, match=r"low .*high"):
         ScoreHead(4, 2, low=1.0, high=1.0)

@@ -112,7 +112,7 @@ def test_a_query_changes_no_record(runs):
 
 
 def test_what_is_missing_is_said(tmp_path):
-    assert "no records in" in run("SELECT 1", "--runs", tmp_path).stderr
+    assert "no records" in run("SELECT 1", "--runs", tmp_path).stderr
     assert "give a query" in run().stderr
     assert "--out" in run("SELECT 1", "--runs", tmp_path, "--format", "parquet").stderr
 

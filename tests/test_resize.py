@@ -140,7 +140,7 @@ def test_mod_crop_cuts_bottom_and_right(scale, height, width):
 
 @pytest.mark.parametrize("size", [(3, 9), (9, 3)])
 def test_mod_crop_refuses_an_image_smaller_than_the_scale(size):
-    with pytest.raises(ValueError, match="too small for scale 4"):
+    with pytest.raises(ValueError, match="scale 4"):
         mod_crop(noise(*size, 3), 4)
 
 

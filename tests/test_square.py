@@ -75,7 +75,7 @@ def test_searches_without_gradients_run_where_there_is_no_graph(attack):
 
 @pytest.mark.parametrize("attack", [Square, RandomNoise])
 def test_a_broken_model_is_told_from_a_robust_one(attack):
-    with pytest.raises(FloatingPointError, match="at step 0: check the model for NaN weights"):
+    with pytest.raises(FloatingPointError, match=r"step 0\b.*NaN"):
         attack(epsilon=EPSILON, objective=Broken())(nn.Identity(), images())
 
 

@@ -234,7 +234,7 @@ def test_whole_modules_in_a_checkpoint_are_refused_with_advice_that_works(tmp_pa
     """Sgrvinod's own files hold the network itself, beside its optimiser."""
     network = nn.Sequential(nn.Conv2d(3, 3, 3))
     torch.save({"epoch": 130, "model": network, "optimizer": {"lr": 1e-4}}, tmp_path / "checkpoint_srresnet.pth.tar")
-    with pytest.raises(CheckpointError, match=r"could run code when loaded, so it was not; save its state_dict\(\)"):
+    with pytest.raises(CheckpointError, match=r"srresnet\.pth\.tar .*state_dict\(\)"):
         load(tmp_path / "checkpoint_srresnet.pth.tar")
     torch.save(sgrvinod(blocks=1, channels=4), tmp_path / "converted.pth.tar")
     assert load(tmp_path / "converted.pth.tar").scale == 4

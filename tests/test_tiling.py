@@ -199,7 +199,7 @@ def test_tiles_see_no_more_than_themselves_and_their_halo():
 
 @pytest.mark.parametrize("model", [Pooled(), build(RCAN, scale=2, groups=1, blocks=1, channels=8, reduction=4)])
 def test_a_model_that_needs_the_whole_image_is_refused_unless_asked_for(model):
-    with pytest.raises(ConfigError, match=r"depends on the whole image.* pass a halo"):
+    with pytest.raises(ConfigError, match="halo"):
         Tiled(model, tile=16)
     tiled, x = Tiled(model, tile=16, halo=16), photo(48, 40)
     with torch.no_grad():

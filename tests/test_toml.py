@@ -76,14 +76,14 @@ def test_the_text_as_it_stands_is_valid(tmp_path):
 def test_what_is_not_there_has_no_line(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text('name = "x"\n[[attacks]]\nkind = "fda"\n')
-    with pytest.raises(ConfigError, match=r"^study\.toml: models: field required$"):
+    with pytest.raises(ConfigError, match=r"^study\.toml: models: "):
         read_study(path)
 
 
 def test_broken_toml_names_the_line(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(STUDY.replace("epsilons = [1, 2]", "epsilons = [1, 2"))
-    with pytest.raises(ConfigError, match=r"no valid TOML.*line \d"):
+    with pytest.raises(ConfigError, match=r"TOML.*line \d"):
         read_study(path)
 
 
