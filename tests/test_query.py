@@ -78,6 +78,9 @@ def test_formats(runs, tmp_path):
     path = tmp_path / "answer.parquet"
     assert run(sql, "--runs", runs, "--format", "parquet", "--out", path).exit_code == 0
     assert duckdb.read_parquet(str(path)).fetchall() == [("bicubic", "ifgsm", 3, row["low"], None)]
+    assert run(sql, "--runs", runs, "--format", "parquet", "--out", path / "below").exit_code == 7
+    assert run(sql, "--runs", runs, "--format", "parquet", "--out", tmp_path).exit_code == 7
+    assert [file.name for file in tmp_path.iterdir()] == ["answer.parquet"]
     assert run(sql, "--runs", runs, "--format", "csv", "--out", tmp_path / "answer.csv").stdout == ""
     assert (tmp_path / "answer.csv").read_text().startswith("model,attack,n")
 

@@ -388,6 +388,11 @@ def test_a_page_that_cannot_be_written_is_an_error_of_the_output(finished, tmp_p
         write_report([finished], tmp_path / "file" / "report.html")
 
 
+def test_a_report_of_another_form_is_refused(finished, tmp_path):
+    with pytest.raises(ConfigError, match=r"report.pdf ends in neither .html nor .md"):
+        write_report([finished], tmp_path / "report.pdf")
+
+
 @pytest.mark.filterwarnings("ignore:the code in")
 def test_a_page_runs_no_code_that_a_folder_names(tmp_path, monkeypatch, photos):
     code = "from pathlib import Path\nfrom torch import nn\nPath({!r}).touch()\n" + (

@@ -169,3 +169,11 @@ def test_ctrl_c_ends_all_workers_and_says_how_to_go_on(table, tmp_path):
     while alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(process.pid), "no worker is left behind"
+
+
+def test_a_seed_that_no_record_holds_is_refused(tmp_path):
+    found = run("demo", "--seed", 1, "--seed", 2**63, "--out", tmp_path / "out")
+    assert (found.exit_code, "--seed is a whole number" in found.stderr) == (5, True)
+    found = run("demo", "--budget", "far", "--out", tmp_path / "out")
+    assert (found.exit_code, "--budget is a radius" in found.stderr) == (5, True)
+    assert not (tmp_path / "out").exists()

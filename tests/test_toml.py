@@ -4,7 +4,7 @@ import pytest
 
 from resolute import ConfigError, read_recipe
 from resolute.studies.kinds import read_study
-from resolute.toml import line_of
+from resolute.toml import line_of, read_table
 
 STUDY = """\
 # What is asked.
@@ -121,3 +121,17 @@ def test_a_key_that_is_near_to_none_lists_all(tmp_path):
     path.write_text('name = "x"\nmodels = ["bicubic"]\nzzz = 1\n[[attacks]]\nkind = "fgsm"\n')
     with pytest.raises(ConfigError, match=r"zzz: .*epsilons.*models"):
         read_study(path)
+
+
+def test_a_number_of_more_than_64_bits_is_named(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(f"seeds = [1, {2**63 - 1}]\n[clever]\nsamples = [1, {2**63}]\n")
+    with pytest.raises(ConfigError, match=r"^study.toml, line 3: clever.samples.1: .* 64 bits"):
+        read_table(path)
+
+
+def test_a_key_of_another_table_is_not_proposed_again(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text('name = "a"\nrate = 0.1\nscale = 4\n')
+    with pytest.raises(ConfigError, match="line 2: rate: no such key here, but in another table"):
+        read_recipe(path)

@@ -44,6 +44,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             write(temporary)
             temporary.chmod(0o644)
             temporary.replace(path)
+        except IsADirectoryError:
+            raise OutputError(f"cannot write {path}: it is a folder; choose another name with --out") from None
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}; free some room and run again") from None
     finally:

@@ -22,12 +22,26 @@ def read_table(path: Path) -> dict[str, object]:
     """Return what a TOML file says, unchecked.
 
     Raises:
-        ConfigError: no valid TOML.
+        ConfigError: no valid TOML, to which whole numbers of more than 64 bits belong.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} is no valid TOML: {error}") from None
+    if key := _too_long(content):
+        raise located(path, key, "a whole number of more than 64 bits")
+    return content
+
+
+def _too_long(content: object) -> tuple[str, ...]:
+    """Return the key of a whole number that no record could hold; nothing where there is none."""
+    if isinstance(content, int):
+        return () if -(2**63) <= content < 2**63 else ("",)
+    if isinstance(content, list):
+        parts = [(str(place), part) for place, part in enumerate(cast("list[object]", content))]
+    else:
+        parts = list(cast("dict[str, object]", content).items()) if isinstance(content, dict) else []
+    return next(((name, *key) if key != ("",) else (name,) for name, part in parts if (key := _too_long(part))), ())
 
 
 def check_table(path: Path, content: Mapping[str, object], kind: type[T]) -> T:
@@ -52,6 +66,8 @@ def check_table(path: Path, content: Mapping[str, object], kind: type[T]) -> T:
 def _unknown(key: str, kind: type) -> str:
     """Return what is wrong with a key that nothing has: the nearest one that there is, or all of them."""
     names = sorted(_fields(kind, set()))
+    if key in names:
+        return "no such key here, but in another table"
     near = difflib.get_close_matches(key, names, 1)
     return f"no such key; did you mean {near[0]}?" if near else f"no such key; there are {', '.join(names)}"
 

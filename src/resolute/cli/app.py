@@ -146,7 +146,21 @@ Precision = Annotated[
         rich_help_panel="Machine",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
+
+
+def check_seeds(seed: Any) -> Any:
+    """Return what ``--seed`` was given: a number, several, or None.
+
+    Raises:
+        ConfigError: one that no record could hold.
+    """
+    for one in cast("list[int]", seed) if isinstance(seed, list | tuple) else [seed or 0]:
+        if not -(2**63) <= one < 2**63:
+            raise ConfigError(f"--seed is a whole number of at most 64 bits, not {one}")
+    return seed
+
+
+Seed = Annotated[int, typer.Option(help="Of everything random.", callback=check_seeds)]
 Out = Annotated[Path, typer.Option(help="Folder for the results; the same command goes on where it stopped.")]
 
 Workers = Annotated[

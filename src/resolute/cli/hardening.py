@@ -18,6 +18,7 @@ from resolute.cli.app import (
     Weights,
     addressed,
     app,
+    check_seeds,
     parse_levels,
     parse_precision,
 )
@@ -73,7 +74,7 @@ def harden_model(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the result; runs/NAME-hardened if not given.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.", callback=check_seeds)] = None,
     device: Device = "auto",
     precision: Precision = "float32",
     scale: Scale = None,

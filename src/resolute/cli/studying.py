@@ -20,6 +20,7 @@ from resolute.cli.app import (
     Workers,
     addressed,
     app,
+    check_seeds,
     parse_epsilon,
     parse_precision,
 )
@@ -57,7 +58,9 @@ def study(
     budget: Annotated[
         list[str] | None, typer.Option(help="Budgets, such as 4/255, instead of the study's; may be repeated.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seeds, instead of the study's; may be repeated.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Seeds, instead of the study's; may be repeated.", callback=check_seeds)
+    ] = None,
     samples: Annotated[
         int | None, typer.Option(help="Noisy copies behind a smoothed score, or draws behind a CLEVER index.", min=1)
     ] = None,
@@ -96,7 +99,7 @@ def study(
         if not isinstance(planned, Grid):
             raise ConfigError(f"the study {planned.name} has no quick form; leave out --quick")
         planned = planned.quickly()
-    budgets = tuple(round(parse_epsilon(text) * 255, 6) for text in budget or ())
+    budgets = tuple(round(parse_epsilon(text, "--budget") * 255, 6) for text in budget or ())
     told = scale is not None or weights or range or argument
     if told and len(model or ()) != 1:
         raise ConfigError(

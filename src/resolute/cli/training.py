@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from resolute import runtime
-from resolute.cli.app import Device, app
+from resolute.cli.app import Device, app, check_seeds
 from resolute.terminal import console, progress_bar
 from resolute.training.recipe import adjusted, read_recipe
 
@@ -26,7 +26,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/NAME if not given.")] = None,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Processes to train on together.", min=1)] = 1,
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.", callback=check_seeds)] = None,
     metric: Annotated[
         str | None, typer.Option(help="Quality metric in the loop of a denoiser, a name or a file, not the recipe's.")
     ] = None,

@@ -67,7 +67,7 @@ def report(
     if (compare is None) != bool(folders):
         raise ConfigError("name the folders of studies to report on, or two of them behind --compare, not both")
     if compare is not None:
-        if out is not None and out.suffix == ".md":
+        if out is not None and out.suffix != ".html":
             raise ConfigError("--compare writes a page; give --out a name that ends in .html")
         found = compare_folders(*compare)
         page = write_comparison(found, out or compare[1] / "comparison.html")

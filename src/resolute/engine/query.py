@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import functools
 import io
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from resolute.engine.store import RECORDS_STEM, Store
 from resolute.errors import ConfigError
+from resolute.files import write_atomically
 from resolute.studies.kinds import RECORDS
 from resolute.studies.record import Record, ViewColumn, columns
 
@@ -110,22 +113,25 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> QueryR
         parquet: file to write the answer to as well.
 
     Raises:
-        ConfigError: the SQL is wrong, or the file cannot be written.
+        ConfigError: the SQL is wrong.
+        OutputError: the file cannot be written.
     """
     import duckdb  # a fifth of a second, which other commands need not wait for
 
-    with duckdb.connect() as connection:
+    with duckdb.connect() as connection, contextlib.ExitStack() as places:
         # All at once, for reading imports the kinds of records that packages add.
         load_records(connection, [(record, str(run)) for run in runs for record in Store(run).read()])
         # Not even a query that was copied from somewhere reads or writes another file.
-        if parquet is not None:
-            connection.execute("SET allowed_paths = ?", [[str(parquet)]])
+        target = None if parquet is None else Path(places.enter_context(tempfile.TemporaryDirectory())) / "answer"
+        if target is not None:
+            connection.execute("SET allowed_paths = ?", [[str(target)]])
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         try:
             # None for statements that give nothing, which duckdb's stubs do not know.
             found = cast("DuckDBPyRelation | None", connection.sql(sql))
-            if parquet is not None and found is not None:
-                found.write_parquet(str(parquet))
+            if parquet is not None and target is not None and found is not None:
+                found.write_parquet(str(target))
+                write_atomically(parquet, functools.partial(shutil.copyfile, target))
             return QueryResult([], []) if found is None else QueryResult(list(found.columns), found.fetchall())
         except duckdb.Error as error:
             raise ConfigError(_explained(str(error))) from None

@@ -21,10 +21,13 @@ def write_report(folders: Sequence[Path | str], out: Path | str, *, megabytes: f
         megabytes: that a page may take, in millions of bytes; pictures are left out, the mildest first.
 
     Raises:
-        ConfigError: studies of several kinds, or of one that this version does not know; no results.
+        ConfigError: studies of several kinds, or of one that this version does not know; no results; ``out`` ends
+            otherwise.
         OutputError: the file cannot be written.
     """
     folders, out = [Path(folder) for folder in folders], Path(out)
+    if out.suffix not in (".html", ".md"):
+        raise ConfigError(f"{out.name} ends in neither .html nor .md, the two forms of a report")
     if folders and (folders[0] / RESULT).is_file():
         if len(folders) > 1 or out.suffix == ".md":
             raise ConfigError("a hardening has a page of its own: name its folder alone, and a page that ends in .html")
