@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, final
 
-from markupsafe import escape
-
 from resolute.engine.query import load_records
 from resolute.errors import ConfigError
+from resolute.notebook import paragraph
 from resolute.studies.record import Record
 from resolute.studies.results import Results
 from resolute.studies.study import Study
@@ -80,5 +79,4 @@ class Records(list[Record]):
 
     def _repr_html_(self) -> str:  # pyright: ignore[reportUnusedFunction]
         found = self.results()
-        sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in found.sentences)
-        return sentences + "".join(table.html() for table in found.brief or found.tables)
+        return "".join((*map(paragraph, found.sentences), *(table.html() for table in found.brief or found.tables)))
