@@ -10,7 +10,7 @@ both exist, and differ only within three low-resolution pixels of the border.
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -77,6 +77,26 @@ def mod_crop(image: UInt8[np.ndarray, "h w c"], scale: int) -> UInt8[np.ndarray,
     if min(height, width) < scale:
         raise ValueError(f"an image of {width}x{height} pixels is too small for scale {scale}")
     return image[: height - height % scale, : width - width % scale]
+
+
+def middle(pixels: NDArray[Any], side: int, factor: int = 1) -> NDArray[Any]:
+    """Cut the middle out of a large picture.
+
+    Args:
+        pixels: ``(h, w)`` or ``(h, w, c)``.
+        side: longest side to keep, in units of ``factor``.
+        factor: cut at multiples of this, so that an image and its enlargement keep the same part.
+
+    Example:
+        >>> middle(np.arange(10)[None], 4)
+        array([[3, 4, 5, 6]])
+    """
+    box: list[slice] = []
+    for length in pixels.shape[:2]:
+        whole = length // factor
+        start = max(0, whole - side) // 2
+        box.append(slice(start * factor, min(whole, start + side) * factor))
+    return pixels[box[0], box[1]]
 
 
 def _two_passes(image: NDArray[np.uint8], rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 from PIL import Image
 
 
@@ -51,23 +49,3 @@ class Album:
             del self._numbers[uri]
             self.size -= len(uri)
         del self.uris[count:]
-
-
-def middle(pixels: NDArray[Any], side: int, factor: int = 1) -> NDArray[Any]:
-    """Cut the middle out of a large picture.
-
-    Args:
-        pixels: ``(h, w)`` or ``(h, w, c)``.
-        side: longest side to keep, in units of ``factor``.
-        factor: cut at multiples of this, so that an image and its enlargement keep the same part.
-
-    Example:
-        >>> middle(np.arange(10)[None], 4)
-        array([[3, 4, 5, 6]])
-    """
-    box: list[slice] = []
-    for length in pixels.shape[:2]:
-        whole = length // factor
-        start = max(0, whole - side) // 2
-        box.append(slice(start * factor, min(whole, start + side) * factor))
-    return pixels[box[0], box[1]]

@@ -18,8 +18,9 @@ from resolute.files import write_text
 from resolute.images import to_uint8
 from resolute.models.address import complete, parse_address
 from resolute.report.assets import MEGABYTES, embed, plotting_library, render
-from resolute.report.encode import Album, middle
+from resolute.report.encode import Album
 from resolute.report.reading import MergedRecords, read_folders, read_source
+from resolute.resize import middle
 from resolute.studies.check import Check
 from resolute.studies.grid import Grid
 from resolute.studies.results import Case, Missing, Results

@@ -25,8 +25,8 @@ from resolute.errors import ImageError
 from resolute.images import find_images, from_uint8, read_image, to_uint8
 from resolute.measure.fidelity import psnr_rgb, psnr_y
 from resolute.models.base import Restorer, device_of, frozen
-from resolute.resize import downscale, mod_crop
-from resolute.training.patches import distinct, middle
+from resolute.resize import downscale, middle, mod_crop
+from resolute.training.patches import distinct
 
 # What a network that gives NaN or infinity under an attack is left with: nothing, the least that clamped images have.
 BROKEN = 0.0

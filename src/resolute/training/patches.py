@@ -13,7 +13,7 @@ from torch import Tensor
 from resolute.errors import ConfigError
 from resolute.images import find_images
 from resolute.randomness import stream_seed
-from resolute.resize import downscale, mod_crop
+from resolute.resize import downscale, middle, mod_crop
 from resolute.training.rated import read_all, spread, to_images
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -98,17 +98,6 @@ def distinct(files: Sequence[Path]) -> list[str]:
     told = [name if names.count(name) == 1 else str(path) for name, path in zip(names, files, strict=True)]
     # A name that is no valid text holds lone surrogates, which JSON and pages cannot.
     return [name.encode(errors="replace").decode() for name in told]
-
-
-def middle(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Cut the middle out of an image larger than ``side`` pixels.
-
-    Example:
-        >>> middle(np.zeros((9, 4, 3), np.uint8), 5).shape
-        (5, 4, 3)
-    """
-    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
-    return image[top : top + side, left : left + side]
 
 
 def _augment(image: NDArray[np.uint8], flip: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from resolute.errors import ConfigError
 from resolute.images import find_images
-from resolute.training.patches import middle
+from resolute.resize import middle
 from resolute.training.rated import TABLE, Crops, read_all, read_ratings, spread
 
 # A validation takes longer than a thousand steps if it denoises large images whole.
