@@ -212,7 +212,8 @@ def tables(made: Hardening) -> tuple[Table, Table]:
         for number, attack in enumerate(one.attacks):
             kept, truth = one.under(attack)
             each.append(row(one.name, attack, truth.mean, kept.mean, kept.n, section=number == 0))
-    alone = Table("By attack", [Column("model"), Column("attack"), *measured, Column("images")], each)
+    by_attack = [Column("model"), Column("attack"), *measured, Column("images")]
+    alone = Table("By attack", by_attack, each, caption="Each attack alone, means over the images that saw it")
     return Table("Figures", columns, rows, caption=caption), alone
 
 
