@@ -21,7 +21,7 @@ from resolute.attacks.square import Square
 from resolute.attacks.targeted import Picture, ReferenceShift, SavedOutput, TargetDistance, Truth
 from resolute.attacks.transfer import Source, Transfer, WarmStart, WorstOf
 from resolute.defences.entropy import ChannelDensity
-from resolute.errors import CheckpointError, ConfigError
+from resolute.errors import CheckpointError, ConfigError, ModelWarning
 from resolute.images import sample_image, write_png
 from resolute.models import load
 
@@ -66,7 +66,8 @@ def test_transfer_breaks_a_model_that_hides_its_gradients():
     undefended, x = network(), images(2, 8, 8)
     hidden = Stepped(undefended)
     inside = PGD(epsilon=EPSILON, steps=20)
-    white_box = inside(hidden, x).objective
+    with pytest.warns(ModelWarning, match="zero"):
+        white_box = inside(hidden, x).objective
     transferred = Transfer(epsilon=EPSILON, attack=inside, source=Source(undefended))(hidden, x).objective
     assert (transferred > 1.5 * white_box).all()
 
@@ -85,7 +86,10 @@ def test_a_warm_start_begins_where_the_source_led():
 
 
 def test_a_warm_start_gets_through_flat_ground():
-    """A synthetic defence: the output does not move until the input has moved far. Steps from the start see nothing."""
+    """A synthetic defence: the output does not move until the input has moved far; steps of the usual start see nothing.
+
+    Attacks by themselves move farther away until they see something.
+    """
 
     class Flat(nn.Module):
         def __init__(self, model, x):
@@ -100,7 +104,7 @@ def test_a_warm_start_gets_through_flat_ground():
     undefended, x = network(), images(2) * 0.8 + 0.1
     flat = Flat(undefended, x)
     inside = IFGSM(epsilon=EPSILON, steps=20)
-    assert (inside(flat, x).objective_unrounded == 0).all()
+    assert (inside(flat, x).objective_unrounded > 0).all()
     assert (WarmStart(epsilon=EPSILON, attack=inside, source=Source(undefended))(flat, x).objective > 0).all()
 
 

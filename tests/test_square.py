@@ -8,6 +8,7 @@ from resolute.attacks.gradient import PGD
 from resolute.attacks.noise import RandomNoise
 from resolute.attacks.objective import OutputShift
 from resolute.attacks.square import Square
+from resolute.errors import ModelWarning
 
 EPSILON = 8 / 255
 
@@ -44,7 +45,8 @@ def test_square_changes_whole_squares_to_the_border_and_never_goes_back():
 def test_square_uses_no_gradient():
     """A model that rounds its input has no gradient to show, and falls to a random search all the same."""
     hidden, x = Stepped(network()), images(1, 8, 8)
-    by_gradient = PGD(epsilon=EPSILON, steps=20, start="tiny")(hidden, x)
+    with pytest.warns(ModelWarning, match="zero"):
+        by_gradient = PGD(epsilon=EPSILON, steps=20, start="tiny")(hidden, x)
     by_queries = Square(epsilon=EPSILON, queries=200)(hidden, x)
     assert by_queries.objective > 2 * by_gradient.objective
 
@@ -75,7 +77,7 @@ def test_searches_without_gradients_run_where_there_is_no_graph(attack):
 
 @pytest.mark.parametrize("attack", [Square, RandomNoise])
 def test_a_broken_model_is_told_from_a_robust_one(attack):
-    with pytest.raises(FloatingPointError, match=r"step 0\b.*NaN"):
+    with pytest.raises(FloatingPointError, match="NaN"):
         attack(epsilon=EPSILON, objective=Broken())(nn.Identity(), images())
 
 

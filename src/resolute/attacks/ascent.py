@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from typing import Any, Literal, Protocol, final, runtime_checkable
@@ -17,7 +18,7 @@ from resolute import notebook
 from resolute.attacks.ball import Ball, Images, Length, Linf
 from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift
 from resolute.attacks.options import Count, check_fields
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, ModelWarning
 from resolute.models.base import frozen
 from resolute.randomness import generator_for
 from resolute.runtime import full_float32
@@ -27,6 +28,15 @@ Precision = Literal["float32", "bfloat16"]
 Start = Literal["zero", "tiny", "uniform"]
 
 TINY = 1e-3 / 255
+
+# A start beside which the model's arithmetic sees nothing is moved away, by so much at a time, until at least half of
+# the image has a gradient: from 1e-3/255 to 10/255.
+_STRETCH, _STRETCHES, _FLAT = 10.0, 4, 0.5
+
+NO_SLOPE = (
+    "the gradient is zero everywhere in the image: the model rounds or saturates inside, and an attack that follows its "
+    "gradient finds nothing, which says nothing of its robustness; use Square or RandomNoise, and `resolute check`"
+)
 
 Move = Callable[[Images, Float[Tensor, " b"], Images], Images]
 Visit = Callable[[int, Images, Float[Tensor, " b"], Images], None]
@@ -99,7 +109,7 @@ class Adversarial:
         images: ``(b, 3, h, w)`` attacked images on the 8-bit grid, inside the ball where the clean images are on the
             grid too: what a file would hold.
         unrounded: ``(b, 3, h, w)`` the best iterates before rounding.
-        objective: ``(b,)`` objective at ``images``.
+        objective: ``(b,)`` objective at ``images``; infinite where the model's output is not finite.
         objective_unrounded: ``(b,)`` objective at ``unrounded``.
         gradients: evaluations spent on each image: of the gradient, or of the objective alone by attacks without.
         clean: ``(b, 3, h, w)`` the images that were attacked.
@@ -198,7 +208,7 @@ class Attack(ABC):
 
         Raises:
             ValueError: ``x`` is no image batch in [0, 1].
-            FloatingPointError: the objective or its gradient is not finite.
+            FloatingPointError: the objective is not finite at the clean image.
         """
         x = checked(x)
         objective, ball = self.aim()
@@ -210,7 +220,9 @@ class Attack(ABC):
                 best, spent = self.search(Problem(model, x, climbed, ball, seed, progress))
             with torch.no_grad():
                 rounded = ball.round(best, x)
-                values, values_unrounded = bound(rounded), bound(best)
+                values, values_unrounded = (bound(found).nan_to_num(torch.inf, torch.inf) for found in (rounded, best))
+                if not bool(values_unrounded.isfinite().all()):
+                    raise_unless_finite(bound(x))
         return Adversarial(rounded, best, values, values_unrounded, spent, x)
 
 
@@ -251,40 +263,85 @@ def climb(plan: Ascent, task: Problem, first: Images | None = None) -> tuple[Ima
 def ascend(plan: Ascent, clean: Images, bound: Bound, start: Images, best: Best, report: Callable[[int], None]) -> None:
     """Climb once from a start, and tell the best points so far and whoever listens of every step."""
 
-    def visit(step: int, x: Images, value: Float[Tensor, " b"], _gradient: Images) -> None:
+    def visit(step: int, x: Images, value: Float[Tensor, " b"], gradient: Images) -> None:
+        if step == 0 and not bool(gradient.any()) and bool(value.isfinite().all()):
+            warnings.warn(NO_SLOPE, ModelWarning, stacklevel=2)
         best.update(x, value)
         report(step + 1)
 
-    last = walk(start, bound, plan.rule.begin(plan, clean), plan.steps, visit)
+    def away(x: Images) -> Images:
+        return plan.ball.project(clean + _STRETCH * (x - clean), clean)
+
+    last = walk(start, bound, plan.rule.begin(plan, clean), plan.steps, visit, away)
     with torch.no_grad():
         best.update(last, bound(last))
 
 
-def walk(start: Images, bound: Bound, move: Move, steps: int, visit: Visit | None = None) -> Images:
+def walk(
+    start: Images,
+    bound: Bound,
+    move: Move,
+    steps: int,
+    visit: Visit | None = None,
+    away: Callable[[Images], Images] | None = None,
+) -> Images:
     """Take steps from a start, and return where they end: the loop under all that follows gradients in an image.
 
-    ``visit`` is shown number, points, values and gradients before every step.
+    An image whose value or gradient is not finite has nowhere to go on to: its value counts as infinite, and its
+    gradient as zero.
+
+    Args:
+        start: ``(b, c, h, w)``.
+        bound: the objective.
+        move: returns the next points.
+        steps: how many.
+        visit: is shown number, points, values and gradients before every step.
+        away: returns points farther from the clean image, for starts so near it that the model's arithmetic does not
+            tell them apart.
 
     Raises:
-        FloatingPointError: a value or a gradient is not finite.
         ConfigError: no gradient reaches the image.
     """
     x = start
     for step in range(steps):
-        x = x.detach().requires_grad_()
-        value = bound(x)
-        gradient = torch.autograd.grad(value.sum(), x, allow_unused=True)[0] if value.requires_grad else None
-        if gradient is None:
-            raise ConfigError(
-                "no gradient reaches the image: the model detaches, rounds or runs under no_grad inside; use an attack "
-                "without gradients, Square or RandomNoise"
-            )
-        raise_unless_finite(step, value, gradient)
-        x, value = x.detach(), value.detach()
+        x, value, gradient = _slope(x, bound)
+        for _ in range(_STRETCHES if step == 0 and away is not None else 0):
+            flat = (gradient == 0).flatten(1).float().mean(dim=1) > _FLAT
+            if not bool(flat.any()):
+                break
+            assert away is not None
+            x, value, gradient = _slope(torch.where(flat.view(-1, 1, 1, 1), away(x), x), bound)
         if visit is not None:
             visit(step, x, value, gradient)
         x = move(x, value, gradient)
     return x.detach()
+
+
+def _slope(x: Images, bound: Bound) -> tuple[Images, Float[Tensor, " b"], Images]:
+    """Return points, values and gradients."""
+    x = x.detach().requires_grad_()
+    value = bound(x)
+    # What flows back is of the size of one, whatever the objective's: half precision inside a model holds nothing much
+    # smaller, as squares of differences near the clean image are. Powers of two change no bit of it.
+    size = value.detach().float().abs().sqrt().clamp(1e-6, 1e6) / x[0].numel()
+    size = torch.exp2(torch.log2(size).nan_to_num().round())
+    found = (
+        torch.autograd.grad(value, x, grad_outputs=(1 / size).to(value), allow_unused=True)[0]
+        if value.requires_grad
+        else None
+    )
+    if found is None:
+        raise ConfigError(
+            "no gradient reaches the image: the model detaches, rounds or runs under no_grad inside; use an attack "
+            "without gradients, Square or RandomNoise"
+        )
+    gradient = found * size.view(-1, 1, 1, 1)
+    finite = value.isfinite() & gradient.isfinite().flatten(1).all(dim=1)
+    return (
+        x.detach(),
+        torch.where(finite, value.detach(), torch.inf),
+        torch.where(finite.view(-1, 1, 1, 1), gradient, torch.zeros_like(gradient)),
+    )
 
 
 @final
@@ -297,7 +354,8 @@ class Best:
 
     def update(self, x: Images, value: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
         """Take over the images whose value is higher, and return which they are."""
-        value = value.detach().float()
+        # An output that is not finite is the worst that there is.
+        value = value.detach().float().nan_to_num(torch.inf, torch.inf)
         better = value > self.values
         self.images = torch.where(better.view(-1, 1, 1, 1), x.detach(), self.images)
         self.values = torch.where(better, value, self.values)
@@ -323,27 +381,28 @@ def same_budget(outer: Attack, inner: Attack) -> None:
         )
 
 
-def raise_unless_finite(step: int, *found: Tensor) -> None:
-    """Refuse values that are not finite, so that a broken model is not taken for a robust one.
+def raise_unless_finite(clean: Float[Tensor, " b"]) -> None:
+    """Refuse a model whose objective at the clean image is not finite, so that a broken one is not taken for fragile.
 
     Raises:
-        FloatingPointError: one of them is not finite.
+        FloatingPointError: it is not.
     """
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in found):
+    if not bool(torch.isfinite(clean).all()):
         raise FloatingPointError(
-            f"the objective or its gradient is not finite at step {step}: "
-            "check the model for NaN weights, or attack in float32"
+            "the objective is not finite at the clean image: check the model for NaN weights, or attack in float32"
         )
 
 
 def checked(x: Images) -> Images:
-    """Return a batch of images detached, and able to take part in gradients if made inside ``torch.inference_mode``.
+    """Return a batch of images detached, in float32 or finer, and able to take part in gradients wherever made.
 
     Raises:
         ValueError: it is no batch of images in [0, 1].
     """
     with torch.inference_mode(mode=False):
         x = x.clone() if x.is_inference() else x.detach()
+        # Half precision holds no step of a fraction of a level.
+        x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"images are a float tensor (batch, channels, height, width), not {tuple(x.shape)} {x.dtype}")
     if x.numel() == 0 or not bool(torch.isfinite(x).all()) or float(x.min()) < 0 or float(x.max()) > 1:
@@ -393,5 +452,16 @@ def at_work(model: nn.Module, device: torch.device) -> Generator[None]:
         raise ConfigError("the model was made inside torch.inference_mode and has no gradients; load it outside")
     # Autocast off, for the verdict is float32 wherever this is called, also inside the search of another attack.
     unreduced = torch.autocast(device.type, enabled=False)
-    with torch.inference_mode(mode=False), torch.enable_grad(), unreduced, full_float32(), frozen(model):
-        yield
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+    def enter(_module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+        return tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
+
+    # A model of half precision is attacked with an image of full precision.
+    hook = model.register_forward_pre_hook(enter) if dtype != torch.float32 else None
+    try:
+        with torch.inference_mode(mode=False), torch.enable_grad(), unreduced, full_float32(), frozen(model):
+            yield
+    finally:
+        if hook is not None:
+            hook.remove()

@@ -22,6 +22,7 @@ from resolute.attacks.ascent import (
     ascend,
     at_work,
     checked,
+    raise_unless_finite,
     start_of,
 )
 from resolute.attacks.ball import Ball, Images, Length
@@ -116,7 +117,7 @@ def attack_all(
 
     Raises:
         ValueError: an image is none, see ``Attack``.
-        FloatingPointError: an objective or its gradient is not finite.
+        FloatingPointError: an objective is not finite at the clean image.
         MemoryError: a single image does not fit.
 
     Example:
@@ -233,6 +234,9 @@ def _together(
     with arithmetic(model, precision, clean.device):
         bound = plan.objective.bind(model, clean)
         ascend(plan, clean, bound, torch.cat([run.start for run in batch]), best, lambda _: report(share))
+        if not bool(best.values.isfinite().all()):
+            with torch.no_grad():
+                raise_unless_finite(bound(clean))
     return best.images, best.values
 
 
@@ -242,7 +246,7 @@ def _judged(model: nn.Module, plan: Ascent, clean: Image, best: Image, values: b
         value = value_unrounded = torch.full((len(best),), torch.nan)
         if values:
             bound = plan.objective.bind(model, clean)
-            value, value_unrounded = bound(rounded), bound(best)
+            value, value_unrounded = (bound(found).nan_to_num(torch.inf, torch.inf) for found in (rounded, best))
         return Adversarial(rounded, best, value, value_unrounded, plan.steps * plan.restarts, clean)
 
 

@@ -7,7 +7,7 @@ from typing import Literal, final
 
 import torch
 
-from resolute.attacks.ascent import Attack, Best, Problem, raise_unless_finite
+from resolute.attacks.ascent import Attack, Best, Problem
 from resolute.attacks.ball import Ball, Images, Norm, ball_of
 from resolute.attacks.objective import Objective, OutputShift
 from resolute.attacks.options import Count
@@ -53,7 +53,6 @@ class RandomNoise(Attack):
                     x = task.clean + task.ball.random(torch.zeros_like(task.clean[:1]), generator, self.epsilon)
                 x = task.ball.project(x, task.clean)
                 value = task.bound(x)
-                raise_unless_finite(draw, value)
                 best.update(x, value)
                 task.report(draw + 1, self.draws)
         return best.images, self.draws

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resolute.attacks.ascent import Attack, Best, Problem, raise_unless_finite
+from resolute.attacks.ascent import Attack, Best, Problem
 from resolute.attacks.ball import Ball, Images, Linf
 from resolute.attacks.objective import Objective, OutputShift
 from resolute.attacks.options import Count, Share
@@ -65,7 +65,6 @@ class Square(Attack):
                     proposed[..., top : top + side, left : left + side] = colour
                 x = task.ball.project(clean + proposed, clean)
                 value = task.bound(x)
-                raise_unless_finite(query, value)
                 better = best.update(x, value)
                 shift = torch.where(better.view(-1, 1, 1, 1), proposed, shift)
                 task.report(query + 1, self.queries)

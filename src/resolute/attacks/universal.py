@@ -43,7 +43,7 @@ def universal(
 
     Raises:
         ValueError: fewer than two images, or a budget that is none.
-        FloatingPointError: the objective or its gradient is not finite.
+        FloatingPointError: the objective is not finite at the clean images.
 
     Example:
         >>> from resolute.models import Bicubic

@@ -140,7 +140,9 @@ def clever_power(
             last = min(first + batch, starts)
             path: list[Tensor] = []
 
-            def visit(_step: int, _x: Shifts, _value: Tensor, gradient: Shifts, path: list[Tensor] = path) -> None:
+            def visit(_step: int, _x: Shifts, value: Tensor, gradient: Shifts, path: list[Tensor] = path) -> None:
+                if not bool(value.isfinite().all()):
+                    raise FloatingPointError("a gradient is not finite: check the model for NaN weights")
                 path.append(gradient.abs().flatten(1).sum(dim=1).cpu())
 
             # Every norm counts, that of the last gradient too, so that the step behind it leads nowhere.

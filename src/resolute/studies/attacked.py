@@ -27,6 +27,9 @@ Image = Float[Tensor, "1 3 h w"]
 Large = Float[Tensor, "1 3 sh sw"]
 Features = Float[Tensor, "1 c h1 w1"]
 
+# What is left of an output that is not finite: the PSNR in dB of images that have nothing in common.
+BROKEN = 0.0
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
@@ -83,6 +86,8 @@ class AttackRecord(Record):
         attacked_phi_std: ``phi_std`` for the attacked input.
         attacked_phi_range: ``phi_range`` for the attacked input.
         phi_moved: size of the features' change over the spread of the clean ones.
+        broken: the attacked output is not finite: its figures in dB are 0, its SSIM too, and those of features that are
+            not finite either are None.
     """
 
     view: ClassVar[str] = "attacks"
@@ -105,10 +110,11 @@ class AttackRecord(Record):
     phi_mean: float
     phi_std: float
     phi_range: float
-    attacked_phi_mean: float
-    attacked_phi_std: float
-    attacked_phi_range: float
-    phi_moved: float
+    attacked_phi_mean: float | None
+    attacked_phi_std: float | None
+    attacked_phi_range: float | None
+    phi_moved: float | None
+    broken: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -215,9 +221,9 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
         clean_ssim_y=clean.ssim_y,
         attacked_psnr_y=attacked_psnr_y,
         attacked_ssim_y=attacked_ssim_y,
-        lr_psnr=_finite(psnr_rgb(subject.low, saved)),
-        sr_psnr=_finite(psnr_rgb(clean.output, attacked)),
-        sr_psnr_unrounded=_finite(psnr_rgb(clean.output, unrounded)),
+        lr_psnr=_psnr(subject.low, saved),
+        sr_psnr=_psnr(clean.output, attacked),
+        sr_psnr_unrounded=_psnr(clean.output, unrounded),
         sr_psnr_y=_shaved_psnr(clean.output, attacked, model.scale),
         sr_ssim=_ssim(clean.output, attacked, model.scale),
         linf=round(float((saved - subject.low).abs().max()) * 255, 4),
@@ -227,22 +233,23 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
         phi_mean=float(clean.phi.mean()),
         phi_std=float(clean.phi.std(correction=0)),
         phi_range=float(clean.phi.max() - clean.phi.min()),
-        attacked_phi_mean=float(phi.mean()),
-        attacked_phi_std=float(phi.std(correction=0)),
-        attacked_phi_range=float(phi.max() - phi.min()),
-        phi_moved=relative_change(clean.phi, phi),
+        attacked_phi_mean=_finite(phi.mean()),
+        attacked_phi_std=_finite(phi.std(correction=0)),
+        attacked_phi_range=_finite(phi.max() - phi.min()),
+        phi_moved=_finite(relative_change(clean.phi, phi)),
+        broken=not bool(attacked.isfinite().all()),
     )
     return AttackOutcome(record, saved[0].cpu(), attacked[0])
 
 
-def relative_change(clean: Features, attacked: Features) -> float:
+def relative_change(clean: Features, attacked: Features) -> Tensor:
     """Return the size of a change of the features over the spread of the clean ones.
 
     Example:
-        >>> relative_change(torch.tensor([[[[-1.0, 1.0]]]]), torch.tensor([[[[-2.0, 2.0]]]]))
+        >>> relative_change(torch.tensor([[[[-1.0, 1.0]]]]), torch.tensor([[[[-2.0, 2.0]]]])).item()
         1.0
     """
-    return float((attacked - clean).norm() / (clean - clean.mean()).norm().clamp_min(1e-12))
+    return (attacked - clean).norm() / (clean - clean.mean()).norm().clamp_min(1e-12)
 
 
 def _pass(model: Restorer, x: Image) -> tuple[Features, Large]:
@@ -262,12 +269,24 @@ def _finite(value: Tensor) -> float | None:
     return float(value) if bool(torch.isfinite(value).all()) else None
 
 
+def _psnr(a: Image, b: Image) -> float | None:
+    return _finite(psnr_rgb(a, b)) if bool(b.isfinite().all()) else BROKEN
+
+
 # Tiny images lose figures that need a border or a window, and keep the others.
 
 
 def _shaved_psnr(a: Image, b: Image, border: int) -> float | None:
-    return _finite(psnr_y(a, b, border)) if min(a.shape[-2:]) > 2 * border else None
+    if min(a.shape[-2:]) <= 2 * border:
+        return None
+    return _finite(psnr_y(a, b, border)) if _both_finite(a, b) else BROKEN
 
 
 def _ssim(a: Image, b: Image, border: int) -> float | None:
-    return float(ssim_y(a, b, border)) if min(a.shape[-2:]) >= 11 + 2 * border else None
+    if min(a.shape[-2:]) < 11 + 2 * border:
+        return None
+    return float(ssim_y(a, b, border)) if _both_finite(a, b) else 0.0
+
+
+def _both_finite(a: Image, b: Image) -> bool:
+    return bool(a.isfinite().all()) and bool(b.isfinite().all())

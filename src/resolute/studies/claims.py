@@ -223,7 +223,8 @@ def _verdict(claim: Claim, upper: dict[str, float], lower: dict[str, float]) -> 
 
 def _value(record: AttackRecord, quantity: Quantity) -> float | None:
     if quantity == "phi_spread":
-        return 100 * (record.attacked_phi_std / record.phi_std - 1) if record.phi_std else None
+        ended = record.attacked_phi_std
+        return 100 * (ended / record.phi_std - 1) if record.phi_std and ended is not None else None
     if quantity == "phi_moved":
-        return 100 * record.phi_moved
+        return None if record.phi_moved is None else 100 * record.phi_moved
     return getattr(record, quantity)

@@ -96,6 +96,10 @@ RULES: dict[str, Rule] = {
         0.5, "dB", "The perturbation lives between the levels of a file.",
         "report the figure in 8 bits where images arrive as files",
     ),
+    "output-not-finite": Rule(
+        0, "% of images", "The network gives infinity or no number at all, which counts as 0 dB.",
+        "find the operation that overflows, such as an exponential or a division, and bound what goes into it",
+    ),
     "output-saturates": Rule(
         5, "%", "Many values of the output are cut at the ends of the range, where no gradient passes.",
         "attack the output before it is clamped",
@@ -216,23 +220,26 @@ class Evidence:
         flat = f"the gradient is zero or not finite at {self.flat:.3g} % of the input's values"
         slope = f"the slope that the gradient promises and the one that is found differ by {self.error:.3g} %"
         same = f"outputs for the same image differ by up to {self.jump:.2g} levels of 255"
+        least = torch.stack([*self.runs.values(), *self.restarts]).amin(dim=0)
+        broken = 100 * float((least <= 0).float().mean())
         ends = f"{self.saturated:.2f} % more values lie at the ends of the range or beyond than in the input"
         return [
             Flag.of("zero-gradients", self.flat, flat),
             Flag.of("finite-differences-disagree", self.error, slope),
             Flag.of("non-deterministic", self.jump, same),
+            Flag.of("output-not-finite", broken, f"the output is not finite on {broken:.3g} % of the attacked images"),
             Flag.of("output-saturates", self.saturated, ends),
         ]
 
 
 def sr_psnr(clean: Float[Tensor, "b 3 h w"], output: Float[Tensor, "b 3 h w"]) -> Values:
-    """Return SR-PSNR in dB, one an image, with ``UNMOVED`` for outputs that are equal or nearly so.
+    """Return SR-PSNR in dB, one an image, ``UNMOVED`` for outputs that are equal or nearly so, 0 for those not finite.
 
     Example:
         >>> sr_psnr(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)).item()
         100.0
     """
-    return psnr_rgb(clean, output).clamp_max(UNMOVED)
+    return psnr_rgb(clean, output).nan_to_num(0.0, posinf=UNMOVED).clamp_max(UNMOVED)
 
 
 def _gap(before: Values, after: Values) -> float:

@@ -220,7 +220,8 @@ def _features(group: Sequence[AttackRecord], pairs: Sequence[Pair]) -> tuple[lis
             View("attacked input", heat_map(mean[1], low, high), name, low=True),
             View("change", heat_map(change, 0.0, most), name, low=True),
         ]
-        title = f"Features of {record.model}: they change by {100 * record.phi_moved:.0f} % of their spread"
+        change = "beyond measure" if record.phi_moved is None else f"by {100 * record.phi_moved:.0f} % of their spread"
+        title = f"Features of {record.model}: they change {change}"
         words = f"Histogram of the feature values of {record.model}, clean and attacked."
         charts.append(Chart(f"features-{number}", title, words, histogram(pair[0], pair[1], *ends)))
     ends_of = (figure(value, 2, significant=True) for value in (low, high, most))

@@ -47,7 +47,7 @@ def record_flags(records: Sequence[AttackRecord]) -> list[Flag]:
     for record in records:
         cells.setdefault((record.attack, level_of(record)), {})[record.dataset, record.image] = record
     found: dict[str, Flag] = {}
-    for name, gap, words in (*_rivals(cells), *_budgets(cells), *_rounded(cells)):
+    for name, gap, words in (*_rivals(cells), *_budgets(cells), *_rounded(cells), *_shares(cells)):
         flag = Flag.of(name, gap.mean, f"{words}{gap.words}")
         # An image that moves in one of the two alone has no difference in dB, and weighs more than any.
         flag = dataclasses.replace(flag, raised=flag.raised or gap.alone > 0)
@@ -125,6 +125,14 @@ def _rounded(cells: Cells) -> Seen:
         gap = _Gap.of([(r.sr_psnr, r.sr_psnr_unrounded) for r in ours.values()], size=True)
         reached = f"{figure(gap.second)} dB in floating point, {figure(gap.first)} dB as saved"
         yield "rounding-sensitive", gap, f"{attack_title(attack)} at {level:g}/255 reaches {reached}"
+
+
+def _shares(cells: Cells) -> Seen:
+    """Return the shares of images on which an attack made the model break down."""
+    for (attack, level), ours in cells.items():
+        share = 100 * sum(record.broken for record in ours.values()) / len(ours)
+        gap = _Gap(None, None, share, 0, len(ours))
+        yield "output-not-finite", gap, f"{attack_title(attack)} at {level:g}/255: {share:.0f} % of {len(ours)} outputs"
 
 
 def _size(flag: Flag) -> float:
