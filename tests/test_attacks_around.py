@@ -86,9 +86,9 @@ def test_a_warm_start_begins_where_the_source_led():
 
 
 def test_a_warm_start_gets_through_flat_ground():
-    """A synthetic defence: the output does not move until the input has moved far; steps of the usual start see nothing.
+    """A synthetic defence: the output does not move until the input has moved far.
 
-    Attacks by themselves move farther away until they see something.
+    From the usual start nothing is seen, so attacks move farther away until they see something.
     """
 
     class Flat(nn.Module):

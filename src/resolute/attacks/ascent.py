@@ -34,8 +34,8 @@ TINY = 1e-3 / 255
 _STRETCH, _STRETCHES, _FLAT = 10.0, 4, 0.5
 
 NO_SLOPE = (
-    "the gradient is zero everywhere in the image: the model rounds or saturates inside, and an attack that follows its "
-    "gradient finds nothing, which says nothing of its robustness; use Square or RandomNoise, and `resolute check`"
+    "the gradient is zero everywhere in the image: the model rounds or saturates inside, and an attack that follows it "
+    "finds nothing, which says nothing about the model; use Square or RandomNoise, and `resolute check`"
 )
 
 Move = Callable[[Images, Float[Tensor, " b"], Images], Images]

@@ -181,7 +181,8 @@ def feature_table(records: Sequence[AttackRecord]) -> Table:
         row(
             model, attack_title(attack), mean(r.phi_mean for r in group), mean(r.attacked_phi_mean for r in group),
             mean(r.phi_std for r in group), mean(r.attacked_phi_std for r in group), mean(r.phi_range for r in group),
-            mean(r.attacked_phi_range for r in group), mean(None if r.phi_moved is None else 100 * r.phi_moved for r in group),
+            mean(r.attacked_phi_range for r in group),
+            mean(100 * r.phi_moved for r in group if r.phi_moved is not None),
         )
         for (model, attack), group in groups.items()
     ]  # fmt: skip
