@@ -38,8 +38,9 @@ class Foreign(Restorer, ABC):
     """A network of somebody else as a restorer: its module, with gradients, padded to the sizes that it takes.
 
     Input is mirrored beyond its right and bottom edge where the network asks for it, and the output cropped. It gets
-    one image a call where it takes no batches. It gets a copy of the input, its activations do not work in place, and
-    if its code does, then what autograd keeps is copied, and so are the parts of what it splits.
+    one image a call where it takes no batches. It gets a copy of the input, its activations do not work in place unless
+    its output hangs on that, and if its code does, then what autograd keeps is copied, and so are the parts of what it
+    splits.
 
     Φ is the output of the last convolution before the maps grow larger than those of the first, the one that makes the
     sub-pixels of a pixel shuffle not counted; in models that do not upscale, of the last with more than three channels.
@@ -65,7 +66,7 @@ class Foreign(Restorer, ABC):
         self._alone = False
         # What is done about code that works in place: nothing, copies of what autograd keeps, copies of parts as well.
         self._copies = 0
-        nothing_in_place(network)
+        self._in_place = False
 
     @abstractmethod
     def call(self, images: Float[Tensor, "b c h w"]) -> Tensor:
@@ -170,6 +171,7 @@ class Foreign(Restorer, ABC):
             with torch.no_grad():
                 self.find_sizes(x[:1])
                 one = self(x[:1])
+                self._leave_place(x[:1], one)
                 again = self(x[:1])
                 self._alone = not self._takes_batches(x, one)
                 together = self(x)
@@ -192,6 +194,14 @@ class Foreign(Restorer, ABC):
                 "no gradient reaches the image; take detach(), no_grad() and numpy out of its forward, or export it to "
                 "ONNX for attacks without gradients"
             )
+
+    def _leave_place(self, x: Tensor, output: Tensor) -> None:
+        """Let activations give new tensors, unless the network also uses what they have written over."""
+        before = set_in_place(self.network, False)
+        # Of what draws random numbers nothing can be said here; it is refused later.
+        self._in_place = bool(before) and not torch.allclose(self(x), output, rtol=1e-3, atol=1e-3)
+        if self._in_place:
+            set_in_place(self.network, True, before)
 
     def _require_shape(self, x: Tensor, y: Tensor) -> None:
         height, width = x.shape[-2:]
@@ -270,11 +280,21 @@ class Foreign(Restorer, ABC):
         return "output"
 
 
-def nothing_in_place(network: nn.Module) -> None:
-    """Let the activations of a network give new tensors."""
-    for module in network.modules():
-        if getattr(module, "inplace", False) is True:
-            cast("Any", module).inplace = False
+def set_in_place(network: nn.Module, value: bool, only: Sequence[str] | None = None) -> list[str]:
+    """Say whether activations work in place, of all layers or of some by name; return the names of those changed.
+
+    Example:
+        >>> set_in_place(nn.Sequential(nn.ReLU(inplace=True), nn.ReLU()), False)
+        ['0']
+    """
+    found = [
+        name
+        for name, module in network.named_modules()
+        if getattr(module, "inplace", None) is (not value) and (only is None or name in only)
+    ]
+    for name in found:
+        cast("Any", network.get_submodule(name)).inplace = value
+    return found
 
 
 def pad(x: Tensor, right: int, bottom: int) -> Tensor:
