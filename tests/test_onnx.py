@@ -205,9 +205,10 @@ def test_a_file_of_fixed_sizes_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("module", "example", "message"),
     [
-        (nn.Conv2d(1, 1, 3), torch.rand(1, 1, 8, 8), "needs one input"),
+        (nn.Conv2d(1, 1, 3), torch.rand(1, 1, 8, 8), "no larger image"),
+        (nn.Conv2d(2, 2, 3), torch.rand(1, 2, 8, 8), "needs one input"),
         (nn.Flatten(), torch.rand(1, 3, 8, 8), "no larger image"),
-        (nn.Identity(), torch.rand(1, 3, 8, 8).double(), "needs float32"),
+        (nn.Identity(), torch.randint(8, (1, 3, 8, 8)), "float32"),
     ],
 )
 def test_files_that_hold_something_else_are_refused(tmp_path, module, example, message):

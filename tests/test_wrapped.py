@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from resolute import FDA, IFGSM, Tiled, as_restorer, load_defended
 from resolute.errors import CheckpointError, ConfigError
-from resolute.models.foreign import pad
+from resolute.models.sizes import pad
 from resolute.models.wrapped import Wrapped
 
 

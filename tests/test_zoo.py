@@ -14,7 +14,7 @@ from torch import nn
 from resolute import FDA, IFGSM, Tiled, load
 from resolute.attacks import FeatureDisruption
 from resolute.errors import CheckpointError, ConfigError
-from resolute.models.foreign import pad
+from resolute.models.sizes import pad
 from resolute.models.zoo import ZooModel
 
 pytest.importorskip("spandrel", reason="spandrel, the extra [zoo], is not installed")

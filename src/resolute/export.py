@@ -19,7 +19,9 @@ from torch import Tensor
 from resolute.errors import ConfigError, first_line
 from resolute.files import write_atomically
 from resolute.models.base import Restorer, Scorer, frozen
-from resolute.models.onnx_session import CARD, HINT, KIND, open_session
+from resolute.models.onnx_file import HINT, read_onnx
+from resolute.models.onnx_models import CARD, KIND
+from resolute.models.onnx_session import Session
 
 OPSET = 20
 
@@ -74,7 +76,7 @@ def export(model: Restorer | Scorer, path: Path) -> Exported:
         def write(temporary: Path) -> None:
             if path.suffix == ".onnx":
                 _save_onnx(program, model, temporary)
-                compared.append(_compared(model, open_session(temporary)))
+                compared.append(_compared(model, Session(read_onnx(temporary))))
             else:
                 torch.export.save(program, temporary)
                 loaded = torch.export.load(temporary).module()

@@ -12,13 +12,13 @@ from typing import Any, cast, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from resolute.errors import CheckpointError, ConfigError, class_and_line
 from resolute.images import sample_image
 from resolute.models.base import Restorer, device_of
 from resolute.models.layers import named_layer
+from resolute.models.sizes import pad
 
 # Height and width of the samples: one of them smaller than some networks take, the other such that its next multiple
 # of a power of two is none of the next power.
@@ -295,23 +295,6 @@ def set_in_place(network: nn.Module, value: bool, only: Sequence[str] | None = N
     for name in found:
         cast("Any", network.get_submodule(name)).inplace = value
     return found
-
-
-def pad(x: Tensor, right: int, bottom: int) -> Tensor:
-    """Mirror images beyond their right and bottom edge, again and again where they are small.
-
-    Example:
-        >>> pad(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 4, 0)
-        tensor([[[[1., 2., 3., 2., 1., 2., 3.]]]])
-    """
-    while right > 0 or bottom > 0:
-        height, width = x.shape[-2:]
-        more = min(right, width - 1), min(bottom, height - 1)
-        if more == (0, 0):
-            return F.pad(x, (0, right, 0, bottom), mode="replicate")
-        x = F.pad(x, (0, more[0], 0, more[1]), mode="reflect")
-        right, bottom = right - more[0], bottom - more[1]
-    return x
 
 
 _SAMPLES = ("coffee", "chelsea")

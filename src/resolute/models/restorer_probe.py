@@ -13,8 +13,8 @@ from resolute.errors import ResoluteError
 from resolute.images import from_uint8, sample_image, to_uint8
 from resolute.models.address import write_range
 from resolute.models.base import Restorer, device_of, frozen
-from resolute.models.foreign import pad
 from resolute.models.ranged import Ranged
+from resolute.models.sizes import pad
 from resolute.resize import downscale, upscale
 
 # How far below bicubic a network may lie, in dB: generators of GANs lie 2 to 3 below.

@@ -15,7 +15,7 @@ from resolute.models.hub import HUBS, fetch
 from resolute.models.libraries import LIBRARIES, load_from_library
 from resolute.models.naturalness import parameter_file
 from resolute.models.niqe import NIQE
-from resolute.models.onnx_session import load_onnx_scorer
+from resolute.models.onnx_models import load_onnx_scorer
 from resolute.models.plugged import build
 from resolute.models.probe import probe
 from resolute.models.recognised import recognise_scorer

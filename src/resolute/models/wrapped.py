@@ -11,14 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.errors import class_and_line
-from resolute.models.foreign import Foreign, pad, set_in_place
+from resolute.models.foreign import Foreign, set_in_place
 from resolute.models.python_file import PythonFile
+from resolute.models.sizes import Sizes, find_sizes, upscaled_by
 from resolute.models.weights import sha256_of, weights_sha256
-
-# Sizes that networks ask for: multiples of these, by windows, shuffles and halvings; and least sides, all of them
-# smaller than the sample's width, so that a multiple is not taken for one.
-_MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 7, 12, 24, 48, 128)
-_LEAST = (1, 16, 32)
 
 
 @final
@@ -49,7 +45,7 @@ class Wrapped(Foreign):
     ) -> None:
         super().__init__(network, name, scale or 0)
         self.name, self.range, self.bgr = name, range, bgr
-        self._multiple, self._least = 1, 1
+        self._sizes = Sizes()
         self._source = source
         other = {str(p.dtype)[6:] for p in network.parameters() if p.is_floating_point() and p.dtype != torch.float32}
         if other:
@@ -63,13 +59,12 @@ class Wrapped(Foreign):
         return facts | ({"bgr": True} if self.bgr else {})
 
     def lacks(self, width: int, height: int) -> tuple[int, int]:
-        wanted = [-(-max(side, self._least) // self._multiple) * self._multiple for side in (width, height)]
-        return wanted[0] - width, wanted[1] - height
+        return self._sizes.lacks(width, height)
 
     def call(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
         x = images.flip(1) if self.bgr else images
         found = [
-            tensor for tensor in _tensors(self.network(x * self.range[0])) if self._fits(tensor, images) == self.scale
+            tensor for tensor in _tensors(self.network(x * self.range[0])) if upscaled_by(tensor, images) == self.scale
         ]
         if len(found) != 1:
             raise _MisfitError(f"{len(found)} images of x{self.scale} in its output")
@@ -77,18 +72,9 @@ class Wrapped(Foreign):
         return y.flip(1) if self.bgr else y
 
     def find_sizes(self, image: Float[Tensor, "1 3 h w"]) -> None:
-        tried: dict[tuple[int, ...], str] = {}
-        for self._multiple in _MULTIPLES:
-            for self._least in _LEAST:
-                images = pad(image, *self.lacks(image.shape[-1], image.shape[-2]))
-                size = tuple(images.shape)
-                if size in tried:
-                    continue
-                tried[size] = self._misfit(images)
-                if not tried[size]:
-                    return
-        # On the largest sample it is neither the size nor a multiple that the network lacks.
-        raise self.refused(tried[max(tried)])
+        self._sizes, why = find_sizes(image, self._misfit)
+        if why:
+            raise self.refused(why)
 
     def _misfit(self, images: Tensor) -> str:
         """Return what is wrong with the network's output for images of this size; empty if nothing is."""
@@ -97,7 +83,7 @@ class Wrapped(Foreign):
             tensors = list(_tensors(self.network(images.clone() * self.range[0])))
         except Exception as error:  # A network of somebody else can raise anything.
             return f"it fails on a sample image: {class_and_line(error)}"
-        scales = [scale for tensor in tensors if (scale := self._fits(tensor, images))]
+        scales = [scale for tensor in tensors if (scale := upscaled_by(tensor, images))]
         if not self.scale and len(set(scales)) == 1:
             self.scale = scales[0]
         fitting = scales.count(self.scale)
@@ -113,15 +99,6 @@ class Wrapped(Foreign):
             raise self.refused(f"it upscales by {scales[-1]}, not by {self.scale}: give the scale {scales[-1]}")
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors[:3]) or "no tensor"
         return f"it turns {tuple(images.shape)} into {shapes}, and not into an image of 3 channels times the scale"
-
-    @staticmethod
-    def _fits(tensor: Tensor, images: Tensor) -> int:
-        """Return by how much a tensor is an upscaled image; 0 if it is none."""
-        height, width = images.shape[-2:]
-        if tensor.ndim != 4 or tensor.shape[:2] != images.shape[:2] or tensor.shape[2] % height:
-            return 0
-        scale = tensor.shape[2] // height
-        return scale if tensor.shape[3] == scale * width else 0
 
     # The class of code in a file cannot be imported by its name: other processes build it again.
 

@@ -14,7 +14,7 @@ from resolute.errors import CheckpointError, ConfigError
 from resolute.models.address import parse_address
 from resolute.models.base import Restorer
 from resolute.models.foreign import Foreign
-from resolute.models.onnx_session import OnnxRestorer
+from resolute.models.onnx_models import OnnxRestorer
 from resolute.models.registry import load_address
 from resolute.models.weights import save_model, weights_sha256
 from resolute.table import Column, Table, row
