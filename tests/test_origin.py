@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small import images, network
+from small import images, needs, network
 
 from resolute import load, load_defended
 from resolute.errors import CheckpointError
@@ -222,7 +222,7 @@ def test_networks_by_their_code_are_written_as_the_users_program_loads_them(tmp_
 
 
 def test_networks_of_spandrel(tmp_path):
-    pytest.importorskip("spandrel", reason="spandrel, the extra [zoo], is not installed")
+    needs("spandrel", "zoo")
     from spandrel.architectures.Compact import Compact
 
     torch.save({"params_ema": Compact(num_feat=8, num_conv=2, upscale=2).state_dict()}, tmp_path / "compact.pth")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, final
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from resolute.errors import CheckpointError, first_line
 from resolute.models.foreign import Foreign
+from resolute.models.importing import import_library
 
 HINT = "pip install 'resolute[zoo]'"
 
@@ -70,8 +71,11 @@ def wrap_zoo(found: Any) -> ZooModel:
         CheckpointError: it cannot be attacked.
     """
     name, lacks, gray = str(found.architecture.id), found.size_requirements.get_padding, found.input_channels == 1
-    # What comes before and after the module, as its range, is nowhere else than in _call_fn.
-    return ZooModel(found.model.float(), found._call_fn, name, found.scale, lacks, gray)
+    with warnings.catch_warnings():
+        # What code written for an earlier torch is warned of is no news to someone who only has its weights.
+        warnings.simplefilter("ignore")
+        # What comes before and after the module, as its range, is nowhere else than in _call_fn.
+        return ZooModel(found.model.float(), found._call_fn, name, found.scale, lacks, gray)
 
 
 def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
@@ -87,7 +91,9 @@ def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
     if spandrel is None:
         return None
     try:
-        found = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(dict(state)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(dict(state)))
     except spandrel.UnsupportedModelError:
         return None
     except Exception as error:  # What does not fit a network that was recognised raises anything.
@@ -106,7 +112,7 @@ def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
 
 def _spandrel(file: str) -> ModuleType | None:
     try:
-        return importlib.import_module("spandrel")
+        return import_library("spandrel")
     except ModuleNotFoundError as error:
         if error.name == "spandrel":
             return None
