@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from resolute.errors import CheckpointError, first_line
 from resolute.models.foreign import Foreign
 from resolute.models.importing import import_library
+from resolute.models.weights import MisfitError, require_types, require_values
 
 HINT = "pip install 'resolute[zoo]'"
 
@@ -84,21 +85,23 @@ def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
     Returns None where spandrel is missing or does not know them.
 
     Raises:
-        CheckpointError: spandrel is installed and cannot be imported, or the network cannot be built, or does not take
-            images of three channels or one.
+        CheckpointError: spandrel is installed and cannot be imported; the network cannot be built, or does not take
+            images of three channels or one; weights have no values (see ``require_values``).
     """
     spandrel = _spandrel(file)
     if spandrel is None:
         return None
+    if not any(_detects(support, state) for support in spandrel.MAIN_REGISTRY):
+        return None
+    require_values(dict(state), file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(dict(state)))
-    except spandrel.UnsupportedModelError:
-        return None
+            found = spandrel.ModelLoader().load_from_state_dict(dict(state))
     except Exception as error:  # What does not fit a network that was recognised raises anything.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise CheckpointError(f"{file} looks like a network of spandrel but does not fit: {lines[-1][:200]}") from None
+        raise MisfitError(f"{file} looks like a network of spandrel but does not fit: {lines[-1][:200]}") from None
+    require_types(state, found.model.state_dict(), file)
     name = str(found.architecture.id)
     if not isinstance(found, spandrel.ImageModelDescriptor):
         raise CheckpointError(f"{file} holds {name}, which needs a mask besides the image; no attack has one")
@@ -108,6 +111,13 @@ def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
             "models from RGB to RGB, or from gray to gray"
         )
     return found
+
+
+def _detects(support: Any, state: Mapping[str, Tensor]) -> bool:
+    try:
+        return bool(support.detect(dict(state)))
+    except Exception:  # Of shapes that no network has, it expects some.
+        return False
 
 
 def _spandrel(file: str) -> ModuleType | None:
