@@ -3,7 +3,7 @@
     python docs/make_zoo.py             # with the arguments that spandrel's classes have by default: some ten minutes
     python docs/make_zoo.py --small     # the same in a minute, with fewer blocks, and nothing written
 
-It needs spandrel to be importable: the extra [zoo], with all of it built for the torch that is installed.
+It needs spandrel, the extra [zoo].
 
 The weights are random, as spandrel's classes draw them: what is shown is that gradients and sizes are right, and not
 how robust anyone's model is.
@@ -24,6 +24,7 @@ from torch import nn
 
 from resolute import APGD, FDA, FGSM, IFGSM, PGD, Restorer, Square, load
 from resolute.errors import CheckpointError
+from resolute.models.importing import import_library
 from resolute.models.weights import weights_sha256
 
 PAGE = Path(__file__).with_name("zoo.md")
@@ -53,6 +54,7 @@ class Case:
         return self.name or self.architecture
 
     def build(self, small: bool) -> nn.Module:
+        import_library("spandrel")
         module = importlib.import_module(f"spandrel.architectures.{self.architecture}")
         return getattr(module, self.title)(**self.needed, **(self.smaller if small else {}))
 

@@ -1,5 +1,3 @@
-import contextlib
-import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -27,26 +25,6 @@ os.environ["COLUMNS"] = "200"
 # How long an example takes says more of the machine's other work than of the code.
 settings.register_profile("resolute", deadline=None)
 settings.load_profile("resolute")
-
-
-def declare_operators() -> torch.library.Library | None:
-    """Declare two operators of torchvision where its own library does not load, as beside a torch for CPUs alone.
-
-    Without them torchvision, and spandrel that imports it, cannot be imported; nothing here calls them.
-    """
-    found = importlib.util.find_spec("torchvision")
-    if found is None or found.origin is None:
-        return None
-    with contextlib.suppress(OSError, StopIteration):
-        torch.ops.load_library(next(Path(found.origin).parent.glob("_C*.so")))
-        return None
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
-
-
-OPERATORS = declare_operators()
 
 
 @pytest.fixture(scope="session")

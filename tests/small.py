@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import pytest
 import torch
 from torch import nn
 
@@ -18,6 +20,7 @@ from resolute.attacks.registry import AttackTable
 from resolute.engine.store import Store, append_line, loaded
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
+from resolute.models.importing import import_library
 from resolute.models.weights import save_model
 from resolute.studies.grid import Grid
 from resolute.training import judge
@@ -33,6 +36,13 @@ def network(seed=0, **sizes):
             for parameter in block.parameters():
                 parameter.mul_(2)
     return model.eval()
+
+
+def needs(library, extra):
+    """Skip where a library is not installed; else import it as the product does."""
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library}, of the extra [{extra}], is not installed", allow_module_level=True)
+    import_library(library)
 
 
 def images(count=1, height=7, width=6, seed=0):

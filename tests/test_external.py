@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from small import needs
 from torch import nn
 
 from resolute.errors import CheckpointError, ConfigError
@@ -103,7 +104,8 @@ def pyiqa():
     """Return pyiqa, or skip."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield pytest.importorskip("pyiqa", reason="pyiqa, the extra [iqa], is not installed")
+        needs("pyiqa", "iqa")
+        yield sys.modules["pyiqa"]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import images
+from small import images, needs
 
 from resolute import PGD, ScoreGain, load_scorer
 from resolute.errors import CheckpointError, ConfigError
@@ -27,7 +27,7 @@ def theirs(name, x):
 @pytest.mark.parametrize("name", ["piq:total_variation", "torchmetrics:total_variation"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_metric_scores_as_in_its_library_and_can_be_attacked(name):
-    pytest.importorskip(name.partition(":")[0])
+    needs(name.partition(":")[0], "dev")
     metric = load_scorer(name)
     x = images(2, 12, 9)
     torch.testing.assert_close(metric(x), theirs(name, x))
@@ -42,7 +42,7 @@ def test_a_metric_scores_as_in_its_library_and_can_be_attacked(name):
 @pytest.mark.parametrize("name", ["piq:brisque", "piq:clip_iqa", "torchmetrics:arniqa"])
 @pytest.mark.filterwarnings("ignore")
 def test_weights_that_cannot_be_fetched_are_named(name, monkeypatch, tmp_path):
-    pytest.importorskip(name.partition(":")[0])
+    needs(name.partition(":")[0], "dev")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def urlopen(*_, **__):

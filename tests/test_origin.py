@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small import images, network
+from small import images, needs, network
 
 from resolute import load, load_defended
 from resolute.errors import CheckpointError
 from resolute.models import CARN, EDSR, Card, Origin, SRResNet
 from resolute.models.weights import save_model, weights_sha256
 
-pytestmark = pytest.mark.filterwarnings("ignore:the code in")
+pytestmark = pytest.mark.filterwarnings("ignore:the code in", "ignore:.*holds several sets")
 
 
 def trained(model, seed=1):
@@ -109,12 +109,21 @@ def test_what_is_too_large_for_the_file_is_refused(tmp_path):
 def test_averaged_and_other_weights_of_one_file_are_both_written(tmp_path):
     path = tmp_path / "net.pth"
     other = trained(network(), seed=5).state_dict()
-    torch.save({"params": other, "params_ema": network().state_dict(), "discriminator": {"w": torch.ones(2)}}, path)
+    wrapped = {f"module.{name}": tensor for name, tensor in trained(network(), seed=6).state_dict().items()}
+    content = {
+        "params": other,
+        "params_ema": network().state_dict(),
+        "last": wrapped,
+        "teacher": trained(network(), seed=5).state_dict(),
+    }
+    torch.save({**content, "discriminator": {"w": torch.ones(2)}}, path)
     out, model = round_trip(path)
     found = torch.load(out)
     for name, tensor in model.state_dict().items():
         assert torch.equal(found["params"][name], tensor)
         assert torch.equal(found["params_ema"][name], tensor)
+        assert torch.equal(found["last"][f"module.{name}"], tensor)
+        assert torch.equal(found["teacher"][name], other[name])
     assert torch.equal(found["discriminator"]["w"], torch.ones(2))
 
 
@@ -222,7 +231,7 @@ def test_networks_by_their_code_are_written_as_the_users_program_loads_them(tmp_
 
 
 def test_networks_of_spandrel(tmp_path):
-    pytest.importorskip("spandrel", reason="spandrel, the extra [zoo], is not installed")
+    needs("spandrel", "zoo")
     from spandrel.architectures.Compact import Compact
 
     torch.save({"params_ema": Compact(num_feat=8, num_conv=2, upscale=2).state_dict()}, tmp_path / "compact.pth")

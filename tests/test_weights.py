@@ -15,7 +15,8 @@ from torch import nn
 
 from resolute.errors import CheckpointError, OutputError
 from resolute.models import EDSR, Bicubic, Card, ScorerCard, built_in_models, load, load_scorer
-from resolute.models.weights import built_in_weights, load_archive, read_weights, save_model, weights_sha256
+from resolute.models.archive import load_archive
+from resolute.models.weights import built_in_weights, read_weights, save_model, weights_sha256
 
 SAFE, PT = "net.safetensors", "net.pt"
 
@@ -68,10 +69,6 @@ def prefixed(state):
     return {f"module.{name}": tensor for name, tensor in state.items()}
 
 
-def under(prefix, state):
-    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
-
-
 def as_parameters(state):
     return {name: nn.Parameter(tensor) for name, tensor in state.items()}
 
@@ -85,10 +82,9 @@ def as_parameters(state):
         lambda state: {"state_dict": state, "epoch": 300, "best": 32.1},
         lambda state: {"state_dict": prefixed(state)},
         lambda state: {"model": state, "optimizer": {"lr": 1e-4, "steps": [1, 2]}},
-        lambda state: {"params": {name: 0 * tensor for name, tensor in state.items()}, "params_ema": state},
         lambda state: {"state_dict": {"model": state}},
     ],
-    ids=["plain", "module", "parameters", "state_dict", "state_dict+module", "model", "params_ema", "nested twice"],
+    ids=["plain", "module", "parameters", "state_dict", "state_dict+module", "model", "nested twice"],
 )
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("suffix", [".pt", ".pth"])
@@ -100,34 +96,6 @@ def test_checkpoints_load_however_they_are_wrapped(tmp_path, wrap, legacy, suffi
     assert not loaded.training
     expected = card_of(model, sha256=weights_sha256(model.state_dict()))
     assert dataclasses.replace(loaded.card, name="net", training={}) == expected
-
-
-@pytest.mark.parametrize(
-    ("wrap", "taken"),
-    [
-        (lambda good, bad: {"params": bad, "params_ema": good}, "params_ema, of params_ema, params"),
-        (
-            lambda good, bad: {"state_dict": bad, "ema_state_dict": good},
-            "ema_state_dict, of ema_state_dict, state_dict",
-        ),
-        (lambda good, bad: {"model": bad, "ema": {"decay": 0.9, "shadow": good}}, "ema.shadow, of ema.shadow, model"),
-        (lambda good, bad: {"model": good, "ema": {"decay": 0.9}}, ""),
-        (lambda good, bad: under("model.", bad) | under("ema_model.module.", good), "ema_model.module.*, 16 of 32"),
-        (lambda good, bad: under("generator.", good) | {"discriminator.w": torch.ones(2)}, "generator.*, 16 of 17"),
-        (lambda good, bad: under("model.module.", good) | {"model.n_averaged": torch.tensor(3)}, ""),
-        (lambda good, bad: {name.replace("body.", "body._orig_mod.", 1): w for name, w in good.items()}, ""),
-        (lambda good, bad: under("module._orig_mod.", good), ""),
-    ],
-    ids=["params", "state_dict", "shadow", "no shadow", "flat", "gan", "averaged", "compiled part", "compiled"],
-)
-def test_of_several_sets_the_averaged_is_taken_and_named_on_the_card(tmp_path, wrap, taken):
-    good = network(blocks=1).state_dict()
-    bad = {name: torch.zeros_like(tensor) for name, tensor in good.items()}
-    torch.save(wrap(good, bad), tmp_path / PT)
-    loaded = load(tmp_path / PT)
-    assert loaded.card.sha256 == weights_sha256(good)
-    assert loaded.card.training.get("weights", "").startswith(taken)
-    assert bool(taken) == ("weights" in loaded.card.training)
 
 
 def test_loading_draws_no_random_numbers(tmp_path):
@@ -323,12 +291,13 @@ def test_checkpoints_without_checksums_load(tmp_path):
     [
         lambda tensor: torch.zeros(1).expand(tensor.shape),
         lambda tensor: torch.zeros(1).expand(2**20, 2**10, 3, 3),
+        lambda tensor: torch.zeros(2**40, 0, 3, 3),
         lambda tensor: tensor.to("meta"),
         lambda tensor: tensor.to_sparse(),
         lambda tensor: torch.nested.nested_tensor([tensor, tensor]),
         lambda tensor: tensor.to(torch.float8_e4m3fn),
     ],
-    ids=["stride 0", "huge", "meta", "sparse", "nested", "float8"],
+    ids=["stride 0", "huge", "empty", "meta", "sparse", "nested", "float8"],
 )
 def test_tensors_that_hold_no_values_are_named(tmp_path, pretend):
     state = network().state_dict()
@@ -384,7 +353,6 @@ def test_truncated_and_corrupted_safetensors(tmp_path):
         (lambda state: state.update(extra=torch.zeros(1)), 'Unexpected key(s) in state_dict: "extra"'),
         (lambda state: state.update({"head.0.bias": torch.zeros(7)}), "size mismatch for head.0.bias"),
         (lambda state: state.update({"head.0.weight": torch.tensor(1.0)}), "does not fit"),
-        (lambda state: state.update({"head.0.weight": torch.zeros(0, 3, 3, 3)}), "does not fit"),
         (lambda state: state.update({"tail.0.0.weight": torch.zeros(54, 6, 3, 3)}), "does not fit"),
     ],
 )
@@ -477,7 +445,7 @@ def test_a_file_without_weights_is_refused(tmp_path, content):
 
 
 def test_a_file_without_weights_shows_what_it_holds(tmp_path):
-    torch.save({"epoch": 3, "net_x": {"a": torch.zeros(1)}}, tmp_path / PT)
+    torch.save({"epoch": 3, "net_x": {"a": 1}}, tmp_path / PT)
     assert re.search(r"epoch \(int\).*net_x \(dict\)", refusal(tmp_path / PT))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import images
+from small import images, needs
 from torch import nn
 
 from resolute import FDA, IFGSM, Tiled, load
@@ -17,7 +17,7 @@ from resolute.errors import CheckpointError, ConfigError
 from resolute.models.sizes import pad
 from resolute.models.zoo import ZooModel
 
-pytest.importorskip("spandrel", reason="spandrel, the extra [zoo], is not installed")
+needs("spandrel", "zoo")
 
 DOCS = Path(__file__).parents[1] / "docs"
 _SPEC = importlib.util.spec_from_file_location("make_zoo", DOCS / "make_zoo.py")

@@ -16,8 +16,9 @@ from resolute.attacks.objective import Bound, Images
 from resolute.attacks.options import EqualByRepr, check_fields
 from resolute.defences.entropy import ChannelDensity
 from resolute.errors import CheckpointError
+from resolute.models.archive import load_archive
 from resolute.models.layers import find_layer
-from resolute.models.weights import built_in_file, load_archive, weights_sha256
+from resolute.models.weights import built_in_file, weights_sha256
 
 
 @final

@@ -17,6 +17,9 @@ Model = TypeVar("Model", bound=Restorer | Scorer, covariant=True)
 Weights = Mapping[str, Tensor]
 Arguments = dict[str, object]
 
+# So many weights more than there are may a network have: then what is missing is named.
+_SLACK = 1_000_000
+
 
 def _whole(state: Weights, scale: int | None) -> tuple[Weights, list[int]]:
     return state, []
@@ -66,6 +69,7 @@ class Architecture(Generic[Model]):
         Raises:
             RuntimeError: missing or surplus keys, or shapes that do not fit together.
             ValueError, LookupError, ArithmeticError: no such network has these shapes.
+            TypeError: whole numbers stand for weights.
 
         Example:
             >>> from resolute.models.edsr import ARCHITECTURE, EDSR
@@ -74,6 +78,15 @@ class Architecture(Generic[Model]):
             0.1
         """
         arguments, named = self.read(state)
+        # Without memory first: sizes that a few names and shapes tell can be any, also those of a small file.
+        with torch.device("meta"):
+            blank = self.network(**{**arguments, **(options or {})}).state_dict()
+        counts = [sum(tensor.numel() for tensor in tensors.values()) for tensors in (blank, named)]
+        if counts[0] > 2 * counts[1] + _SLACK:
+            raise RuntimeError(f"such a network has {counts[0]:,} weights, and these are {counts[1]:,}")
+        for name in blank.keys() & named.keys():
+            if blank[name].is_floating_point() and not named[name].is_floating_point():
+                raise TypeError(f"{name} is {str(named[name].dtype)[6:]}, where the network has floating-point numbers")
         # Its first weights are overwritten at once, and are none of what a seeded training draws.
         with torch.random.fork_rng(devices=[]):
             model = self.network(**{**arguments, **(options or {})})

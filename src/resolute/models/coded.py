@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -12,7 +13,16 @@ from resolute.models.address import Address
 from resolute.models.base import Restorer, ScorerCard
 from resolute.models.origin import origin_of
 from resolute.models.python_file import PythonFile
-from resolute.models.weights import State, misfit_line, read_named, readings, require_sha256, sha256_of, weights_sha256
+from resolute.models.readings import Reading, State, WeightSet, readings, tell_choice
+from resolute.models.weights import (
+    misfit_line,
+    read_sets,
+    require_sha256,
+    require_types,
+    require_values,
+    sha256_of,
+    weights_sha256,
+)
 from resolute.models.wrapped import Wrapped
 
 _HINT = "; give the arguments that it was trained with behind #, as #nf=48"
@@ -26,23 +36,27 @@ def load_code(address: Address) -> Restorer:
     """
     source = PythonFile(Path(address.target), address.name, address.arguments)
     network, code = source.build_with_sources(warn=True)
-    weights, origin = "", None
+    weights, taken, origin = "", "", None
     if address.sha256 and not address.weights:
         raise CheckpointError(f"sha256= is that of the weights of {address.name}, and it has none: add weights=FILE")
     if address.weights:
         path = Path(address.weights)
-        state, card, _ = read_named(path)
+        sets, card = read_sets(path)
         if isinstance(card, ScorerCard):
             raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
         require_sha256(path, address.sha256)
-        fitting = _fitting(state, network, address)
+        reading = _fitting(sets, network, address)
+        fitting = reading.state
+        require_values(fitting, path.name)
+        require_types(fitting, network.state_dict(), path.name)
         try:
             network.load_state_dict(fitting, strict=True)
         except RuntimeError as error:
             raise CheckpointError(f"{path.name} does not fit {address.name}: {misfit_line(error)}{_HINT}") from None
         weights = weights_sha256(fitting)
         prefix = "" if isinstance(network, Restorer) else "network."
-        origin = origin_of(path, state, fitting, functools.partial(_rebuilt, source, prefix))
+        origin = origin_of(path, reading, fitting, functools.partial(_rebuilt, source, prefix))
+        taken = tell_choice(reading, sets, path.name)
     range = address.range or (1.0, 1.0)
     if isinstance(network, Restorer):
         model: Restorer = network.eval()
@@ -55,20 +69,21 @@ def load_code(address: Address) -> Restorer:
         )  # fmt: skip
     facts = (weights, code, address.name, repr(address.arguments), range, address.bgr, model.scale)
     name = Path(address.weights).stem if address.weights else address.name
-    model.card = model.describe(name, sha256=sha256_of(*facts))
+    training = {"weights": taken} if taken else None
+    model.card = model.describe(name, sha256=sha256_of(*facts), training=training)
     model.origin = origin or model.origin
     return model
 
 
-def _fitting(state: State, network: nn.Module, address: Address) -> State:
-    wanted = network.state_dict()
-    all_readings = list(readings(state))
+def _fitting(sets: Sequence[WeightSet], network: nn.Module, address: Address) -> Reading:
+    wanted = network.state_dict().keys()
+    all_readings = list(readings(sets))
     for reading in all_readings:
-        if reading.keys() == wanted.keys():
+        if reading.state.keys() == wanted:
             return reading
-    nearest = max(all_readings, key=lambda reading: len(reading.keys() & wanted.keys()))
+    nearest = max(all_readings, key=lambda reading: len(reading.state.keys() & wanted)).state
     parts: list[str] = []
-    for words, names in (("has no", wanted.keys() - nearest.keys()), ("has besides", nearest.keys() - wanted.keys())):
+    for words, names in (("has no", wanted - nearest.keys()), ("has besides", nearest.keys() - wanted)):
         if names:
             shown = sorted(names, key=lambda name: [*wanted, *nearest].index(name))[:3]
             parts.append(f"{words} {', '.join(shown)}{' ...' if len(names) > 3 else ''}")

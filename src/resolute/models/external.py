@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
 import os
 import pickle
 import sys
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from resolute.errors import CheckpointError, ConfigError, class_and_line, first_line
 from resolute.models.base import Scorer
+from resolute.models.importing import import_library
 from resolute.models.weights import weights_sha256
 
 LICENCE = "pyiqa: PolyForm Noncommercial 1.0.0; weights: see their authors"
@@ -87,7 +87,7 @@ def load_external(name: str) -> ExternalScorer:
 
 def _pyiqa() -> ModuleType:
     try:
-        return importlib.import_module("pyiqa")
+        return import_library("pyiqa")
     except ModuleNotFoundError as error:
         if error.name == "pyiqa":
             raise ConfigError("metrics of pyiqa need it installed: pip install 'resolute[iqa]'") from None

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-import importlib
 import sys
 from collections.abc import Callable
 from typing import Any, final
@@ -22,6 +21,7 @@ from resolute.errors import CheckpointError, ConfigError, first_line
 from resolute.models.base import Scorer
 from resolute.models.external import remedy, weights_only
 from resolute.models.function import as_scorer
+from resolute.models.importing import import_library
 
 LIBRARIES = ("piq:", "torchmetrics:")
 
@@ -84,7 +84,7 @@ def load_from_library(name: str) -> Scorer:
         near = ", ".join(difflib.get_close_matches(name, known, 3, 0.4) or known)
         raise ConfigError(f"no metric {name!r} is known here; {library} has {near}, and as_scorer takes any callable")
     try:
-        found: Any = getattr(importlib.import_module(metric.module), metric.attribute)
+        found: Any = getattr(import_library(metric.module), metric.attribute)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{name} needs the module {error.name}: pip install {library} {metric.needs}".strip()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast, final
+from typing import final
 
 import torch
 from safetensors import safe_open
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from resolute.errors import CheckpointError, class_and_line
 from resolute.files import write_atomically
+from resolute.models.archive import read_checkpoint, save_archive
 from resolute.models.base import Origin, Restorer
-from resolute.models.weights import State, find_weights, read_checkpoint, read_metadata, save_archive, weights_sha256
+from resolute.models.readings import Reading, State, WeightSet, find_sets, readings
+from resolute.models.weights import read_metadata, weights_sha256
 
 # From the weights in a file to all tensors of the network that is built of them, by their names in it.
 Rebuild = Callable[[State], State]
@@ -40,18 +42,20 @@ class FileOrigin(Origin):
     Attributes:
         names: of the weights that the network was built of, and what they are called in the file.
         rebuild: builds the network again.
+        route: the keys that lead to the weights in the file.
     """
 
     path: Path
     names: Mapping[str, str]
     rebuild: Rebuild
     note: str = ""
+    route: tuple[str, ...] = ()
 
     def check(self, model: Restorer) -> None:
-        self._plan(model, _Content.read(self.path))
+        self._plan(model, _Content.read(self.path, self.route))
 
     def write(self, model: Restorer, out: Path, training: Mapping[str, object] | None = None) -> None:
-        content = _Content.read(self.path)
+        content = _Content.read(self.path, self.route)
         for own, before, after, places in self._plan(model, content):
             # To the bit as it was where nothing changed, also where the file is more exact than the model.
             for place in () if torch.equal(after.detach().cpu(), before) else places:
@@ -75,6 +79,7 @@ class FileOrigin(Origin):
         used = {_identity(tensor) for tensor in probed.values()}
         tensors = model.state_dict()
         prefix = _prefix(tensors, before)
+        sets = content.sets(self.names)
         if prefix is None:
             raise self._refused("the model has other tensors than those that were loaded from it")
         plan: list[tuple[str, Tensor, Tensor, list[Tensor]]] = []
@@ -87,8 +92,7 @@ class FileOrigin(Origin):
             if found and alias in self.names and alias not in found and _identity(told_apart[alias]) not in used:
                 found = [*found, alias]
             if found:
-                keys = [self.names[name] for name in found]
-                places = [place for state in content.sets(keys) for key in keys for place in [state[key]]]
+                places = [state[name] for state in sets for name in found]
                 plan.append((own, before[own], tensors[prefix + own], places))
             elif not torch.equal(tensor, before[own]):
                 raise self._refused(f"{own} is computed from its entries on loading, and cannot be taken back")
@@ -121,10 +125,11 @@ class FileOrigin(Origin):
         return CheckpointError(f"weights cannot be written back to {self.path.name}: {why}")
 
 
-def origin_of(path: Path, state: State, taken: State, rebuild: Rebuild, note: str = "") -> FileOrigin:
+def origin_of(path: Path, reading: Reading, taken: State, rebuild: Rebuild, note: str = "") -> FileOrigin:
     """Return the origin of weights that were taken from a file, the same tensors under other names."""
-    keys = {id(tensor): name for name, tensor in state.items()}
-    return FileOrigin(path, {name: keys[id(tensor)] for name, tensor in taken.items()}, rebuild, note)
+    keys = {id(tensor): name for name, tensor in reading.source.state.items()}
+    names = {name: keys[id(tensor)] for name, tensor in taken.items()}
+    return FileOrigin(path, names, rebuild, note, reading.source.route)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,35 +138,45 @@ class _Content:
 
     Attributes:
         whole: all of it.
+        all_sets: of weights in it.
         state: the weights that are loaded, by their names in the file.
         metadata: of a safetensors file; None for a checkpoint of PyTorch.
         zipped: whether a checkpoint is a zip archive, as since PyTorch 1.6.
     """
 
     whole: object
+    all_sets: list[WeightSet]
     state: State
     metadata: dict[str, str] | None
     zipped: bool = True
 
     @staticmethod
-    def read(path: Path) -> _Content:
+    def read(path: Path, route: tuple[str, ...]) -> _Content:
         if not path.is_file():
             raise CheckpointError(f"no file {path} any more, to write weights back to")
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
-            return _Content(state, state, read_metadata(path))
+            return _Content(state, [WeightSet((), state)], state, read_metadata(path))
         whole = read_checkpoint(path)
-        state, *_ = find_weights(whole, path.name)
-        return _Content(whole, state, None, zipfile.is_zipfile(path))
+        sets = find_sets(whole, path.name)
+        state = next((one.state for one in sets if one.route == route), {})
+        return _Content(whole, sets, state, None, zipfile.is_zipfile(path))
 
-    def sets(self, keys: list[str]) -> Iterator[State]:
-        """Yield all sets of weights with the same names and shapes as those that are loaded."""
-        shapes = {_bare(key): tensor.shape for key, tensor in self.state.items()}
-        for state in _mappings(self.whole):
-            if {_bare(key): tensor.shape for key, tensor in state.items()} == shapes:
-                named = {_bare(key): tensor for key, tensor in state.items()}
-                yield {key: named[_bare(key)] for key in keys}
+    def sets(self, names: Mapping[str, str]) -> list[State]:
+        """Return, by their names in the network, the weights that are loaded, and all others of the same shapes."""
+        chosen = {name: self.state[key] for name, key in names.items()}
+        shapes = {name: tensor.shape for name, tensor in chosen.items()}
+        found = [chosen]
+        taken = {id(tensor) for tensor in chosen.values()}
+        for reading in readings(self.all_sets):
+            if reading.beside:
+                continue
+            same = {name: reading.state[name] for name in shapes if name in reading.state}
+            if {name: tensor.shape for name, tensor in same.items()} == shapes:
+                found += [same] if not taken & {id(tensor) for tensor in same.values()} else []
+                taken |= {id(tensor) for tensor in same.values()}
+        return found
 
     def write(self, out: Path, training: dict[str, object]) -> None:
         if self.metadata is None:
@@ -174,21 +189,6 @@ class _Content:
             metadata["card"] = json.dumps(card, sort_keys=True)
         content = save(self.state, metadata or None)
         write_atomically(out, lambda path: path.write_bytes(content))
-
-
-def _bare(key: str) -> str:
-    return key.removeprefix("module.")
-
-
-def _mappings(content: object) -> Iterator[State]:
-    """Yield all mappings from names to tensors alone, however deep."""
-    if not isinstance(content, dict):
-        return
-    held = cast("dict[Any, Any]", content)
-    if held and all(isinstance(value, Tensor) for value in held.values()):
-        yield {str(key): value for key, value in held.items()}
-    for value in held.values():
-        yield from _mappings(value)
 
 
 def _told_apart(state: State) -> State:

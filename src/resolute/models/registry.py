@@ -21,18 +21,18 @@ from resolute.models.foreign import Foreign
 from resolute.models.hub import HUBS, fetch
 from resolute.models.layers import named_layer
 from resolute.models.onnx_models import OnnxRestorer, load_onnx_restorer
-from resolute.models.origin import FileOrigin, origin_of
+from resolute.models.origin import origin_of
 from resolute.models.plugged import build
 from resolute.models.python_file import defined
 from resolute.models.ranged import Ranged
+from resolute.models.readings import tell_choice
 from resolute.models.recognised import Recognised, recognise
 from resolute.models.restorer_probe import Alternative, doubt
 from resolute.models.weights import (
     FILES,
-    State,
     built_in_weights,
     read_metadata,
-    read_named,
+    read_sets,
     require_sha256,
     sha256_of,
     weights_sha256,
@@ -155,13 +155,16 @@ def _from_file(path: Path, address: Address) -> Restorer:
     else:
         if path.is_file():
             require_sha256(path, address.sha256)
-        state, card, taken = read_named(path)
+        sets, card = read_sets(path)
         if isinstance(card, ScorerCard):
             raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")
-        found = recognise(state, path.name, address.scale, address.res_scale)
+        found = recognise(sets, path.name, address.scale, address.res_scale)
         restorer = _described(found, card, path, address)
-        restorer.origin = origin = origin_of(path, state, found.state, found.rebuild, found.note)
-        restorer.card = _taken(restorer.card, taken, origin, state)
+        restorer.origin = origin_of(path, found.reading, found.state, found.rebuild, found.note)
+        taken = tell_choice(found.reading, sets, path.name)
+        if taken:
+            card = restorer.card or restorer.describe(path.stem)
+            restorer.card = dataclasses.replace(card, training={**card.training, "weights": taken})
         restorer.eval()
         if not isinstance(restorer, Foreign):
             # Many of those reshape with view(), which fails in another layout.
@@ -187,17 +190,6 @@ def _described(found: Recognised, card: Card | None, path: Path, address: Addres
         restorer = _as_on_card(restorer, card, path.name)
     restorer.card = dataclasses.replace(card, sha256=sha256)
     return restorer
-
-
-def _taken(card: Card | None, taken: str, origin: FileOrigin, state: State) -> Card:
-    """Return the card with which weights were taken, where the file holds more than one network's."""
-    assert card is not None
-    name, key = next(iter(origin.names.items()))
-    prefix = key.removesuffix(name)
-    left = sum(1 for one in state if one.rpartition(".")[2] != "n_averaged") - len(origin.names)
-    if prefix and left and key.endswith(name):
-        taken = f"{taken}{'; ' if taken else ''}{prefix}*, {len(origin.names)} of {len(state)} tensors"
-    return dataclasses.replace(card, training={**card.training, "weights": taken}) if taken else card
 
 
 def _as_said(restorer: Restorer, address: Address) -> Restorer:

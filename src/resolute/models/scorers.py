@@ -18,8 +18,9 @@ from resolute.models.niqe import NIQE
 from resolute.models.onnx_models import load_onnx_scorer
 from resolute.models.plugged import build
 from resolute.models.probe import probe
+from resolute.models.readings import tell_choice
 from resolute.models.recognised import recognise_scorer
-from resolute.models.weights import FILES, built_in_weights, read_named, weights_sha256
+from resolute.models.weights import FILES, built_in_weights, read_sets, weights_sha256
 from resolute.plugins import find_plugin
 
 
@@ -75,11 +76,13 @@ def _load(scorer: str | Path, data: Path | None) -> Scorer:
         session = load_onnx_scorer(path)
         session.card = probe(session)
         return session
-    state, card, taken = read_named(path)
+    sets, card = read_sets(path)
     if isinstance(card, Card):
         raise CheckpointError(f"{path.name} holds a super-resolution model; load it with load")
-    metric, reading = recognise_scorer(state, path.name)
-    facts = metric.describe(path.stem, sha256=weights_sha256(reading), training={"weights": taken} if taken else None)
+    metric, reading = recognise_scorer(sets, path.name)
+    taken = tell_choice(reading, sets, path.name)
+    sha256 = weights_sha256(reading.state)
+    facts = metric.describe(path.stem, sha256=sha256, training={"weights": taken} if taken else None)
     if card is None:
         card = facts
     elif card.sha256 != facts.sha256:

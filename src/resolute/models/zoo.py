@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, final
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from resolute.errors import CheckpointError, first_line
 from resolute.models.foreign import Foreign
+from resolute.models.importing import import_library
+from resolute.models.weights import MisfitError, require_types, require_values
 
 HINT = "pip install 'resolute[zoo]'"
 
@@ -70,8 +72,11 @@ def wrap_zoo(found: Any) -> ZooModel:
         CheckpointError: it cannot be attacked.
     """
     name, lacks, gray = str(found.architecture.id), found.size_requirements.get_padding, found.input_channels == 1
-    # What comes before and after the module, as its range, is nowhere else than in _call_fn.
-    return ZooModel(found.model.float(), found._call_fn, name, found.scale, lacks, gray)
+    with warnings.catch_warnings():
+        # What code written for an earlier torch is warned of is no news to someone who only has its weights.
+        warnings.simplefilter("ignore")
+        # What comes before and after the module, as its range, is nowhere else than in _call_fn.
+        return ZooModel(found.model.float(), found._call_fn, name, found.scale, lacks, gray)
 
 
 def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
@@ -80,19 +85,23 @@ def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
     Returns None where spandrel is missing or does not know them.
 
     Raises:
-        CheckpointError: spandrel is installed and cannot be imported, or the network cannot be built, or does not take
-            images of three channels or one.
+        CheckpointError: spandrel is installed and cannot be imported; the network cannot be built, or does not take
+            images of three channels or one; weights have no values (see ``require_values``).
     """
     spandrel = _spandrel(file)
     if spandrel is None:
         return None
-    try:
-        found = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(dict(state)))
-    except spandrel.UnsupportedModelError:
+    if not any(_detects(support, state) for support in spandrel.MAIN_REGISTRY):
         return None
+    require_values(dict(state), file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = spandrel.ModelLoader().load_from_state_dict(dict(state))
     except Exception as error:  # What does not fit a network that was recognised raises anything.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise CheckpointError(f"{file} looks like a network of spandrel but does not fit: {lines[-1][:200]}") from None
+        raise MisfitError(f"{file} looks like a network of spandrel but does not fit: {lines[-1][:200]}") from None
+    require_types(state, found.model.state_dict(), file)
     name = str(found.architecture.id)
     if not isinstance(found, spandrel.ImageModelDescriptor):
         raise CheckpointError(f"{file} holds {name}, which needs a mask besides the image; no attack has one")
@@ -104,9 +113,16 @@ def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
     return found
 
 
+def _detects(support: Any, state: Mapping[str, Tensor]) -> bool:
+    try:
+        return bool(support.detect(dict(state)))
+    except Exception:  # Of shapes that no network has, it expects some.
+        return False
+
+
 def _spandrel(file: str) -> ModuleType | None:
     try:
-        return importlib.import_module("spandrel")
+        return import_library("spandrel")
     except ModuleNotFoundError as error:
         if error.name == "spandrel":
             return None

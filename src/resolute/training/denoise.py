@@ -19,8 +19,9 @@ from resolute.errors import ConfigError
 from resolute.measure.agreement import srocc
 from resolute.measure.fidelity import psnr_rgb
 from resolute.models.base import Restorer, Scorer
+from resolute.models.readings import State
 from resolute.models.scorers import load_scorer
-from resolute.models.weights import State, read_weights
+from resolute.models.weights import read_weights
 from resolute.randomness import generator_for, stream_seed
 from resolute.training.card import save_with_card
 from resolute.training.denoise_recipe import DenoiseRecipe

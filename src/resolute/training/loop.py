@@ -24,7 +24,7 @@ import torch
 import resolute
 from resolute.errors import CheckpointError, ConfigError, TrainingError
 from resolute.files import beside, write_text
-from resolute.models.weights import load_archive, save_archive
+from resolute.models.archive import load_archive, save_archive
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.recipe import AnyRecipe
 from resolute.training.restore_recipe import Recipe

@@ -15,11 +15,12 @@ from resolute.defences.entropy import EntropyRegularizer
 from resolute.defences.jacobian import jacobian_penalty
 from resolute.errors import ConfigError
 from resolute.measure.fidelity import psnr_y
+from resolute.models.archive import load_archive, save_archive
 from resolute.models.base import Restorer
 from resolute.models.carn import CARN
 from resolute.models.layers import find_layer
+from resolute.models.readings import State
 from resolute.models.registry import load
-from resolute.models.weights import State, load_archive, save_archive
 from resolute.randomness import generator_for, stream_seed
 from resolute.training.card import save_with_card
 from resolute.training.gan import GanLoss

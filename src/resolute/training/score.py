@@ -18,7 +18,8 @@ from resolute.errors import ConfigError
 from resolute.measure.agreement import plcc, srocc
 from resolute.models.mobilenet import MobileNetScorer
 from resolute.models.quality import QualityNet
-from resolute.models.weights import State, read_weights
+from resolute.models.readings import State
+from resolute.models.weights import read_weights
 from resolute.randomness import generator_for, stream_seed
 from resolute.training.card import save_with_card
 from resolute.training.distortions import WORST, DistortedImages
