@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from resolute import clever, load, sample_image
-from resolute.images import find_images, read_image
+from resolute.folders import find_images
+from resolute.images import read_image
 from resolute.measure import clever_power
 from resolute.provenance import provenance
 from resolute.resize import downscale

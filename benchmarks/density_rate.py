@@ -16,7 +16,8 @@ import torch
 
 from resolute import load
 from resolute.defences import ChannelDensity
-from resolute.images import find_images, from_uint8, read_image, to_uint8
+from resolute.folders import find_images
+from resolute.images import from_uint8, read_image, to_uint8
 from resolute.resize import downscale, mod_crop
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from resolute import sample_image
-from resolute.images import find_images, read_image
+from resolute.folders import find_images
+from resolute.images import read_image
 from resolute.resize import downscale
 
 # Those with 320 rows and 480 columns or more.

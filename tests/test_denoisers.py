@@ -3,7 +3,8 @@ import torch
 
 import resolute
 from resolute.errors import CheckpointError
-from resolute.images import find_images, read_image
+from resolute.folders import find_images
+from resolute.images import read_image
 from resolute.measure import psnr_rgb
 from resolute.models import Card, load
 from resolute.models.denoisers import DNCNN, DnCNN, UNet

@@ -13,18 +13,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageFile
 
 from resolute import images
-from resolute.errors import ImageError, OutputError
+from resolute.errors import BrokenImageError, ImageError, ImageWarning, OutputError
+from resolute.folders import SUFFIXES, find_images
 from resolute.images import (
     MAX_PIXELS,
     SAMPLE_NAMES,
-    SUFFIXES,
-    find_images,
     from_uint8,
     image_sha256,
     read_image,
+    reads_avif,
     sample_image,
     to_uint8,
     write_png,
@@ -567,3 +567,59 @@ class TestSamples:
     def test_unknown_name(self):
         with pytest.raises(ImageError, match=r"\bcamera\b.* astronaut, chelsea"):
             sample_image("camera")
+
+
+class TestDamage:
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP"])
+    @pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
+    def test_no_pixel_that_is_missing_is_made_up(self, kind, share, tmp_path, monkeypatch):
+        monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as packages of models leave it
+        Image.fromarray(to_uint8(sample_image("coffee")[:, :64, :64])).save(tmp_path / "whole", format=kind)
+        whole = (tmp_path / "whole").read_bytes()
+        (tmp_path / "cut").write_bytes(whole[: int(share * len(whole))])
+        assert read_image(tmp_path / "whole").shape == (3, 64, 64)
+        with pytest.raises(BrokenImageError, match="cut"):
+            read_image(tmp_path / "cut")
+        assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+    def test_the_checksum_of_pixels_counts(self, tmp_path):
+        # Stored blocks without compression, so that a changed level is valid for the decoder.
+        header = struct.pack(">IIBBBBB", 2, 2, 8, 2, 0, 0, 0)
+        data = zlib.compress(bytes([0, 9, 9, 9, 9, 9, 9] * 2), 0)
+        body = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+        (tmp_path / "a.png").write_bytes(body)
+        assert read_image(tmp_path / "a.png").shape == (3, 2, 2)
+        (tmp_path / "a.png").write_bytes(body.replace(bytes([9, 9, 9]), bytes([9, 8, 9]), 1))
+        with pytest.raises(BrokenImageError, match=r"a\.png.*checksum.*IDAT"):
+            read_image(tmp_path / "a.png")
+
+
+class TestAvif:
+    @pytest.mark.skipif(not reads_avif(), reason="the installed Pillow reads no AVIF")
+    def test_is_read(self, tmp_path):
+        Image.fromarray(to_uint8(sample_image("coffee")[:, :32, :32])).save(tmp_path / "a.avif", quality=95)
+        assert (read_image(tmp_path / "a.avif") - sample_image("coffee")[:, :32, :32]).abs().mean() < 0.02
+        assert find_images([tmp_path]) == [tmp_path / "a.avif"]
+
+    def test_a_pillow_without_it_is_told(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(images, "reads_avif", lambda: False)
+        (tmp_path / "a.avif").write_bytes(b"\0\0\0 ftypavif" + bytes(50))
+        with pytest.raises(BrokenImageError, match=r"a\.avif.*AVIF.*pillow>=11\.3"):
+            read_image(tmp_path / "a.avif")
+
+
+def test_images_of_kinds_that_are_not_read_are_counted(tmp_path):
+    for name in ("a.png", "b.heic", "c.HEIC", "d.jxl", "e.gif", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.warns(ImageWarning, match=r"4 files \(1 \.gif, 2 \.heic, 1 \.jxl\)"):
+        assert find_images([tmp_path]) == [tmp_path / "a.png"]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ImageError, match=r"4 files.*convert"):
+        find_images([tmp_path])
+
+
+def test_a_folder_without_images_says_in_which_they_lie(tmp_path):
+    (tmp_path / "Set" / "HR").mkdir(parents=True)
+    (tmp_path / "Set" / "HR" / "a.png").touch()
+    with pytest.raises(ImageError, match=r"Set/HR; name such a folder"):
+        find_images([tmp_path / "Set"])

@@ -58,6 +58,13 @@ def test_data_sets_are_found_by_name(root):
     assert [(photo.dataset, photo.name) for photo in mine] == [("mine", "baby"), ("mine", "bird"), ("", "bird-2")]
 
 
+def test_a_set_is_found_inside_a_folder_as_below_resolute_data(root):
+    folder = root / "sr_test" / "B100"
+    assert [photo.path for photo in find_photos([f"bsd100={folder}"], scale=4)] == [
+        photo.path for photo in find_photos(["bsd100"], scale=4)
+    ]
+
+
 def test_a_missing_data_set_says_what_to_put_where(root, monkeypatch):
     with pytest.raises(ImageError, match=r"set14 .*set14=FOLDER"):
         find_photos(["set14"])

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resolute.images import SUFFIXES, find_images, read_image, to_uint8
+from resolute.folders import SUFFIXES, find_images
+from resolute.images import read_image, to_uint8
 from resolute.resize import downscale, mod_crop, upscale, upscale_tensor
 
 scales = st.sampled_from((2, 3, 4))

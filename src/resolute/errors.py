@@ -23,6 +23,10 @@ class ImageError(ResoluteError):
     exit_code: ClassVar[int] = 3
 
 
+class BrokenImageError(ImageError):
+    """A file cannot be read as an image: it is missing, damaged, cut short or of an unsupported kind."""
+
+
 class CheckpointError(ResoluteError):
     """A weights file cannot be loaded."""
 
@@ -79,6 +83,14 @@ class ModelWarning(UserWarning):
 
 class BudgetWarning(UserWarning):
     """A budget is not what it seems, for attacked images lie on the 8-bit grid."""
+
+
+class ImageWarning(UserWarning):
+    """Some of the images that were given are not used, or look like what they are not used as."""
+
+
+class ImageNote(UserWarning):
+    """What was made of the images that were given, where they could have been taken otherwise."""
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:

@@ -10,25 +10,26 @@ import importlib.resources
 import logging
 import sys
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import tifffile
 import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 from torch import Tensor
 
-from resolute.errors import ImageError, first_line
+from resolute.damage import PNG_START, check_png, strict_decoders
+from resolute.errors import BrokenImageError, ImageError, first_line
 from resolute.files import write_atomically
 
 MAX_PIXELS = 100_000_000
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF")
+_AVIF_STARTS = (b"ftypavif", b"ftypavis")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SAMPLE_FILES = {
     "astronaut": "astronaut.png",
@@ -50,14 +51,15 @@ class _UnfitError(Exception):
 
 
 def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
-    """Read a PNG, JPEG, WebP, TIFF or BMP file of up to ``MAX_PIXELS`` pixels.
+    """Read a PNG, JPEG, WebP, AVIF, TIFF or BMP file of up to ``MAX_PIXELS`` pixels.
 
-    16-bit samples keep their precision, float TIFFs must lie in [0, 1]. Grey images are repeated over the channels,
-    transparent ones lie on white, the camera's orientation is applied, and of an animation the first frame counts.
+    16-bit samples keep their precision, but for those of AVIF, and float TIFFs must lie in [0, 1]. Grey images are
+    repeated over the channels, transparent ones lie on white, the camera's orientation is applied, and of an animation
+    the first frame counts. Nothing that is missing from a file is filled in.
     Eight-bit files give multiples of 1/255 also where they were transparent.
 
     Raises:
-        ImageError: the file is missing, damaged, too large or of an unsupported kind.
+        BrokenImageError: the file is missing, damaged, cut short, too large or of an unsupported kind.
 
     Example:
         >>> import tempfile
@@ -68,7 +70,7 @@ def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
     """
     path = Path(path)
     try:
-        with warnings.catch_warnings():
+        with strict_decoders(), warnings.catch_warnings():
             # Decoders warn about odd metadata, which does not touch the pixels; real damage raises.
             warnings.simplefilter("ignore")
             return _to_tensor(_decode(path))
@@ -84,36 +86,20 @@ def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
         else:
             detail = first_line(error)
             reason = f"it is damaged or cut short ({detail}); copy it again or save it as PNG with an image editor"
-    raise ImageError(f"cannot read {path}: {reason}")
+    raise BrokenImageError(f"cannot read {path}: {reason}")
 
 
-def find_images(paths: Iterable[Path | str]) -> list[Path]:
-    """Return the image files that ``paths`` name; a folder stands for the images in it, sorted by name.
-
-    Files come back as given, whatever their suffix. Folders inside a folder and hidden files are skipped.
-
-    Raises:
-        ImageError: a path does not exist, or a folder holds no image.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        try:
-            if not path.is_dir():
-                if not path.exists():
-                    raise ImageError(f"cannot find {path}: there is no such file or folder; check the name")
-                found.append(path)
-                continue
-            inside = sorted(
-                item
-                for item in path.iterdir()
-                if item.suffix.lower() in SUFFIXES and not item.name.startswith(".") and item.is_file()
-            )
-        except OSError as error:
-            raise ImageError(f"cannot look into {path}: {error.strerror}; check its name and permissions") from None
-        if not inside:
-            raise ImageError(f"no image in {path}: put some there ({' '.join(SUFFIXES)}) or name another folder")
-        found += inside
-    return found
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Return width and height by the head of a file, as an upright image; None where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_formats()) as image:
+                width, height = image.size
+                turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except Exception:  # What is wrong with it is said when it is read.
+        return None
+    return (height, width) if turned else (width, height)
 
 
 def to_uint8(x: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -178,17 +164,35 @@ def sample_image(name: str) -> Float[Tensor, "3 h w"]:
         return read_image(path)
 
 
+def reads_avif() -> bool:
+    """Return whether the installed Pillow reads AVIF, as those from 11.3 on mostly do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an older one warns that it does not know the word
+        return bool(features.check("avif"))
+
+
+def _formats() -> tuple[str, ...]:
+    return _FORMATS if reads_avif() else _FORMATS[:-1]
+
+
 def _decode(path: Path) -> NDArray[Any]:
     if path.is_dir():
         raise _UnfitError("it is a folder; name an image file")
     if not path.is_file():
         raise _UnfitError("there is no such file; check the name")
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(12)
     if not start:
         raise _UnfitError("the file is empty; copy it again")
-    if start in _TIFF_STARTS:
+    if start[:4] in _TIFF_STARTS:
         return _decode_tiff(path)
+    if start[4:] in _AVIF_STARTS and not reads_avif():
+        raise _UnfitError(
+            f"it is AVIF, which the installed Pillow {PIL.__version__} does not read; install one that does "
+            "(pip install -U 'pillow>=11.3'), or convert it to PNG"
+        )
+    if start.startswith(PNG_START):
+        check_png(path)
     return _decode_with_pillow(path)
 
 
@@ -217,7 +221,7 @@ def _decode_tiff(path: Path) -> NDArray[Any]:
 
 
 def _decode_with_pillow(path: Path) -> NDArray[Any]:
-    with Image.open(path, formats=_FORMATS) as image:
+    with Image.open(path, formats=_formats()) as image:
         _check_size(*image.size)
         args = image.tile[0].args if image.tile else None
         rawmode = str(args[0] if isinstance(args, tuple) else args)
@@ -257,7 +261,7 @@ def _decode_16_bits(image: Image.Image, path: Path, rawmode: str) -> NDArray[np.
 
 
 def _decode_as(path: Path, rawmode: str) -> NDArray[np.uint8]:
-    with Image.open(path, formats=_FORMATS) as image:
+    with Image.open(path, formats=_formats()) as image:
         image.tile = [
             tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
             for tile in image.tile

@@ -10,10 +10,12 @@ from rich.markup import escape
 
 from resolute import runtime
 from resolute.cli.app import TERMINATED, app
-from resolute.errors import BudgetWarning, ModelWarning
+from resolute.errors import BudgetWarning, ImageNote, ImageWarning, ModelWarning
 from resolute.printing import errors
 
 __all__ = ["app", "main"]
+
+_SHOWN = (ModelWarning, BudgetWarning, ImageWarning, ImageNote)
 
 
 def main() -> None:
@@ -25,18 +27,19 @@ def main() -> None:
 
 
 def show_model_warnings() -> None:
-    """Show what is to be known about a model or a budget as one line, once; other warnings as Python does."""
+    """Show what is to be known about a model, a budget or images as one line, once; other warnings as Python does."""
     before, said = warnings.showwarning, set[str]()
-    warnings.simplefilter("always", ModelWarning)
-    warnings.simplefilter("always", BudgetWarning)
+    for kind in _SHOWN:
+        warnings.simplefilter("always", kind)
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: object, **named: object
     ) -> None:
-        if not issubclass(category, ModelWarning | BudgetWarning):
+        if not issubclass(category, _SHOWN):
             before(message, category, filename, lineno, *rest, **named)  # pyright: ignore[reportArgumentType]
         elif str(message) not in said:
             said.add(str(message))
-            errors.print(f"[yellow]warning:[/yellow] {escape(str(message))}", soft_wrap=True)
+            label = "note:" if issubclass(category, ImageNote) else "[yellow]warning:[/yellow]"
+            errors.print(f"{label} {escape(str(message))}", soft_wrap=True, highlight=False)
 
     warnings.showwarning = show

@@ -163,6 +163,10 @@ def check_seeds(seed: Any) -> Any:
 Seed = Annotated[int, typer.Option(help="Of everything random.", callback=check_seeds)]
 Out = Annotated[Path, typer.Option(help="Folder for the results; the same command goes on where it stopped.")]
 
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave images out that cannot be read, and say and count them.")
+]
+
 Workers = Annotated[
     int, typer.Option(help="Processes on this machine, which share its cores.", min=1, rich_help_panel="Machine")
 ]

@@ -19,6 +19,7 @@ from resolute.cli.app import (
     Range,
     Scale,
     Seed,
+    SkipBroken,
     Weights,
     addressed,
     app,
@@ -70,7 +71,13 @@ def attack(
     model: Annotated[
         str, typer.Argument(help="Built-in name (see `resolute models`), a weights file, or FILE.py:NAME.")
     ],
-    images: Annotated[list[Path], typer.Argument(help="Low-resolution images, or folders of them.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Low-resolution images, or folders of them; with the high-resolution file of each beside it, as "
+            "NAME_HR and NAME_LR or NAME and NAMEx4, also measured against that."
+        ),
+    ],
     kind: Annotated[str, typer.Option("--attack", help=f"One of {', '.join(ATTACKS)}.")] = "ifgsm",
     epsilon: Annotated[str, typer.Option(help="Largest change of a pixel, as 4/255 or 0.0157.")] = "4/255",
     steps: Annotated[int | None, typer.Option(help="Gradient steps; the attack's own number if not given.")] = None,
@@ -90,6 +97,7 @@ def attack(
     ground_truth: Annotated[
         bool, typer.Option(help="The images are high-resolution: shrink them first, and measure against them.")
     ] = False,
+    skip_broken: SkipBroken = False,
     scale: Scale = None,
     weights: Weights = "",
     range: Range = "",
@@ -114,7 +122,7 @@ def attack(
     study = Grid(
         name="attack", models=(address, *beside), attacks=(table,), epsilons=(round(parse_epsilon(epsilon) * 255, 6),),
         images=tuple(str(image) for image in images), high_resolution=ground_truth, scale=attacked.scale, seed=seed,
-        precision=parse_precision(precision), outputs=True,
+        precision=parse_precision(precision), outputs=True, skip_broken=skip_broken,
     )  # fmt: skip
     plan = Plan(study, study.cells_of([attacked, *(load_defended(name, attacked.scale) for name in beside)]))
     found, failures = run_cells(plan, Place(out), Machine(device=runtime.resolve_device(device)))

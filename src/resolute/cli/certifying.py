@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resolute.attacks.score import ScoreAttack
-from resolute.cli.app import Device, Out, Seed, Workers, app, parse_levels, parse_precision, parse_radius
+from resolute.cli.app import Device, Out, Seed, SkipBroken, Workers, app, parse_levels, parse_precision, parse_radius
 from resolute.cli.studying import run_study
 from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
@@ -21,6 +21,7 @@ from resolute.studies.certification import DENOISER, METRIC, Certification
 @app.command(epilog="Example:  [bold]resolute certify photo.jpg[/bold]")
 def certify(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    skip_broken: SkipBroken = False,
     metric: Annotated[
         str, typer.Option(help="Quality metric: a built-in name, a weights file, niqe, brisque or pyiqa:NAME.")
     ] = METRIC,
@@ -86,6 +87,7 @@ def certify(
         images=tuple(map(str, images)), metric=metric, denoiser=denoiser, sigma=sigma,
         epsilon=parse_radius(epsilon), samples=samples, alpha=alpha, width=width, fit=fit,
         noise="grid" if exact else "gaussian", deployed=deployed, seed=seed, precision=parse_precision(precision),
+        skip_broken=skip_broken,
         attacks=tuple(ScoreAttack(epsilon=budget, norm=norm, adaptive=kind, seed=seed) for kind in kinds),
     )  # fmt: skip
     run_study(plan_of(plan), Place(out), Machine(device=resolve_device(device), workers=workers))

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from resolute.cli.app import Argument, Device, Range, Scale, Seed, Weights, Workers, addressed, app, parse_levels
+from resolute.cli.app import (
+    Argument,
+    Device,
+    Range,
+    Scale,
+    Seed,
+    SkipBroken,
+    Weights,
+    Workers,
+    addressed,
+    app,
+    parse_levels,
+)
 from resolute.cli.studying import run_study
 from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
@@ -29,9 +41,10 @@ def check(
         list[Path] | None,
         typer.Option(
             help=f"Low-resolution images or folders, instead of three samples; the middle {SIDE} x {SIDE} pixels of "
-            "each are used. May be repeated."
+            "each are used, and of pairs the low-resolution file. May be repeated."
         ),
     ] = None,
+    skip_broken: SkipBroken = False,
     epsilon: Annotated[str, typer.Option(help="Largest change of a pixel, as 4/255 or 0.0157.")] = "4/255",
     steps: Annotated[
         int, typer.Option(help="Gradient steps; more where the loss has not plateaued.", min=2)
@@ -63,5 +76,6 @@ def check(
         images=tuple(map(str, images or ())),
         twin=twin or "",
         suite=suite.quickly() if quick else suite,
+        skip_broken=skip_broken,
     )
     run_study(plan_of(plan), Place(out), Machine(device=resolve_device(device), workers=workers))

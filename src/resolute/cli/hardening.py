@@ -39,7 +39,10 @@ def harden_model(
     model: Annotated[str, typer.Argument(help="Weights file, FILE.py:CLASS with --weights, or a built-in name.")],
     data: Annotated[
         list[Path],
-        typer.Option(help="Photographs of high resolution, or folders of them, a hundred or more; may be repeated."),
+        typer.Option(
+            help="Photographs of high resolution, or folders of them, a hundred or more; low-resolution files beside "
+            "them, as NAMEx4, are used as they are. May be repeated."
+        ),
     ],
     minutes: Annotated[
         float | None, typer.Option(help="Of training; ten if not given.", min=0.01, show_default=False)

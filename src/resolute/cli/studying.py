@@ -16,6 +16,7 @@ from resolute.cli.app import (
     Precision,
     Range,
     Scale,
+    SkipBroken,
     Weights,
     Workers,
     addressed,
@@ -55,6 +56,7 @@ def study(
     range: Range = "",
     argument: Argument = None,
     every: Annotated[int | None, typer.Option(help="Take each n-th image only.", min=1)] = None,
+    skip_broken: SkipBroken = False,
     budget: Annotated[
         list[str] | None, typer.Option(help="Budgets, such as 4/255, instead of the study's; may be repeated.")
     ] = None,
@@ -110,6 +112,7 @@ def study(
         "--images": ("images", tuple(images or ())),
         "--model": ("models", models),
         "--every": ("every", every),
+        "--skip-broken": ("skip_broken", skip_broken),
         "--budget": ("epsilons", budgets),
         "--seed": ("seeds", tuple(seed or ())),
         "--samples": ("samples", samples),

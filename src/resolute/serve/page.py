@@ -17,6 +17,7 @@ from torch import Tensor
 
 from resolute.defences import load_defended
 from resolute.errors import ConfigError, ResoluteError
+from resolute.folders import SUFFIXES
 from resolute.images import SAMPLE_NAMES, to_uint8
 from resolute.models.base import Restorer, Scorer
 from resolute.models.registry import built_in_models
@@ -39,7 +40,6 @@ ATTACKS = {"I-FGSM": "ifgsm", "MI-FGSM": "mifgsm", "PGD": "pgd", "APGD": "apgd",
 SHRINK, AS_IT_IS = "a photograph: shrink it first, then compare with it", "a small image to be enlarged as it is"
 # Without the one that shares pictures with a site.
 BUTTONS: Any = ["download", "fullscreen"]
-SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"]
 
 Update = dict[Any, Any]
 
@@ -190,8 +190,8 @@ class Page:
 
     def _image_choice(self, name: str) -> tuple[Any, Any]:
         # A file, not an image: it is decoded by our own reader after a look at its size, and by nothing before.
-        label = f"Image: PNG, JPEG, WebP, TIFF or BMP, up to {MAX_BYTES // 1_000_000} MB"
-        file = gr.File(label=label, file_types=SUFFIXES, type="filepath", height=140, elem_id=f"{name}-file")
+        label = f"Image: PNG, JPEG, WebP, AVIF, TIFF or BMP, up to {MAX_BYTES // 1_000_000} MB"
+        file = gr.File(label=label, file_types=list(SUFFIXES), type="filepath", height=140, elem_id=f"{name}-file")
         sample = gr.Dropdown(list(SAMPLE_NAMES), value="coffee", label="or a sample photograph")
         return file, sample
 

@@ -33,12 +33,16 @@ BROKEN = 0.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
-    """One image of a study: what a model sees, the ground truth where there is one, and the set it belongs to."""
+    """One image of a study: what a model sees, the ground truth where there is one, and the set it belongs to.
+
+    Where both images were ``given`` the first was not made from the second.
+    """
 
     name: str
     low: Image
     truth: Large | None
     dataset: str = ""
+    given: bool = False
 
     @property
     def identity(self) -> tuple[str, str, str, str]:

@@ -15,7 +15,8 @@ from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import prepared
 from resolute.errors import ImageError
-from resolute.images import find_images, image_sha256, read_image
+from resolute.folders import find_images, read_each
+from resolute.images import image_sha256, read_image
 from resolute.models.scorers import load_scorer
 from resolute.studies.certification_results import results_of
 from resolute.studies.record import Record
@@ -54,6 +55,7 @@ class Certification(ScoreStudy):
         fit: shrink larger images until their longer side has so many pixels, and measure the ball there; 0 for never.
         width: stop sampling once the interval is no wider than this; 0 to draw all samples.
         attacks: to make on each image as well; a certificate does not depend on them.
+        skip_broken: leave images out that cannot be read, and say so.
 
     Example:
         >>> Certification(images=("photo.jpg",)).epsilon
@@ -78,6 +80,7 @@ class Certification(ScoreStudy):
     fit: int = pydantic.Field(default=0, ge=0)
     width: float = pydantic.Field(default=0.0, ge=0)
     attacks: tuple[ScoreAttack, ...] = ()
+    skip_broken: bool = False
 
     def contestant(self) -> Contestant:
         """Load the metric, behind its denoiser where there is one.
@@ -98,9 +101,12 @@ class Certification(ScoreStudy):
     def cells(self) -> Sequence[Cell]:
         contestant = self.contestant()
         cells: list[Cell] = []
-        for file in find_images([Path(image) for image in self.images]):
+
+        def read(file: Path) -> ScoreCell:
             image = read_image(file)
-            clean = ScoreCell.of(contestant, str(file), image, size=size_within(image, self.fit))
+            return ScoreCell.of(contestant, str(file), image, size=size_within(image, self.fit))
+
+        for clean in read_each(find_images(self.images), read, self.skip_broken):
             cells += [clean, *(ScoreAttackCell.of(clean, attack, kept=True) for attack in self.attacks)]
         return cells
 

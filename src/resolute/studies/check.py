@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar, final
 
 import pydantic
@@ -16,8 +15,10 @@ from torch import Tensor
 
 from resolute.defences import load_defended
 from resolute.errors import ImageError
-from resolute.images import find_images, from_uint8, image_sha256, read_image, sample_image, to_uint8
+from resolute.folders import read_each
+from resolute.images import from_uint8, image_sha256, read_image, sample_image, to_uint8
 from resolute.models.base import Restorer
+from resolute.pairing import ImageFiles, matched_images
 from resolute.resize import downscale
 from resolute.studies.check_suite import CheckSuite
 from resolute.studies.datasets import middle
@@ -94,9 +95,11 @@ class Check(Study, Compared, Described):
 
     Attributes:
         models: under check: built-in names, files or FILE.py:NAME, with defences around them if wanted.
-        images: low-resolution images or folders, of which the middle is used; empty for three samples.
+        images: low-resolution images or folders, of which the middle is used; empty for three samples. Of a pair of a
+            high- and a low-resolution file it is the second; see ``matched_images``.
         twin: the same model without its defence, to transfer attacks from; empty for the model inside a defence.
         suite: the attacks.
+        skip_broken: leave images out that cannot be read, and say so.
 
     Example:
         >>> Check(name="doubt", models=("edsr-s",)).suite.steps
@@ -112,6 +115,7 @@ class Check(Study, Compared, Described):
     images: tuple[str, ...] = ()
     twin: str = ""
     suite: CheckSuite = dataclasses.field(default_factory=CheckSuite)
+    skip_broken: bool = False
 
     def cells(self) -> Sequence[Cell]:
         found: list[Cell] = []
@@ -121,7 +125,7 @@ class Check(Study, Compared, Described):
             twin = load_defended(self.twin, model.scale) if self.twin else None
             # By name as well: not every model has weights.
             beside = (twin.card.name, twin.card.sha256) if twin is not None and twin.card is not None else ()
-            crops = _crops(self.images) if self.images else _samples(model.scale)
+            crops = _crops(self.images, model.scale, self.skip_broken) if self.images else _samples(model.scale)
             for image, low in crops:
                 facts = (model.card.name, model.card.sha256, beside, repr(self.suite), image_sha256(low))
                 found.append(
@@ -242,10 +246,12 @@ def _samples(scale: int) -> list[tuple[str, Float[Tensor, "3 h w"]]]:
     return [(name, from_uint8(downscale(image, scale))) for name, image in large]
 
 
-def _crops(paths: Sequence[str]) -> list[tuple[str, Float[Tensor, "3 h w"]]]:
-    files = find_images([Path(path) for path in paths])
-    pixels = [from_uint8(to_uint8(read_image(file))) for file in files]
-    side = min(SIDE, *(size for image in pixels for size in image.shape[-2:]))
+def _crops(paths: Sequence[str], scale: int, skip_broken: bool) -> list[tuple[str, Float[Tensor, "3 h w"]]]:
+    def read(image: ImageFiles) -> tuple[str, Float[Tensor, "3 h w"]]:
+        return image.name, from_uint8(to_uint8(read_image(image.low or image.path)))
+
+    read_images = read_each(matched_images(paths, scale, high=False), read, skip_broken)
+    side = min(SIDE, *(size for _, image in read_images for size in image.shape[-2:]))
     if side < 8:
         raise ImageError(f"the smallest image has {side} pixels a side, and a check needs 8; leave it out")
-    return [(file.stem, middle(image, side)) for file, image in zip(files, pixels, strict=True)]
+    return [(name, middle(image, side)) for name, image in read_images]

@@ -23,7 +23,11 @@ _DEFENCES = (
 
 
 def conventions(
-    attacks: Sequence[tuple[str, Attack]], models: Sequence[Restorer], high_resolution: bool, clever: str = ""
+    attacks: Sequence[tuple[str, Attack]],
+    models: Sequence[Restorer],
+    high_resolution: bool,
+    clever: str = "",
+    given: tuple[int, int] = (0, 0),
 ) -> dict[str, str]:
     """Return, for each open question, what holds in the study that runs these attacks on these models.
 
@@ -32,6 +36,7 @@ def conventions(
         models: as loaded.
         high_resolution: the images are the ground truth and were shrunk first.
         clever: how the index was taken; empty where it was not.
+        given: of how many images the low-resolution form was given with the ground truth, and how many there are.
 
     Example:
         >>> from resolute.attacks import IFGSM
@@ -48,15 +53,25 @@ def conventions(
         "reference of eq. 14": "the model's own clean output, unless the attack says otherwise",
         "feature layer Φ": layers,
         "attacked images": "each pixel on the nearest of the 256 levels in the ball; all figures are of that image",
-        "low-resolution images": "MATLAB's bicubic in 8 bits, border mirrored, of images cut to multiples of the scale"
-        if high_resolution
-        else "as given; there is no ground truth",
+        "low-resolution images": _low_resolution(high_resolution, *given),
         "LR-PSNR, SR-PSNR": "RGB, outputs clamped to [0, 1], not rounded, no border shaved; per image, then the mean",
         "clean and attacked PSNR, SSIM": f"luma Y (BT.601) in 8 bits, {border} pixels of the border shaved",
         "equal images": "counted, and left out of means",
         **({"defences around a model": _DEFENCES} if any(isinstance(model, Defended) for model in models) else {}),
         **({"CLEVER (eq. 15)": clever} if clever else {}),
     }
+
+
+def _low_resolution(high_resolution: bool, given: int, images: int) -> str:
+    made = (
+        "MATLAB's bicubic in 8 bits, border mirrored, of images cut to multiples of the scale"
+        if high_resolution
+        else "as given; there is no ground truth"
+    )
+    if not given:
+        return made
+    pairs = f"as given with the ground truth, of {given} of {images} images"
+    return f"{pairs}; of the others {made}" if given < images else pairs
 
 
 def _attack(attack: Attack) -> str:

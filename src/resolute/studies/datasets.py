@@ -14,16 +14,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.errors import ImageError, ResoluteError
-from resolute.images import SAMPLE_NAMES, find_images, read_image, sample_image
+from resolute.images import SAMPLE_NAMES, from_uint8, read_image, sample_image
+from resolute.pairing import high_folder, matched_images, read_pair
 from resolute.plugins import Plugin, find_plugin
 
 SAMPLES = "samples"
 
-# The folders that the three sets of the paper go by, in lower case, and where releases keep the high-resolution images.
+# The folders that the three sets of the paper go by, in lower case.
 DATASETS = {"set5": ("set5",), "set14": ("set14",), "bsd100": ("bsd100", "b100", "bsds100")}
 _TITLES = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", SAMPLES: "sample photographs"}
 _PLACES = ("", "sr_test", "benchmark")
-_INSIDE = ("hr", "hr_jpg", "gtmod12", "original")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +34,15 @@ class Photo:
         dataset: the set it belongs to; empty for files and folders that were given as such.
         name: in records, unique within the study.
         path: the file; None for a sample.
+        low: the low-resolution file that was given with it; None where there is none.
+        stem: the name before it was made unique.
     """
 
     dataset: str
     name: str
     path: Path | None
+    low: Path | None = None
+    stem: str = ""
 
     def read(self) -> Float[Tensor, "3 h w"]:
         """Read it.
@@ -48,17 +52,31 @@ class Photo:
         """
         return sample_image(self.name) if self.path is None else read_image(self.path)
 
+    def read_pair(self, scale: int) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 sh sw"]]:
+        """Read the low-resolution image that was given, and the part of the other that it shows, in 8 bits.
 
-def find_photos(images: Sequence[str], every: int = 1) -> list[Photo]:
+        Raises:
+            ImageError: a file cannot be read, or their sizes do not differ by the scale.
+        """
+        assert self.path is not None
+        assert self.low is not None
+        low, high = read_pair(self.path, self.low, scale)
+        return from_uint8(low), from_uint8(high)
+
+
+def find_photos(images: Sequence[str], every: int = 1, scale: int = 1, *, high: bool = True) -> list[Photo]:
     """Return the photographs that ``images`` names, every n-th of each set.
 
     Args:
         images: ``samples``; names in ``DATASETS``, looked for below the folder that RESOLUTE_DATA names; names of
-            plug-ins; ``NAME=FOLDER`` for any set; files and folders.
+            plug-ins; ``NAME=FOLDER`` for any set; files and folders. Of the sets in ``DATASETS`` the high-resolution
+            images count; of others also low-resolution ones that belong to them, see ``matched_images``.
         every: take each n-th only.
+        scale: of such pairs; 1 where none are looked for.
+        high: whether images that belong to no pair are of high resolution.
 
     Raises:
-        ImageError: a set or a file is not to be found; the text says what to put where.
+        ImageError: a set or a file is not to be found; the text says what to put where. Or as ``matched_images``.
 
     Example:
         >>> [photo.name for photo in find_photos(["samples"], every=4)]
@@ -71,9 +89,10 @@ def find_photos(images: Sequence[str], every: int = 1) -> list[Photo]:
     photos: list[Photo] = []
     for dataset, paths in groups.items():
         if dataset == SAMPLES and not paths:
-            photos += [Photo(SAMPLES, name, None) for name in SAMPLE_NAMES[::every]]
+            photos += [Photo(SAMPLES, name, None, stem=name) for name in SAMPLE_NAMES[::every]]
         else:
-            photos += [Photo(dataset, path.stem, path) for path in find_images(paths)[::every]]
+            found = matched_images(paths, scale, high=high, every=every)
+            photos += [Photo(dataset, one.name, one.path, one.low, one.name) for one in found]
     seen: Counter[str] = Counter()
     # Files of one name lie in two folders more often than one would think.
     for place, photo in enumerate(photos):
@@ -83,8 +102,10 @@ def find_photos(images: Sequence[str], every: int = 1) -> list[Photo]:
     return photos
 
 
-def middle(image: Float[Tensor, "3 h w"], side: int) -> Float[Tensor, "3 h1 w1"]:
+def middle(image: Float[Tensor, "3 h w"], side: int, factor: int = 1) -> Float[Tensor, "3 h1 w1"]:
     """Cut the middle square of so many pixels out of an image, as far as it reaches; 0 for the whole image.
+
+    With a ``factor`` the side counts in units of so many pixels, and the cut lies at multiples of it.
 
     Example:
         >>> middle(sample_image("chelsea"), 320).shape
@@ -92,8 +113,8 @@ def middle(image: Float[Tensor, "3 h w"], side: int) -> Float[Tensor, "3 h1 w1"]
     """
     if not side:
         return image
-    top, left = (max(0, (length - side) // 2) for length in image.shape[1:])
-    return image[:, top : top + side, left : left + side].contiguous()
+    top, left = (factor * max(0, (length // factor - side) // 2) for length in image.shape[1:])
+    return image[:, top : top + factor * side, left : left + factor * side].contiguous()
 
 
 def dataset_title(name: str) -> str:
@@ -116,7 +137,7 @@ def _look_up(image: str) -> tuple[str, list[Path]]:
         return image, _plugged(plugin)
     named = re.fullmatch(r"([\w.-]+)=(.+)", image)
     if named is not None and not Path(image).exists():
-        return named[1], [Path(named[2])]
+        return named[1], [_of_known_set(Path(named[2])) if named[1] in DATASETS else Path(named[2])]
     return "", [Path(image)]
 
 
@@ -155,12 +176,19 @@ def _known_folder(name: str) -> Path:
             for inside in sorted(place.iterdir())
             if inside.name.lower() in DATASETS[name] and inside.is_dir()
         ]
-        for folder in folders:
-            parts = {part.name.lower(): part for part in folder.iterdir() if part.is_dir()}
-            return next((parts[inside] for inside in _INSIDE if inside in parts), folder)
     except OSError as error:
         raise ImageError(f"cannot look into {root}: {error.strerror}; check its name and permissions") from None
+    if folders:
+        return _of_known_set(folders[0])
     raise ImageError(
         f"no folder {name} in {root}, which RESOLUTE_DATA names: put the high-resolution images of "
         f"{dataset_title(name)} there, or {ask}"
     )
+
+
+def _of_known_set(folder: Path) -> Path:
+    """Return where the high-resolution images of a set lie in its folder; low-resolution ones are made here."""
+    if not folder.is_dir():
+        return folder
+    # As some releases have it, also where images of another kind lie beside that folder.
+    return high_folder(folder) or folder

@@ -18,6 +18,7 @@ from resolute.attacks.registry import AttackTable
 from resolute.attacks.transfer import Transfer, WarmStart
 from resolute.defences import load_defended, undefended
 from resolute.errors import ConfigError, ImageError
+from resolute.folders import read_each
 from resolute.images import from_uint8, to_uint8
 from resolute.models.base import Restorer
 from resolute.models.tiling import Tiled
@@ -64,6 +65,7 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
             see ``find_photos``.
         high_resolution: the images are the ground truth, to be cropped to a multiple of the scale and shrunk as
             MATLAB does; otherwise they are the low-resolution inputs themselves, and nothing is measured against truth.
+            Pairs of a high- and a low-resolution file are both, whatever is said here; see ``matched_images``.
         every: take each n-th image only, of every data set.
         crop: cut the middle square of this many pixels out of every image first; 0 for whole images.
         scale: of the models.
@@ -77,6 +79,7 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         question: what is asked, and what it repeats, in a sentence.
         expected: what was published about it.
         quick: what the quick form does with less; None where there is none.
+        skip_broken: leave images out that cannot be read, and say so.
 
     Example:
         >>> Grid(name="one", models=("bicubic",), attacks=(AttackTable(kind="fgsm"),)).epsilons
@@ -105,6 +108,7 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
     question: str = ""
     expected: tuple[Claim, ...] = ()
     quick: Quick | None = None
+    skip_broken: bool = False
 
     def quickly(self) -> Grid:
         """Return the quick form: the same question, with fewer images, budgets and steps.
@@ -133,7 +137,7 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         Raises:
             ImageError: a data set or a file is not to be found.
         """
-        return find_photos(self.images, self.every)
+        return find_photos(self.images, self.every, self.scale, high=self.high_resolution)
 
     def subjects(self) -> list[Subject]:
         """Read and prepare the images.
@@ -141,7 +145,21 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         Raises:
             ImageError: an image cannot be found or read, or is too small.
         """
-        return [self.prepare(photo.name, photo.read(), photo.dataset) for photo in self.photos()]
+        return read_each(self.photos(), self.subject, self.skip_broken)
+
+    def subject(self, photo: Photo) -> Subject:
+        """Read one photograph, and return it as the study uses it.
+
+        Raises:
+            ImageError: it cannot be read, or is too small.
+        """
+        if photo.low is None:
+            return self.prepare(photo.name, photo.read(), photo.dataset)
+        low, high = photo.read_pair(self.scale)
+        if self.crop:
+            side = self.crop // self.scale if self.high_resolution else self.crop
+            low, high = middle(low, side), middle(high, side, self.scale)
+        return Subject(photo.name, low.unsqueeze(0), high.unsqueeze(0), photo.dataset, given=True)
 
     def prepare(self, name: str, image: Float[Tensor, "3 h w"], dataset: str = "") -> Subject:
         """Return one image as the study uses it."""
@@ -217,7 +235,7 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
 
     def scene(self) -> Scene:
         """Return what is needed to show the study's images again."""
-        return Scene(self.models, self.scale, dataclasses.replace(self, every=1).photos, self.prepare)
+        return Scene(self.models, self.scale, dataclasses.replace(self, every=1).photos, self.subject)
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
         return [Quantity(name, "dB") for name in ("SR-PSNR", "attacked PSNR", "clean PSNR")]
@@ -248,9 +266,11 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
 
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         attacks = [(cell.label, cell.attack) for cell in cells if isinstance(cell, AttackCell)]
+        subjects = {cell.subject.identity: cell.subject for cell in cells if isinstance(cell, AttackCell)}
+        given = sum(subject.given for subject in subjects.values())
         models = list({id(cell.model): cell.model for cell in cells if isinstance(cell, AttackCell)}.values())
         clever = self.clever.words if self.clever else ""
-        return conventions(attacks, models, self.high_resolution, clever)
+        return conventions(attacks, models, self.high_resolution, clever, (given, len(subjects)))
 
 
 def _defends(records: Sequence[AttackRecord]) -> dict[str, str]:

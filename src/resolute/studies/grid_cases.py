@@ -48,12 +48,12 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What is needed to show the images of a study again: its models, photographs, and how one is prepared."""
+    """What is needed to show the images of a study again: its models, photographs, and how one is read."""
 
     models: Sequence[str]
     scale: int
     photos: Callable[[], list[Photo]]
-    prepare: Callable[[str, Tensor, str], Subject]
+    subject: Callable[[Photo], Subject]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -196,7 +196,7 @@ def _subjects(study: Scene, name: str) -> list[Subject]:
     # Of files that share a name, a study numbers the later ones; and a folder may hold records of a denser choice.
     stems = (name, name.rpartition("-")[0])
     photos = study.photos()
-    return [study.prepare(name, p.read(), p.dataset) for p in photos if (p.path.stem if p.path else p.name) in stems]
+    return [study.subject(dataclasses.replace(photo, name=name)) for photo in photos if photo.stem in stems]
 
 
 def _pass(model: Restorer, x: Float[Tensor, "1 3 h w"]) -> Pair:

@@ -19,7 +19,8 @@ from torch import Tensor
 from resolute.certificates.median import certify
 from resolute.errors import ConfigError, ImageError
 from resolute.files import beside
-from resolute.images import SAMPLE_NAMES, find_images, from_uint8, image_sha256, read_image, sample_image, to_uint8
+from resolute.folders import find_images, read_each
+from resolute.images import SAMPLE_NAMES, from_uint8, image_sha256, read_image, sample_image, to_uint8
 from resolute.measure.fidelity import psnr_rgb, ssim_y
 from resolute.models.base import Card, Restorer, Scorer
 from resolute.models.registry import load
@@ -92,6 +93,7 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
         pictures: images whose restored versions are kept for the report.
         seed: of the noise.
         runs: folder of training runs.
+        skip_broken: leave images out that cannot be read, and say so.
 
     Example:
         >>> from resolute.studies.kinds import read_study
@@ -117,6 +119,7 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
     pictures: int = pydantic.Field(default=4, ge=0)
     seed: int = 0
     runs: str = "runs"
+    skip_broken: bool = False
 
     def cells(self) -> Sequence[Cell]:
         restorers = self._restorers()
@@ -224,9 +227,13 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
         if self.images == ("samples",):
             named = [(name, sample_image(name)) for name in SAMPLE_NAMES[:: self.every]]
         else:
-            files = find_images([Path(image) for image in self.images])[:: self.every]
+            files = find_images(self.images)[:: self.every]
             repeated = Counter(file.stem for file in files)
-            named = [(str(file) if repeated[file.stem] > 1 else file.stem, read_image(file)) for file in files]
+
+            def read(file: Path) -> tuple[str, Float[Tensor, "3 h w"]]:
+                return str(file) if repeated[file.stem] > 1 else file.stem, read_image(file)
+
+            named = read_each(files, read, self.skip_broken)
         return [(name, middle(image, self.crop)) for name, image in named]
 
     def _restored(self, image: Float[Tensor, "3 h w"], label: str, model: Restorer | None) -> Float[Tensor, "3 h w"]:

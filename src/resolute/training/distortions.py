@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from resolute.errors import ConfigError
-from resolute.images import find_images
+from resolute.folders import find_images
 from resolute.measure.gmsd import gmsd
 from resolute.randomness import stream_seed
 from resolute.training.rated import random_crop, read_all, shuffled, spread, to_images

@@ -17,6 +17,7 @@ from resolute.errors import ConfigError
 from resolute.measure.fidelity import psnr_y
 from resolute.models.base import Restorer, device_of, frozen
 from resolute.models.weights import State
+from resolute.pairing import ImageFiles
 from resolute.randomness import generator_for
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.judge import BROKEN, EQUAL, Photograph
@@ -56,7 +57,7 @@ class HardenTask(Task[Restorer]):
         self,
         recipe: HardenRecipe,
         model: Restorer,
-        photos: Sequence[Path],
+        photos: Sequence[Path | ImageFiles],
         write: Writer,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:

@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import pydantic
 import torch
-from PIL import Image
 from torch import nn
 
 from resolute import runtime
@@ -24,7 +23,8 @@ from resolute.attacks.ascent import Precision
 from resolute.defences.loading import load_defended
 from resolute.errors import ConfigError, ImageError
 from resolute.files import alone_in, write_text
-from resolute.images import find_images
+from resolute.images import image_size
+from resolute.pairing import ImageFiles, matched_images
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.harden_task import LARGEST, HardenTask
 from resolute.training.hardened import Hardening
@@ -93,7 +93,8 @@ def harden(
 
     Args:
         model: name, file or address of a model (see ``load``), or a ``Restorer``, as ``as_restorer`` makes of a module.
-        photos: folders or files of high-resolution photographs; a few are held out and judged on.
+        photos: folders or files of high-resolution photographs, with their low-resolution files where there are such
+            (see ``matched_images``); a few are held out and judged on.
         out: folder for the result; ``runs/NAME-hardened`` if not given.
         recipe: the name or file of a recipe whose ``task`` is ``harden``, or the recipe itself.
         minutes: of training, instead of the recipe's.
@@ -127,10 +128,11 @@ def harden(
     asked = _asked(recipe, minutes=minutes, steps=steps, epsilon=epsilon, share=share, seed=seed)
     if crop is not None and crop < 16:
         raise ConfigError(f"crop: a side of 16 low-resolution pixels or more, not {crop}")
-    found, judged_on = find_images(_paths(photos)), find_images(_paths(test)) if test else []
     subject = subject_of(load_defended(model) if isinstance(model, str | Path) else model, address)
     restorer = subject.model
     folder = Path("runs") / Path(subject.file_name).stem if out is None else Path(out)
+    judged_on = matched_images(_paths(test), restorer.scale) if test else []
+    found = matched_images(_paths(photos), restorer.scale)
     files = _chosen(found, judged_on, restorer.scale * asked.data.patch)
     if not asked.data.validation and not judged_on:
         raise ConfigError(
@@ -198,7 +200,7 @@ def _replaced(table: Table, **values: object) -> Table:
     return dataclasses.replace(table, **{name: value for name, value in values.items() if value is not None})
 
 
-def _chosen(files: Sequence[Path], but: Sequence[Path], side: int) -> list[Path]:
+def _chosen(files: Sequence[ImageFiles], but: Sequence[ImageFiles], side: int) -> list[ImageFiles]:
     """Return as many photographs as memory and minutes have room for, in the order given, each of them once.
 
     Args:
@@ -206,10 +208,11 @@ def _chosen(files: Sequence[Path], but: Sequence[Path], side: int) -> list[Path]
         but: those that are judged on and may not be trained on.
         side: pixels that a photograph needs on both sides; smaller ones are left out where enough remain.
     """
-    left_out = {path.resolve() for path in but}
-    once = {path.resolve(): path for path in reversed(files) if path.resolve() not in left_out}
-    sizes = {path: _size(path) for path in reversed(once.values())}
-    large = [path for path, size in sizes.items() if min(size) >= side]
+    left_out = {image.path.resolve() for image in but}
+    once = {image.path.resolve(): image for image in reversed(files) if image.path.resolve() not in left_out}
+    # What is wrong with a file that has no size is said when it is read.
+    sizes = {image: image_size(image.path) or (LARGEST, LARGEST) for image in reversed(once.values())}
+    large = [image for image, size in sizes.items() if min(size) >= side]
     large = large if len(large) > 1 else list(sizes)
     order = torch.randperm(len(large), generator=torch.Generator().manual_seed(0)).tolist()
     chosen: list[int] = []
@@ -227,18 +230,9 @@ def _chosen(files: Sequence[Path], but: Sequence[Path], side: int) -> list[Path]
     return [large[index] for index in sorted(chosen)]
 
 
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, ValueError, Image.DecompressionBombError):
-        # What is wrong with it is said when it is read.
-        return LARGEST, LARGEST
-
-
-def _fingerprint(files: Sequence[Path]) -> str:
+def _fingerprint(images: Sequence[ImageFiles]) -> str:
     digest = hashlib.sha256()
-    for path in files:
+    for path in (path for image in images for path in image.files):
         try:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         except OSError as error:

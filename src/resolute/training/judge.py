@@ -22,9 +22,10 @@ from resolute.attacks.square import Square
 from resolute.attacks.targeted import ReferenceShift, Truth, with_truth
 from resolute.attacks.transfer import Source, Transfer
 from resolute.errors import ImageError
-from resolute.images import find_images, from_uint8, read_image, to_uint8
+from resolute.images import from_uint8, read_image, to_uint8
 from resolute.measure.fidelity import psnr_rgb, psnr_y
 from resolute.models.base import Restorer, device_of, frozen
+from resolute.pairing import ImageFiles, matched_images, read_pair
 from resolute.resize import downscale, middle, mod_crop
 from resolute.training.patches import distinct
 
@@ -44,7 +45,7 @@ class Photograph:
 
     Attributes:
         name: of its file.
-        low: shrunk as MATLAB's ``imresize`` does it.
+        low: as it was given, or else shrunk as MATLAB's ``imresize`` does it.
         high: the original.
     """
 
@@ -113,25 +114,32 @@ class JudgedImages:
     output: Float[Tensor, "3 sh sw"]
 
 
-def photographs(files: Sequence[Path], scale: int, count: int) -> list[Photograph]:
+def photographs(files: Sequence[Path | ImageFiles], scale: int, count: int) -> list[Photograph]:
     """Read images to judge on, spread evenly over the files; of very large ones the middle.
 
     Args:
-        files: images or folders of them, of high resolution.
+        files: images or folders of them, of high resolution; of pairs both, see ``matched_images``.
         scale: of the model.
         count: how many at most.
 
     Raises:
         ImageError: none can be found or read, or one is smaller than 16 low-resolution pixels a side.
     """
-    found = find_images(files)
+    found = matched_images(files, scale)
     chosen = [found[int(i * len(found) / min(count, len(found)))] for i in range(min(count, len(found)))]
     read: list[Photograph] = []
-    for path, name in zip(chosen, distinct(chosen), strict=True):
-        image = middle(mod_crop(to_uint8(read_image(path)), scale), LARGEST_LOW * scale)
-        if min(image.shape[:2]) < 16 * scale:
-            raise ImageError(f"{path} has less than {16 * scale} pixels on one side, too few to judge on; leave it out")
-        read.append(Photograph(name, downscale(image, scale), image))
+    for image, name in zip(chosen, distinct([image.path for image in chosen]), strict=True):
+        if image.low is None:
+            high = middle(mod_crop(to_uint8(read_image(image.path)), scale), LARGEST_LOW * scale)
+            low = downscale(high, scale)
+        else:
+            low, high = read_pair(image.path, image.low, scale)
+            low, high = middle(low, LARGEST_LOW), middle(high, LARGEST_LOW, scale)
+        if min(low.shape[:2]) < 16:
+            raise ImageError(
+                f"{image.path} has less than {16 * scale} pixels on one side, too few to judge on; leave it out"
+            )
+        read.append(Photograph(name, low, high))
     return read
 
 

@@ -11,20 +11,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resolute.errors import ConfigError
-from resolute.images import find_images
+from resolute.images import read_image, to_uint8
+from resolute.pairing import ImageFiles, matched_images, read_pair
 from resolute.randomness import stream_seed
-from resolute.resize import downscale, middle, mod_crop
-from resolute.training.rated import read_all, spread, to_images
+from resolute.resize import downscale, middle
+from resolute.training.rated import spread, to_images
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 sh sw"]]
 
 
 class Patches:
-    """Folders of high-resolution images and their MATLAB-bicubic low-resolution twins, in memory as bytes.
+    """Folders of high-resolution images and their low-resolution twins, in memory as bytes.
+
+    A twin that was given is used as it is; the others are MATLAB's bicubic.
 
     Args:
-        folders: with the images, not searched recursively, or image files.
+        folders: with the images, or image files; pairs among them are taken as they are, see ``matched_images``.
         scale: downscaling factor.
         patch: side of a low-resolution patch.
         validation: images held out, spread evenly over the sorted files.
@@ -41,7 +44,7 @@ class Patches:
 
     def __init__(
         self,
-        folders: Sequence[Path],
+        folders: Sequence[Path | ImageFiles],
         scale: int,
         patch: int,
         validation: int = 0,
@@ -50,17 +53,18 @@ class Patches:
     ) -> None:
         self.scale = scale
         self.patch = patch
-        files = find_images(list(folders))
+        files = matched_images(folders, scale)
         held_out = spread(len(files), validation)
         self.training: list[Pair] = []
         self.validation: list[Pair] = []
         self.names: list[str] = []
-        names = distinct(files)
-        for index, image in enumerate(read_all(files, progress)):
-            image = image if largest is None else middle(image, largest)
-            if min(image.shape[:2]) >= scale * patch:
-                high = mod_crop(image, scale)
-                (self.validation if index in held_out else self.training).append((downscale(high, scale), high))
+        names = distinct([image.path for image in files])
+        for index, image in enumerate(files):
+            pair = _read(image, scale, largest)
+            if progress is not None:
+                progress(index + 1, len(files))
+            if min(pair[0].shape[:2]) >= patch:
+                (self.validation if index in held_out else self.training).append(pair)
                 self.names += [names[index]] if index in held_out else []
         if not self.training:
             raise ConfigError(
@@ -85,6 +89,19 @@ class Patches:
             lows.append(_augment(low[top:bottom, left:right], flip))
             highs.append(_augment(high[s * top : s * bottom, s * left : s * right], flip))
         return to_images(lows), to_images(highs)
+
+
+def _read(image: ImageFiles, scale: int, largest: int | None) -> Pair:
+    """Return the low- and the high-resolution image, of large ones the middle."""
+    if image.low is None:
+        high = to_uint8(read_image(image.path))
+        high = high if largest is None else middle(high, largest)
+        high = high[: high.shape[0] // scale * scale, : high.shape[1] // scale * scale]
+        return (downscale(high, scale) if high.size else high), high
+    low, high = read_pair(image.path, image.low, scale)
+    if largest is not None:
+        low, high = middle(low, largest // scale), middle(high, largest // scale, scale)
+    return low, high
 
 
 def distinct(files: Sequence[Path]) -> list[str]:

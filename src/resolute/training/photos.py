@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from resolute.errors import ConfigError
-from resolute.images import find_images
+from resolute.folders import find_images
 from resolute.resize import middle
 from resolute.training.rated import TABLE, Crops, read_all, read_ratings, spread
 
