@@ -47,6 +47,25 @@ def import_library(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
+def import_with_vision(name: str) -> ModuleType:
+    """Import a module that may need torchvision, which is looked after only if that fails.
+
+    Raises:
+        Exception: of any class, that of the import.
+
+    Example:
+        >>> import_with_vision("json").dumps(1)
+        '1'
+    """
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        if _VISION not in str(error):
+            raise
+    with _vision():
+        return importlib.import_module(name)
+
+
 @contextlib.contextmanager
 def _vision() -> Generator[None]:
     """Let imports of torchvision succeed."""

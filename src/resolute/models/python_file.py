@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from resolute.errors import CheckpointError, ModelWarning, class_and_line
+from resolute.models.importing import import_with_vision
 
 # While one file is imported the names of modules mean what they mean to it.
 _LOCK = threading.RLock()
@@ -73,7 +74,7 @@ class PythonFile:
         with _LOCK, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # What somebody's code is warned of says nothing to who runs it.
             warnings.simplefilter("ignore")
-            with _imported(self.path) as (module, files):
+            with without_cuda(), _imported(self.path) as (module, files):
                 network = self._called(module)
             return network, _sources_sha256(files, self.path)
 
@@ -141,7 +142,7 @@ def _import(name: str, path: Path, folders: list[Path]) -> ModuleType:
     """Import a module; where one that it needs lies further up, as in the root of a repository, look there too."""
     while True:
         try:
-            return importlib.import_module(name)
+            return import_with_vision(name)
         except ModuleNotFoundError as error:
             top = (error.name or "").partition(".")[0]
             further = next((up for up in path.parents[:6] if (up / top).is_dir() or (up / f"{top}.py").is_file()), None)
@@ -155,6 +156,24 @@ def _import(name: str, path: Path, folders: list[Path]) -> ModuleType:
             _add([further])
         except (Exception, SystemExit) as error:  # Code of somebody else can raise anything.
             raise CheckpointError(f"{path.name} cannot be imported: {class_and_line(error)}") from error
+
+
+@contextmanager
+def without_cuda() -> Generator[None]:
+    """Let code that moves what it builds to a GPU leave it where it is, on a machine that has none."""
+    if torch.cuda.is_available():
+        yield
+        return
+    kept = nn.Module.cuda, torch.Tensor.cuda
+
+    def stay(self: object, *_: object, **__: object) -> object:
+        return self
+
+    nn.Module.cuda = torch.Tensor.cuda = stay  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        nn.Module.cuda, torch.Tensor.cuda = kept
 
 
 def _place(path: Path) -> tuple[Path, str]:
