@@ -94,7 +94,9 @@ def test_batches_are_as_large_as_the_memory_holds(model, monkeypatch):
     monkeypatch.undo()
     assert sizes_of(model, jobs, monkeypatch, 1) == [1] * 12
     monkeypatch.undo()
-    assert sizes_of(model, jobs, monkeypatch, None) == [1] * 12
+    assert sizes_of(model, jobs, monkeypatch, None) == [12]
+    monkeypatch.setattr(module, "PIXELS", 6 * jobs[0].image[0, 0].numel())
+    assert sizes_of(model, jobs, monkeypatch, None) == [6, 6]
 
 
 def test_the_footprint_is_what_a_forward_pass_keeps(model):

@@ -9,8 +9,12 @@ import contextlib
 import ctypes
 import sys
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 from resolute.errors import ConfigError, first_line
+
+if TYPE_CHECKING:
+    import torch
 
 # glibc's mallopt parameters, from malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -52,6 +56,17 @@ def full_float32() -> Generator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16, and does not only emulate it."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Since PyTorch 2.6; before, nothing tells.
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and supported is not None and bool(supported())
 
 
 def resolve_device(device: str) -> str:

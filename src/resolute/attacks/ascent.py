@@ -21,13 +21,17 @@ from resolute.attacks.options import Count, check_fields
 from resolute.errors import ConfigError, ModelWarning
 from resolute.models.base import frozen
 from resolute.randomness import generator_for
-from resolute.runtime import full_float32
+from resolute.runtime import full_float32, has_bfloat16
 
 Progress = Callable[[int, int], None]
-Precision = Literal["float32", "bfloat16"]
+Arithmetic = Literal["float32", "bfloat16"]
+Precision = Arithmetic | Literal["mixed"]
 Start = Literal["zero", "tiny", "uniform"]
 
 TINY = 1e-3 / 255
+
+# Of the steps of a search in two precisions, the share that is taken in bfloat16.
+_COARSE = 0.8
 
 # A start beside which the model's arithmetic sees nothing is moved away, by so much at a time, until at least half of
 # the image has a gradient: from 1e-3/255 to 10/255.
@@ -122,6 +126,12 @@ class Adversarial:
     gradients: int
     clean: Images
 
+    def split(self) -> list[Adversarial]:
+        """Return what was found image by image, each a batch of one."""
+        tensors = (self.images, self.unrounded, self.objective, self.objective_unrounded, self.clean)
+        parts = zip(*(tensor.split(1) for tensor in tensors), strict=True)
+        return [Adversarial(a, b, value, before, self.gradients, clean) for a, b, value, before, clean in parts]
+
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.images.shape))
         return f"Adversarial({size}, {self._caption(self.objective.mean())}, {self.gradients} evaluations an image)"
@@ -147,7 +157,10 @@ class Adversarial:
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-    """What a search is given: the model is frozen meanwhile, and ``progress`` takes (evaluations done, in all)."""
+    """What a search is given: the model is frozen meanwhile, and ``progress`` takes (evaluations done, in all).
+
+    ``coarse`` is ``bound`` in bfloat16, for the first steps of a search in two precisions.
+    """
 
     model: nn.Module
     clean: Images
@@ -155,6 +168,7 @@ class Problem:
     ball: Ball
     seed: int
     progress: Progress | None
+    coarse: Bound | None = None
 
     def report(self, done: int, total: int) -> None:
         """Tell ``progress``, if anybody listens."""
@@ -172,7 +186,8 @@ class Attack(ABC):
         epsilon: radius of the ball, on the scale of [0, 1].
         precision: arithmetic of the search. ``bfloat16`` is faster where the processor has it; PGD and FDA are as
             strong in it, I-FGSM with its short steps is weaker on some networks (0.7 dB at 1/255 on SRResNet, see the
-            benchmarks). The verdict is always float32.
+            benchmarks). ``mixed`` takes the first four fifths of the steps in it where the processor has it, and the
+            others in float32. The verdict is always float32.
     """
 
     epsilon: float
@@ -214,10 +229,14 @@ class Attack(ABC):
         objective, ball = self.aim()
         with at_work(model, x.device):
             bound = objective.bind(model, x)
-            with arithmetic(model, self.precision, x.device):
-                # Of the same arithmetic, so that what is lost to it drops out of the difference from the clean image.
-                climbed = bound if self.precision == "float32" else objective.bind(model, x)
-                best, spent = self.search(Problem(model, x, climbed, ball, seed, progress))
+            if self.precision == "bfloat16":
+                with arithmetic(model, x.device):
+                    # Of the same arithmetic, so that what is lost to it drops out of the difference from the clean one.
+                    climbed = objective.bind(model, x)
+                    best, spent = self.search(Problem(model, x, climbed, ball, seed, progress))
+            else:
+                coarse = coarsely(objective, model, x) if self.precision == "mixed" else None
+                best, spent = self.search(Problem(model, x, bound, ball, seed, progress, coarse))
             with torch.no_grad():
                 rounded = ball.round(best, x)
                 values, values_unrounded = (bound(found).nan_to_num(torch.inf, torch.inf) for found in (rounded, best))
@@ -256,23 +275,43 @@ def climb(plan: Ascent, task: Problem, first: Images | None = None) -> tuple[Ima
         def report(steps: int, before: int = restart * plan.steps) -> None:
             task.report(before + steps, total)
 
-        ascend(plan, task.clean, task.bound, start, best, report)
+        own = Best(task.clean)
+        ascend(plan, task.clean, task.bound, start, own, report, task.coarse)
+        best.update(own.images, own.values)
     return best.images, total
 
 
-def ascend(plan: Ascent, clean: Images, bound: Bound, start: Images, best: Best, report: Callable[[int], None]) -> None:
-    """Climb once from a start, and tell the best points so far and whoever listens of every step."""
+def ascend(
+    plan: Ascent,
+    clean: Images,
+    bound: Bound,
+    start: Images,
+    best: Best,
+    report: Callable[[int], None],
+    coarse: Bound | None = None,
+) -> None:
+    """Climb once from a start, and tell the best points so far and whoever listens of every step.
+
+    With ``coarse`` the first steps climb that, and what is best by then is valued again by ``bound``.
+    """
+    climbed = coarse or bound
+    switch = round(_COARSE * plan.steps) if coarse is not None else 0
 
     def visit(step: int, x: Images, value: Float[Tensor, " b"], gradient: Images) -> None:
+        nonlocal climbed
         if step == 0 and not bool(gradient.any()) and bool(value.isfinite().all()):
             warnings.warn(NO_SLOPE, ModelWarning, stacklevel=2)
         best.update(x, value)
+        if step + 1 == switch:
+            climbed = bound
+            with torch.no_grad():
+                best.values = bound(best.images).float().nan_to_num(torch.inf, torch.inf)
         report(step + 1)
 
     def away(x: Images) -> Images:
         return plan.ball.project(clean + _STRETCH * (x - clean), clean)
 
-    last = walk(start, bound, plan.rule.begin(plan, clean), plan.steps, visit, away)
+    last = walk(start, lambda x: climbed(x), plan.rule.begin(plan, clean), plan.steps, visit, away)
     with torch.no_grad():
         best.update(last, bound(last))
 
@@ -410,16 +449,27 @@ def checked(x: Images) -> Images:
     return x
 
 
+def coarsely(objective: Objective, model: nn.Module, clean: Images) -> Bound | None:
+    """Return an objective bound in bfloat16; None where the device has none and would only emulate it."""
+    if not has_bfloat16(clean.device):
+        return None
+    with arithmetic(model, clean.device):
+        bound = objective.bind(model, clean)
+
+    def coarse(x: Images) -> Float[Tensor, " b"]:
+        with arithmetic(model, clean.device):
+            return bound(x)
+
+    return coarse
+
+
 @contextlib.contextmanager
-def arithmetic(model: nn.Module, precision: Precision, device: torch.device) -> Generator[None]:
-    """Set up the arithmetic of a search in bfloat16; float32 needs nothing.
+def arithmetic(model: nn.Module, device: torch.device) -> Generator[None]:
+    """Set up bfloat16.
 
     Convolutions that take an image, which are those of three channels, stay float32: of levels between 128 and 255
     bfloat16 tells only whole ones apart, and a step is a fraction of one.
     """
-    if precision == "float32":
-        yield
-        return
     before: list[bool] = []
 
     def leave(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -22,15 +23,21 @@ from resolute.attacks.ascent import (
     ascend,
     at_work,
     checked,
+    coarsely,
     raise_unless_finite,
     start_of,
 )
 from resolute.attacks.ball import Ball, Images, Length
+from resolute.attacks.noise import RandomNoise
+from resolute.attacks.square import Square
 
 Image = Float[Tensor, "1 c h w"]
 
 # Of the memory that a device has free: kernels need room for themselves, and estimates err.
 SHARE = 0.8
+
+# Low-resolution pixels of a batch on a CPU: beyond these a larger one gains nothing.
+PIXELS = 16384
 
 # What flows back takes about as much again as what was kept for it; see benchmarks/batches.py.
 _WAYS = 2
@@ -110,8 +117,8 @@ def attack_all(
         model: differentiable where an attack uses gradients; it comes back as it was.
         jobs: what to attack, and how.
         memory: bytes that a batch may take beyond the model; None for a share of what a CUDA device has free, and for
-            one image at a time on a CPU, where batches of large outputs gain nothing. A batch for which memory does not
-            suffice all the same is halved.
+            ten images of 40 x 40 pixels or as much on a CPU, where larger batches gain nothing. A batch for which
+            memory does not suffice all the same is halved.
         values: take the objective of what is found, which costs three passes a job; without, it is NaN.
         progress: called with the share of the work that is done, in [0, 1], every job counting the same.
 
@@ -144,10 +151,12 @@ def attack_all(
         else:
             job, before = jobs[group[0]], done
 
-            def step(steps_done: int, steps: int, before: float = before) -> None:
-                report(before + steps_done / steps - done)
+            def step(steps_done: int, steps: int, before: float = before, jobs: int = len(group)) -> None:
+                report(before + jobs * steps_done / steps - done)
 
-            found[group[0]] = job.attack(model, job.image, seed=job.seed, progress=step)
+            images = torch.cat([jobs[i].image for i in group])
+            together = job.attack(model, images, seed=job.seed, progress=step)
+            found |= zip(group, together.split(), strict=True)
     return [found[i] for i in range(len(jobs))]
 
 
@@ -162,14 +171,13 @@ def _groups(jobs: Sequence[Job]) -> list[list[int]]:
 
 
 def _alike(a: Job, b: Job) -> bool:
-    if not isinstance(a.attack, GradientAttack) or not isinstance(b.attack, GradientAttack):
+    if a.attack.precision != b.attack.precision or a.image.shape != b.image.shape:
         return False
+    if not isinstance(a.attack, GradientAttack) or not isinstance(b.attack, GradientAttack):
+        # What they draw is the same for all images.
+        return isinstance(a.attack, Square | RandomNoise) and (a.attack, a.seed) == (b.attack, b.seed)
     one, other = a.attack.ascent(), b.attack.ascent()
-    return (
-        (one.objective, one.steps, one.rule) == (other.objective, other.steps, other.rule)
-        and a.attack.precision == b.attack.precision
-        and a.image.shape == b.image.shape
-    )
+    return (one.objective, one.steps, one.rule) == (other.objective, other.steps, other.rule)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -231,9 +239,10 @@ def _together(
     )
     best = Best(clean)
     share = sum(1 / (run.plan.steps * run.plan.restarts) for run in batch)
-    with arithmetic(model, precision, clean.device):
+    with arithmetic(model, clean.device) if precision == "bfloat16" else contextlib.nullcontext():
         bound = plan.objective.bind(model, clean)
-        ascend(plan, clean, bound, torch.cat([run.start for run in batch]), best, lambda _: report(share))
+        coarse = coarsely(plan.objective, model, clean) if precision == "mixed" else None
+        ascend(plan, clean, bound, torch.cat([run.start for run in batch]), best, lambda _: report(share), coarse)
         if not bool(best.values.isfinite().all()):
             with torch.no_grad():
                 raise_unless_finite(bound(clean))
@@ -253,7 +262,7 @@ def _judged(model: nn.Module, plan: Ascent, clean: Image, best: Image, values: b
 def _batch_size(model: nn.Module, run: _BatchRun, precision: Precision, memory: int | None) -> int:
     if memory is None:
         if run.clean.device.type != "cuda":
-            return 1
+            return max(1, PIXELS // (run.clean.shape[-2] * run.clean.shape[-1]))
         free, _ = torch.cuda.mem_get_info(run.clean.device)
         memory = int(SHARE * free)
     return max(1, memory // footprint(model, run.plan, run.clean, precision))
@@ -281,7 +290,8 @@ def footprint(model: nn.Module, plan: Ascent, clean: Images, precision: Precisio
             kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with at_work(model, clean.device), arithmetic(model, precision, clean.device):
+    reduced = arithmetic(model, clean.device) if precision == "bfloat16" else contextlib.nullcontext()
+    with at_work(model, clean.device), reduced:
         bound = plan.objective.bind(model, clean)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             bound(clean.clone().requires_grad_())

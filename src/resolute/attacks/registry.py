@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, cast, final, get_args, get_origin
+from typing import Annotated, Any, cast, final, get_args, get_origin
 
 import pydantic
 from pydantic_core import CoreSchema, core_schema
@@ -16,6 +16,8 @@ from resolute.attacks.names import ATTACKS, OBJECTIVES, REFERENCES, attack_class
 from resolute.attacks.objective import Objective
 from resolute.attacks.options import check_value, field_types, optional
 from resolute.errors import ConfigError, did_you_mean
+
+_Levels = tuple[Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)], ...]
 
 # What is inside an attack around others where nothing else is said; it gets the options that the outer one lacks.
 _USUAL = {"transfer": ("pgd",), "warm_start": ("pgd",), "partial": ("ifgsm",), "worst": ("pgd", "apgd", "fda")}
@@ -39,6 +41,7 @@ class AttackTable:
     Args:
         kind: name in ``ATTACKS``, or of a plug-in.
         label: name in tables; the kind if empty.
+        epsilons: budgets in levels of 255, in a study; empty for those of the study.
         options: by name; those that are not given keep their defaults.
 
     Raises:
@@ -50,16 +53,18 @@ class AttackTable:
         >>> AttackTable("fda", layers=("all-relu",), mask="attacked").build(4 / 255).objective
         FeatureDisruption(layers=('all-relu',), mask='attacked')
         >>> AttackTable("transfer", source="edsr-s", steps=20).options["attack"]
-        AttackTable(kind='pgd', label='', options={'steps': 20})
+        AttackTable(kind='pgd', label='', epsilons=(), options={'steps': 20})
     """
 
     kind: str
     label: str
+    epsilons: tuple[float, ...]
     options: dict[str, object]
 
-    def __init__(self, kind: str, *, label: str = "", **options: object) -> None:
+    def __init__(self, kind: str, *, label: str = "", epsilons: Sequence[float] = (), **options: object) -> None:
         object.__setattr__(self, "kind", check_value(str, "kind", kind))
         object.__setattr__(self, "label", check_value(str, "label", label))
+        object.__setattr__(self, "epsilons", check_value(_Levels, "epsilons", tuple(epsilons)))
         object.__setattr__(self, "options", _checked(kind, options))
 
     @staticmethod
@@ -119,7 +124,7 @@ class AttackTable:
         for name, value in self.options.items():
             if inside := tuple(one.at_most(limits) for one in _inside(value)):
                 less[name] = inside if isinstance(value, tuple) else inside[0]
-        return AttackTable(self.kind, label=self.label, **less)
+        return AttackTable(self.kind, label=self.label, epsilons=self.epsilons, **less)
 
     def build(self, epsilon: float, precision: Precision = "float32") -> Attack:
         """Return the attack at one budget.
@@ -159,7 +164,7 @@ def _table(value: object) -> AttackTable:
         table = dict(cast("Mapping[str, Any]", value))
         if "kind" not in table:
             raise ConfigError(f"an attack is one of {', '.join(ATTACKS)}", ("kind",))
-        if table.keys() == {"kind", "label", "options"}:  # as ``dataclasses.asdict`` writes it, in records of a study
+        if table.keys() - {"epsilons"} == {"kind", "label", "options"}:  # as ``dataclasses.asdict`` writes it, in records of a study
             table |= table.pop("options")
         return AttackTable(**table)
     raise ConfigError(f"an attack is a table with its kind, such as {{ kind = 'pgd', steps = 20 }}, not {value!r}")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resolute import notebook
-from resolute.attacks.ascent import Precision
+from resolute.attacks.ascent import Arithmetic
 from resolute.certificates.noise import Kind, alias_table
 from resolute.certificates.order_statistics import (
     Ranks,
@@ -48,7 +48,7 @@ class Smoothing:
     noise: Kind = "gaussian"
     deployed: int = 0
     sequential: bool = False
-    precision: Precision = "float32"
+    precision: Arithmetic = "float32"
 
     def __post_init__(self) -> None:
         if not (0 < self.sigma <= 10 and self.n >= 1 and 0 < self.alpha < 1 and self.deployed >= 0):

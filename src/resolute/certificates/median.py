@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resolute.attacks.ascent import Precision, Progress
+from resolute.attacks.ascent import Arithmetic, Progress
 from resolute.attacks.score import noisy_scores
 from resolute.certificates.certificate import Bounds, Certificate, Smoothing, bounds_of, sampled_median
 from resolute.certificates.noise import Kind, Noise, noise_for, values_sha256
@@ -76,7 +76,7 @@ def certify(
     deployed: int = 0,
     size: tuple[int, int] | None = None,
     stop: Stop | None = None,
-    precision: Precision = "float32",
+    precision: Arithmetic = "float32",
     progress: Progress | None = None,
 ) -> Certificate:
     """Certify the median score of an image under Gaussian noise (Theorem 1).
@@ -163,7 +163,7 @@ def decided_at(threshold: float) -> Stop:
 
 @contextlib.contextmanager
 def _scoring(
-    scorer: Scorer, noise: Noise, image: Float[Tensor, "3 h w"], precision: Precision
+    scorer: Scorer, noise: Noise, image: Float[Tensor, "3 h w"], precision: Arithmetic
 ) -> Generator[Callable[[int], NDArray[np.float64]]]:
     """Yield the function that scores one block of noisy copies, the same way however many threads there are.
 

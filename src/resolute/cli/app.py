@@ -142,7 +142,8 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.", rich_hel
 Precision = Annotated[
     str,
     typer.Option(
-        help="Of the search: float32, or bfloat16, which is faster on some processors and weaker for I-FGSM.",
+        help="Of the search: float32; mixed, most steps in bfloat16 where the processor has it; or bfloat16, which is "
+        "weaker for I-FGSM.",
         rich_help_panel="Machine",
     ),
 ]
@@ -265,8 +266,8 @@ def parse_radius(text: str, option: str = "--epsilon") -> float:
     return value
 
 
-def parse_precision(text: str) -> Literal["float32", "bfloat16"]:
-    """Return an arithmetic.
+def parse_precision(text: str, *, mixed: bool = True) -> Literal["float32", "bfloat16", "mixed"]:
+    """Return an arithmetic; ``mixed`` where there is a search.
 
     Raises:
         ConfigError: there is no such one.
@@ -275,8 +276,9 @@ def parse_precision(text: str) -> Literal["float32", "bfloat16"]:
         >>> parse_precision("float32")
         'float32'
     """
-    if text not in ("float32", "bfloat16"):
-        raise ConfigError(f"--precision is float32 or bfloat16, not {text!r}")
+    known = ("float32", "bfloat16", "mixed") if mixed else ("float32", "bfloat16")
+    if text not in known:
+        raise ConfigError(f"--precision is one of {', '.join(known)}, not {text!r}")
     return text
 
 

@@ -86,7 +86,7 @@ def certify(
     plan = Certification(
         images=tuple(map(str, images)), metric=metric, denoiser=denoiser, sigma=sigma,
         epsilon=parse_radius(epsilon), samples=samples, alpha=alpha, width=width, fit=fit,
-        noise="grid" if exact else "gaussian", deployed=deployed, seed=seed, precision=parse_precision(precision),
+        noise="grid" if exact else "gaussian", deployed=deployed, seed=seed, precision=parse_precision(precision, mixed=False),
         skip_broken=skip_broken,
         attacks=tuple(ScoreAttack(epsilon=budget, norm=norm, adaptive=kind, seed=seed) for kind in kinds),
     )  # fmt: skip

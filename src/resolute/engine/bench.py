@@ -15,6 +15,7 @@ from resolute.attacks.batch import out_of_memory
 from resolute.engine.plan import Plan, Unit
 from resolute.errors import ResoluteError
 from resolute.models.base import Restorer
+from resolute.models.foreign import Foreign
 from resolute.models.tiling import Tiled
 from resolute.studies.record import Record
 from resolute.studies.study import Answer, Bench, InTiles, Progress
@@ -65,6 +66,8 @@ class PlanBench(Bench):
 
     def place(self, model: Module) -> Module:
         placed = model.to(self.device)
+        if isinstance(placed, Foreign):
+            placed.lay_out()
         if not self.tile or not isinstance(placed, Restorer):
             return placed
         key = id(placed), self.tile

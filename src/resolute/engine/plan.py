@@ -71,14 +71,14 @@ class Plan:
         return len(self.cells)
 
     def units(self, done: Collection[str], batch: int) -> list[Unit]:
-        """Return what is not done yet, in order, at most ``batch`` cells a unit but for those that are joint."""
+        """Return what is not done yet, in order, at most ``batch`` cells a unit, or more where cells ask for it."""
         groups: dict[tuple[Hashable, ...], list[list[int]]] = {}
         units: list[list[int]] = []
         for place, cell in enumerate(self.cells):
             if cell.key in done:
                 continue
             parts = groups.setdefault((cell.like, cell.shape), [])
-            if not parts or (len(parts[-1]) >= batch and not cell.joint):
+            if not parts or (len(parts[-1]) >= max(batch, cell.together) and not cell.joint):
                 parts.append([])
                 units.append(parts[-1])
             parts[-1].append(place)

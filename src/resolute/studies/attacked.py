@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.attacks.ascent import Adversarial, Attack
-from resolute.attacks.batch import Job, attack_all
+from resolute.attacks.batch import PIXELS, Job, attack_all
 from resolute.attacks.targeted import with_truth
 from resolute.defences import surrogate
 from resolute.images import from_uint8, image_sha256, to_uint8
@@ -143,13 +143,15 @@ class AttackCell(Cell):
         """Return the cell that asks what this attack does to the model on an image."""
         assert model.card is not None
         name, weights = model.card.name, model.card.sha256
+        pixels = subject.low.shape[-2] * subject.low.shape[-1]
         return AttackCell(
             # Files of equal pixels are two images, so the name counts too.
             key=record_key("attack", name, weights, label, repr(attack), *subject.identity, seed),
             title=f"{subject.name}, {name}, {label} {attack.epsilon * 255:g}/255",
             like=("attack", name, weights, label),
             shape=tuple(subject.low.shape),
-            cost=float(subject.low.shape[-2] * subject.low.shape[-1]),
+            cost=float(pixels),
+            together=max(1, 2 * PIXELS // pixels),
             model=model,
             attack=attack,
             label=label,

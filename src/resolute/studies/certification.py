@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, final
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from resolute.attacks.ascent import Precision
+from resolute.attacks.ascent import Arithmetic
 from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import prepared
@@ -76,7 +76,7 @@ class Certification(ScoreStudy):
     seed: int = 0
     noise: Literal["gaussian", "grid"] = "gaussian"
     deployed: int = pydantic.Field(default=0, ge=0)
-    precision: Precision = "float32"
+    precision: Arithmetic = "float32"
     fit: int = pydantic.Field(default=0, ge=0)
     width: float = pydantic.Field(default=0.0, ge=0)
     attacks: tuple[ScoreAttack, ...] = ()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from resolute.attacks.ascent import Precision
+from resolute.attacks.ascent import Arithmetic
 from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import DenoisedScorer, prepared
@@ -119,7 +119,7 @@ class CertifiedIqa(ScoreStudy):
     alpha: float = pydantic.Field(default=0.001, gt=0, lt=1)
     seed: int = 0
     fit: int = pydantic.Field(default=0, ge=0)
-    precision: Precision = "float32"
+    precision: Arithmetic = "float32"
     every: int = pydantic.Field(default=1, ge=1)
     order: tuple[str, ...] = ()
     attacks: Attacks = dataclasses.field(default_factory=Attacks)

@@ -59,13 +59,14 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
     Attributes:
         name: of the study, in reports.
         models: built-in names or weights files, with input-time defences behind a plus: ``edsr-s+mix=0.75``.
-        attacks: attacks without their budgets.
+        attacks: attacks, at the budgets of the study unless they have their own.
         epsilons: budgets, in levels of 255.
         images: ``samples`` for the photographs inside scikit-image, names of data sets, or image files and folders;
             see ``find_photos``.
         high_resolution: the images are the ground truth, to be cropped to a multiple of the scale and shrunk as
             MATLAB does; otherwise they are the low-resolution inputs themselves, and nothing is measured against truth.
             Pairs of a high- and a low-resolution file are both, whatever is said here; see ``matched_images``.
+        names: of the photographs that count, all of which must be there; empty for all that there are.
         every: take each n-th image only, of every data set.
         crop: cut the middle square of this many pixels out of every image first; 0 for whole images.
         scale: of the models.
@@ -96,6 +97,7 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
     epsilons: tuple[float, ...] = pydantic.Field(default=(1, 2, 4, 8, 16, 32), min_length=1)
     images: tuple[str, ...] = ("samples",)
     high_resolution: bool = True
+    names: tuple[str, ...] = ()
     every: int = pydantic.Field(default=1, ge=1)
     crop: int = pydantic.Field(default=0, ge=0)
     scale: int = 4
@@ -127,7 +129,8 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         return dataclasses.replace(
             self, name=f"{self.name}-quick", models=models, attacks=tuple(map(quick.lighten, self.attacks)),
             baseline=self.baseline if self.baseline in models else "", epsilons=quick.epsilons or self.epsilons,
-            images=quick.images or self.images, every=quick.every or self.every,
+            images=quick.images or self.images, names=() if quick.images else self.names,
+            every=quick.every or self.every,
             crop=self.crop if quick.crop is None else quick.crop, clever=quick.lighten_clever(self.clever), quick=None,
         )  # fmt: skip
 
@@ -137,7 +140,15 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         Raises:
             ImageError: a data set or a file is not to be found.
         """
-        return find_photos(self.images, self.every, self.scale, high=self.high_resolution)
+        found = find_photos(self.images, self.every, self.scale, high=self.high_resolution)
+        if not self.names:
+            return found
+        named = {photo.name: photo for photo in found}
+        missing = [name for name in self.names if name not in named]
+        if missing:
+            there = f"{count(len(found), 'image')} without {', '.join(missing[:3])}{' ...' if missing[3:] else ''}"
+            raise ImageError(f"the study {self.name} is about images by name, and {' '.join(self.images)} has {there}")
+        return [named[name] for name in self.names]
 
     def subjects(self) -> list[Subject]:
         """Read and prepare the images.
@@ -185,7 +196,9 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         baseline = models[self.models.index(self.baseline)] if self.baseline in self.models else None
         defends = defends_of(models, baseline)
         attacks = [
-            (table.name, table.build(level / 255, self.precision)) for table in self.attacks for level in self.epsilons
+            (table.name, table.build(level / 255, self.precision))
+            for table in self.attacks
+            for level in table.epsilons or self.epsilons
         ]
         seeds = tuple(dict.fromkeys(self.seeds or (self.seed,)))
         cells: list[Cell] = []
@@ -292,7 +305,7 @@ def checked_attacks(path: Path, study: Grid) -> Grid:
         raise located(path, ("baseline",), f"{study.baseline} is none of the models, {', '.join(study.models)}")
     for number, table in enumerate(study.attacks):
         if not table.opens:
-            for place, level in enumerate(study.epsilons):
+            for place, level in enumerate(table.epsilons or study.epsilons):
                 try:
                     table.build(level / 255)
                 except ConfigError as error:

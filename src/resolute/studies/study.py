@@ -31,6 +31,7 @@ class Cell:
         shape: cells of one ``like`` and ``shape`` may be answered together.
         cost: relative to other cells, such as pixels times passes.
         joint: the cells of one ``like`` and ``shape`` are answered together, however many.
+        together: so many of one ``like`` and ``shape`` are quicker together than one by one, also on a CPU.
         needs: keys of cells whose records are needed for the answer.
     """
 
@@ -40,6 +41,7 @@ class Cell:
     shape: tuple[int, ...]
     cost: float = 1.0
     joint: bool = False
+    together: int = 1
     needs: tuple[str, ...] = ()
 
 
