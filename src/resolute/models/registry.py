@@ -20,6 +20,7 @@ from resolute.models.coded import load_code
 from resolute.models.foreign import Foreign
 from resolute.models.hub import HUBS, fetch
 from resolute.models.layers import named_layer
+from resolute.models.ncnn_network import load_ncnn
 from resolute.models.onnx_models import OnnxRestorer, load_onnx_restorer
 from resolute.models.origin import FileOrigin, origin_of
 from resolute.models.plugged import build
@@ -82,7 +83,8 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
     far worse than bicubic.
 
     Args:
-        model: name; path of a ``.safetensors``, ``.pt``, ``.pth`` or ``.onnx`` file; ``FILE.py:NAME``, a class or
+        model: name; path of a ``.safetensors``, ``.pt``, ``.pth`` or ``.onnx`` file, or of ncnn's ``.param`` with
+            its ``.bin`` beside it; ``FILE.py:NAME``, a class or
             function that returns a module; or ``hf-hub:OWNER/REPOSITORY/FILE`` or ``openmodeldb:NAME`` (see
             ``models.hub``). Behind ``#`` goes what a file does not tell, as in ``FILE#x4,range=255`` (see
             ``models.address``).
@@ -152,6 +154,12 @@ def _from_file(path: Path, address: Address) -> Restorer:
         found = load_onnx_restorer(path)
         require_sha256(path, address.sha256, found.sha256)
         restorer: Restorer = _of_scale(found, address.scale, path.name)
+    elif path.suffix == ".param" and path.is_file():
+        network, sha256 = load_ncnn(path)
+        require_sha256(path, address.sha256, sha256)
+        restorer = _of_scale(network, address.scale, path.name)
+        restorer.card = restorer.describe(path.stem, sha256=sha256)
+        restorer.eval()
     else:
         if path.is_file():
             require_sha256(path, address.sha256)

@@ -27,7 +27,7 @@ State = dict[str, Tensor]
 AnyCard = TypeVar("AnyCard", bound=Card | ScorerCard)
 
 # How the files end that can be given by a path.
-FILES = (".safetensors", ".pt", ".pth", ".onnx")
+FILES = (".safetensors", ".pt", ".pth", ".onnx", ".param")
 
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64)
