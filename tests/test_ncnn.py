@@ -1,6 +1,8 @@
 """Files of ncnn as models with gradients, against the same networks of torch.nn."""
 
+import copy
 import importlib.util
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from resolute import FDA, IFGSM, harden, load, load_scorer
 from resolute.cli import app
 from resolute.errors import CheckpointError
+from resolute.export import export
 from resolute.images import from_uint8, read_image, sample_image, to_uint8, write_png
 from resolute.measure import psnr_y
 from resolute.resize import downscale
@@ -211,9 +214,24 @@ def test_the_command_line_attacks_one(tmp_path):
     assert (tmp_path / "out" / "lr.attacked.png").is_file()
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_it_is_exported_and_copied(tmp_path):
+    path, network = compact(tmp_path)
+    model, x = load(path), torch.rand(2, 3, 10, 9)
+    assert export(model, tmp_path / "net.onnx").relative <= 1e-4
+    torch.testing.assert_close(load(tmp_path / "net.onnx")(x), network(x).detach())
+    torch.testing.assert_close(pickle.loads(pickle.dumps(copy.deepcopy(model)))(x), network(x))
+
+
 # Refused.
 
 CONV = "Convolution c 1 1 data y 0=3 1=1 5=1 6=9"
+UNEVEN = (
+    "Split s 1 2 data a b",
+    "Interp i 1 1 a c 0=1 1=2.07 2=2.0",
+    "Interp j 1 1 b d 0=1 1=2.0 2=2.0",
+    "BinaryOp k 2 1 c d y",
+)
 WEIGHTS = (stored(torch.eye(3)), torch.zeros(3))
 
 
@@ -242,6 +260,7 @@ WEIGHTS = (stored(torch.eye(3)), torch.zeros(3))
         ([INPUT, "Input more 0 1 sigma", "Concat c 2 1 data sigma y"], (), "data, sigma"),
         ([INPUT, "Sigmoid forward 1 1 data y"], (), "forward"),
         ([INPUT, "Sigmoid c 1 1 data y"], (), "net.param cannot be attacked"),
+        ([INPUT, *UNEVEN], (), "16 x 16"),
         ([INPUT, "Sigmoid c 1 9 data y"], (), "no .param file"),
         ([INPUT, "Sigmoid c 1 1 data y z"], (), "no .param file"),
         ([INPUT, "Sigmoid c 1 1 data y -23300=2,1"], (), "no .param file"),

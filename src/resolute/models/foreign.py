@@ -103,8 +103,8 @@ class Foreign(Restorer, ABC):
             images = images.flatten(0, 1).unsqueeze(1)
         with self._copying():
             # A copy, for networks that write into their input.
-            found = torch.cat([call(one.clone()) for one in images.split(1 if self._alone else len(images))])
-        return found.reshape(len(x), -1, *found.shape[-2:])
+            found = torch.cat([call(one.clone()) for one in images.split(1)]) if self._alone else call(images.clone())
+        return found.reshape(x.shape[0], -1, *found.shape[-2:])
 
     @contextmanager
     def _copying(self) -> Generator[None]:
@@ -250,6 +250,8 @@ class Foreign(Restorer, ABC):
         try:
             with torch.no_grad(), shuffles:
                 self(torch.full((1, 3, side, side), 0.5, device=device))
+        except Exception as error:  # Of a network that took the first sample, and not all sizes.
+            raise self.refused(f"it fails on an image of {side} x {side}: {class_and_line(error)}") from error
         finally:
             for handle in handles:
                 handle.remove()

@@ -79,7 +79,10 @@ class Resized(nn.Module):
         self.corners = None if mode == "nearest" else corners
 
     def forward(self, x: Tensor) -> Tensor:
-        size = int(x.shape[-2] * self.height), int(x.shape[-1] * self.width)
+        size = [
+            side * int(factor) if factor == int(factor) else int(side * factor)
+            for side, factor in zip(x.shape[-2:], (self.height, self.width), strict=True)
+        ]
         return F.interpolate(x, size, mode=self.mode, align_corners=self.corners)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, final
@@ -80,7 +81,8 @@ def _locations(content: bytes, file: str) -> Iterator[str]:
         raise CheckpointError(f"{file} is no ONNX file ({first_line(error)}); copy or download it again") from None
     for tensor in _tensors(model, onnx.TensorProto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            yield from (entry.value for entry in tensor.external_data if entry.key == "location")
+            # As bytes where it is no valid text.
+            yield from (os.fsdecode(entry.value) for entry in tensor.external_data if entry.key == "location")
 
 
 def _tensors(message: Any, kind: type) -> Iterator[Any]:
