@@ -280,7 +280,7 @@ def test_what_cannot_be_built_is_refused_in_one_line(tmp_path, lines, weights, m
 def test_missing_weights_are_named(tmp_path):
     path, _ = compact(tmp_path)
     path.with_suffix(".bin").unlink()
-    with pytest.raises(CheckpointError, match=r"net\.param .*net\.bin .*one folder"):
+    with pytest.raises(CheckpointError, match=r"net\.param .*net\.bin.*one folder"):
         load(path)
     with pytest.raises(CheckpointError, match=r"no file .*gone\.param"):
         load(tmp_path / "gone.param")

@@ -11,8 +11,9 @@ from resolute.errors import CheckpointError
 from resolute.models.address import Address
 from resolute.models.base import Restorer, ScorerCard
 from resolute.models.origin import origin_of
+from resolute.models.parts import require_sha256
 from resolute.models.python_file import PythonFile
-from resolute.models.weights import State, misfit_line, read_named, readings, require_sha256, sha256_of, weights_sha256
+from resolute.models.weights import State, misfit_line, read_named, readings, sha256_of, weights_sha256
 from resolute.models.wrapped import Wrapped
 
 _HINT = "; give the arguments that it was trained with behind #, as #nf=48"

@@ -8,7 +8,6 @@ another.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import final
 
@@ -17,7 +16,6 @@ import torch
 from torch import Tensor
 
 from resolute.errors import CheckpointError
-from resolute.models.weights import sha256_of
 
 _MAGIC = "7767517"
 
@@ -59,13 +57,11 @@ class NcnnFile:
         name: of the ``.param`` file.
         layers: in the order in which they run.
         weights: content of the ``.bin`` file.
-        sha256: of both, wherever they lie and whatever they are called.
     """
 
     name: str
     layers: tuple[NcnnLayer, ...]
     weights: bytes
-    sha256: str
 
 
 def read_ncnn(path: Path) -> NcnnFile:
@@ -74,9 +70,8 @@ def read_ncnn(path: Path) -> NcnnFile:
     Raises:
         CheckpointError: one of them cannot be read, or the first is none.
     """
-    text, weights = _content(path), _content(path.with_suffix(".bin"), path.name)
-    digests = [hashlib.sha256(content).hexdigest() for content in (text, weights)]
-    return NcnnFile(path.name, parse(text, path.name), weights, sha256_of(*digests))
+    text, weights = _content(path), _content(path.with_suffix(".bin"))
+    return NcnnFile(path.name, parse(text, path.name), weights)
 
 
 def parse(text: bytes, file: str) -> tuple[NcnnLayer, ...]:
@@ -120,17 +115,11 @@ def _layer(line: str) -> NcnnLayer:
     return NcnnLayer(kind, name, tuple(rest[:first]), tuple(rest[first:last]), options)
 
 
-def _content(path: Path, needed_by: str = "") -> bytes:
+def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        why = error.strerror or error
-        if needed_by:
-            raise CheckpointError(
-                f"{needed_by} has its weights in {path.name} beside it, which cannot be read ({why}); copy both into "
-                "one folder"
-            ) from None
-        raise CheckpointError(f"{path.name} cannot be read: {why}") from None
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror or error}") from None
 
 
 @final

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from resolute.errors import CheckpointError, first_line
 from resolute.models.ncnn_file import NcnnFile, Options, Weights, read_ncnn
 from resolute.models.ncnn_layers import LAYERS
+from resolute.models.parts import file_sha256
 from resolute.models.wrapped import Wrapped
 
 # What nothing is computed by.
@@ -73,16 +74,17 @@ class NcnnNetwork(nn.Module):
         return found[self.result]
 
 
-def load_ncnn(path: Path) -> tuple[Wrapped, str]:
+def load_ncnn(path: Path) -> Wrapped:
     """Load a super-resolution network of ncnn from its ``.param`` file and the ``.bin`` beside it.
-
-    Returned is besides the sha256 of both files.
 
     Raises:
         CheckpointError: they cannot be read; a layer is not known here; the network cannot be attacked.
     """
-    file = read_ncnn(path)
-    return Wrapped(NcnnNetwork(file), path.name), file.sha256
+    # First, since it says which weights are missing.
+    sha256 = file_sha256(path)
+    model = Wrapped(NcnnNetwork(read_ncnn(path)), path.name)
+    model.card = model.describe(path.stem, sha256=sha256)
+    return model.eval()
 
 
 def _key(name: str) -> str:

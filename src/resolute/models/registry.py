@@ -23,6 +23,7 @@ from resolute.models.layers import named_layer
 from resolute.models.ncnn_network import load_ncnn
 from resolute.models.onnx_models import OnnxRestorer, load_onnx_restorer
 from resolute.models.origin import FileOrigin, origin_of
+from resolute.models.parts import require_sha256
 from resolute.models.plugged import build
 from resolute.models.python_file import defined
 from resolute.models.ranged import Ranged
@@ -34,7 +35,6 @@ from resolute.models.weights import (
     built_in_weights,
     read_metadata,
     read_named,
-    require_sha256,
     sha256_of,
     weights_sha256,
 )
@@ -119,7 +119,7 @@ def _at_address(address: Address) -> Restorer:
         return restorer.eval()
     if address.target.startswith(HUBS):
         path = fetch(f"{address.target}#sha256={address.sha256}" if address.sha256 else address.target)
-        return _probed(_from_file(path, dataclasses.replace(address, sha256="")), address, path.name)
+        return _probed(_from_file(path, address), address, path.name)
     built_in = {**built_in_models(), **built_in_weights(ScorerCard)}.get(address.target)
     if built_in is not None:
         return _from_file(built_in, address)
@@ -133,6 +133,8 @@ def _at_address(address: Address) -> Restorer:
         raise CheckpointError(f"{path.name} is code: say what to build, as in {CODE}; {says}")
     if not path.is_file() and path.suffix not in FILES:
         raise _unknown(address.target)
+    if path.is_file():
+        require_sha256(path, address.sha256)
     restorer = _from_file(path, address)
     if path.suffix == ".safetensors" and "card" in read_metadata(path):
         # Written by this program, so that its layout, range and scale are not guessed.
@@ -151,18 +153,10 @@ def _unknown(name: str) -> CheckpointError:
 
 def _from_file(path: Path, address: Address) -> Restorer:
     if path.suffix == ".onnx" and path.is_file():
-        found = load_onnx_restorer(path)
-        require_sha256(path, address.sha256, found.sha256)
-        restorer: Restorer = _of_scale(found, address.scale, path.name)
+        restorer: Restorer = _of_scale(load_onnx_restorer(path), address.scale, path.name)
     elif path.suffix == ".param" and path.is_file():
-        network, sha256 = load_ncnn(path)
-        require_sha256(path, address.sha256, sha256)
-        restorer = _of_scale(network, address.scale, path.name)
-        restorer.card = restorer.describe(path.stem, sha256=sha256)
-        restorer.eval()
+        restorer = _of_scale(load_ncnn(path), address.scale, path.name)
     else:
-        if path.is_file():
-            require_sha256(path, address.sha256)
         state, card, taken = read_named(path)
         if isinstance(card, ScorerCard):
             raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")

@@ -75,22 +75,6 @@ def sha256_of(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def require_sha256(path: Path, wanted: str, found: str = "") -> None:
-    """Refuse a file of another sha256 than the one that is asked for.
-
-    Args:
-        path: the file.
-        wanted: empty if none is asked for.
-        found: of the file and of those that belong to it, where it is not the only one.
-
-    Raises:
-        CheckpointError: it has another.
-    """
-    if wanted and (found or hashlib.sha256(path.read_bytes()).hexdigest()) != wanted:
-        beside = f": with the files that belong to it, it has {found}" if found else ""
-        raise CheckpointError(f"{path.name} has not the sha256 that is asked for{beside}; copy or download it again")
-
-
 def save_model(model: nn.Module, path: Path, card: AnyCard) -> AnyCard:
     """Write the weights and the card to one safetensors file; return the card with the weights' sha256."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
