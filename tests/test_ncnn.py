@@ -282,6 +282,9 @@ def test_missing_weights_are_named(tmp_path):
     path.with_suffix(".bin").unlink()
     with pytest.raises(CheckpointError, match=r"net\.param .*net\.bin.*one folder"):
         load(path)
+    (tmp_path / "net.bin").write_bytes(b"1234")
+    with pytest.raises(CheckpointError, match=r"net\.bin .*give net\.param"):
+        load(tmp_path / "net.bin")
     with pytest.raises(CheckpointError, match=r"no file .*gone\.param"):
         load(tmp_path / "gone.param")
 

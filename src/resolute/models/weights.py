@@ -121,6 +121,9 @@ def read_named(path: Path) -> tuple[State, Card | ScorerCard | None, str]:
     """
     if not path.is_file():
         raise CheckpointError(f"no file {path}; give a path or a built-in name (`resolute models` lists them)")
+    layers = path.with_suffix(".param")
+    if path.suffix == ".bin" and layers.is_file():
+        raise CheckpointError(f"{path.name} holds weights of ncnn alone; give {layers.name}, which lies beside it")
     taken = ""
     if path.suffix == ".safetensors":
         state, card = _read_safetensors(path)
