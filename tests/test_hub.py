@@ -6,7 +6,11 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import onnx
 import pytest
+import torch
+from test_ncnn import compact
+from test_onnx_files import beside as external
 
 from resolute import load
 from resolute.errors import CheckpointError, ConfigError
@@ -120,6 +124,32 @@ def test_a_pinned_file_is_checked(hub, tiny_model):
     assert sha256(tiny_model.read_bytes()) in refused(f"{NAME}#sha256={'0' * 64}")
     assert "64 hexadecimal digits" in refused(f"{NAME}#sha256=abc", ConfigError)
     assert "OWNER/REPOSITORY/FILE" in refused("hf-hub:nothing", ConfigError)
+
+
+def test_files_that_belong_to_one_come_with_it_and_are_pinned_with_it(hub, tmp_path):
+    path, network = compact(tmp_path)
+    text, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+    hub.files["/someone/sr/resolve/v2/nets/small.param"] = text
+    assert "nets/small.bin" in refused("hf-hub:someone/sr/nets/small.param@v2")
+    hub.files["/someone/sr/resolve/v2/nets/small.bin"] = weights
+    name, x = "hf-hub:someone/sr/nets/small.param@v2", torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(load(name)(x), network(x))
+    both = load(path).card.sha256
+    assert load(f"{name}#sha256={both}").card.sha256 == both
+    assert both in refused(f"{name}#sha256={sha256(text)}")
+
+
+def test_weights_outside_of_its_folder_are_not_fetched_for_an_onnx_file(hub, tmp_path):
+    model = onnx.load(external(tmp_path / "a", 1.0), load_external_data=False)
+    hub.files["/someone/sr/resolve/main/a/model.onnx"] = model.SerializeToString()
+    hub.files["/someone/sr/resolve/main/a/model.onnx.data"] = (tmp_path / "a" / "model.onnx.data").read_bytes()
+    x = torch.rand(1, 3, 8, 8)
+    assert load("hf-hub:someone/sr/a/model.onnx")(x).shape == (1, 3, 16, 16)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = "../a/model.onnx.data" if entry.key == "location" else entry.value
+    hub.files["/someone/sr/resolve/main/b/model.onnx"] = model.SerializeToString()
+    assert "outside of its own folder" in refused("hf-hub:someone/sr/b/model.onnx")
 
 
 def test_what_the_hub_does_not_have_is_told(hub):

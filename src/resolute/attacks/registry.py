@@ -164,7 +164,8 @@ def _table(value: object) -> AttackTable:
         table = dict(cast("Mapping[str, Any]", value))
         if "kind" not in table:
             raise ConfigError(f"an attack is one of {', '.join(ATTACKS)}", ("kind",))
-        if table.keys() - {"epsilons"} == {"kind", "label", "options"}:  # as ``dataclasses.asdict`` writes it, in records of a study
+        # As ``dataclasses.asdict`` writes it, in records of a study.
+        if table.keys() - {"epsilons"} == {"kind", "label", "options"}:
             table |= table.pop("options")
         return AttackTable(**table)
     raise ConfigError(f"an attack is a table with its kind, such as {{ kind = 'pgd', steps = 20 }}, not {value!r}")

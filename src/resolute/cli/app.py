@@ -266,19 +266,23 @@ def parse_radius(text: str, option: str = "--epsilon") -> float:
     return value
 
 
-def parse_precision(text: str, *, mixed: bool = True) -> Literal["float32", "bfloat16", "mixed"]:
-    """Return an arithmetic; ``mixed`` where there is a search.
+def parse_precision(text: str) -> Literal["float32", "bfloat16", "mixed"]:
+    """Return the arithmetic of a search.
 
     Raises:
         ConfigError: there is no such one.
 
     Example:
-        >>> parse_precision("float32")
-        'float32'
+        >>> parse_precision("mixed")
+        'mixed'
     """
-    known = ("float32", "bfloat16", "mixed") if mixed else ("float32", "bfloat16")
-    if text not in known:
-        raise ConfigError(f"--precision is one of {', '.join(known)}, not {text!r}")
+    return "mixed" if text == "mixed" else parse_arithmetic(text, ", mixed")
+
+
+def parse_arithmetic(text: str, others: str = "") -> Literal["float32", "bfloat16"]:
+    """Return an arithmetic, or raise ``ConfigError``."""
+    if text not in ("float32", "bfloat16"):
+        raise ConfigError(f"--precision is one of float32, bfloat16{others}, not {text!r}")
     return text
 
 

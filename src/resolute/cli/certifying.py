@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resolute.attacks.score import ScoreAttack
-from resolute.cli.app import Device, Out, Seed, SkipBroken, Workers, app, parse_levels, parse_precision, parse_radius
+from resolute.cli.app import Device, Out, Seed, SkipBroken, Workers, app, parse_arithmetic, parse_levels, parse_radius
 from resolute.cli.studying import run_study
 from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
@@ -86,7 +86,7 @@ def certify(
     plan = Certification(
         images=tuple(map(str, images)), metric=metric, denoiser=denoiser, sigma=sigma,
         epsilon=parse_radius(epsilon), samples=samples, alpha=alpha, width=width, fit=fit,
-        noise="grid" if exact else "gaussian", deployed=deployed, seed=seed, precision=parse_precision(precision, mixed=False),
+        noise="grid" if exact else "gaussian", deployed=deployed, seed=seed, precision=parse_arithmetic(precision),
         skip_broken=skip_broken,
         attacks=tuple(ScoreAttack(epsilon=budget, norm=norm, adaptive=kind, seed=seed) for kind in kinds),
     )  # fmt: skip

@@ -12,12 +12,12 @@ from resolute.errors import CheckpointError
 from resolute.models.address import Address
 from resolute.models.base import Restorer, ScorerCard
 from resolute.models.origin import origin_of
+from resolute.models.parts import require_sha256
 from resolute.models.python_file import PythonFile
 from resolute.models.readings import Reading, State, WeightSet, readings, tell_choice
 from resolute.models.weights import (
     misfit_line,
     read_sets,
-    require_sha256,
     require_types,
     require_values,
     sha256_of,

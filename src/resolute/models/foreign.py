@@ -105,8 +105,8 @@ class Foreign(Restorer, ABC):
             images = images.flatten(0, 1).unsqueeze(1)
         with self._copying():
             # A copy, for networks that write into their input.
-            found = torch.cat([call(one.clone()) for one in images.split(1 if self._alone else len(images))])
-        return found.reshape(len(x), -1, *found.shape[-2:])
+            found = torch.cat([call(one.clone()) for one in images.split(1)]) if self._alone else call(images.clone())
+        return found.reshape(x.shape[0], -1, *found.shape[-2:])
 
     @contextmanager
     def _copying(self) -> Generator[None]:
@@ -174,7 +174,7 @@ class Foreign(Restorer, ABC):
         x = _samples().to(device_of(self.network))
         with torch.no_grad():
             before = self(x)
-        self.network.to(memory_format=torch.channels_last)
+        self.network.to(device_of(self.network), memory_format=torch.channels_last)
         try:
             after = self(x)
             self._gradient(x, after)
@@ -182,7 +182,7 @@ class Foreign(Restorer, ABC):
         except Exception:  # Code that asks for another order of the elements can raise anything.
             fits = False
         if not fits:
-            self.network.to(memory_format=torch.contiguous_format)
+            self.network.to(device_of(self.network), memory_format=torch.contiguous_format)
 
     def _try(self, x: Tensor) -> None:
         try:
@@ -278,6 +278,8 @@ class Foreign(Restorer, ABC):
         try:
             with torch.no_grad(), shuffles:
                 self(torch.full((1, 3, side, side), 0.5, device=device))
+        except Exception as error:  # Of a network that took the first sample, and not all sizes.
+            raise self.refused(f"it fails on an image of {side} x {side}: {class_and_line(error)}") from error
         finally:
             for handle in handles:
                 handle.remove()

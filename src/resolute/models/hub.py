@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, cast
 
 from resolute.errors import CheckpointError, ConfigError, first_line
 from resolute.files import write_atomically, write_text
+from resolute.models.parts import beside, require_sha256
 
 HUBS = ("hf-hub:", "openmodeldb:")
 HINT = "pip install 'resolute[zoo]'"
@@ -37,6 +38,8 @@ _TYPES = ("safetensors", "pth", "pt", "onnx")
 def fetch(name: str) -> Path:
     """Return the file that a name with one of ``HUBS`` before it means, from the cache or the network.
 
+    Those that belong to it (see ``models.parts``) are fetched beside it.
+
     Raises:
         CheckpointError: no such file, no network and not in the cache, or another sha256 than it should have.
         ConfigError: the name is no such address, or huggingface_hub is missing.
@@ -48,10 +51,17 @@ def fetch(name: str) -> Path:
         raise ConfigError(f"behind # goes sha256= and 64 hexadecimal digits, not {fragment[:80]!r}")
     sha256 = wanted[1].lower() if wanted is not None else ""
     hub, _, address = address.partition(":")
-    return _from_catalogue(address, sha256) if hub == "openmodeldb" else _from_hub(address, sha256)
+    if hub == "openmodeldb":
+        return _from_catalogue(address, sha256)
+    path, (file, _, revision) = _from_hub(address), address.partition("@")
+    for other in beside(path):
+        # Into the folder of the same revision.
+        _from_hub(f"{file.rpartition('/')[0]}/{other}{f'@{revision}' if revision else ''}")
+    require_sha256(path, sha256)
+    return path
 
 
-def _from_hub(address: str, sha256: str) -> Path:
+def _from_hub(address: str) -> Path:
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)/([^@]+?)(?:@([\w./-]+))?", address)
     if match is None:
         raise ConfigError(f"a file on the hub is hf-hub:OWNER/REPOSITORY/FILE or …/FILE@REVISION, not {address!r}")
@@ -84,8 +94,6 @@ def _from_hub(address: str, sha256: str) -> Path:
         raise CheckpointError(f"{repository} has no file {file}; see {endpoint}/{repository}/tree/main") from None
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         raise CheckpointError(f"cannot fetch {file} of {repository}: {first_line(error)}") from None
-    if sha256 and _sha256(path) != sha256:
-        raise CheckpointError(f"{file} of {repository} has the sha256 {_sha256(path)}, and not the one asked for")
     return path
 
 

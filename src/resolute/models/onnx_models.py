@@ -16,6 +16,7 @@ from resolute.images import sample_image
 from resolute.models.base import Card, Scorer, ScorerCard, SplitRestorer
 from resolute.models.onnx_file import read_onnx
 from resolute.models.onnx_session import Session
+from resolute.models.parts import file_sha256
 from resolute.models.sizes import Sizes, find_sizes, pad, upscaled_by
 from resolute.models.weights import card_of
 
@@ -66,7 +67,7 @@ class OnnxRestorer(SplitRestorer):
         self.session = session
         self.output = torch.nn.Identity()
         self.called = called
-        self.sha256 = sha256
+        self._sha256 = sha256
         self._gray, self._sizes = False, Sizes()
         self._adapt()
 
@@ -76,7 +77,7 @@ class OnnxRestorer(SplitRestorer):
         return None if self.session.size == (None, None) else _size(self.session, _ODD)
 
     def arguments(self) -> dict[str, object]:
-        return {"class": "OnnxRestorer", "sha256": self.sha256}
+        return {"class": "OnnxRestorer", "sha256": self._sha256}
 
     def features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
         height, width = x.shape[-2:]
@@ -133,12 +134,12 @@ class OnnxScorer(Scorer):
     def __init__(self, session: Session, sha256: str = "", card: ScorerCard | None = None) -> None:
         super().__init__()
         self.session = session
-        self.sha256 = sha256
+        self._sha256 = sha256
         if card is not None:
             self.declare(card)
 
     def arguments(self) -> dict[str, object]:
-        return {"class": "OnnxScorer", "sha256": self.sha256}
+        return {"class": "OnnxScorer", "sha256": self._sha256}
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         self.require_size(x)
@@ -202,8 +203,9 @@ def _find_score(session: Session, file: str) -> None:
 
 
 def _opened(path: Path, kind: str) -> tuple[Session, str, dict[str, Any] | None]:
-    file = read_onnx(path)
-    session = Session(file)
+    # First, since it says which weights are missing.
+    sha256 = file_sha256(path)
+    session = Session(read_onnx(path))
     said = session.metadata.get(KIND, kind)
     if said != kind:
         other = "load_scorer" if said == "scorer" else "load"
@@ -213,7 +215,7 @@ def _opened(path: Path, kind: str) -> tuple[Session, str, dict[str, Any] | None]
     except ValueError:
         facts = {}
     # One that is no mapping has nothing that a card needs.
-    return session, file.sha256, facts if isinstance(facts, dict | None) else {}
+    return session, sha256, facts if isinstance(facts, dict | None) else {}
 
 
 def _kept(card: Card, facts: dict[str, Any], path: Path) -> Card:

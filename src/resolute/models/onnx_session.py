@@ -33,7 +33,9 @@ class Session:
         options.log_severity_level = 4
         options.intra_op_num_threads = torch.get_num_threads()
         try:
-            self._session = runtime.InferenceSession(file.model, options, providers=["CPUExecutionProvider"])
+            self._session = runtime.InferenceSession(
+                file.model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # onnxruntime has a class of its own for every way in which a file is broken.
             raise CheckpointError(
                 f"{file.name} is no ONNX file that onnxruntime can run: {_said(error)}; export it again, with standard "

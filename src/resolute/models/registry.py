@@ -20,8 +20,10 @@ from resolute.models.coded import load_code
 from resolute.models.foreign import Foreign
 from resolute.models.hub import HUBS, fetch
 from resolute.models.layers import named_layer
+from resolute.models.ncnn_network import load_ncnn
 from resolute.models.onnx_models import OnnxRestorer, load_onnx_restorer
 from resolute.models.origin import origin_of
+from resolute.models.parts import require_sha256
 from resolute.models.plugged import build
 from resolute.models.python_file import defined
 from resolute.models.ranged import Ranged
@@ -33,7 +35,6 @@ from resolute.models.weights import (
     built_in_weights,
     read_metadata,
     read_sets,
-    require_sha256,
     sha256_of,
     weights_sha256,
 )
@@ -82,7 +83,8 @@ def load(model: str | Path, scale: int | None = None) -> Restorer:
     far worse than bicubic.
 
     Args:
-        model: name; path of a ``.safetensors``, ``.pt``, ``.pth`` or ``.onnx`` file; ``FILE.py:NAME``, a class or
+        model: name; path of a ``.safetensors``, ``.pt``, ``.pth`` or ``.onnx`` file, or of ncnn's ``.param`` with
+            its ``.bin`` beside it; ``FILE.py:NAME``, a class or
             function that returns a module; or ``hf-hub:OWNER/REPOSITORY/FILE`` or ``openmodeldb:NAME`` (see
             ``models.hub``). Behind ``#`` goes what a file does not tell, as in ``FILE#x4,range=255`` (see
             ``models.address``).
@@ -117,7 +119,7 @@ def _at_address(address: Address) -> Restorer:
         return restorer.eval()
     if address.target.startswith(HUBS):
         path = fetch(f"{address.target}#sha256={address.sha256}" if address.sha256 else address.target)
-        return _probed(_from_file(path, dataclasses.replace(address, sha256="")), address, path.name)
+        return _probed(_from_file(path, address), address, path.name)
     built_in = {**built_in_models(), **built_in_weights(ScorerCard)}.get(address.target)
     if built_in is not None:
         return _from_file(built_in, address)
@@ -131,6 +133,8 @@ def _at_address(address: Address) -> Restorer:
         raise CheckpointError(f"{path.name} is code: say what to build, as in {CODE}; {says}")
     if not path.is_file() and path.suffix not in FILES:
         raise _unknown(address.target)
+    if path.is_file():
+        require_sha256(path, address.sha256)
     restorer = _from_file(path, address)
     if path.suffix == ".safetensors" and "card" in read_metadata(path):
         # Written by this program, so that its layout, range and scale are not guessed.
@@ -149,12 +153,10 @@ def _unknown(name: str) -> CheckpointError:
 
 def _from_file(path: Path, address: Address) -> Restorer:
     if path.suffix == ".onnx" and path.is_file():
-        found = load_onnx_restorer(path)
-        require_sha256(path, address.sha256, found.sha256)
-        restorer: Restorer = _of_scale(found, address.scale, path.name)
+        restorer: Restorer = _of_scale(load_onnx_restorer(path), address.scale, path.name)
+    elif path.suffix == ".param" and path.is_file():
+        restorer = _of_scale(load_ncnn(path), address.scale, path.name)
     else:
-        if path.is_file():
-            require_sha256(path, address.sha256)
         sets, card = read_sets(path)
         if isinstance(card, ScorerCard):
             raise CheckpointError(f"{path.name} holds a quality metric; load it with load_scorer")

@@ -76,6 +76,8 @@ def _load(scorer: str | Path, data: Path | None) -> Scorer:
         session = load_onnx_scorer(path)
         session.card = probe(session)
         return session
+    if path.suffix == ".param" and path.is_file():
+        raise CheckpointError(f"{path.name} holds a network of ncnn, and no metric; load it with load")
     sets, card = read_sets(path)
     if isinstance(card, Card):
         raise CheckpointError(f"{path.name} holds a super-resolution model; load it with load")

@@ -24,7 +24,7 @@ from resolute.models.readings import State, WeightSet, bare_names, find_sets
 AnyCard = TypeVar("AnyCard", bound=Card | ScorerCard)
 
 # How the files end that can be given by a path.
-FILES = (".safetensors", ".pt", ".pth", ".onnx")
+FILES = (".safetensors", ".pt", ".pth", ".onnx", ".param")
 
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -58,22 +58,6 @@ def sha256_of(*facts: object) -> str:
         '946e23f4b75a'
     """
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def require_sha256(path: Path, wanted: str, found: str = "") -> None:
-    """Refuse a file of another sha256 than the one that is asked for.
-
-    Args:
-        path: the file.
-        wanted: empty if none is asked for.
-        found: of the file and of those that belong to it, where it is not the only one.
-
-    Raises:
-        CheckpointError: it has another.
-    """
-    if wanted and (found or hashlib.sha256(path.read_bytes()).hexdigest()) != wanted:
-        beside = f": with the files that belong to it, it has {found}" if found else ""
-        raise CheckpointError(f"{path.name} has not the sha256 that is asked for{beside}; copy or download it again")
 
 
 def save_model(model: nn.Module, path: Path, card: AnyCard) -> AnyCard:
@@ -124,6 +108,9 @@ def read_sets(path: Path) -> tuple[list[WeightSet], Card | ScorerCard | None]:
     """
     if not path.is_file():
         raise CheckpointError(f"no file {path}; give a path or a built-in name (`resolute models` lists them)")
+    layers = path.with_suffix(".param")
+    if path.suffix == ".bin" and layers.is_file():
+        raise CheckpointError(f"{path.name} holds weights of ncnn alone; give {layers.name}, which lies beside it")
     if path.suffix == ".safetensors":
         state, card = _read_safetensors(path)
         return [WeightSet((), state)], card

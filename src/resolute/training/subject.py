@@ -14,6 +14,7 @@ from resolute.errors import CheckpointError, ConfigError
 from resolute.models.address import parse_address
 from resolute.models.base import Restorer
 from resolute.models.foreign import Foreign
+from resolute.models.ncnn_network import NcnnNetwork
 from resolute.models.onnx_models import OnnxRestorer
 from resolute.models.registry import load_address
 from resolute.models.weights import save_model, weights_sha256
@@ -106,7 +107,7 @@ def subject_of(model: nn.Module, address: str) -> Checkpoint:
     """Return a model as a subject of hardening.
 
     Raises:
-        CheckpointError: its weights cannot be written back, it is an ONNX file, or code without its weights.
+        CheckpointError: its weights cannot be written back, as to ONNX or ncnn; or it is code without its weights.
         ConfigError: it has a defence around it, or is no restorer.
     """
     if not isinstance(model, Restorer):
@@ -117,6 +118,10 @@ def subject_of(model: nn.Module, address: str) -> Checkpoint:
         )
     if isinstance(model, OnnxRestorer):
         raise CheckpointError("an ONNX file cannot be trained; give the PyTorch weights that it was made from")
+    if isinstance(model, Foreign) and isinstance(model.network, NcnnNetwork):
+        raise CheckpointError(
+            "weights are not written back to files of ncnn; give the PyTorch weights they were made from"
+        )
     if model.origin is not None:
         model.origin.check(model)
     if address and model.doubt and parse_address(address).code and not parse_address(address).weights:
