@@ -53,7 +53,7 @@ class WeightSet:
     @property
     def label(self) -> str:
         """What it is called in what people read."""
-        return ".".join(self.route) or "the top level"
+        return printable(".".join(self.route)) or "the top level"
 
 
 @final
@@ -84,12 +84,12 @@ class Reading:
 
     def words(self, sets: Sequence[WeightSet]) -> str:
         """Return what was taken and what was left out; empty where there was no choice."""
-        left = [f"{prefix}*" for prefix in self.left]
+        left = [f"{printable(prefix)}*" for prefix in self.left]
         left += [other.label for other in sets if other is not self.source and _counts(other.state)]
         if not left:
             return ""
-        taken = [*self.source.route, f"{self.prefix}*"] if self.prefix else [self.source.label]
-        return f"{'.'.join(taken)}; left out: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}"
+        taken = printable(".".join([*self.source.route, f"{self.prefix}*"])) if self.prefix else self.source.label
+        return f"{taken}; left out: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}"
 
 
 def find_sets(content: object, file: str) -> list[WeightSet]:
@@ -101,7 +101,7 @@ def find_sets(content: object, file: str) -> list[WeightSet]:
     Example:
         >>> import torch
         >>> weights = {"a.weight": torch.zeros(2)}
-        >>> sets = find_sets({"epoch": 3, "model": weights, "ema": {"shadow": weights}}, "x.pt")
+        >>> sets = find_sets({"epoch": 3, "model": weights, "ema": {"shadow": dict(weights)}}, "x.pt")
         >>> [one.label for one in sets]
         ['ema.shadow', 'model']
     """
@@ -160,17 +160,27 @@ def bare_names(names: Iterable[str]) -> dict[str, str]:
     return {name.removeprefix("module."): name for name in names if name.rpartition(".")[2] != "n_averaged"}
 
 
+def printable(name: str, limit: int = 80) -> str:
+    """Return a name from a file as it can be shown in one line.
+
+    Example:
+        >>> printable("conv.weight"), printable("conv" + chr(10) + "weight")
+        ('conv.weight', 'conv?weight')
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:limit])
+
+
 def first_keys(state: Mapping[str, Tensor]) -> str:
     """Return the first names of weights and their shapes, for errors."""
-    return ", ".join(f"{name[:60]} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3])
+    return ", ".join(f"{printable(name)} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3])
 
 
 def _nested(content: object, route: tuple[str, ...], seen: set[int]) -> Iterator[WeightSet]:
-    if isinstance(content, list | tuple):
-        content = dict(enumerate(cast("Sequence[object]", content)))
-    if not isinstance(content, dict) or id(content) in seen or len(route) > _DEPTH:
+    if not isinstance(content, dict | list | tuple) or id(content) in seen or len(route) > _DEPTH:
         return
-    held = {str(key): value for key, value in cast("dict[object, object]", content).items()}
+    pairs = cast("dict[object, object]", content).items() if isinstance(content, dict) else enumerate(content)
+    held = {str(key): value for key, value in cast("Iterable[tuple[object, object]]", pairs)}
+    seen.add(id(content))
     if "param_groups" in held:
         return
     tensors = {key: value for key, value in held.items() if isinstance(value, Tensor)}
@@ -178,7 +188,7 @@ def _nested(content: object, route: tuple[str, ...], seen: set[int]) -> Iterator
         yield WeightSet(route, tensors)
     for key, value in held.items():
         if not _SKIPPED.match(key):
-            yield from _nested(value, (*route, key), {*seen, id(content)})
+            yield from _nested(value, (*route, key), seen)
 
 
 def _words(route: Iterable[str]) -> set[str]:
