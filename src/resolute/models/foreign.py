@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from resolute.errors import CheckpointError, ConfigError, class_and_line
 from resolute.images import sample_image
 from resolute.models.base import Restorer, device_of
+from resolute.models.in_place import free_activations
 from resolute.models.layers import named_layer
 
 # Height and width of the samples: one of them smaller than some networks take, the other such that its next multiple
@@ -38,8 +39,9 @@ class Foreign(Restorer, ABC):
     """A network of somebody else as a restorer: its module, with gradients, padded to the sizes that it takes.
 
     Input is mirrored beyond its right and bottom edge where the network asks for it, and the output cropped. It gets
-    one image a call where it takes no batches. It gets a copy of the input, its activations do not work in place, and
-    if its code does, then what autograd keeps is copied, and so are the parts of what it splits.
+    one image a call where it takes no batches. It gets a copy of the input, and its activations do not work in place
+    unless that changes its output. If its code does, what autograd keeps is copied, and so are the parts of what it
+    splits.
 
     Φ is the output of the last convolution before the maps grow larger than those of the first, the one that makes the
     sub-pixels of a pixel shuffle not counted; in models that do not upscale, of the last with more than three channels.
@@ -65,7 +67,8 @@ class Foreign(Restorer, ABC):
         self._alone = False
         # What is done about code that works in place: nothing, copies of what autograd keeps, copies of parts as well.
         self._copies = 0
-        nothing_in_place(network)
+        # Activations whose input is used again, as they have left it.
+        self.in_place: frozenset[str] = frozenset()
 
     @abstractmethod
     def call(self, images: Float[Tensor, "b c h w"]) -> Tensor:
@@ -169,6 +172,7 @@ class Foreign(Restorer, ABC):
         try:
             with torch.no_grad():
                 self.find_sizes(x[:1])
+                self.in_place = free_activations(self.network, lambda: self(x[:1]))
                 one = self(x[:1])
                 again = self(x[:1])
                 self._alone = not self._takes_batches(x, one)
@@ -268,13 +272,6 @@ class Foreign(Restorer, ABC):
             if wide:
                 return wide[-1]
         return "output"
-
-
-def nothing_in_place(network: nn.Module) -> None:
-    """Let the activations of a network give new tensors."""
-    for module in network.modules():
-        if getattr(module, "inplace", False) is True:
-            cast("Any", module).inplace = False
 
 
 def pad(x: Tensor, right: int, bottom: int) -> Tensor:

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.errors import class_and_line
-from resolute.models.foreign import Foreign, nothing_in_place, pad
+from resolute.models.foreign import Foreign, pad
+from resolute.models.in_place import nothing_in_place
 from resolute.models.python_file import PythonFile
 from resolute.models.weights import sha256_of, weights_sha256
 
@@ -142,7 +143,7 @@ class Wrapped(Foreign):
             weights, training, frozen = kept
             assert self._source is not None
             network = self._source.build().float()
-            nothing_in_place(network)
+            nothing_in_place(network, self.in_place)
             network.load_state_dict(weights)
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(name not in frozen)
