@@ -204,6 +204,11 @@ architecture that [spandrel](https://github.com/chaiNNer-org/spandrel) knows. Re
 pin it. Files are cached, checked against their sha256 and read as tensors alone: one that could run code is refused.
 With `HF_HUB_OFFLINE=1` only the cache is used.
 
+Checkpoints load as training code writes them, these and those of Resolute's own layouts: nested, behind `module.`,
+`_orig_mod.` or any other common prefix, with an optimizer or a discriminator beside them. Of averaged and other weights
+the averaged are taken, and a line says so. Damage that the checksums of a checkpoint tell is told; files of PyTorch
+before 1.6 have none, nor have those of safetensors without a card of Resolute.
+
 Images are padded by reflection to the sizes that a network takes, and its output is cropped. Networks for gray images
 get the three channels one by one. Φ is the output of the last convolution before the maps grow larger than those of
 the first, the one that makes the sub-pixels of a pixel shuffle not counted; in networks that do not upscale, of the

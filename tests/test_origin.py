@@ -66,6 +66,10 @@ WRAPPINGS = {
     "twice": lambda state: {"model": {"state_dict": state, "lr": 0.1}, "optimizer": {"state": {0: torch.ones(3)}}},
     "compiled": lambda state: {f"module._orig_mod.{k}": v for k, v in state.items()},
     "generator": lambda state: {**{f"generator.{k}": v for k, v in state.items()}, "discriminator.w": torch.ones(2)},
+    "without buffers": lambda state: {
+        "model": {f"module.{k}": v + 1 for k, v in state.items()},
+        "ema": {"shadow": {k: v for k, v in state.items() if "add_mean" not in k}},
+    },
     "averaged": lambda state: {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in state.items()}},
 }
 

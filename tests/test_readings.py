@@ -114,6 +114,14 @@ NESTED = {
         ["state_dict"],
     ),
     "average without names": ({"model": GOOD, "ema": {"params": list(BAD.values())}}, "model", ["ema.params"]),
+    "average without buffers": (
+        {
+            "model": under("module.", GOOD | {n: w + 1 for n, w in GOOD.items() if "mean" not in n}),
+            "ema": {"shadow": {name: tensor for name, tensor in GOOD.items() if "mean" not in name}},
+        },
+        "ema.shadow, and what it lacks from model",
+        [""],
+    ),
     "average of counters": ({"model": GOOD, "ema": {"decay": torch.tensor(0.9)}}, "", []),
 }
 

@@ -125,6 +125,34 @@ def test_activations_no_longer_work_in_place_and_the_module_stays_the_users():
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+class Reused(nn.Module):
+    """Uses what an activation wrote into, as SPAN does, and has another that can give new tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
+        self.acts = nn.ModuleList(nn.SiLU(inplace=True) for _ in range(2))
+
+    def forward(self, x):
+        y = self.first(x)
+        z = self.acts[0](y)
+        return nn.functional.pixel_shuffle(self.acts[1](self.last(torch.cat([y, z + 1], dim=1))), 2)
+
+
+def test_activations_whose_input_is_used_again_go_on_in_place(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Reused()
+    x = images(1, 9, 8).requires_grad_()
+    expected = network(x)
+    gradient = torch.autograd.grad(expected.square().sum(), x)[0]
+    model = as_restorer(network, scale=2)
+    assert [act.inplace for act in network.acts] == [True, False]
+    torch.testing.assert_close(model(x), expected)
+    torch.testing.assert_close(torch.autograd.grad(model(x).square().sum(), x)[0], gradient)
+    torch.testing.assert_close(copy.deepcopy(model)(x), expected)
+
+
 class Several(Small):
     def forward(self, x):
         y = super().forward(x)

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from resolute.errors import CheckpointError, ConfigError, class_and_line
 from resolute.images import sample_image
 from resolute.models.base import Restorer, device_of
+from resolute.models.in_place import free_activations
 from resolute.models.layers import named_layer
 from resolute.models.sizes import pad
 
@@ -38,8 +39,8 @@ class Foreign(Restorer, ABC):
     """A network of somebody else as a restorer: its module, with gradients, padded to the sizes that it takes.
 
     Input is mirrored beyond its right and bottom edge where the network asks for it, and the output cropped. It gets
-    one image a call where it takes no batches. It gets a copy of the input, its activations do not work in place unless
-    its output hangs on that, and if its code does, then what autograd keeps is copied, and so are the parts of what it
+    one image a call where it takes no batches. It gets a copy of the input, and its activations do not work in place
+    unless that changes its output. If its code does, what autograd keeps is copied, and so are the parts of what it
     splits.
 
     Φ is the output of the last convolution before the maps grow larger than those of the first, the one that makes the
@@ -66,7 +67,8 @@ class Foreign(Restorer, ABC):
         self._alone = False
         # What is done about code that works in place: nothing, copies of what autograd keeps, copies of parts as well.
         self._copies = 0
-        self._in_place = False
+        # Activations whose input is used again, as they have left it.
+        self.in_place: frozenset[str] = frozenset()
         self._laid_out = False
 
     @abstractmethod
@@ -174,7 +176,7 @@ class Foreign(Restorer, ABC):
         x = _samples().to(device_of(self.network))
         with torch.no_grad():
             before = self(x)
-        self.network.to(device_of(self.network), memory_format=torch.channels_last)
+        _in_order(self.network, torch.channels_last)
         try:
             after = self(x)
             self._gradient(x, after)
@@ -182,14 +184,14 @@ class Foreign(Restorer, ABC):
         except Exception:  # Code that asks for another order of the elements can raise anything.
             fits = False
         if not fits:
-            self.network.to(device_of(self.network), memory_format=torch.contiguous_format)
+            _in_order(self.network, torch.contiguous_format)
 
     def _try(self, x: Tensor) -> None:
         try:
             with torch.no_grad():
                 self.find_sizes(x[:1])
+                self.in_place = free_activations(self.network, lambda: self(x[:1]))
                 one = self(x[:1])
-                self._leave_place(x[:1], one)
                 again = self(x[:1])
                 self._alone = not self._takes_batches(x, one)
                 together = self(x)
@@ -212,14 +214,6 @@ class Foreign(Restorer, ABC):
                 "no gradient reaches the image; take detach(), no_grad() and numpy out of its forward, or export it to "
                 "ONNX for attacks without gradients"
             )
-
-    def _leave_place(self, x: Tensor, output: Tensor) -> None:
-        """Let activations give new tensors, unless the network also uses what they have written over."""
-        before = set_in_place(self.network, False)
-        # Of what draws random numbers nothing can be said here; it is refused later.
-        self._in_place = bool(before) and not torch.allclose(self(x), output, rtol=1e-3, atol=1e-3)
-        if self._in_place:
-            set_in_place(self.network, True, before)
 
     def _require_shape(self, x: Tensor, y: Tensor) -> None:
         height, width = x.shape[-2:]
@@ -300,21 +294,11 @@ class Foreign(Restorer, ABC):
         return "output"
 
 
-def set_in_place(network: nn.Module, value: bool, only: Sequence[str] | None = None) -> list[str]:
-    """Say whether activations work in place, of all layers or of some by name; return the names of those changed.
-
-    Example:
-        >>> set_in_place(nn.Sequential(nn.ReLU(inplace=True), nn.ReLU()), False)
-        ['0']
-    """
-    found = [
-        name
-        for name, module in network.named_modules()
-        if getattr(module, "inplace", None) is (not value) and (only is None or name in only)
-    ]
-    for name in found:
-        cast("Any", network.get_submodule(name)).inplace = value
-    return found
+def _in_order(network: nn.Module, order: torch.memory_format) -> None:
+    """Lay the weights of convolutions out in an order; they stay the same objects."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=order)
 
 
 def _samples() -> Float[Tensor, "2 3 h w"]:

@@ -42,20 +42,20 @@ class FileOrigin(Origin):
     Attributes:
         names: of the weights that the network was built of, and what they are called in the file.
         rebuild: builds the network again.
-        route: the keys that lead to the weights in the file.
+        routes: the keys that lead to the weights in the file, and those to what they lack, if they do.
     """
 
     path: Path
     names: Mapping[str, str]
     rebuild: Rebuild
     note: str = ""
-    route: tuple[str, ...] = ()
+    routes: tuple[tuple[str, ...], ...] = ((),)
 
     def check(self, model: Restorer) -> None:
-        self._plan(model, _Content.read(self.path, self.route))
+        self._plan(model, _Content.read(self.path, self.routes))
 
     def write(self, model: Restorer, out: Path, training: Mapping[str, object] | None = None) -> None:
-        content = _Content.read(self.path, self.route)
+        content = _Content.read(self.path, self.routes)
         for own, before, after, places in self._plan(model, content):
             # To the bit as it was where nothing changed, also where the file is more exact than the model.
             for place in () if torch.equal(after.detach().cpu(), before) else places:
@@ -129,7 +129,10 @@ def origin_of(path: Path, reading: Reading, taken: State, rebuild: Rebuild, note
     """Return the origin of weights that were taken from a file, the same tensors under other names."""
     keys = {id(tensor): name for name, tensor in reading.source.state.items()}
     names = {name: keys[id(tensor)] for name, tensor in taken.items()}
-    return FileOrigin(path, names, rebuild, note, reading.source.route)
+    source = reading.source
+    return FileOrigin(
+        path, names, rebuild, note, (source.route,) if source.rest is None else (source.route, source.rest)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +154,7 @@ class _Content:
     zipped: bool = True
 
     @staticmethod
-    def read(path: Path, route: tuple[str, ...]) -> _Content:
+    def read(path: Path, routes: tuple[tuple[str, ...], ...]) -> _Content:
         if not path.is_file():
             raise CheckpointError(f"no file {path} any more, to write weights back to")
         if path.suffix == ".safetensors":
@@ -160,7 +163,8 @@ class _Content:
             return _Content(state, [WeightSet((), state)], state, read_metadata(path))
         whole = read_checkpoint(path)
         sets = find_sets(whole, path.name)
-        state = next((one.state for one in sets if one.route == route), {})
+        by_route = {one.route: one.state for one in sets}
+        state = {key: tensor for route in reversed(routes) for key, tensor in by_route.get(route, {}).items()}
         return _Content(whole, sets, state, None, zipfile.is_zipfile(path))
 
     def sets(self, names: Mapping[str, str]) -> list[State]:
@@ -174,7 +178,7 @@ class _Content:
                 continue
             same = {name: reading.state[name] for name in shapes if name in reading.state}
             if {name: tensor.shape for name, tensor in same.items()} == shapes:
-                found += [same] if not taken & {id(tensor) for tensor in same.values()} else []
+                found += [same] if {id(tensor) for tensor in same.values()} - taken else []
                 taken |= {id(tensor) for tensor in same.values()}
         return found
 

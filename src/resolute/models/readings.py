@@ -45,15 +45,18 @@ class WeightSet:
     Attributes:
         route: the keys that lead to it.
         state: the tensors, by their names in the file.
+        rest: the keys that lead to the set that has what this one lacks, as averages do without buffers.
     """
 
     route: tuple[str, ...]
     state: State
+    rest: tuple[str, ...] | None = None
 
     @property
     def label(self) -> str:
         """What it is called in what people read."""
-        return ".".join(self.route) or "the top level"
+        label = printable(".".join(self.route)) or "the top level"
+        return label if self.rest is None else f"{label}, and what it lacks from {WeightSet(self.rest, {}).label}"
 
 
 @final
@@ -84,12 +87,13 @@ class Reading:
 
     def words(self, sets: Sequence[WeightSet]) -> str:
         """Return what was taken and what was left out; empty where there was no choice."""
-        left = [f"{prefix}*" for prefix in self.left]
-        left += [other.label for other in sets if other is not self.source and _counts(other.state)]
-        if not left:
+        left = [f"{printable(prefix)}*" for prefix in self.left]
+        routes = (self.source.route, self.source.rest)
+        left += [other.label for other in sets if other.route not in routes and _counts(other.state)]
+        if not left and self.source.rest is None:
             return ""
-        taken = [*self.source.route, f"{self.prefix}*"] if self.prefix else [self.source.label]
-        return f"{'.'.join(taken)}; left out: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}"
+        taken = printable(".".join([*self.source.route, f"{self.prefix}*"])) if self.prefix else self.source.label
+        return f"{taken}; left out: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else taken
 
 
 def find_sets(content: object, file: str) -> list[WeightSet]:
@@ -101,7 +105,7 @@ def find_sets(content: object, file: str) -> list[WeightSet]:
     Example:
         >>> import torch
         >>> weights = {"a.weight": torch.zeros(2)}
-        >>> sets = find_sets({"epoch": 3, "model": weights, "ema": {"shadow": weights}}, "x.pt")
+        >>> sets = find_sets({"epoch": 3, "model": weights, "ema": {"shadow": dict(weights)}}, "x.pt")
         >>> [one.label for one in sets]
         ['ema.shadow', 'model']
     """
@@ -128,6 +132,9 @@ def readings(sets: Sequence[WeightSet]) -> Iterator[Reading]:
         [['_orig_mod.a.w'], ['a.w'], ['w']]
     """
     for one in sets:
+        for other in sets:
+            if _rank(one.route)[0] == 0 and _rank(other.route)[0] > 0:
+                yield from _completed(one, other)
         yield from _read(one, bare_names(one.state))
         groups = _groups(_whole(one.state))
         ranks = {prefix: _rank((prefix[:-1],)) for prefix in groups}
@@ -160,17 +167,27 @@ def bare_names(names: Iterable[str]) -> dict[str, str]:
     return {name.removeprefix("module."): name for name in names if name.rpartition(".")[2] != "n_averaged"}
 
 
+def printable(name: str, limit: int = 80) -> str:
+    """Return a name from a file as it can be shown in one line.
+
+    Example:
+        >>> printable("conv.weight"), printable("conv" + chr(10) + "weight")
+        ('conv.weight', 'conv?weight')
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:limit])
+
+
 def first_keys(state: Mapping[str, Tensor]) -> str:
     """Return the first names of weights and their shapes, for errors."""
-    return ", ".join(f"{name[:60]} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3])
+    return ", ".join(f"{printable(name)} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3])
 
 
 def _nested(content: object, route: tuple[str, ...], seen: set[int]) -> Iterator[WeightSet]:
-    if isinstance(content, list | tuple):
-        content = dict(enumerate(cast("Sequence[object]", content)))
-    if not isinstance(content, dict) or id(content) in seen or len(route) > _DEPTH:
+    if not isinstance(content, dict | list | tuple) or id(content) in seen or len(route) > _DEPTH:
         return
-    held = {str(key): value for key, value in cast("dict[object, object]", content).items()}
+    pairs = cast("dict[object, object]", content).items() if isinstance(content, dict) else enumerate(content)
+    held = {str(key): value for key, value in cast("Iterable[tuple[object, object]]", pairs)}
+    seen.add(id(content))
     if "param_groups" in held:
         return
     tensors = {key: value for key, value in held.items() if isinstance(value, Tensor)}
@@ -178,7 +195,7 @@ def _nested(content: object, route: tuple[str, ...], seen: set[int]) -> Iterator
         yield WeightSet(route, tensors)
     for key, value in held.items():
         if not _SKIPPED.match(key):
-            yield from _nested(value, (*route, key), {*seen, id(content)})
+            yield from _nested(value, (*route, key), seen)
 
 
 def _words(route: Iterable[str]) -> set[str]:
@@ -206,6 +223,19 @@ def _read(
         if some and tuple(some) not in told:
             told.add(tuple(some))
             yield Reading(_of(source, some), some, source, prefix, left, sure)
+
+
+def _completed(one: WeightSet, other: WeightSet) -> Iterator[Reading]:
+    """Yield weights with what they lack from others, where the others have all that they have, and more."""
+    some, names = _whole(one.state), _whole(other.state)
+    if not _counts(one.state) or not some.keys() < names.keys():
+        return
+    if any(one.state[key].shape != other.state[names[name]].shape for name, key in some.items()):
+        return
+    union = WeightSet(one.route, {**other.state, **one.state}, other.route)
+    keys = [some.get(name, key) for name, key in names.items()]
+    for variant in _stripped(bare_names(other.state)):
+        yield from _read(union, dict(zip(variant, keys, strict=True)))
 
 
 def _of(source: WeightSet, names: Mapping[str, str]) -> State:

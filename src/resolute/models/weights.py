@@ -19,7 +19,7 @@ from resolute.errors import CheckpointError, first_line
 from resolute.files import write_atomically
 from resolute.models.archive import read_checkpoint
 from resolute.models.base import Card, ScorerCard
-from resolute.models.readings import State, WeightSet, bare_names, find_sets
+from resolute.models.readings import State, WeightSet, bare_names, find_sets, printable
 
 AnyCard = TypeVar("AnyCard", bound=Card | ScorerCard)
 
@@ -44,7 +44,7 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
+        tensor = state[name].detach().cpu().resolve_neg().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -130,7 +130,7 @@ def require_values(state: State, file: str) -> None:
             odd = "is a nested tensor" if tensor.is_nested else f"is sparse ({str(tensor.layout)[6:]})"
         elif tensor.is_meta:
             odd = "lies on the device meta, which keeps no values"
-        elif tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
+        elif _reached(tensor) < tensor.numel():
             odd = f"claims the shape {tuple(tensor.shape)} and holds fewer values"
         elif not tensor.numel() and max(tensor.shape) > largest:
             odd = f"has the shape {tuple(tensor.shape)} and is empty"
@@ -138,12 +138,21 @@ def require_values(state: State, file: str) -> None:
             odd = f"is {str(tensor.dtype)[6:]}, whose scale is not in it"
         else:
             continue
-        raise CheckpointError(f"{file}: {name} {odd}; save the weights as dense float32 tensors")
+        raise CheckpointError(f"{file}: {printable(name)} {odd}; save the weights as dense float32 tensors")
     for name, tensor in state.items():
         _check_dtype(file, name, tensor)
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
-        raise CheckpointError(f"{file}: {broken[0]} is not finite; take an earlier checkpoint of the training")
+        raise CheckpointError(
+            f"{file}: {printable(broken[0])} is not finite; take an earlier checkpoint of the training"
+        )
+
+
+def _reached(tensor: Tensor) -> int:
+    """Return how many values lie from a tensor's first to its last, itself counted."""
+    if not tensor.numel():
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _check_dtype(file: str, name: str, tensor: Tensor) -> None:
@@ -169,8 +178,8 @@ def require_types(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fil
 
 def _other_type(file: str, name: str, tensor: Tensor) -> CheckpointError:
     return CheckpointError(
-        f"{file}: {name} is {str(tensor.dtype).removeprefix('torch.')}, and weights are float16, bfloat16, float32 "
-        "or float64; take the checkpoint from before quantisation, or convert it"
+        f"{file}: {printable(name)} is {str(tensor.dtype)[6:]}, and weights are float16, bfloat16, float32 or float64; "
+        "take the checkpoint from before quantisation, or convert it"
     )
 
 
@@ -211,10 +220,13 @@ class MisfitError(CheckpointError):
 
 def misfit(file: str, architecture: str, error: Exception) -> MisfitError:
     """Return the error that says in one line why weights that look like an architecture do not load into it."""
-    return MisfitError(f"{file} looks like {architecture} but does not fit it: {misfit_line(error)}")
+    why = misfit_line(error)
+    if isinstance(error, LookupError | ArithmeticError):
+        why = f"its shapes are those of no such network ({why})"
+    return MisfitError(f"{file} looks like {architecture} but does not fit it: {why}")
 
 
 def misfit_line(error: Exception) -> str:
     """Return the line of an error that says what does not fit: the second one of those of ``load_state_dict``."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[min(1, len(lines) - 1)][:300]
+    return printable(lines[min(1, len(lines) - 1)], 300)

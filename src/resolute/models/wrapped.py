@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.errors import class_and_line
-from resolute.models.foreign import Foreign, set_in_place
+from resolute.models.foreign import Foreign
+from resolute.models.in_place import nothing_in_place
 from resolute.models.python_file import PythonFile
 from resolute.models.sizes import Sizes, find_sizes, upscaled_by
 from resolute.models.weights import sha256_of, weights_sha256
@@ -119,8 +120,7 @@ class Wrapped(Foreign):
             weights, training, frozen = kept
             assert self._source is not None
             network = self._source.build().float()
-            if not self._in_place:
-                set_in_place(network, False)
+            nothing_in_place(network, self.in_place)
             network.load_state_dict(weights)
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(name not in frozen)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -97,7 +98,8 @@ def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = spandrel.ModelLoader().load_from_state_dict(dict(state))
+            _require_sizes(spandrel, state)
+            found = spandrel.MAIN_REGISTRY.load(dict(state))
     except Exception as error:  # What does not fit a network that was recognised raises anything.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise MisfitError(f"{file} looks like a network of spandrel but does not fit: {lines[-1][:200]}") from None
@@ -111,6 +113,20 @@ def describe_zoo(state: Mapping[str, Tensor], file: str) -> Any:
             "models from RGB to RGB, or from gray to gray"
         )
     return found
+
+
+def _require_sizes(spandrel: ModuleType, state: Mapping[str, Tensor]) -> None:
+    """Build a network without memory first: sizes that a few names and shapes tell can be any, also of a small file.
+
+    Raises:
+        RuntimeError: the weights have other sizes, or are others.
+    """
+    try:
+        with torch.device("meta"):
+            spandrel.MAIN_REGISTRY.load(dict(state))
+    except Exception as error:  # Networks that look at values while they are built cannot be asked.
+        if "in loading state_dict" in str(error):
+            raise
 
 
 def _detects(support: Any, state: Mapping[str, Tensor]) -> bool:
