@@ -21,7 +21,8 @@ from resolute.resemblance import warn_of_shrunk
 _HIGH = ("hr", "hr_jpg", "gtmod12", "original")
 
 Size = tuple[int, int]
-Low, High = UInt8[ndarray, "h w 3"], UInt8[ndarray, "sh sw 3"]
+Low = UInt8[ndarray, "h w 3"]
+High = UInt8[ndarray, "sh sw 3"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +115,23 @@ def read_pair(high: Path, low: Path, scale: int) -> tuple[Low, High]:
         BrokenImageError: one cannot be read.
         ImageError: their sizes do not differ by the scale.
     """
-    large, small = to_uint8(read_image(high)), to_uint8(read_image(low))
+    return fitted(high, to_uint8(read_image(high)), to_uint8(read_image(low)), scale, low)
+
+
+def fitted(
+    name: Path | str,
+    large: UInt8[ndarray, "h1 w1 3"],
+    small: UInt8[ndarray, "h2 w2 3"],
+    scale: int,
+    low: Path | str = "its low-resolution form",
+) -> tuple[Low, High]:
+    """Return a low-resolution image, and the part of the high-resolution one that it shows.
+
+    Raises:
+        ImageError: their sizes do not differ by the scale; the text has their names.
+    """
     if not _fit((large.shape[1], large.shape[0]), (small.shape[1], small.shape[0]), scale):
-        raise _wrong(high, low, (large.shape[1], large.shape[0]), (small.shape[1], small.shape[0]), scale)
+        raise _wrong(name, low, (large.shape[1], large.shape[0]), (small.shape[1], small.shape[0]), scale)
     # Where the last rows of the large one make no whole pixel, some programs leave them out, and some add a pixel.
     height, width = (min(a, b // scale) for a, b in zip(small.shape[:2], large.shape[:2], strict=True))
     return small[:height, :width], large[: height * scale, : width * scale]
@@ -188,7 +203,7 @@ def _fit(large: Size, small: Size, scale: int) -> bool:
     return all(abs(a - scale * b) < scale for a, b in zip(large, small, strict=True)) and large > small
 
 
-def _wrong(high: Path, low: Path, large: Size | None, small: Size | None, scale: int) -> ImageError:
+def _wrong(high: Path | str, low: Path | str, large: Size | None, small: Size | None, scale: int) -> ImageError:
     sizes = [f"{name} is {size[0]} x {size[1]}" for name, size in ((low, small), (high, large)) if size]
     return ImageError(
         f"{' and '.join(sizes)}: no pair for scale {scale}; give a model or files of the same scale, or leave one out"

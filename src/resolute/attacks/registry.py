@@ -16,6 +16,7 @@ from resolute.attacks.names import ATTACKS, OBJECTIVES, REFERENCES, attack_class
 from resolute.attacks.objective import Objective
 from resolute.attacks.options import check_value, field_types, optional
 from resolute.errors import ConfigError, did_you_mean
+from resolute.of_file import holds_code, short_name, told_in_one_line
 
 # What is inside an attack around others where nothing else is said; it gets the options that the outer one lacks.
 _USUAL = {"transfer": ("pgd",), "warm_start": ("pgd",), "partial": ("ifgsm",), "worst": ("pgd", "apgd", "fda")}
@@ -30,14 +31,14 @@ class AttackTable:
     """An attack without its budget, as written in Python, in TOML or on the command line; checked when it is made.
 
     Options are the fields of the attack's dataclass, and those of the objective that it climbs. ``objective`` is a name
-    in ``OBJECTIVES`` or of a plug-in. An attack inside is a name, or a table of its own; where the outer one has none,
-    the usual one is inside and gets the other options.
+    in ``OBJECTIVES`` or of a plug-in, or ``FILE.py:NAME`` as any kind of attack. An attack inside is a name, or a table
+    of its own; where the outer one has none, the usual one is inside and gets the other options.
 
     Budgets are in levels of 255 for either norm: the largest change of a value for ``linf``; the Euclidean length of
     the change over all pixels and channels for ``l2``, so that 127.5 there is a radius of 0.5 on the scale of [0, 1].
 
     Args:
-        kind: name in ``ATTACKS``, or of a plug-in.
+        kind: name in ``ATTACKS`` or of a plug-in, or ``FILE.py:NAME``.
         label: name in tables; the kind if empty.
         options: by name; those that are not given keep their defaults.
 
@@ -90,8 +91,8 @@ class AttackTable:
 
     @property
     def name(self) -> str:
-        """The label, or the kind where there is none."""
-        return self.label or self.kind
+        """The label, or the kind where there is none, without the folder of a file."""
+        return self.label or short_name(self.kind)
 
     @property
     def opens(self) -> bool:
@@ -141,7 +142,8 @@ class AttackTable:
             raise ConfigError(f"{self.name}: {error.message}", error.key) from None
         except ValueError as error:
             raise ConfigError(f"{self.name}: {error}") from None
-        check_levels(attack.aim()[1])
+        with told_in_one_line():
+            check_levels(attack.aim()[1])
         return attack
 
     @classmethod
@@ -160,9 +162,19 @@ def _table(value: object) -> AttackTable:
         if "kind" not in table:
             raise ConfigError(f"an attack is one of {', '.join(ATTACKS)}", ("kind",))
         if table.keys() == {"kind", "label", "options"}:  # as ``dataclasses.asdict`` writes it, in records of a study
+            if holds_code(table):
+                # Read back with the records of a study, from wherever: no reason to run code.
+                return _unchecked(table)
             table |= table.pop("options")
         return AttackTable(**table)
     raise ConfigError(f"an attack is a table with its kind, such as {{ kind = 'pgd', steps = 20 }}, not {value!r}")
+
+
+def _unchecked(table: Mapping[str, Any]) -> AttackTable:
+    found = object.__new__(AttackTable)
+    for name in ("kind", "label", "options"):
+        object.__setattr__(found, name, table[name])
+    return found
 
 
 def _checked(kind: str, options: Mapping[str, object]) -> dict[str, object]:
