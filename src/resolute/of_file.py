@@ -136,19 +136,19 @@ def holds_code(value: object) -> bool:
     return isinstance(value, list | tuple) and any(map(holds_code, cast("Sequence[object]", value)))
 
 
-def beside(content: object, folder: Path) -> object:
+def anchored(content: object, folder: Path) -> object:
     """Return what a TOML file says with the Python files in it looked for in its folder.
 
     One that is only there from the working directory is left as it is.
 
     Example:
-        >>> beside({"kind": "mine.py:ColourCast", "steps": 3}, Path("/studies"))
+        >>> anchored({"kind": "mine.py:ColourCast", "steps": 3}, Path("/studies"))
         {'kind': '/studies/mine.py:ColourCast', 'steps': 3}
     """
     if isinstance(content, dict):
-        return {key: beside(value, folder) for key, value in cast("dict[str, object]", content).items()}
+        return {key: anchored(value, folder) for key, value in cast("dict[str, object]", content).items()}
     if isinstance(content, list):
-        return [beside(value, folder) for value in cast("list[object]", content)]
+        return [anchored(value, folder) for value in cast("list[object]", content)]
     found = _IN_TEXT.fullmatch(content) if isinstance(content, str) else None
     if found is None:
         return content

@@ -15,7 +15,7 @@ from resolute.errors import ImageError, ImageNote
 from resolute.folders import find_images, folders_in, images_in
 from resolute.images import image_size, read_image, to_uint8
 from resolute.marks import Marks, marks_of, marks_of_file
-from resolute.resemblance import warn_of_shrunk
+from resolute.resemblance import alike, warn_of_shrunk
 
 # Where releases keep the high-resolution images, in lower case; the first that there is counts.
 _HIGH = ("hr", "hr_jpg", "gtmod12", "original")
@@ -82,11 +82,13 @@ def _matched(paths: Sequence[Path], scale: int, high: bool) -> list[ImageFiles]:
     results = tuple(beginning for pair in pairs.values() if (beginning := _beginning(pair)))
     found: list[ImageFiles] = []
     dropped: list[Path] = []
+    seen: set[Path] = set()
     for path in files:
         marks = marks_of_file(path)
         pair = pairs.get(marks.rest.lower())
         if pair is not None and path in pair.files:
-            found += [pair] if pair not in found else []
+            found += [pair] if pair.path not in seen else []
+            seen.add(pair.path)
         elif path.stem.startswith(results) or (pair is not None and (marks.role == "low" or marks.scale)):
             dropped.append(path)
         else:
@@ -167,6 +169,9 @@ def _pair(group: Sequence[tuple[Path, Marks]], scale: int) -> ImageFiles | None:
     if not lows or not tops:
         return None
     fitting = [(top, low) for top, _ in tops for low, _ in lows if top != low and _sizes_fit(top, low, scale)]
+    if lows == tops:
+        # Where no mark says so, two pictures of different sets may well have one name.
+        fitting = [(top, low) for top, low in fitting if alike(low, top)]
     if not fitting:
         top, low = tops[0][0], lows[0][0]
         sizes = image_size(top), image_size(low)

@@ -136,13 +136,13 @@ class AttackTable:
             objective = cast("Any", objective_of(self.kind, self.options))
             made = objective if isinstance(objective, type) else functools.partial(dataclasses.replace, objective)
             values["objective"] = made(**of_objective) if of_objective or isinstance(objective, type) else objective
-        try:
-            attack = kind(epsilon=epsilon, precision=precision, **cast("dict[str, Any]", values))
-        except ConfigError as error:
-            raise ConfigError(f"{self.name}: {error.message}", error.key) from None
-        except ValueError as error:
-            raise ConfigError(f"{self.name}: {error}") from None
         with told_in_one_line():
+            try:
+                attack = kind(epsilon=epsilon, precision=precision, **cast("dict[str, Any]", values))
+            except ConfigError as error:
+                raise ConfigError(f"{self.name}: {error.message}", error.key) from None
+            except ValueError as error:
+                raise ConfigError(f"{self.name}: {error}") from None
             check_levels(attack.aim()[1])
         return attack
 

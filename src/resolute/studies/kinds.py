@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from resolute.errors import ConfigError
-from resolute.of_file import beside
+from resolute.of_file import anchored
 from resolute.plugins import Plugin, find_plugin
 from resolute.studies.certification import Certification
 from resolute.studies.certified_iqa import CertifiedIqa
@@ -55,7 +55,7 @@ def read_study(source: str | Path) -> Study:
         'demo'
     """
     path = find_study(source)
-    content = cast("dict[str, object]", beside(read_table(path), path.resolve().parent))
+    content = cast("dict[str, object]", anchored(read_table(path), path.resolve().parent))
     kind = content.pop("kind", Grid.kind)
     found = find_kind(kind)
     if found is None:
