@@ -184,11 +184,9 @@ class CertifiedIqa(ScoreStudy):
             scorer = behind(bare, contender.denoiser)
             if contender.purifier:
                 scorer = DenoisedScorer(bare, purifier(contender.purifier)).eval()
-            label = (
-                f"{contender.defence} ({code.title if (code := own_code(name)) else Path(name).stem})"
-                if len(metrics) > 1
-                else contender.defence
-            )
+            code = own_code(name)
+            metric = code.title if code else Path(name).stem
+            label = f"{contender.defence} ({metric})" if len(metrics) > 1 else contender.defence
             found.append(
                 Contestant(
                     defence=label, bare=bare, scorer=scorer, smoothing=smoothing if contender.smoothed else None,
