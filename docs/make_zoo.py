@@ -24,7 +24,7 @@ from torch import nn
 
 from resolute import APGD, FDA, FGSM, IFGSM, PGD, Restorer, Square, load
 from resolute.errors import CheckpointError
-from resolute.models.importing import import_library
+from resolute.models.vision import import_library
 from resolute.models.weights import weights_sha256
 
 PAGE = Path(__file__).with_name("zoo.md")

@@ -20,7 +20,7 @@ from resolute.attacks.registry import AttackTable
 from resolute.engine.store import Store, append_line, loaded
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
-from resolute.models.importing import import_library
+from resolute.models.vision import import_library
 from resolute.models.weights import save_model
 from resolute.studies.grid import Grid
 from resolute.training import judge

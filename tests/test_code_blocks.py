@@ -2,7 +2,7 @@
 
 The rule for what is in a block:
 
-- ``python`` is executed, all blocks of a page in one namespace.
+- ``python`` is executed, all blocks of a page in one namespace; one that begins with ``# NAME.py`` is that file.
 - ``toml`` is read by what it belongs to, a study or a package's project file; a study is also written to NAME.toml.
 - ``bash``, or no language: every line is a command. ``make``, ``python`` and ``pip`` lines are checked against the
   Makefile, the scripts and the extras. A ``resolute`` line is parsed by the real command line, so that a wrong command,
@@ -45,7 +45,7 @@ LOOKED_AT = {"json", "text", "csv", "markdown", "html", "sql"}
 RUN = {
     "docs/howto/ship.md": ["models", "attack", "attack", "study", "report"],
     "docs/howto/benchmark.md": ["certify", "certify", "certify"],
-    "docs/howto/research.md": ["study", "report"],
+    "docs/howto/research.md": ["attack", "attack", "certify", "attack", "study", "study", "report"],
 }
 
 
@@ -61,7 +61,9 @@ def test_blocks_run(name, tmp_path, monkeypatch):
     ran: list[str] = []
     for block in blocks:
         language, first = block.info.strip(), block.map[0] + 1
-        if language == "python":
+        if language == "python" and (file := re.match(r"# (\w+\.py)\n", block.content)):
+            Path(file[1]).write_text(block.content, encoding="utf-8")
+        elif language == "python":
             # As many empty lines before it, so that an error names the page's own line.
             exec(compile("\n" * first + block.content, str(ROOT / name), "exec", dont_inherit=True), namespace)
         elif language == "toml":
@@ -217,7 +219,8 @@ def is_run(words: list[str]) -> bool:
     if words[0] == "study" and Path(params["source"]).exists():
         given.append(read_study(params["source"]).models)
     values = [item for value in given for item in (value if isinstance(value, list | tuple) else [value])]
-    files = [value for value in values if isinstance(value, Path) or names_file(value)]
+    named = [str(value) for value in values if isinstance(value, Path) or names_file(value)]
+    files = [re.sub(r"\.py:\w+$", ".py", name) for name in named]
     if not all(Path(file).exists() for file in files):
         return False
     small = words[0] == "study" and not params["ray"] and bool(params["budget"] or Path(params["source"]).exists())

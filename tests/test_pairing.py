@@ -228,3 +228,10 @@ def test_a_broken_half_of_a_pair_is_named(tmp_path):
         (image,) = matched_images([tmp_path], 4)
     with pytest.raises(BrokenImageError, match=r"a_LR\.png"):
         read_image(image.low)
+
+
+def test_two_pictures_of_one_name_are_no_pair(tmp_path):
+    for folder, name, side in (("one", "coffee", 128), ("other", "chelsea", 32)):
+        (tmp_path / folder).mkdir()
+        write_png(tmp_path / folder / "1.png", sample_image(name)[:, 100 : 100 + side, 100 : 100 + side])
+    assert [image.low for image in matched_images([tmp_path / "one", tmp_path / "other"], 4)] == [None, None]

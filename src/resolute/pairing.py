@@ -15,13 +15,14 @@ from resolute.errors import ImageError, ImageNote
 from resolute.folders import find_images, folders_in, images_in
 from resolute.images import image_size, read_image, to_uint8
 from resolute.marks import Marks, marks_of, marks_of_file
-from resolute.resemblance import warn_of_shrunk
+from resolute.resemblance import alike, warn_of_shrunk
 
 # Where releases keep the high-resolution images, in lower case; the first that there is counts.
 _HIGH = ("hr", "hr_jpg", "gtmod12", "original")
 
 Size = tuple[int, int]
-Low, High = UInt8[ndarray, "h w 3"], UInt8[ndarray, "sh sw 3"]
+Low = UInt8[ndarray, "h w 3"]
+High = UInt8[ndarray, "sh sw 3"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +82,13 @@ def _matched(paths: Sequence[Path], scale: int, high: bool) -> list[ImageFiles]:
     results = tuple(beginning for pair in pairs.values() if (beginning := _beginning(pair)))
     found: list[ImageFiles] = []
     dropped: list[Path] = []
+    seen: set[Path] = set()
     for path in files:
         marks = marks_of_file(path)
         pair = pairs.get(marks.rest.lower())
         if pair is not None and path in pair.files:
-            found += [pair] if pair not in found else []
+            found += [pair] if pair.path not in seen else []
+            seen.add(pair.path)
         elif path.stem.startswith(results) or (pair is not None and (marks.role == "low" or marks.scale)):
             dropped.append(path)
         else:
@@ -114,9 +117,23 @@ def read_pair(high: Path, low: Path, scale: int) -> tuple[Low, High]:
         BrokenImageError: one cannot be read.
         ImageError: their sizes do not differ by the scale.
     """
-    large, small = to_uint8(read_image(high)), to_uint8(read_image(low))
+    return fitted(high, to_uint8(read_image(high)), to_uint8(read_image(low)), scale, low)
+
+
+def fitted(
+    name: Path | str,
+    large: UInt8[ndarray, "h1 w1 3"],
+    small: UInt8[ndarray, "h2 w2 3"],
+    scale: int,
+    low: Path | str = "its low-resolution form",
+) -> tuple[Low, High]:
+    """Return a low-resolution image, and the part of the high-resolution one that it shows.
+
+    Raises:
+        ImageError: their sizes do not differ by the scale; the text has their names.
+    """
     if not _fit((large.shape[1], large.shape[0]), (small.shape[1], small.shape[0]), scale):
-        raise _wrong(high, low, (large.shape[1], large.shape[0]), (small.shape[1], small.shape[0]), scale)
+        raise _wrong(name, low, (large.shape[1], large.shape[0]), (small.shape[1], small.shape[0]), scale)
     # Where the last rows of the large one make no whole pixel, some programs leave them out, and some add a pixel.
     height, width = (min(a, b // scale) for a, b in zip(small.shape[:2], large.shape[:2], strict=True))
     return small[:height, :width], large[: height * scale, : width * scale]
@@ -152,6 +169,9 @@ def _pair(group: Sequence[tuple[Path, Marks]], scale: int) -> ImageFiles | None:
     if not lows or not tops:
         return None
     fitting = [(top, low) for top, _ in tops for low, _ in lows if top != low and _sizes_fit(top, low, scale)]
+    if lows == tops:
+        # Where no mark says so, two pictures of different sets may well have one name.
+        fitting = [(top, low) for top, low in fitting if alike(low, top)]
     if not fitting:
         top, low = tops[0][0], lows[0][0]
         sizes = image_size(top), image_size(low)
@@ -188,7 +208,7 @@ def _fit(large: Size, small: Size, scale: int) -> bool:
     return all(abs(a - scale * b) < scale for a, b in zip(large, small, strict=True)) and large > small
 
 
-def _wrong(high: Path, low: Path, large: Size | None, small: Size | None, scale: int) -> ImageError:
+def _wrong(high: Path | str, low: Path | str, large: Size | None, small: Size | None, scale: int) -> ImageError:
     sizes = [f"{name} is {size[0]} x {size[1]}" for name, size in ((low, small), (high, large)) if size]
     return ImageError(
         f"{' and '.join(sizes)}: no pair for scale {scale}; give a model or files of the same scale, or leave one out"

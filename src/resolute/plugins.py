@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Literal, final, get_args
 
 from resolute.errors import ConfigError, class_and_line
+from resolute.of_file import OwnCode, own_code
 
 Group = Literal["models", "attacks", "objectives", "datasets", "studies"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -43,6 +44,10 @@ class Plugin:
         except Exception as error:  # Code of somebody else can raise anything.
             raise self.error(f"cannot be imported: {class_and_line(error)}") from error
 
+    def failed(self, what: str, error: BaseException) -> ConfigError:
+        """Return the error that says that its code raised another."""
+        return self.error(f"{what}: {class_and_line(error)}")
+
     def error(self, what: str) -> ConfigError:
         """Return the error that says what is wrong with this plug-in, and whose it is."""
         return ConfigError(
@@ -69,12 +74,14 @@ def plugins(group: Group) -> list[Plugin]:
     return sorted(found, key=lambda plugin: (plugin.name, plugin.package))
 
 
-def find_plugin(group: Group, name: str) -> Plugin | None:
-    """Return the plug-in of a name, or None.
+def find_plugin(group: Group, name: str) -> Plugin | OwnCode | None:
+    """Return the plug-in of a name, the code that ``FILE.py:NAME`` names, or None.
 
     Raises:
         ConfigError: several packages add that name.
     """
+    if code := own_code(name):
+        return code
     found = [plugin for plugin in plugins(group) if plugin.name == name]
     if len(found) > 1:
         packages = " and ".join(plugin.package for plugin in found)

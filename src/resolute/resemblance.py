@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -32,15 +33,15 @@ def warn_of_shrunk(files: Sequence[Path], scale: int) -> None:
     for path in files:
         if size := image_size(path):
             sizes[size].append(path)
-    thumbnails: dict[Path, NDArray[np.float32] | None] = {}
+    thumbnail = functools.lru_cache(maxsize=None)(_thumbnail)
     shrunk: dict[Path, Path] = {}
-    for small in sizes:
-        for large in sizes:
-            if any(all(abs(a - s * b) < s for a, b in zip(large, small, strict=True)) for s in {*_SCALES, scale}):
-                for low in sizes[small]:
-                    for high in sizes[large]:
-                        if low not in shrunk and high != low and _alike(low, high, thumbnails):
-                            shrunk[low] = high
+    for large in sizes:
+        for small in {size for s in {*_SCALES, scale} for size in _shrunk_sizes(large, s)} & sizes.keys():
+            for low in sizes[small]:
+                for high in sizes[large] if low not in shrunk else []:
+                    if _alike(thumbnail(low), thumbnail(high)):
+                        shrunk[low] = high
+                        break
     if shrunk:
         low, high = next(iter(shrunk.items()))
         looks = "1 image looks" if len(shrunk) == 1 else f"{len(shrunk)} images look"
@@ -53,11 +54,21 @@ def warn_of_shrunk(files: Sequence[Path], scale: int) -> None:
         )
 
 
-def _alike(low: Path, high: Path, thumbnails: dict[Path, NDArray[np.float32] | None]) -> bool:
-    for path in (low, high):
-        if path not in thumbnails:
-            thumbnails[path] = _thumbnail(path)
-    one, other = thumbnails[low], thumbnails[high]
+def alike(low: Path, high: Path) -> bool:
+    """Return whether two files look like one picture in two sizes; so do those that cannot be read, or show nothing."""
+    one, other = _thumbnail(low), _thumbnail(high)
+    if one is None or other is None or max(one.std(), other.std()) < _CONTRAST:
+        return True
+    return _alike(one, other)
+
+
+def _shrunk_sizes(large: tuple[int, int], scale: int) -> list[tuple[int, int]]:
+    """Return the sizes of an image shrunk by a scale, with and without a last part of a pixel."""
+    sides = [{side // scale, -(-side // scale)} for side in large]
+    return [(width, height) for width in sides[0] for height in sides[1]]
+
+
+def _alike(one: NDArray[np.float32] | None, other: NDArray[np.float32] | None) -> bool:
     if one is None or other is None or min(one.std(), other.std()) < _CONTRAST:
         return False
     return float(np.abs(one - other).mean()) < min(_ALIKE, 0.5 * float(one.std()))

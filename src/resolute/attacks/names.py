@@ -24,6 +24,7 @@ from resolute.attacks.transfer import Source, Transfer, WarmStart, WorstOf
 from resolute.defences.entropy import ChannelDensity
 from resolute.defences.loading import load_defended
 from resolute.errors import ConfigError, did_you_mean
+from resolute.of_file import OwnCode
 from resolute.plugins import Plugin, find_plugin, known
 
 # Those of plug-ins come on top, of objectives as well.
@@ -141,7 +142,9 @@ def attack_class(kind: str) -> type[Attack]:
     return attack
 
 
-def _plugin(group: Literal["attacks", "objectives"], name: str, built_in: Mapping[str, object], key: str) -> Plugin:
+def _plugin(
+    group: Literal["attacks", "objectives"], name: str, built_in: Mapping[str, object], key: str
+) -> Plugin | OwnCode:
     plugin = find_plugin(group, name)
     if plugin is None:
         names = known(group, tuple(built_in))

@@ -16,6 +16,7 @@ from resolute.attacks.names import ATTACKS, OBJECTIVES, REFERENCES, attack_class
 from resolute.attacks.objective import Objective
 from resolute.attacks.options import check_value, field_types, optional
 from resolute.errors import ConfigError, did_you_mean
+from resolute.of_file import holds_code, short_name, told_in_one_line
 
 _Levels = tuple[Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)], ...]
 
@@ -32,14 +33,14 @@ class AttackTable:
     """An attack without its budget, as written in Python, in TOML or on the command line; checked when it is made.
 
     Options are the fields of the attack's dataclass, and those of the objective that it climbs. ``objective`` is a name
-    in ``OBJECTIVES`` or of a plug-in. An attack inside is a name, or a table of its own; where the outer one has none,
-    the usual one is inside and gets the other options.
+    in ``OBJECTIVES`` or of a plug-in, or ``FILE.py:NAME`` as any kind of attack. An attack inside is a name, or a table
+    of its own; where the outer one has none, the usual one is inside and gets the other options.
 
     Budgets are in levels of 255 for either norm: the largest change of a value for ``linf``; the Euclidean length of
     the change over all pixels and channels for ``l2``, so that 127.5 there is a radius of 0.5 on the scale of [0, 1].
 
     Args:
-        kind: name in ``ATTACKS``, or of a plug-in.
+        kind: name in ``ATTACKS`` or of a plug-in, or ``FILE.py:NAME``.
         label: name in tables; the kind if empty.
         epsilons: budgets in levels of 255, in a study; empty for those of the study.
         options: by name; those that are not given keep their defaults.
@@ -95,8 +96,8 @@ class AttackTable:
 
     @property
     def name(self) -> str:
-        """The label, or the kind where there is none."""
-        return self.label or self.kind
+        """The label, or the kind where there is none, without the folder of a file."""
+        return self.label or short_name(self.kind)
 
     @property
     def opens(self) -> bool:
@@ -140,13 +141,14 @@ class AttackTable:
             objective = cast("Any", objective_of(self.kind, self.options))
             made = objective if isinstance(objective, type) else functools.partial(dataclasses.replace, objective)
             values["objective"] = made(**of_objective) if of_objective or isinstance(objective, type) else objective
-        try:
-            attack = kind(epsilon=epsilon, precision=precision, **cast("dict[str, Any]", values))
-        except ConfigError as error:
-            raise ConfigError(f"{self.name}: {error.message}", error.key) from None
-        except ValueError as error:
-            raise ConfigError(f"{self.name}: {error}") from None
-        check_levels(attack.aim()[1])
+        with told_in_one_line():
+            try:
+                attack = kind(epsilon=epsilon, precision=precision, **cast("dict[str, Any]", values))
+            except ConfigError as error:
+                raise ConfigError(f"{self.name}: {error.message}", error.key) from None
+            except ValueError as error:
+                raise ConfigError(f"{self.name}: {error}") from None
+            check_levels(attack.aim()[1])
         return attack
 
     @classmethod
@@ -166,9 +168,19 @@ def _table(value: object) -> AttackTable:
             raise ConfigError(f"an attack is one of {', '.join(ATTACKS)}", ("kind",))
         # As ``dataclasses.asdict`` writes it, in records of a study.
         if table.keys() - {"epsilons"} == {"kind", "label", "options"}:
+            if holds_code(table):
+                # Read back with the records of a study, from wherever: no reason to run code.
+                return _unchecked(table)
             table |= table.pop("options")
         return AttackTable(**table)
     raise ConfigError(f"an attack is a table with its kind, such as {{ kind = 'pgd', steps = 20 }}, not {value!r}")
+
+
+def _unchecked(table: Mapping[str, Any]) -> AttackTable:
+    found = object.__new__(AttackTable)
+    for name, value in {"epsilons": (), **table}.items():
+        object.__setattr__(found, name, tuple(value) if name == "epsilons" else value)
+    return found
 
 
 def _checked(kind: str, options: Mapping[str, object]) -> dict[str, object]:

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 import resolute
 from resolute.errors import ConfigError, ResoluteError
+from resolute.of_file import told_in_one_line
 from resolute.printing import errors
 
 INTERRUPTED = 130
@@ -78,7 +79,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with told_in_one_line():
+                return super().invoke(ctx)
         except ResoluteError as error:
             errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from None

@@ -78,11 +78,13 @@ def attack(
             "NAME_HR and NAME_LR or NAME and NAMEx4, also measured against that."
         ),
     ],
-    kind: Annotated[str, typer.Option("--attack", help=f"One of {', '.join(ATTACKS)}.")] = "ifgsm",
+    kind: Annotated[str, typer.Option("--attack", help=f"One of {', '.join(ATTACKS)}, or FILE.py:NAME.")] = "ifgsm",
     epsilon: Annotated[str, typer.Option(help="Largest change of a pixel, as 4/255 or 0.0157.")] = "4/255",
     steps: Annotated[int | None, typer.Option(help="Gradient steps; the attack's own number if not given.")] = None,
     restarts: Annotated[int | None, typer.Option(help="Independent runs; the worst case is kept.")] = None,
-    objective: Annotated[str | None, typer.Option(help=f"Climb this instead: {', '.join(OBJECTIVES)}.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help=f"Climb this instead: {', '.join(OBJECTIVES)} or FILE.py:NAME.")
+    ] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(help="Layer of a feature objective, or all-relu, all-conv, body.*; may be repeated."),

@@ -23,7 +23,8 @@ def certify(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
     skip_broken: SkipBroken = False,
     metric: Annotated[
-        str, typer.Option(help="Quality metric: a built-in name, a weights file, niqe, brisque or pyiqa:NAME.")
+        str,
+        typer.Option(help="Metric: a built-in name, a weights file, niqe, brisque, pyiqa:NAME or FILE.py:NAME."),
     ] = METRIC,
     denoiser: Annotated[
         str,

@@ -48,7 +48,9 @@ def study(
     source: Annotated[str, typer.Argument(help="A study in TOML, or the name of a built-in one.")],
     images: Annotated[
         list[str] | None,
-        typer.Option(help="Images, folders, or NAME=FOLDER of a data set, instead of the study's; may be repeated."),
+        typer.Option(
+            help="Images, folders, NAME=FOLDER of a data set or FILE.py:NAME, instead of the study's; may be repeated."
+        ),
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Models, instead of the study's; may be repeated.")] = None,
     scale: Scale = None,

@@ -17,6 +17,7 @@ from resolute.errors import ResoluteError
 from resolute.models.base import Restorer
 from resolute.models.foreign import Foreign
 from resolute.models.tiling import Tiled
+from resolute.of_file import told_in_one_line
 from resolute.studies.record import Record
 from resolute.studies.study import Answer, Bench, InTiles, Progress
 
@@ -94,7 +95,14 @@ class PlanBench(Bench):
             unit: of the plan.
             records: that its cells need, by key.
             progress: called with the share that is done.
+
+        Raises:
+            ConfigError: code of one's own that an attack or a metric is has failed.
         """
+        with told_in_one_line():
+            return self._do(unit, records, progress)
+
+    def _do(self, unit: Unit, records: Mapping[str, Record], progress: Progress) -> Found:
         self._records = records
         try:
             self.tile = unit.tile
@@ -123,7 +131,7 @@ class PlanBench(Bench):
             return self.failed(unit, f"{reason}; {hindrance}")
         found = Found()
         for number, part in enumerate(parts):
-            found += self.do(part, records, lambda share, number=number: progress((number + share) / len(parts)))
+            found += self._do(part, records, lambda share, number=number: progress((number + share) / len(parts)))
         return found
 
     def failed(self, unit: Unit, reason: str) -> Found:

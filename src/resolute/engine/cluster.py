@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import os
-import pickle
 import socket
 from collections.abc import Generator
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 
 from resolute.engine.bench import Found, PlanBench
 from resolute.engine.queue import PATIENCE, ClaimedUnit, Machine, Queue, wait_for_others
-from resolute.engine.workers import packed
+from resolute.engine.workers import packed, unpacked
 from resolute.errors import ConfigError, ResoluteError, first_line
 
 # How often Ray starts a unit again whose node or process is lost, before the unit is made smaller here.
@@ -70,7 +69,7 @@ def _do(shared: list[Any], task: ClaimedUnit, device: str, threads: int) -> Foun
 @functools.lru_cache(maxsize=1)
 def _bench(reference: Any, device: str) -> PlanBench:
     # Once a process, since models are large and units small.
-    return PlanBench(pickle.loads(_ray().get(reference)), device)
+    return PlanBench(unpacked(_ray().get(reference)), device)
 
 
 def _places(ray: Any, machine: Machine) -> int:

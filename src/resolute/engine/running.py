@@ -11,6 +11,7 @@ from resolute.engine.plan import Plan
 from resolute.engine.queue import Machine, Queue, Tell, wait_for_others
 from resolute.engine.records import Records
 from resolute.engine.store import Store
+from resolute.of_file import told_in_one_line
 from resolute.provenance import provenance
 from resolute.runtime import resolve_device
 from resolute.studies.kinds import read_study
@@ -24,7 +25,8 @@ def plan_of(study: Study) -> Plan:
     Raises:
         ConfigError, CheckpointError, ImageError: the study cannot be planned.
     """
-    return Plan(study, list(study.cells()))
+    with told_in_one_line():
+        return Plan(study, list(study.cells()))
 
 
 def run(

@@ -18,6 +18,7 @@ from resolute.engine.bench import Found, PlanBench
 from resolute.engine.plan import DEATHS, Plan
 from resolute.engine.queue import PATIENCE, ClaimedUnit, Machine, Queue, wait_for_others
 from resolute.errors import ConfigError, ResoluteError
+from resolute.of_file import adopt, sources
 from resolute.runtime import tune_allocator
 
 
@@ -135,9 +136,17 @@ def packed(plan: Plan) -> bytes:
         ConfigError: a model cannot be packed.
     """
     try:
-        return pickle.dumps(plan)
+        content = pickle.dumps(plan)
+        return pickle.dumps((sources(), content))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ConfigError(f"this study cannot be sent to other processes ({error}); run it with --workers 1") from None
+
+
+def unpacked(content: bytes) -> Plan:
+    """Return the plan that ``packed`` has made bytes of, with one's own code as it was there."""
+    code, plan = pickle.loads(content)
+    adopt(code)
+    return pickle.loads(plan)
 
 
 # Plain pickles: what multiprocessing itself sends of a tensor is a handle, worth nothing once its owner is dead.
@@ -157,7 +166,7 @@ def _serve(connection: Connection, device: str, threads: int) -> None:
     tune_allocator()
     torch.set_num_threads(threads)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        plan: Plan = pickle.loads(connection.recv_bytes())
+        plan = unpacked(connection.recv_bytes())
         bench = PlanBench(plan, device)
         while True:
             task = _receive(connection)

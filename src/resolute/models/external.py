@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from resolute.errors import CheckpointError, ConfigError, class_and_line, first_line
 from resolute.models.base import Scorer
-from resolute.models.importing import import_library
+from resolute.models.vision import import_library
 from resolute.models.weights import weights_sha256
 
 LICENCE = "pyiqa: PolyForm Noncommercial 1.0.0; weights: see their authors"

@@ -21,7 +21,7 @@ from resolute.errors import CheckpointError, ConfigError, first_line
 from resolute.models.base import Scorer
 from resolute.models.external import remedy, weights_only
 from resolute.models.function import as_scorer
-from resolute.models.importing import import_library
+from resolute.models.vision import import_library
 
 LIBRARIES = ("piq:", "torchmetrics:")
 

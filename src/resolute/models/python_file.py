@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import difflib
-import hashlib
-import importlib
 import sys
-import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,13 +17,18 @@ import torch
 from torch import nn
 
 from resolute.errors import CheckpointError, ModelWarning, class_and_line
-from resolute.models.importing import import_with_vision
-
-# While one file is imported the names of modules mean what they mean to it.
-_LOCK = threading.RLock()
-
-# A file that lies beside another of one of these names still gets the installed one.
-_SHARED = frozenset({"torch", "numpy", "PIL", "resolute", "__main__", *sys.stdlib_module_names})
+from resolute.importing import (
+    LOCK,
+    defined,
+    files_of,
+    importing_from,
+    look_first_into,
+    parsed,
+    place_of,
+    sources_sha256,
+    within,
+)
+from resolute.models.vision import import_with_vision
 
 # What this process has run, and said so.
 _run: set[Path] = set()
@@ -71,12 +72,12 @@ class PythonFile:
         if warn and not was_run(self.path):
             _run.add(self.path.resolve())
             warnings.warn(f"the code in {self.path} is run, to build {self.name}", ModelWarning, stacklevel=5)
-        with _LOCK, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with LOCK, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # What somebody's code is warned of says nothing to who runs it.
             warnings.simplefilter("ignore")
             with without_cuda(), _imported(self.path) as (module, files):
                 network = self._called(module)
-            return network, _sources_sha256(files, self.path)
+            return network, sources_sha256([self.path.resolve(), *files])
 
     def _called(self, module: ModuleType) -> nn.Module:
         factory = getattr(module, self.name, None)
@@ -97,18 +98,6 @@ class PythonFile:
         return network
 
 
-def defined(path: Path) -> list[str]:
-    """Return the names of the classes and functions that a file defines, without running it."""
-    return [node.name for node in _parsed(path).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-
-
-def _parsed(path: Path) -> ast.Module:
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError):
-        return ast.Module([], [])
-
-
 @contextmanager
 def _imported(path: Path) -> Generator[tuple[ModuleType, list[Path]]]:
     """Import a file in its package; what was imported from there is forgotten afterwards.
@@ -118,24 +107,8 @@ def _imported(path: Path) -> Generator[tuple[ModuleType, list[Path]]]:
     path = path.resolve()
     root, name = _place(path)
     folders = list(dict.fromkeys([root, path.parent]))
-    files: list[Path] = []
-    before, kept_path, kept_bytecode = dict(sys.modules), list(sys.path), sys.dont_write_bytecode
-    sys.dont_write_bytecode = True
-    try:
-        _add(folders)
+    with importing_from(folders) as files:
         yield _import(name, path, folders), files
-    finally:
-        sys.path[:] = kept_path
-        sys.dont_write_bytecode = kept_bytecode
-        new = {key: module for key, module in sys.modules.items() if before.get(key) is not module}
-        # First all files: a package without one asks the module above it where it lies.
-        found = {key: _files(module) for key, module in new.items()}
-        for key, paths in found.items():
-            if paths and _within(paths[0], folders):
-                files += [file for file in paths if file.is_file()]
-                del sys.modules[key]
-        sys.modules.update({key: module for key, module in before.items() if key not in sys.modules})
-        importlib.invalidate_caches()
 
 
 def _import(name: str, path: Path, folders: list[Path]) -> ModuleType:
@@ -150,12 +123,14 @@ def _import(name: str, path: Path, folders: list[Path]) -> ModuleType:
                 hint = f"; install {top}" if top and further is None else ""
                 raise CheckpointError(f"{path.name} cannot be imported: {class_and_line(error)}{hint}") from error
             folders.append(further)
-            found = {key: _files(module) for key, module in sys.modules.items()}
-            for key in [key for key, paths in found.items() if any(_within(path, folders) for path in paths)]:
+            found = {key: files_of(module) for key, module in sys.modules.items()}
+            for key in [key for key, paths in found.items() if any(within(path, folders) for path in paths)]:
                 del sys.modules[key]
-            _add([further])
+            look_first_into([further])
         except (Exception, SystemExit) as error:  # Code of somebody else can raise anything.
-            raise CheckpointError(f"{path.name} cannot be imported: {class_and_line(error)}") from error
+            place = place_of(error, folders[0])
+            where = f" ({place})" if place else ""
+            raise CheckpointError(f"{path.name} cannot be imported: {class_and_line(error)}{where}") from error
 
 
 @contextmanager
@@ -188,35 +163,4 @@ def _place(path: Path) -> tuple[Path, str]:
 
 def _relative(path: Path) -> int:
     """Return how many folders up the relative imports of a file reach."""
-    return max((node.level for node in ast.walk(_parsed(path)) if isinstance(node, ast.ImportFrom)), default=0)
-
-
-def _add(folders: list[Path]) -> None:
-    """Put folders first on the path, and let the names in them mean what lies there."""
-    sys.path[:0] = map(str, folders)
-    importlib.invalidate_caches()
-    names: set[str] = set()
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            names |= {item.stem for item in folder.iterdir() if item.is_dir() or item.suffix == ".py"}
-    for key in [key for key in sys.modules if key.partition(".")[0] in names - _SHARED]:
-        del sys.modules[key]
-
-
-def _files(module: object) -> list[Path]:
-    """Return where a module comes from: its file, or the folders of a package without one."""
-    file = getattr(module, "__file__", None)
-    if isinstance(file, str):
-        return [Path(file)]
-    return [Path(str(one)) for one in getattr(module, "__path__", ())]
-
-
-def _within(file: Path, folders: list[Path]) -> bool:
-    return any(folder in file.parents or folder == file for folder in folders) and "site-packages" not in file.parts
-
-
-def _sources_sha256(files: list[Path], path: Path) -> str:
-    digest = hashlib.sha256()
-    for content in sorted(file.read_bytes() for file in {path.resolve(), *files}):
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()
+    return max((node.level for node in ast.walk(parsed(path)) if isinstance(node, ast.ImportFrom)), default=0)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.errors import CheckpointError, ConfigError, ModelWarning
+from resolute.importing import defined
 from resolute.models import edsr
 from resolute.models.address import CODE, Address, complete, parse_address
 from resolute.models.base import Card, Restorer, ScorerCard, SplitRestorer
@@ -25,7 +26,6 @@ from resolute.models.onnx_models import OnnxRestorer, load_onnx_restorer
 from resolute.models.origin import origin_of
 from resolute.models.parts import require_sha256
 from resolute.models.plugged import build
-from resolute.models.python_file import defined
 from resolute.models.ranged import Ranged
 from resolute.models.readings import tell_choice
 from resolute.models.recognised import Recognised, recognise
@@ -38,7 +38,7 @@ from resolute.models.weights import (
     sha256_of,
     weights_sha256,
 )
-from resolute.plugins import find_plugin, plugins
+from resolute.plugins import Plugin, find_plugin, plugins
 from resolute.resize import upscale_tensor
 
 # What the probe said of the models that this process has loaded.
@@ -125,7 +125,7 @@ def _at_address(address: Address) -> Restorer:
         return _from_file(built_in, address)
     path = Path(address.target)
     plugin = None if path.is_file() else find_plugin("models", address.target)
-    if plugin is not None:
+    if isinstance(plugin, Plugin):
         return _as_said(_of_scale(build(plugin, Restorer), address.scale, plugin.name), address)
     if path.suffix == ".py":
         names = ", ".join(defined(path)[:12])

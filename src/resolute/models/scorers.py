@@ -20,7 +20,9 @@ from resolute.models.plugged import build
 from resolute.models.probe import probe
 from resolute.models.readings import tell_choice
 from resolute.models.recognised import recognise_scorer
+from resolute.models.scorer_file import scorer_of_file
 from resolute.models.weights import FILES, built_in_weights, read_sets, weights_sha256
+from resolute.of_file import OwnCode
 from resolute.plugins import find_plugin
 
 
@@ -36,8 +38,9 @@ def load_scorer(scorer: str | Path, data: Path | None = None) -> Scorer:
 
     Args:
         scorer: a built-in name (``quality-s``); ``niqe`` or ``brisque``; ``pyiqa:`` and the name of one of pyiqa's
-            metrics (``pyiqa:dbcnn``), or so of piq or torchmetrics (see ``models.libraries``); the name of a plug-in or
-            of a file on a hub; or the path of a ``.safetensors``, ``.pt``, ``.pth`` or ``.onnx`` file.
+            metrics (``pyiqa:dbcnn``), or so of piq or torchmetrics (see ``models.libraries``); ``FILE.py:NAME``, see
+            ``models.scorer_file``; the name of a plug-in or of a file on a hub; or the path of a ``.safetensors``,
+            ``.pt``, ``.pth`` or ``.onnx`` file.
         data: the folder of research data with the parameters of ``niqe`` and ``brisque`` below ``iqa/weights``; by
             default the one that RESOLUTE_DATA names.
 
@@ -65,6 +68,8 @@ def _load(scorer: str | Path, data: Path | None) -> Scorer:
         return _load(fetch(str(scorer)), data)
     path = {**built_in_scorers(), **built_in_weights(Card)}.get(str(scorer), Path(scorer))
     plugin = None if path.is_file() else find_plugin("models", str(scorer))
+    if isinstance(plugin, OwnCode):
+        return scorer_of_file(plugin)
     if plugin is not None:
         plugged = build(plugin, Scorer)
         plugged.card = probe(plugged)

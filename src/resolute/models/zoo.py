@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from resolute.errors import CheckpointError, first_line
 from resolute.models.foreign import Foreign
-from resolute.models.importing import import_library
+from resolute.models.vision import import_library
 from resolute.models.weights import MisfitError, require_types, require_values
 
 HINT = "pip install 'resolute[zoo]'"

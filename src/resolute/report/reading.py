@@ -13,6 +13,7 @@ import pydantic
 
 from resolute.engine.store import BadLine, Store
 from resolute.errors import ConfigError
+from resolute.of_file import only_shown
 from resolute.provenance import Provenance
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.grid import Grid
@@ -94,7 +95,8 @@ def read_source(folder: Path) -> StudyFolder:
     settings = _texts(content.get("study"))
     study: Study | None
     try:
-        study = pydantic.TypeAdapter(KINDS[kind]).validate_python(settings)
+        with only_shown():
+            study = pydantic.TypeAdapter(KINDS[kind]).validate_python(settings)
     except (pydantic.ValidationError, ConfigError):
         study = None
     order = set(store.order())

@@ -19,6 +19,7 @@ from resolute.defences import surrogate
 from resolute.images import from_uint8, image_sha256, to_uint8
 from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
 from resolute.models.base import Restorer, SplitRestorer
+from resolute.of_file import described
 from resolute.runtime import full_float32
 from resolute.studies.record import Record, record_key
 from resolute.studies.study import Cell, about
@@ -70,7 +71,7 @@ class AttackRecord(Record):
     Attributes:
         defends: name of the model that this one defends in its study; empty where it defends none.
         attack: label of the attack.
-        configuration: the attack with all its settings.
+        configuration: the attack with all its settings, and the sha256 of the files of one's own code in it.
         epsilon: radius of the attack on the scale of [0, 1]; times 255 for levels.
         clean_psnr_y: clean output against the ground truth, in dB, on Y, border shaved; None without one.
         clean_ssim_y: clean output against the ground truth, SSIM on Y, border shaved; None without one.
@@ -146,7 +147,7 @@ class AttackCell(Cell):
         pixels = subject.low.shape[-2] * subject.low.shape[-1]
         return AttackCell(
             # Files of equal pixels are two images, so the name counts too.
-            key=record_key("attack", name, weights, label, repr(attack), *subject.identity, seed),
+            key=record_key("attack", name, weights, label, described(attack), *subject.identity, seed),
             title=f"{subject.name}, {name}, {label} {attack.epsilon * 255:g}/255",
             like=("attack", name, weights, label),
             shape=tuple(subject.low.shape),
@@ -221,7 +222,7 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
         **about(cell, model.card, subject.name, subject.low[0], cell.seed),
         defends=cell.defends,
         attack=cell.label,
-        configuration=repr(cell.attack),
+        configuration=described(cell.attack),
         epsilon=cell.attack.epsilon,
         clean_psnr_y=clean.psnr_y,
         clean_ssim_y=clean.ssim_y,

@@ -15,10 +15,11 @@ from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import prepared
 from resolute.errors import ImageError
-from resolute.folders import find_images, read_each
+from resolute.folders import read_each
 from resolute.images import image_sha256, read_image
 from resolute.models.scorers import load_scorer
 from resolute.studies.certification_results import results_of
+from resolute.studies.datasets import Photo, find_photos
 from resolute.studies.record import Record
 from resolute.studies.results import Case, Results, View
 from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord, refutes
@@ -102,11 +103,11 @@ class Certification(ScoreStudy):
         contestant = self.contestant()
         cells: list[Cell] = []
 
-        def read(file: Path) -> ScoreCell:
-            image = read_image(file)
-            return ScoreCell.of(contestant, str(file), image, size=size_within(image, self.fit))
+        def read(photo: Photo) -> ScoreCell:
+            image = photo.read()
+            return ScoreCell.of(contestant, str(photo.path or photo.name), image, size=size_within(image, self.fit))
 
-        for clean in read_each(find_images(self.images), read, self.skip_broken):
+        for clean in read_each(find_photos(self.images), read, self.skip_broken):
             cells += [clean, *(ScoreAttackCell.of(clean, attack, kept=True) for attack in self.attacks)]
         return cells
 

@@ -20,6 +20,7 @@ from resolute.defences.purify import purifier
 from resolute.errors import ConfigError, ImageError
 from resolute.images import from_uint8, read_image, to_uint8
 from resolute.models.scorers import load_scorer
+from resolute.of_file import own_code
 from resolute.studies.certified_iqa_charts import charts_of
 from resolute.studies.certified_iqa_summary import Summary, widest_first
 from resolute.studies.certified_iqa_tables import tables_of
@@ -183,7 +184,9 @@ class CertifiedIqa(ScoreStudy):
             scorer = behind(bare, contender.denoiser)
             if contender.purifier:
                 scorer = DenoisedScorer(bare, purifier(contender.purifier)).eval()
-            label = f"{contender.defence} ({Path(name).stem})" if len(metrics) > 1 else contender.defence
+            code = own_code(name)
+            metric = code.title if code else Path(name).stem
+            label = f"{contender.defence} ({metric})" if len(metrics) > 1 else contender.defence
             found.append(
                 Contestant(
                     defence=label, bare=bare, scorer=scorer, smoothing=smoothing if contender.smoothed else None,

@@ -16,12 +16,11 @@ from torch import Tensor
 from resolute.defences import load_defended
 from resolute.errors import ImageError
 from resolute.folders import read_each
-from resolute.images import from_uint8, image_sha256, read_image, sample_image, to_uint8
+from resolute.images import from_uint8, image_sha256, sample_image, to_uint8
 from resolute.models.base import Restorer
-from resolute.pairing import ImageFiles, matched_images
 from resolute.resize import downscale
 from resolute.studies.check_suite import CheckSuite
-from resolute.studies.datasets import middle
+from resolute.studies.datasets import Photo, find_photos, middle
 from resolute.studies.flags import RULES, UNMOVED, Evidence, Flag
 from resolute.studies.record import Record, grouped, record_key
 from resolute.studies.results import UNFINISHED, Measured, Quantity, Results
@@ -247,10 +246,11 @@ def _samples(scale: int) -> list[tuple[str, Float[Tensor, "3 h w"]]]:
 
 
 def _crops(paths: Sequence[str], scale: int, skip_broken: bool) -> list[tuple[str, Float[Tensor, "3 h w"]]]:
-    def read(image: ImageFiles) -> tuple[str, Float[Tensor, "3 h w"]]:
-        return image.name, from_uint8(to_uint8(read_image(image.low or image.path)))
+    def read(photo: Photo) -> tuple[str, Float[Tensor, "3 h w"]]:
+        image = photo.read_pair(scale)[0] if photo.paired else photo.read()
+        return photo.name, from_uint8(to_uint8(image))
 
-    read_images = read_each(matched_images(paths, scale, high=False), read, skip_broken)
+    read_images = read_each(find_photos(paths, scale=scale, high=False), read, skip_broken)
     side = min(SIDE, *(size for _, image in read_images for size in image.shape[-2:]))
     if side < 8:
         raise ImageError(f"the smallest image has {side} pixels a side, and a check needs 8; leave it out")

@@ -8,15 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor
 
-from resolute.errors import ImageError, ResoluteError
+from resolute.errors import ImageError
 from resolute.images import SAMPLE_NAMES, from_uint8, read_image, sample_image
-from resolute.pairing import high_folder, matched_images, read_pair
-from resolute.plugins import Plugin, find_plugin
+from resolute.of_file import OwnCode, own_code
+from resolute.pairing import fitted, high_folder, matched_images, read_pair
+from resolute.plugins import find_plugin
+from resolute.studies.given_images import Made, Pixels, given_images
 
 SAMPLES = "samples"
 
@@ -36,6 +37,7 @@ class Photo:
         path: the file; None for a sample.
         low: the low-resolution file that was given with it; None where there is none.
         stem: the name before it was made unique.
+        made: what code gave instead of files: the image, with its low-resolution form behind it where there is one.
     """
 
     dataset: str
@@ -43,6 +45,12 @@ class Photo:
     path: Path | None
     low: Path | None = None
     stem: str = ""
+    made: tuple[Pixels, ...] = ()
+
+    @property
+    def paired(self) -> bool:
+        """Whether its low-resolution form was given too."""
+        return self.low is not None or len(self.made) > 1
 
     def read(self) -> Float[Tensor, "3 h w"]:
         """Read it.
@@ -50,6 +58,8 @@ class Photo:
         Raises:
             ImageError: the file cannot be read.
         """
+        if self.made:
+            return from_uint8(self.made[0])
         return sample_image(self.name) if self.path is None else read_image(self.path)
 
     def read_pair(self, scale: int) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 sh sw"]]:
@@ -58,6 +68,9 @@ class Photo:
         Raises:
             ImageError: a file cannot be read, or their sizes do not differ by the scale.
         """
+        if self.made:
+            low, high = fitted(self.name, self.made[0], self.made[1], scale)
+            return from_uint8(low), from_uint8(high)
         assert self.path is not None
         assert self.low is not None
         low, high = read_pair(self.path, self.low, scale)
@@ -69,8 +82,9 @@ def find_photos(images: Sequence[str], every: int = 1, scale: int = 1, *, high: 
 
     Args:
         images: ``samples``; names in ``DATASETS``, looked for below the folder that RESOLUTE_DATA names; names of
-            plug-ins; ``NAME=FOLDER`` for any set; files and folders. Of the sets in ``DATASETS`` the high-resolution
-            images count; of others also low-resolution ones that belong to them, see ``matched_images``.
+            plug-ins; ``FILE.py:NAME``, see ``given_images``; ``NAME=FOLDER`` for any set; files and folders. Of the
+            sets in ``DATASETS`` the high-resolution images count; of others also low-resolution ones that belong to
+            them, see ``matched_images``.
         every: take each n-th only.
         scale: of such pairs; 1 where none are looked for.
         high: whether images that belong to no pair are of high resolution.
@@ -83,11 +97,16 @@ def find_photos(images: Sequence[str], every: int = 1, scale: int = 1, *, high: 
         ['astronaut', 'rocket']
     """
     groups: dict[str, list[Path]] = {}
+    made: dict[str, list[Made]] = {}
     for image in images:
         dataset, paths = _look_up(image)
-        groups.setdefault(dataset, []).extend(paths)
+        groups.setdefault(dataset, []).extend(path for path in paths if isinstance(path, Path))
+        made.setdefault(dataset, []).extend(one for one in paths if not isinstance(one, Path))
     photos: list[Photo] = []
     for dataset, paths in groups.items():
+        for number, images_made in list(enumerate(made[dataset], start=1))[::every]:
+            name = f"{dataset}-{number}"
+            photos.append(Photo(dataset, name, None, stem=name, made=images_made))
         if dataset == SAMPLES and not paths:
             photos += [Photo(SAMPLES, name, None, stem=name) for name in SAMPLE_NAMES[::every]]
         else:
@@ -127,36 +146,20 @@ def dataset_title(name: str) -> str:
     return _TITLES.get(name, name or "images")
 
 
-def _look_up(image: str) -> tuple[str, list[Path]]:
+def _look_up(image: str) -> tuple[str, Sequence[Path | Made]]:
     if image == SAMPLES:
         return SAMPLES, []
     if image in DATASETS:
         return image, [_known_folder(image)]
+    named = None if Path(image).exists() else re.fullmatch(r"([\w.-]+)=(.+)", image)
+    if named is not None and (code := own_code(named[2])):
+        return named[1], given_images(code)
     plugin = None if Path(image).exists() else find_plugin("datasets", image)
     if plugin is not None:
-        return image, _plugged(plugin)
-    named = re.fullmatch(r"([\w.-]+)=(.+)", image)
-    if named is not None and not Path(image).exists():
+        return (plugin.name if isinstance(plugin, OwnCode) else image), given_images(plugin)
+    if named is not None:
         return named[1], [_of_known_set(Path(named[2])) if named[1] in DATASETS else Path(named[2])]
     return "", [Path(image)]
-
-
-def _plugged(plugin: Plugin) -> list[Path]:
-    """Return the files and folders of a data set that another package knows."""
-    find = plugin.load()
-    if not callable(find):
-        raise plugin.error("is no callable that returns the path of a folder, or paths")
-    try:
-        found: object = find()
-    except ResoluteError:
-        raise
-    except Exception as error:  # Code of somebody else can raise anything.
-        raise plugin.error(f"cannot find its images: {type(error).__name__}: {error}") from error
-    if isinstance(found, str | Path):
-        return [Path(found)]
-    if not isinstance(found, list | tuple):
-        raise plugin.error(f"returns an object of type {type(found).__name__}, not a path or a list of paths")
-    return [Path(str(path)) for path in cast("Sequence[object]", found)]
 
 
 def _known_folder(name: str) -> Path:
@@ -192,3 +195,14 @@ def _of_known_set(folder: Path) -> Path:
         return folder
     # As some releases have it, also where images of another kind lie beside that folder.
     return high_folder(folder) or folder
+
+
+def own_set(image: str) -> OwnCode | None:
+    """Return the code that gives a set of images by ``FILE.py:NAME``, with ``SET=`` in front or not; None for others.
+
+    Example:
+        >>> own_set("mine=sets.py:Crops").name, own_set("samples")
+        ('Crops', None)
+    """
+    named = re.fullmatch(r"[\w.-]+=(.+)", image)
+    return (own_code(named[1]) if named is not None else None) or own_code(image)

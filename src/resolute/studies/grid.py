@@ -22,11 +22,12 @@ from resolute.folders import read_each
 from resolute.images import from_uint8, to_uint8
 from resolute.models.base import Restorer
 from resolute.models.tiling import Tiled
+from resolute.of_file import was_run
 from resolute.resize import downscale, mod_crop
 from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure_all
 from resolute.studies.claims import Claim
 from resolute.studies.conventions import conventions
-from resolute.studies.datasets import Photo, dataset_title, find_photos, middle
+from resolute.studies.datasets import Photo, dataset_title, find_photos, middle, own_set
 from resolute.studies.grid_cases import Scene, cases_of
 from resolute.studies.grid_results import results_of
 from resolute.studies.pairs import defends_of
@@ -164,7 +165,7 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         Raises:
             ImageError: it cannot be read, or is too small.
         """
-        if photo.low is None:
+        if not photo.paired:
             return self.prepare(photo.name, photo.read(), photo.dataset)
         low, high = photo.read_pair(self.scale)
         if self.crop:
@@ -248,7 +249,10 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
 
     def scene(self) -> Scene:
         """Return what is needed to show the study's images again."""
-        return Scene(self.models, self.scale, dataclasses.replace(self, every=1).photos, self.subject)
+        # A folder may come from anyone, and what it names is no reason to run code.
+        images = tuple(one for one in self.images if not ((code := own_set(one)) and not was_run(code)))
+        replace = dataclasses.replace
+        return Scene(self.models, self.scale, replace(self, every=1, images=images).photos, self.subject)
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
         return [Quantity(name, "dB") for name in ("SR-PSNR", "attacked PSNR", "clean PSNR")]

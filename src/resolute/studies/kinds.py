@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from resolute.errors import ConfigError
+from resolute.of_file import anchored
 from resolute.plugins import Plugin, find_plugin
 from resolute.studies.certification import Certification
 from resolute.studies.certified_iqa import CertifiedIqa
@@ -54,7 +55,7 @@ def read_study(source: str | Path) -> Study:
         'demo'
     """
     path = find_study(source)
-    content = read_table(path)
+    content = cast("dict[str, object]", anchored(read_table(path), path.resolve().parent))
     kind = content.pop("kind", Grid.kind)
     found = find_kind(kind)
     if found is None:
@@ -70,7 +71,7 @@ def find_kind(name: object) -> type[Study] | None:
         ConfigError: the package that adds it is broken.
     """
     plugin = find_plugin("studies", name) if isinstance(name, str) and name not in KINDS else None
-    if plugin is not None:
+    if isinstance(plugin, Plugin):
         register(_study_class(plugin))
     return KINDS.get(name) if isinstance(name, str) else None
 

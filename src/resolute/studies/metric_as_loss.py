@@ -19,14 +19,14 @@ from torch import Tensor
 from resolute.certificates.median import certify
 from resolute.errors import ConfigError, ImageError
 from resolute.files import beside
-from resolute.folders import find_images, read_each
+from resolute.folders import read_each
 from resolute.images import SAMPLE_NAMES, from_uint8, image_sha256, read_image, sample_image, to_uint8
 from resolute.measure.fidelity import psnr_rgb, ssim_y
 from resolute.models.base import Card, Restorer, Scorer
 from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
 from resolute.randomness import generator_for
-from resolute.studies.datasets import middle
+from resolute.studies.datasets import Photo, find_photos, middle
 from resolute.studies.metric_as_loss_summary import (
     Measure,
     RestorationRecord,
@@ -227,13 +227,14 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
         if self.images == ("samples",):
             named = [(name, sample_image(name)) for name in SAMPLE_NAMES[:: self.every]]
         else:
-            files = find_images(self.images)[:: self.every]
-            repeated = Counter(file.stem for file in files)
+            photos = find_photos(self.images, self.every)
+            repeated = Counter(photo.stem for photo in photos)
 
-            def read(file: Path) -> tuple[str, Float[Tensor, "3 h w"]]:
-                return str(file) if repeated[file.stem] > 1 else file.stem, read_image(file)
+            def read(photo: Photo) -> tuple[str, Float[Tensor, "3 h w"]]:
+                twice = photo.path is not None and repeated[photo.stem] > 1
+                return str(photo.path) if twice else photo.name, photo.read()
 
-            named = read_each(files, read, self.skip_broken)
+            named = read_each(photos, read, self.skip_broken)
         return [(name, middle(image, self.crop)) for name, image in named]
 
     def _restored(self, image: Float[Tensor, "3 h w"], label: str, model: Restorer | None) -> Float[Tensor, "3 h w"]:

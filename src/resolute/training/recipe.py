@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 from importlib import resources
 from pathlib import Path
+from typing import cast
 
 from resolute.errors import ConfigError
+from resolute.of_file import anchored
 from resolute.toml import check_table, read_table
 from resolute.training.denoise_recipe import DenoiseRecipe
 from resolute.training.harden_recipe import HardenRecipe
@@ -111,7 +113,7 @@ def _content(source: str, beside: Path | None = None, seen: tuple[str, ...] = ()
         candidates += [beside / source, beside / f"{source}.toml"]
     for path in candidates:
         if path.is_file():
-            content = read_table(path)
+            content = cast("dict[str, object]", anchored(read_table(path), path.resolve().parent))
             if "base" not in content:
                 return path, content
             base = str(content.pop("base"))

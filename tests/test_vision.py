@@ -46,7 +46,7 @@ BEGIN = """
 import sys
 from importlib.abc import MetaPathFinder
 
-from resolute.models.importing import import_library
+from resolute.models.vision import import_library
 
 class Absent(MetaPathFinder):
     def find_spec(self, name, path, target=None):
