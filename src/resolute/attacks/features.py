@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resolute.errors import ConfigError
 from resolute.models.base import Restorer
+from resolute.models.layers import find_layers
 
 
 def layer_outputs(
@@ -20,6 +22,32 @@ def layer_outputs(
     """
     if isinstance(model, Restorer) and tuple(layers) == (model.feature_layer,):
         return [model.features(x)]
+    found = _outputs(model, x, layers)
+    missing = [name for name, outputs in found.items() if not outputs]
+    if missing:
+        raise RuntimeError(f"layer {missing[0]!r} did not run in this pass")
+    return [output for outputs in found.values() for output in outputs]
+
+
+def live_layers(model: nn.Module, x: Float[Tensor, "b c h w"], layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers that are meant, as ``find_layers`` does, without those found by a word or pattern that do not run.
+
+    Networks keep layers of their training, or that they share, without using them.
+
+    Raises:
+        ConfigError: as ``find_layers``, or none of them runs.
+    """
+    names = find_layers(model, layers)
+    if not set(names) - set(layers) or not layers:
+        return names
+    found = _outputs(model, x, names)
+    live = tuple(name for name in names if found[name] or name in layers)
+    if not live:
+        raise ConfigError(f"no layer of {', '.join(layers)} runs when the model does; name others")
+    return live
+
+
+def _outputs(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, list[Tensor]]:
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
 
     def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
@@ -35,7 +63,4 @@ def layer_outputs(
     finally:
         for handle in handles:
             handle.remove()
-    missing = [name for name, outputs in found.items() if not outputs]
-    if missing:
-        raise RuntimeError(f"layer {missing[0]!r} did not run in this pass")
-    return [output for outputs in found.values() for output in outputs]
+    return found

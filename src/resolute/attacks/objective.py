@@ -14,9 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.attacks.ball import Images, Region
-from resolute.attacks.features import layer_outputs
+from resolute.attacks.features import layer_outputs, live_layers
 from resolute.attacks.options import check_fields
-from resolute.models.layers import find_layers
 
 Bound = Callable[[Images], Float[Tensor, " b"]]
 
@@ -104,8 +103,8 @@ class FeatureShift:
         check_fields(self)
 
     def bind(self, model: nn.Module, clean: Images) -> Bound:
-        layers = find_layers(model, self.layers)
         with torch.no_grad():
+            layers = live_layers(model, clean, self.layers)
             references = [phi.float() for phi in layer_outputs(model, clean, layers)]
 
         def shift(x: Images) -> Float[Tensor, " b"]:
@@ -141,8 +140,8 @@ class FeatureDisruption:
         check_fields(self)
 
     def bind(self, model: nn.Module, clean: Images) -> Bound:
-        layers = find_layers(model, self.layers)
         with torch.no_grad():
+            layers = live_layers(model, clean, self.layers)
             fixed = [_below_channel_mean(phi) for phi in layer_outputs(model, clean, layers)]
 
         def disruption(x: Images) -> Float[Tensor, " b"]:
@@ -157,7 +156,8 @@ class FeatureDisruption:
 
 
 def _below_channel_mean(phi: Images) -> Tensor:
-    return phi.detach() < phi.detach().mean(dim=1, keepdim=True)
+    # Of transformers' tokens the channels come last.
+    return phi.detach() < phi.detach().mean(dim=1 if phi.ndim == 4 else -1, keepdim=True)
 
 
 def _log_norm(phi: Images) -> Float[Tensor, " b"]:

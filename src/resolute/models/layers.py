@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import re
@@ -14,16 +15,21 @@ from resolute.models.base import Restorer
 
 _WORDS: dict[str, tuple[type[nn.Module], ...]] = {
     "all-relu": (nn.ReLU, nn.LeakyReLU, nn.PReLU),
+    "all-act": (
+        nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
+    ),
     "all-conv": (nn.Conv2d, nn.ConvTranspose2d),
-}
+}  # fmt: skip
 
 
 def find_layers(model: nn.Module, layers: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the names of submodules that are meant by names, words and patterns, each once; Φ where nothing is named.
 
-    Words are ``phi``, the model's own feature layer; ``all-relu``, every ReLU, LeakyReLU and PReLU; ``all-conv``, every
-    convolution. Patterns are those of ``fnmatch``, such as ``body.*.relu``, where ``*`` stands for dots as well. Names
-    of a network inside a wrapper or a defence need no ``network.`` or ``inner.`` in front.
+    Words are ``phi``, the model's own feature layer; ``all-relu``, every ReLU, LeakyReLU and PReLU; ``all-act``, these
+    and all other activations, such as GELU and SiLU; ``all-conv``, every convolution. Of words and patterns with ``|``
+    between them the first one counts that finds anything. Patterns are those of ``fnmatch``, such as ``body.*.relu``,
+    where ``*`` stands for dots as well. Names of a network inside a wrapper or a defence need no ``network.`` or
+    ``inner.`` in front.
 
     What is a submodule counts: ``torch.nn.functional.relu`` in the code of a forward pass is none, and no word finds
     it. Blocks of CARN end in one, and all of MSRN's are.
@@ -36,6 +42,8 @@ def find_layers(model: nn.Module, layers: Sequence[str] = ()) -> tuple[str, ...]
         >>> model = EDSR(scale=2, blocks=2, channels=4)
         >>> find_layers(model, ["all-relu"])
         ('body.0.body.1', 'body.1.body.1')
+        >>> find_layers(model, ["*.gelu|all-relu"]) == find_layers(model, ["all-relu"])
+        True
         >>> find_layers(model), find_layers(model, ["phi", "head", "body.*.2"])
         (('long_skip',), ('long_skip', 'head', 'body.0.body.2', 'body.1.body.2'))
     """
@@ -72,6 +80,12 @@ def _found(model: nn.Module, layer: str) -> list[str]:
     modules = {name: module for name, module in model.named_modules() if name}
     if layer in modules:
         return [layer]
+    if "|" in layer:
+        *first, last = layer.split("|")
+        for one in first:
+            with contextlib.suppress(ConfigError):
+                return _found(model, one)
+        return _found(model, last)
     if layer == "phi":
         if isinstance(model, Restorer):
             return [model.feature_layer]
