@@ -63,9 +63,9 @@ def alike(low: Path, high: Path) -> bool:
 
 
 def _shrunk_sizes(large: tuple[int, int], scale: int) -> list[tuple[int, int]]:
-    """Return the sizes of an image shrunk by a scale, with and without a last part of a pixel."""
+    """Return the sizes of an image shrunk by a scale, with and without a last part of a pixel; none of a few pixels."""
     sides = [{side // scale, -(-side // scale)} for side in large]
-    return [(width, height) for width in sides[0] for height in sides[1]]
+    return [(width, height) for width in sides[0] for height in sides[1] if min(width, height) >= _SIDE]
 
 
 def _alike(one: NDArray[np.float32] | None, other: NDArray[np.float32] | None) -> bool:

@@ -31,7 +31,7 @@ Start = Literal["zero", "tiny", "uniform"]
 TINY = 1e-3 / 255
 
 # Of the steps of a search in two precisions, the share that is taken in bfloat16.
-_COARSE = 0.8
+_COARSE = 0.9
 
 # A start beside which the model's arithmetic sees nothing is moved away, by so much at a time, until at least half of
 # the image has a gradient: from 1e-3/255 to 10/255.
@@ -186,7 +186,7 @@ class Attack(ABC):
         epsilon: radius of the ball, on the scale of [0, 1].
         precision: arithmetic of the search. ``bfloat16`` is faster where the processor has it; PGD and FDA are as
             strong in it, I-FGSM with its short steps is weaker on some networks (0.7 dB at 1/255 on SRResNet, see the
-            benchmarks). ``mixed`` takes the first four fifths of the steps in it where the processor has it, and the
+            benchmarks). ``mixed`` takes the first nine tenths of the steps in it where the processor has it, and the
             others in float32. The verdict is always float32.
     """
 

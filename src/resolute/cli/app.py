@@ -33,6 +33,10 @@ COMMANDS = {
         "ones.",
     ),
     "attack": ("attacking", "Attack a model on your images; write the attacked images, their outputs and the figures."),
+    "benchmark": (
+        "benchmarking",
+        "Attack super-resolution models by the standard suite, at full strength, for figures that can be compared.",
+    ),
     "certify": (
         "certifying",
         "Certify quality scores: an interval that no small perturbation can move the median score out of.",

@@ -195,14 +195,19 @@ def compare(records: Sequence[AttackRecord], plain: str, defended: str) -> list[
 def worst_case(records: Sequence[AttackRecord]) -> list[AttackRecord]:
     """Return, for each model, budget and image, the record of the attack that moved the output most.
 
-    The records come back under the attack name ``worst case``.
+    What an attack finds within a smaller budget counts within a larger one too. The records come back under the attack
+    name ``worst case``. Their attacked PSNR is the least that any attack leaves, which may be another one.
     """
-    worst: dict[tuple[str, float, str, str], AttackRecord] = {}
-    for record in records:
-        key = (record.model, level_of(record), record.dataset, record.image)
-        if key not in worst or kept(record) < kept(worst[key]):
-            worst[key] = record
-    return [dataclasses.replace(record, attack=WORST) for record in worst.values()]
+    found: list[AttackRecord] = []
+    for own in grouped(records, lambda one: (one.model, one.dataset, one.image)).values():
+        for level in sorted({level_of(one) for one in own}):
+            within = [one for one in own if level_of(one) <= level]
+            at = next(one for one in within if level_of(one) == level)
+            worst = min(within, key=kept)
+            least = min((one.attacked_psnr_y for one in within if one.attacked_psnr_y is not None), default=None)
+            found.append(dataclasses.replace(worst, attack=WORST, epsilon=at.epsilon, attacked_psnr_y=least))
+    order = {key: place for place, key in enumerate(dict.fromkeys((r.model, level_of(r)) for r in records))}
+    return sorted(found, key=lambda one: order[one.model, level_of(one)])
 
 
 def bicubic_line(level: float) -> float:

@@ -1,0 +1,78 @@
+"""The command that runs the standard suite: benchmark."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resolute.cli.app import Argument, Device, Range, Scale, Weights, Workers, addressed, app
+from resolute.cli.studying import announce, run_study
+from resolute.engine.queue import Machine
+from resolute.engine.remote import at_place
+from resolute.engine.running import plan_of
+from resolute.errors import ConfigError
+from resolute.runtime import resolve_device
+from resolute.studies.grid import Grid
+from resolute.studies.kinds import read_study
+from resolute.terminal import shown_progress
+
+SUITE = "sr-linf-1"
+
+
+@app.command(epilog="Example:  [bold]resolute benchmark mine.pth --images BSD100/[/bold]")
+def benchmark(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Built-in names, weights files or FILE.py:NAME, with defences around them if wanted.",
+        ),
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the 100 images of BSD100; if not given, it is looked for below RESOLUTE_DATA."),
+    ] = None,
+    scale: Scale = None,
+    weights: Weights = "",
+    range: Range = "",
+    argument: Argument = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A first answer in a minute, on sample photographs; to be compared with nothing."),
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and stop.")] = False,
+    out: Annotated[
+        str, typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs of several add up.")
+    ] = f"runs/{SUITE}",
+    device: Device = "auto",
+    workers: Workers = 1,
+) -> None:
+    """Attack super-resolution models by the standard suite, at full strength, for figures that can be compared.
+
+    The suite has no setting: twenty crops of BSD100 shrunk by four, changes of 1, 4 and 8/255, random signs as the
+    floor, the paper's I-FGSM and FDA, FDA on all activations, APGD on the output and on the distance from the truth,
+    and Square; the worst of them on each image counts, for the output's distance from the clean one (SR-PSNR) and from
+    the truth. Bicubic interpolation goes through the same. What was stopped goes on with the same command.
+    """
+    if len(models) > 1 and (scale is not None or weights or range or argument):
+        raise ConfigError(
+            "--scale, --weights, --range and --argument are about one model; for several write FILE#x4,range=255"
+        )
+    suite = read_study(SUITE)
+    assert isinstance(suite, Grid)
+    if quick:
+        suite = suite.quickly()
+    named = tuple(addressed(name, scale, weights, range, argument) for name in models)
+    suite = dataclasses.replace(suite, models=tuple(dict.fromkeys([*named, *suite.models])))
+    if images is not None:
+        suite = dataclasses.replace(suite, images=(str(images),) if quick else (f"bsd100={images}",))
+    machine = Machine(device=resolve_device(device), workers=workers)
+    with at_place(f"{out}-quick" if quick else out) as place:
+        with shown_progress():
+            cells = plan_of(suite)
+        announce(cells, place.folder, machine)
+        if not plan:
+            run_study(cells, place, machine)
