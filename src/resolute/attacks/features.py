@@ -30,12 +30,12 @@ def layer_outputs(
 
 
 def live_layers(model: nn.Module, x: Float[Tensor, "b c h w"], layers: Sequence[str]) -> tuple[str, ...]:
-    """Return the layers that are meant, as ``find_layers`` does, without those found by a word or pattern that do not run.
+    """Return the layers that are meant, without those that a word or pattern found and that do not run.
 
     Networks keep layers of their training, or that they share, without using them.
 
     Raises:
-        ConfigError: as ``find_layers``, or none of them runs.
+        ConfigError: as ``find_layers``, or none of them runs when the model does.
     """
     names = find_layers(model, layers)
     if not set(names) - set(layers) or not layers:
