@@ -140,7 +140,6 @@ def test_a_network_of_dense_blocks(tmp_path):
         ("Split s 1 2 x a b\nConcat l 2 1 a b y 0=-1", lambda x: torch.cat([x, x], -1)),
         ("Split s 1 2 x a b\nConcat l 2 1 a b y 0=1", lambda x: torch.cat([x, x], 2)),
     ],
-    ids=str,
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_layers_do_what_torch_does(tmp_path, line, function):
