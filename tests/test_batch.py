@@ -202,3 +202,39 @@ def test_each_image_keeps_to_its_own_ball():
     drawn = stacked.random(clean, torch.Generator().manual_seed(0), 0.05)
     assert (stacked.norm(drawn - clean) <= 0.0501).all()
     assert stacked.epsilon == 0.1
+
+
+def test_attacks_without_gradients_share_batches_where_they_draw_the_same(model):
+    attacks = [RandomNoise(epsilon=level / 255, draws=3) for level in (2, 4)]
+    jobs = [Job(attack, image) for attack in attacks for image in images(3)]
+    seen = []
+    handle = model.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    found = attack_all(model, jobs)
+    handle.remove()
+    assert set(seen) == {3}
+    for job, one in zip(jobs, found, strict=True):
+        torch.testing.assert_close(one.images, job.attack(model, job.image).images)
+
+
+def test_the_search_in_two_precisions_ends_in_float32(model, monkeypatch):
+    monkeypatch.setattr("resolute.attacks.ascent.has_bfloat16", lambda device: True)
+    jobs = [Job(APGD(epsilon=4 / 255, steps=20, precision="mixed"), image) for image in images(2)]
+    kinds = []
+    layer = next(module for module in model.modules() if isinstance(module, nn.Conv2d) and module.in_channels != 3)
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: kinds.append(output.dtype))
+    found = attack_all(model, jobs)
+    handle.remove()
+    assert kinds.count(torch.bfloat16) >= 18
+    assert kinds[-3:] == [torch.float32] * 3
+    for job, one in zip(jobs, found, strict=True):
+        exact = dataclasses.replace(job.attack, precision="float32")(model, job.image)
+        assert one.objective.item() == pytest.approx(exact.objective.item(), rel=0.25)
+        alone = job.attack(model, job.image)
+        assert alone.objective.item() == pytest.approx(one.objective.item(), rel=0.25)
+
+
+def test_a_device_without_bfloat16_searches_in_float32(model, monkeypatch):
+    monkeypatch.setattr("resolute.attacks.ascent.has_bfloat16", lambda device: False)
+    [image] = images(1)
+    mixed, exact = (PGD(epsilon=4 / 255, steps=5, precision=word)(model, image) for word in ("mixed", "float32"))
+    assert torch.equal(mixed.unrounded, exact.unrounded)

@@ -6,7 +6,7 @@ from small import images, network
 from torch import nn
 
 from resolute import as_restorer
-from resolute.attacks.features import layer_outputs
+from resolute.attacks.features import layer_outputs, live_layers
 from resolute.attacks.gradient import FDA
 from resolute.attacks.objective import FeatureDisruption
 from resolute.defences import load_defended
@@ -109,3 +109,22 @@ def test_fda_climbs_all_relus():
     by_name = FDA(epsilon=8 / 255, steps=3, objective=FeatureDisruption(relus))(model, x)
     assert torch.equal(by_word.images, by_name.images)
     assert (by_word.objective > FeatureDisruption(relus).bind(model, x)(x)).all()
+
+
+def test_layers_that_do_not_run_are_left_out_of_those_found_by_a_word():
+    class Spare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.ReLU(), nn.ReLU()
+
+        def forward(self, x):
+            return self.used(x)
+
+    x = torch.rand(1, 3, 4, 4)
+    assert live_layers(Spare(), x, ["all-relu"]) == ("used",)
+    assert live_layers(Spare(), x, ["*.gelu|all-conv|all-act"]) == ("used",)
+    assert FeatureDisruption(layers=("all-relu",)).bind(Spare(), x)(x).shape == (1,)
+    with pytest.raises(RuntimeError, match="unused"):
+        FeatureDisruption(layers=("used", "unused")).bind(Spare(), x)(x)
+    with pytest.raises(ConfigError):
+        live_layers(nn.ModuleList([Spare().unused, nn.Identity()])[1], x, ["all-relu"])

@@ -13,7 +13,7 @@ from resolute.figures import MINUS
 from resolute.images import read_image, sample_image, write_png
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.record import PROTOCOL, record_key
-from resolute.studies.summary import bicubic_line, compare, standings, worst_case
+from resolute.studies.summary import bicubic_line, compare, level_of, standings, worst_case
 from resolute.studies.verdicts import verdict
 
 
@@ -146,6 +146,16 @@ PAIR = [
     record("net", "a", 30.0), record("net", "b", 32.0),
     record("net-entropy", "a", 33.0, clean=26.8, attacked=26.5), record("net-entropy", "b", 35.0, clean=26.8),
 ]  # fmt: skip
+
+
+def test_the_worst_case_takes_each_figure_from_the_attack_that_is_worst_for_it():
+    records = [
+        record("net", "a", 20.0, attack="apgd", attacked=19.0), record("net", "a", 21.0, attack="truth", attacked=18.0),
+        record("net", "a", None, attack="noise", level=8.0, attacked=25.0),
+    ]  # fmt: skip
+    found = {level_of(one): (one.sr_psnr, one.attacked_psnr_y) for one in worst_case(records)}
+    # What is found within 4/255 counts within 8/255 too.
+    assert found == {4.0: (20.0, 18.0), 8.0: (20.0, 18.0)}
 
 
 def test_several_seeds_of_an_image_are_one_image():
