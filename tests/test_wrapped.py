@@ -10,7 +10,7 @@ from small import images
 from torch import nn
 from torch.nn import functional as F
 
-from resolute import FDA, IFGSM, Tiled, as_restorer, load_defended
+from resolute import FDA, IFGSM, Tiled, as_restorer, load, load_defended
 from resolute.errors import CheckpointError, ConfigError
 from resolute.models.sizes import pad
 from resolute.models.wrapped import Wrapped
@@ -476,3 +476,31 @@ def test_it_is_said_once_that_code_is_run(code):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*(does not upscale|may not be run)")
         load(f"{code}:Net")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it moves to the GPU that there is")
+def test_code_that_asks_for_a_gpu_is_built_without_one(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.conv = nn.Conv2d(3, 12, 3, padding=1)\n        self.cuda()(torch.zeros(1, 3, 8, 8).cuda())\n\n"
+        "    def forward(self, x):\n        return nn.functional.pixel_shuffle(self.conv(x), 2)\n"
+    )
+    assert load(f"{path}:Net#x2").scale == 2
+    with pytest.raises((RuntimeError, AssertionError)):
+        torch.zeros(1).cuda()
+
+
+def test_weights_are_laid_out_as_convolutions_like_unless_the_code_forbids_it():
+    class Viewed(Small):
+        def maps(self, x):
+            y = super().maps(x)
+            return y.view(y.shape[0], -1).view(y.shape)
+
+    for network, laid_out in ((Small(), True), (Viewed(), False)):
+        model = as_restorer(network, scale=2)
+        x = torch.rand(2, 3, 12, 9)
+        before = model(x)
+        model.lay_out()
+        assert network.body.weight.is_contiguous(memory_format=torch.channels_last) == laid_out
+        torch.testing.assert_close(model(x), before)
