@@ -482,7 +482,8 @@ def test_it_is_said_once_that_code_is_run(code):
 def test_code_that_asks_for_a_gpu_is_built_without_one(tmp_path):
     path = tmp_path / "net.py"
     path.write_text(
-        "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n"
         "        self.conv = nn.Conv2d(3, 12, 3, padding=1)\n        self.cuda()(torch.zeros(1, 3, 8, 8).cuda())\n\n"
         "    def forward(self, x):\n        return nn.functional.pixel_shuffle(self.conv(x), 2)\n"
     )

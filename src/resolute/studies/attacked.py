@@ -20,6 +20,7 @@ from resolute.images import from_uint8, image_sha256, to_uint8
 from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
 from resolute.models.base import Restorer, SplitRestorer
 from resolute.of_file import described
+from resolute.randomness import generator_for
 from resolute.runtime import full_float32
 from resolute.studies.record import Record, record_key
 from resolute.studies.study import Cell, about
@@ -91,6 +92,9 @@ class AttackRecord(Record):
         attacked_phi_std: ``phi_std`` for the attacked input.
         attacked_phi_range: ``phi_range`` for the attacked input.
         phi_moved: size of the features' change over the spread of the clean ones.
+        signs_sr_psnr: ``sr_psnr`` for a change of the same size at random, each value up or down: the floor under every
+            attack; None where the output did not move.
+        signs_psnr_y: ``attacked_psnr_y`` for that change; None without ground truth.
         broken: the attacked output is not finite: its figures in dB are 0, its SSIM too, and those of features that are
             not finite either are None.
     """
@@ -119,6 +123,8 @@ class AttackRecord(Record):
     attacked_phi_std: float | None
     attacked_phi_range: float | None
     phi_moved: float | None
+    signs_sr_psnr: float | None = None
+    signs_psnr_y: float | None = None
     broken: bool = False
 
 
@@ -217,6 +223,7 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
     with torch.no_grad(), full_float32():
         unrounded = model(found.unrounded).cpu()
     attacked_psnr_y, attacked_ssim_y = _against_truth(attacked, subject, model.scale)
+    floor = _signs(cell, model, found.clean)
     assert model.card is not None
     record = AttackRecord(
         **about(cell, model.card, subject.name, subject.low[0], cell.seed),
@@ -244,9 +251,20 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
         attacked_phi_std=_finite(phi.std(correction=0)),
         attacked_phi_range=_finite(phi.max() - phi.min()),
         phi_moved=_finite(relative_change(clean.phi, phi)),
+        signs_sr_psnr=_psnr(clean.output, floor),
+        signs_psnr_y=None if subject.truth is None else _shaved_psnr(floor, subject.truth, model.scale),
         broken=not bool(attacked.isfinite().all()),
     )
     return AttackOutcome(record, saved[0].cpu(), attacked[0])
+
+
+def _signs(cell: AttackCell, model: Restorer, clean: Image) -> Large:
+    """Return the output for a change at random, as large as the budget allows."""
+    ball = cell.attack.aim()[1]
+    coins = torch.randint(0, 2, clean.shape[1:], generator=generator_for(cell.seed, "signs")) * 2 - 1
+    x = ball.project(ball.ascend(clean, coins.to(clean)[None], ball.epsilon), clean)
+    with torch.no_grad(), full_float32():
+        return model(ball.round(x, clean)).cpu()
 
 
 def relative_change(clean: Features, attacked: Features) -> Tensor:

@@ -28,7 +28,7 @@ from resolute.studies.summary import (
     worst_case,
 )  # fmt: skip
 from resolute.studies.verdicts import Pairing, names_of, worse_than_bicubic
-from resolute.table import Column, Table, TableCell, Value, row
+from resolute.table import Column, Row, Table, TableCell, Value, row
 
 BUDGET = Column("budget", align="right", meaning="largest change of any sample of the input, in levels of 255")
 CLEAN = Column(
@@ -47,9 +47,12 @@ ATTACKED = Column(
 )  # fmt: skip
 IMAGES = Column("images")
 
+# What is called random in tables: no attack, and the floor under all of them.
+SIGNS = "random signs"
+
 
 def results_table(records: Sequence[AttackRecord], title: str = "") -> Table:
-    """Return the means by model, attack and budget, over one data set."""
+    """Return the means by model, attack and budget, over one data set, with a row of random signs under them."""
     images = len({record.image for record in records})
     worse = worse_than_bicubic(records)
     rows = summarize(records)
@@ -68,7 +71,24 @@ def results_table(records: Sequence[AttackRecord], title: str = "") -> Table:
         )
         for one, before in zip(rows, ["", *(one.model for one in rows)], strict=False)
     ]  # fmt: skip
+    ends = {one.model: place for place, one in enumerate(rows, 1)}
+    for model in reversed(ends):
+        made[ends[model] : ends[model]] = _floor([record for record in records if record.model == model], columns)
     return Table(title, columns, made, caption=words)
+
+
+def _floor(records: Sequence[AttackRecord], columns: Sequence[Column]) -> list[Row]:
+    """Return a row a budget for changes of one model's input at random, where no attack is that already."""
+    found: list[Row] = []
+    for level, own in sorted(grouped(records, level_of).items()):
+        known = {(record.dataset, record.image, record.seed): record for record in own}.values()
+        values = [record.signs_sr_psnr for record in known if record.signs_sr_psnr is not None]
+        if values and not any(record.configuration.startswith("RandomNoise(") for record in own):
+            truth = mean(record.signs_psnr_y for record in known)
+            cells = {"model": own[0].model, "attack": SIGNS, "budget": budget(level), "images": len(known)}
+            cells |= {SR_PSNR.name: mean(values), ATTACKED.name: truth}
+            found.append(row(*(cells.get(column.name) for column in columns)))
+    return found
 
 
 def images_table(records: Sequence[AttackRecord]) -> Table:
