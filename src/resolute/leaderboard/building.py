@@ -23,10 +23,11 @@ from resolute.leaderboard.entry import (
     Suite,
     Threat,
 )
+from resolute.provenance import Provenance
 from resolute.report.page import CHECK
 from resolute.report.reading import StudyFolder, read_folders, without_budget
 from resolute.studies.attacked import AttackRecord
-from resolute.studies.check import by_model, evidence_of
+from resolute.studies.check import CheckRecord, by_model, evidence_of
 from resolute.studies.datasets import dataset_title
 from resolute.studies.flags import Flag
 from resolute.studies.grid import Grid
@@ -94,12 +95,34 @@ def _entry(
     if not own:
         raise ConfigError(f"no records of {model!r} on {dataset!r} in {run}; there are {', '.join(sets)}")
     # What all models of the study went through: an entry must not leave out the attacks that it fared badly under.
-    asked = [record for record in records if record.dataset == chosen]
-    _complete(model, own, asked)
-    flags, checked = _flags(own, run)
-    attacks = _attacks(own)
+    _complete(model, own, [record for record in records if record.dataset == chosen])
+    checks = by_model(Store(run / CHECK).read()).values()
+    check = next((check for check in checks if check[0].weights == own[0].weights), ())
     scale = source.study.scale if isinstance(source.study, Grid) else 0
-    how = source.provenance
+    return entry_of_records(own, scale, source.provenance, check, submitter=submitter, link=link)
+
+
+def entry_of_records(
+    own: Sequence[AttackRecord],
+    scale: int,
+    how: Provenance | None = None,
+    check: Sequence[CheckRecord] = (),
+    *,
+    submitter: str = "",
+    link: str = "",
+) -> Entry:
+    """Return the entry of one model from all of its records on one data set.
+
+    Args:
+        own: the records, one for every attack, budget and image.
+        scale: of the model; 0 where it is not known.
+        how: the records were made.
+        check: what ``resolute check`` found on the same weights; nothing where it was not run.
+        submitter: who stands for it.
+        link: to a paper or to the weights, with https.
+    """
+    attacks = _attacks(own)
+    chosen = own[0].dataset
     empirical = [
         Empirical(
             attack=s.attack, level=s.level, images=s.images, unmoved=s.unmoved,
@@ -108,7 +131,7 @@ def _entry(
         for s in standings(own)
     ]  # fmt: skip
     return Entry(
-        model=ModelFacts(name=model, sha256=own[0].weights, scale=scale),
+        model=ModelFacts(name=own[0].model, sha256=own[0].weights, scale=scale),
         submitter=submitter,
         link=link,
         threat=Threat(
@@ -123,34 +146,31 @@ def _entry(
             sha256=_hash(sorted({record.pixels for record in own})),
         ),
         empirical=empirical,
-        flags=flags,
-        checked=checked,
-        records=_hash(
-            sorted(json.dumps([r.key, r.sr_psnr, r.attacked_psnr_y, r.clean_psnr_y, r.sr_psnr_unrounded]) for r in own)
-        ),
+        flags=_flags(own, check),
+        checked=bool(check),
+        records=_hash(sorted(json.dumps([record.key, *map(_rounded, _figures_of(record))]) for record in own)),
         cells=len(own),
         made=Made(command=how.command, date=how.date, versions=how.versions, hardware=how.hardware) if how else None,
     )
 
 
-def _flags(records: Sequence[AttackRecord], run: Path) -> tuple[list[FlagRaised], bool]:
-    """Return the flags of one model, of its check below the study and of its records; and whether it was checked."""
-    checks = by_model(Store(run / CHECK).read()).values()
-    own = next((check for check in checks if check[0].weights == records[0].weights), None)
+def _figures_of(record: AttackRecord) -> tuple[float | None, ...]:
+    return record.sr_psnr, record.attacked_psnr_y, record.clean_psnr_y, record.sr_psnr_unrounded
+
+
+def _rounded(value: float | None) -> float | None:
+    # As far as a file of many runs keeps them.
+    return None if value is None else round(value, DIGITS)
+
+
+def _flags(records: Sequence[AttackRecord], check: Sequence[CheckRecord]) -> list[FlagRaised]:
+    """Return the flags of one model: of its check, and of its records."""
     told: list[tuple[Flag, str]] = []
-    if own is not None:
-        basis = f"resolute check at {own[0].epsilon * 255:g}/255 on {count(len(own), 'image')}"
-        told += [(flag, basis) for flag in evidence_of(own).flags() if flag.raised]
+    if check:
+        basis = f"resolute check at {check[0].epsilon * 255:g}/255 on {count(len(check), 'image')}"
+        told += [(flag, basis) for flag in evidence_of(check).flags() if flag.raised]
     told += [(flag, "these records") for flag in record_flags(records)]
-    return [
-        FlagRaised(
-            name=flag.name,
-            figure=measured(flag),
-            words=flag.words,
-            basis=basis,
-        )
-        for flag, basis in told
-    ], own is not None
+    return [FlagRaised(name=flag.name, figure=measured(flag), words=flag.words, basis=basis) for flag, basis in told]
 
 
 def _read(run: Path) -> tuple[StudyFolder, list[AttackRecord]]:

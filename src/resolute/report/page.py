@@ -158,7 +158,7 @@ def _render(evidence: MergedRecords, study: Study, results: Results, shown: _Sho
         "missing": shown.missing,
         "tables": results.tables,
         "checks": checks_of(evidence),
-        "sections": _sections(charts),
+        "sections": chart_sections(charts),
         "sources": evidence.sources,
         "plotly": plotting_library() if needed else "",
         "data": embed(data),
@@ -167,7 +167,9 @@ def _render(evidence: MergedRecords, study: Study, results: Results, shown: _Sho
 
 
 @dataclasses.dataclass(frozen=True)
-class _Section:
+class Section:
+    """Charts below one heading, with what a reader can choose for all of them."""
+
     title: str
     text: str
     choice: str
@@ -175,10 +177,11 @@ class _Section:
     charts: list[Chart]
 
 
-def _sections(charts: Sequence[Chart]) -> list[_Section]:
+def chart_sections(charts: Sequence[Chart]) -> list[Section]:
+    """Return the charts by the sections of a page that they stand in."""
     groups = itertools.groupby(charts, lambda chart: (chart.section, chart.text, chart.choice))
     return [
-        _Section(title, text, choice, list(own[0].frames), own)
+        Section(title, text, choice, list(own[0].frames), own)
         for (title, text, choice), own in ((key, list(group)) for key, group in groups)
     ]
 

@@ -20,6 +20,7 @@ from resolute.studies.grid_tables import (
     results_table,
 )  # fmt: skip
 from resolute.studies.pairs import Defends
+from resolute.studies.peers import placed, read_peers
 from resolute.studies.published import claims_table
 from resolute.studies.record_flags import record_flags_table
 from resolute.studies.results import UNFINISHED, Results
@@ -47,7 +48,8 @@ def results_of(
     for number, (dataset, own) in enumerate(groups.items()):
         title = titles[dataset]
         told = [summary_of(findings[dataset])] if claims else []
-        sentences += [f"{title}: {one}" if title else one for one in (*told, *sentences_of(own, defends))]
+        told += [*sentences_of(own, defends), *placed(own, read_peers())]
+        sentences += [f"{title}: {one}" if title else one for one in told]
         tables += _tables(own, taken[dataset], defends, title)
         prefix = f"set{number}-" if number else ""
         bands = {(s.model, s.attack, s.level): s.sr for s in board if s.sr is not None and s.dataset == dataset}
