@@ -16,6 +16,7 @@ from resolute.engine.running import run as answer
 from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.leaderboard import build_site, differences, entries_of, entry_of, read_entry
+from resolute.leaderboard.checking import Again, done_again
 from resolute.leaderboard.site import schema_text, stem_of
 from resolute.studies.check import Check, evidence_of
 from resolute.studies.check_suite import CheckSuite
@@ -29,6 +30,10 @@ def run(finished, tmp_path):
 
 def drop(run, unwanted):
     rewrite(run, [record for record in Store(run).read() if not unwanted(record)])
+
+
+def marked(page):
+    return page.read_text().count("below bicubic")
 
 
 def written(entry, folder, name="entry.json"):
@@ -119,11 +124,11 @@ class TestChecks:
     def test_an_entry_holds_against_its_own_records(self, finished):
         assert differences(entry_of(finished, "tiny"), finished) == []
 
-    def test_a_better_figure_is_found(self, finished):
+    def test_another_figure_is_found(self, finished):
         entry = entry_of(finished, "tiny")
         content = entry.model_dump(mode="json")
         for end in ("low", "mean", "high"):
-            content["empirical"][0]["sr_psnr"][end] += 0.01
+            content["empirical"][0]["sr_psnr"][end] -= 0.01
         told = differences(type(entry).model_validate(content), finished)
         assert {text.partition(":")[0] for text in told} == {
             f"empirical[0].sr_psnr.{end}" for end in ("low", "mean", "high")
@@ -134,18 +139,36 @@ class TestChecks:
         edit(run, lambda r: dataclasses.replace(r, sr_psnr_unrounded=1.0))
         assert any(text.startswith("records: ") for text in differences(entry, run))
 
-    def test_attacked_images_are_sent_through_the_model_again(self, run, tmp_path):
+    def test_records_are_made_again_unasked(self, run, tmp_path):
         path = written(entry_of(run, "tiny"), tmp_path)
-        code, stdout, _ = typed("recheck", path, run, "--replay", 3)
+        code, stdout, _ = typed("recheck", path, run)
         assert code == 0
-        assert "8 records and 3 " in stdout
+        assert "8 records, 5 attacked images and 2 attacks" in stdout
         # Records and entry made up together are found by the images alone.
         edit(run, lambda r: dataclasses.replace(r, sr_psnr=r.sr_psnr + 3))
         path = written(entry_of(run, "tiny"), tmp_path)
-        assert typed("recheck", path, run)[0] == 0
-        code, _, stderr = typed("recheck", path, run, "--replay", 3)
+        assert typed("recheck", path, run, "--replay", 0, "--repeat", 0)[0] == 0
+        code, _, stderr = typed("recheck", path, run)
         assert code == 5
         assert "attacked image" in stderr
+        assert typed("recheck", path, run, "--replay", 0)[0] == 5
+
+    def test_without_attacked_images_attacks_are_run_again(self, run, tmp_path):
+        entry = entry_of(run, "tiny")
+        shutil.rmtree(run / "attacked")
+        assert done_again(entry, run, 3, 0) == Again(0, 1, [])
+        edit(run, lambda r: dataclasses.replace(r, attacked_psnr_y=r.attacked_psnr_y + 3))
+        assert "attacked_psnr_y" in done_again(entry, run, 3, 0).told[0]
+
+    def test_a_missing_model_is_no_reason_to_believe(self, run, finished, tmp_path):
+        facts = (run / "study.json").read_text()
+        where = json.loads(facts)["study"]["models"][0]
+        (run / "study.json").write_text(facts.replace(where, str(tmp_path / "gone.safetensors")))
+        path = written(entry_of(run, "tiny"), tmp_path)
+        code, _, stderr = typed("recheck", path, run)
+        assert code == 5
+        assert "--weights" in stderr
+        assert typed("recheck", path, run, "--weights", where)[0] == 0
 
     @pytest.mark.parametrize(
         "change",
@@ -179,6 +202,12 @@ class TestChecks:
             (("suite", "version"), "0" * 16),
             (("suite", "attacks", 0, "seed"), 1),
             (("data", "images"), 1),
+            (("empirical", 0, "attacked_psnr", "high"), 1e300),
+            (("empirical", 0, "level"), 256),
+            (("empirical", 0, "attack"), "pgd"),
+            (("empirical", 2, "clean_psnr"), {"mean": 9.0, "low": 9.0, "high": 9.0, "n": 2}),
+            (("empirical", 0, "sr_psnr"), {"mean": 99.0, "low": 99.0, "high": 99.0, "n": 2}),
+            (("cells",), 7),
         ],
     )
     def test_an_entry_that_contradicts_itself_is_named_and_left_out(self, run, tmp_path, place, value):
@@ -202,9 +231,32 @@ class TestChecks:
         for figures in content["empirical"]:
             figures["sr_psnr"] = {"mean": 99.0, "low": 99.0, "high": 99.0, "n": figures["images"]}
         (folder / "a.json").write_text(json.dumps(content))
+        # Equal figures under another person's name, or without their flags, are another entry.
+        honest = entry_of(run, "tiny", submitter="Me")
+        written(honest, folder, "me.json")
+        written(honest.model_copy(update={"submitter": "Thief"}), folder, "a-thief.json")
+        written(honest.model_copy(update={"checked": True, "flags": []}), folder, "b-unflagged.json")
         build_site(folder, tmp_path / "site")
-        names = [read_entry(file).model.name for file in sorted((tmp_path / "site" / "entries").glob("*.json"))]
-        assert names.count("tiny") == 2
+        entries = [read_entry(file) for file in (tmp_path / "site" / "entries").glob("*.json")]
+        found = [(one.submitter, one.checked) for one in entries if one.model.name == "tiny"]
+        assert sorted(found) == [("", False), ("Me", False), ("Me", True), ("Thief", False)]
+
+    def test_a_made_up_bicubic_interpolation_marks_nobody(self, run, tmp_path):
+        folder = tmp_path / "all"
+        shutil.copytree(run, folder / "run")
+        before = marked(build_site(folder, tmp_path / "site")[0])
+        content = entry_of(run, "bicubic").model_dump(mode="json")
+        for figures in content["empirical"]:
+            figures["clean_psnr"] = {"mean": 60.0, "low": 60.0, "high": 60.0, "n": figures["images"]}
+        (folder / "a.json").write_text(json.dumps(content))
+        assert marked(build_site(folder, tmp_path / "site")[0]) == before
+
+    def test_a_run_that_no_entry_can_hold_stops_no_other(self, run, tmp_path):
+        shutil.copytree(run, tmp_path / "all" / "good")
+        shutil.copytree(run, tmp_path / "all" / "odd")
+        edit(tmp_path / "all" / "odd", lambda r: dataclasses.replace(r, model="x" * 300, sr_psnr=1e9))
+        _, notes = build_site(tmp_path / "all", tmp_path / "site")
+        assert len(notes) == 3
 
     @pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b'{"mean": NaN}', b"[" * 100_000])
     def test_what_is_no_entry_is_refused(self, tmp_path, content):

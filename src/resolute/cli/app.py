@@ -60,7 +60,7 @@ COMMANDS = {
     "submit": ("publishing", "Write the entry of a model for a leaderboard, from the records of a study."),
     "recheck": (
         "publishing",
-        "Compute the figures of an entry again, and say what differs. Exit code 0 where the entry holds, 5 where not.",
+        "Check an entry: compute its figures again from the records, and some records from the model and the images.",
     ),
     "query": ("querying", "Ask the records of studies in SQL (DuckDB); it changes none of them."),
     "serve": (

@@ -42,41 +42,46 @@ def submit(
     out: Annotated[Path | None, typer.Option(help="Folder for the entry; the current one if not given.")] = None,
 ) -> None:
     """Write the entry of a model for a leaderboard, from the records of a study."""
-    import pydantic
-
     from resolute.files import write_text
     from resolute.leaderboard.building import entry_of
-    from resolute.leaderboard.entry import first_fault
     from resolute.leaderboard.site import stem_of
 
-    try:
-        entry = entry_of(run, model, data, submitter=submitter, link=link)
-    except pydantic.ValidationError as error:
-        raise ConfigError(first_fault(error)) from None
+    entry = entry_of(run, model, data, submitter=submitter, link=link)
     path = (out or Path()) / f"{stem_of(entry)}.json"
     write_text(path, entry.to_json())
     name_file("entry", path)
 
 
-@app.command(epilog="Example:  [bold]resolute recheck entry.json runs/bsd100 --replay 20[/bold]")
+@app.command(epilog="Example:  [bold]resolute recheck entry.json runs/bsd100 --weights mine.pth[/bold]")
 def recheck(
     entry: Annotated[Path, typer.Argument(help="The entry, a JSON file.")],
     run: Annotated[Path, typer.Argument(help="Folder of the study that it was made from.")],
-    replay: Annotated[int, typer.Option(help="Also send so many attacked images through the model again.", min=0)] = 0,
-    weights: Annotated[list[str] | None, typer.Option(help="Where the model lies; may be repeated.")] = None,
+    replay: Annotated[int, typer.Option(help="Send so many attacked images through the model again.", min=0)] = 5,
+    repeat: Annotated[int, typer.Option(help="Run so many of the attacks again.", min=0)] = 2,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="Where the model is: a file or FILE.py:NAME; may be repeated.")
+    ] = None,
+    images: Annotated[
+        list[str] | None, typer.Option(help="Where the images are, as in the study: NAME=FOLDER; may be repeated.")
+    ] = None,
 ) -> None:
-    """Compute the figures of an entry again, and say what differs. Exit code 0 where the entry holds, 5 where not."""
-    from resolute.leaderboard.checking import differences, replayed
+    """Check an entry: compute its figures again from the records, and some records from the model and the images.
+
+    Exit code 0 where the entry holds, 5 where it does not, or where the model or the images are missing.
+    """
+    from resolute.leaderboard.checking import differences, done_again
     from resolute.leaderboard.entry import read_entry
 
     said = read_entry(entry)
     told = differences(said, run)
     checked = f"{said.cells} records"
-    if replay:
-        sent, failed = replayed(said, run, replay, weights or ())
-        told += failed
-        checked += f" and {sent} attacked images"
+    if replay or repeat:
+        again = done_again(said, run, replay, repeat, weights or (), images or ())
+        told += again.told
+        checked += f", {count(again.replayed, 'attacked image')} and {count(again.repeated, 'attack')} run again"
     if told:
         more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
         raise ConfigError(f"{entry.name} does not hold: {'; '.join(told[:5])}{more}")
     console.print(f"{escape(entry.name)} holds: computed again from {checked}", highlight=False)
+    if not (replay or repeat):
+        console.print("Records that were made up would hold too: leave out --replay 0 and --repeat 0 to find them.")

@@ -7,21 +7,23 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pydantic
+
 from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.figures import Interval
+from resolute.leaderboard.empirical import Empirical, Figure
 from resolute.leaderboard.entry import (
     AttackFacts,
     DataSet,
-    Empirical,
     Entry,
-    Figure,
     FlagRaised,
     Knowledge,
     Made,
     ModelFacts,
     Suite,
     Threat,
+    first_fault,
 )
 from resolute.provenance import Provenance
 from resolute.report.page import CHECK
@@ -120,38 +122,46 @@ def entry_of_records(
         check: what ``resolute check`` found on the same weights; nothing where it was not run.
         submitter: who stands for it.
         link: to a paper or to the weights, with https.
+
+    Raises:
+        ConfigError: the records contradict each other, or hold what no entry can.
     """
-    attacks = _attacks(own)
-    chosen = own[0].dataset
-    empirical = [
-        Empirical(
-            attack=s.attack, level=s.level, images=s.images, unmoved=s.unmoved,
-            sr_psnr=_figure(s.sr), attacked_psnr=_figure(s.truth), clean_psnr=_figure(s.clean),
+    try:
+        attacks = _attacks(own)
+        chosen = own[0].dataset
+        empirical = [
+            Empirical(
+                attack=s.attack, level=s.level, images=s.images, unmoved=s.unmoved,
+                sr_psnr=_figure(s.sr), attacked_psnr=_figure(s.truth), clean_psnr=_figure(s.clean),
+            )
+            for s in standings(own)
+        ]  # fmt: skip
+        return Entry(
+            model=ModelFacts(name=own[0].model, sha256=own[0].weights, scale=scale),
+            submitter=submitter,
+            link=link,
+            threat=Threat(
+                norms=sorted({attack.norm for attack in attacks}, reverse=True),
+                budgets=sorted({level_of(record) for record in own}),
+                knowledge=[kind for kind in _ORDER if any(attack.knowledge == kind for attack in attacks)],
+            ),
+            suite=Suite.of(PROTOCOL, attacks),
+            data=DataSet(
+                name=dataset_title(chosen) if chosen else "",
+                images=len({record.image for record in own}),
+                sha256=_hash(sorted({record.pixels for record in own})),
+            ),
+            empirical=empirical,
+            flags=_flags(own, check),
+            checked=bool(check),
+            records=_hash(sorted(json.dumps([record.key, *map(_rounded, _figures_of(record))]) for record in own)),
+            cells=len(own),
+            made=Made(command=how.command, date=how.date, versions=how.versions, hardware=how.hardware)
+            if how
+            else None,
         )
-        for s in standings(own)
-    ]  # fmt: skip
-    return Entry(
-        model=ModelFacts(name=own[0].model, sha256=own[0].weights, scale=scale),
-        submitter=submitter,
-        link=link,
-        threat=Threat(
-            norms=sorted({attack.norm for attack in attacks}, reverse=True),
-            budgets=sorted({level_of(record) for record in own}),
-            knowledge=[kind for kind in _ORDER if any(attack.knowledge == kind for attack in attacks)],
-        ),
-        suite=Suite.of(PROTOCOL, attacks),
-        data=DataSet(
-            name=dataset_title(chosen) if chosen else "",
-            images=len({record.image for record in own}),
-            sha256=_hash(sorted({record.pixels for record in own})),
-        ),
-        empirical=empirical,
-        flags=_flags(own, check),
-        checked=bool(check),
-        records=_hash(sorted(json.dumps([record.key, *map(_rounded, _figures_of(record))]) for record in own)),
-        cells=len(own),
-        made=Made(command=how.command, date=how.date, versions=how.versions, hardware=how.hardware) if how else None,
-    )
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"the records of {own[0].model} make no entry: {first_fault(error)}") from None
 
 
 def _figures_of(record: AttackRecord) -> tuple[float | None, ...]:

@@ -86,7 +86,7 @@ def read_runs(path: Path) -> dict[str, Run]:
         if id not in made:
             made[id] = pydantic.TypeAdapter(Provenance).validate_json(how) if how else None
     try:
-        return {id: Run(_RECORDS.validate_python(own), made[id]) for id, own in found.items()}
+        return {id: Run(_RECORDS.validate_json(json.dumps(own)), made[id]) for id, own in found.items()}
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigError(f"{path.name} holds what is no record: {first['loc'][-1]}: {first['msg']}") from None

@@ -11,37 +11,17 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from resolute.errors import ConfigError
+from resolute.leaderboard.empirical import Empirical, Level, Part, Short, contradiction
 
 # An entry of a hundred attacks on ten data sets takes a tenth of it; anyone may submit one.
 MAX_BYTES = 2_000_000
 
 Knowledge = Literal["white-box", "adaptive", "black-box", "transfer"]
 Sha256 = Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")]
-Short = Annotated[str, pydantic.Field(min_length=1, max_length=200)]
 Line = Annotated[str, pydantic.Field(max_length=2000)]
-Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
 
 
-class _Part(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Figure(_Part):
-    """A mean over images with its 95 % bootstrap interval."""
-
-    mean: Finite
-    low: Finite
-    high: Finite
-    n: int = pydantic.Field(ge=1)
-
-    @pydantic.model_validator(mode="after")
-    def _ordered(self) -> Figure:
-        if not self.low <= self.mean <= self.high:
-            raise ValueError(f"the mean {self.mean:g} lies outside of its interval [{self.low:g}, {self.high:g}]")
-        return self
-
-
-class AttackFacts(_Part):
+class AttackFacts(Part):
     """One attack of the suite.
 
     Attributes:
@@ -58,7 +38,7 @@ class AttackFacts(_Part):
     knowledge: Knowledge
 
 
-class Threat(_Part):
+class Threat(Part):
     """What the attacker may do.
 
     Attributes:
@@ -68,11 +48,11 @@ class Threat(_Part):
     """
 
     norms: list[Literal["linf", "l2"]] = pydantic.Field(min_length=1)
-    budgets: list[Annotated[float, pydantic.Field(gt=0)]] = pydantic.Field(min_length=1)
+    budgets: list[Level] = pydantic.Field(min_length=1)
     knowledge: list[Knowledge] = pydantic.Field(min_length=1)
 
 
-class Suite(_Part):
+class Suite(Part):
     """The attacks, and a hash that is equal where figures can be compared.
 
     Attributes:
@@ -98,7 +78,7 @@ class Suite(_Part):
         return self
 
 
-class ModelFacts(_Part):
+class ModelFacts(Part):
     """What was attacked; ``sha256`` is empty for interpolation, which has no weights."""
 
     name: Short
@@ -106,7 +86,7 @@ class ModelFacts(_Part):
     scale: int = pydantic.Field(default=0, ge=0)
 
 
-class DataSet(_Part):
+class DataSet(Part):
     """The images: ``sha256`` is of the sorted hashes of their pixels, so that it is equal for equal images."""
 
     name: Annotated[str, pydantic.Field(max_length=200)]
@@ -114,37 +94,7 @@ class DataSet(_Part):
     sha256: Sha256
 
 
-class Empirical(_Part):
-    """What attacks reached; another attack may reach more.
-
-    Attributes:
-        attack: label, or ``worst case`` for the worst attack of the suite on each image.
-        level: budget in levels of 255.
-        unmoved: images whose output did not change; their infinite SR-PSNR is in no mean.
-        sr_psnr: attacked output against the model's own clean output, dB.
-        attacked_psnr, clean_psnr: outputs against the ground truth, on Y, dB; null without ground truth.
-    """
-
-    attack: Short
-    level: float = pydantic.Field(gt=0)
-    images: int = pydantic.Field(ge=1)
-    unmoved: int = pydantic.Field(ge=0)
-    sr_psnr: Figure | None
-    attacked_psnr: Figure | None
-    clean_psnr: Figure | None
-
-    @pydantic.model_validator(mode="after")
-    def _counted(self) -> Empirical:
-        if self.unmoved > self.images:
-            raise ValueError(f"{self.unmoved} of {self.images} images unmoved")
-        if (self.sr_psnr.n if self.sr_psnr else 0) != self.images - self.unmoved:
-            raise ValueError("sr_psnr is a mean over other images than those that moved")
-        if any(figure is not None and figure.n > self.images for figure in (self.attacked_psnr, self.clean_psnr)):
-            raise ValueError(f"a mean over more than the {self.images} images")
-        return self
-
-
-class FlagRaised(_Part):
+class FlagRaised(Part):
     """A raised flag; docs/flags.md says what each means."""
 
     name: Short
@@ -153,7 +103,7 @@ class FlagRaised(_Part):
     basis: Line
 
 
-class Made(_Part):
+class Made(Part):
     """How the records were made."""
 
     command: Line
@@ -162,7 +112,7 @@ class Made(_Part):
     hardware: Line
 
 
-class Entry(_Part):
+class Entry(Part):
     """One model on one data set under one suite. Certified figures have no place here: they are of another kind.
 
     Attributes:
@@ -196,8 +146,8 @@ class Entry(_Part):
 
     @property
     def identity(self) -> str:
-        """Hash of the model, what was done to it and all figures: equal for two entries that say the same."""
-        said = self.model_dump_json(include={"model", "suite", "data", "empirical"})
+        """Hash of all that is said but how the records were made: equal for two entries that say the same."""
+        said = self.model_dump_json(exclude={"made"})
         return hashlib.sha256(said.encode()).hexdigest()
 
     @pydantic.model_validator(mode="after")
@@ -209,6 +159,8 @@ class Entry(_Part):
             raise ValueError("the figures are of other budgets than the threat model names")
         if any(one.images > self.data.images for one in self.empirical):
             raise ValueError(f"figures over more than the {self.data.images} images of the data set")
+        if fault := contradiction(self.empirical, {one.label for one in self.suite.attacks}, self.cells):
+            raise ValueError(fault)
         return self
 
     def to_json(self) -> str:

@@ -99,7 +99,7 @@ def rows_of(runs: Mapping[str, Run], networks: Mapping[str, Network]) -> list[Pl
         raise ConfigError("no finished run of the suite; name folders of resolute benchmark")
     entries = {
         id: entry_of_records(run.records, SCALE, run.made, link=networks[id].source if id in networks else "")
-        for id, run in runs.items()
+        for id, run in sorted(runs.items())
     }
     return ranking(entries, networks)
 

@@ -9,7 +9,8 @@ from typing import final
 
 from resolute.chart import BICUBIC
 from resolute.figures import figure
-from resolute.leaderboard.entry import Empirical, Entry
+from resolute.leaderboard.empirical import Empirical
+from resolute.leaderboard.entry import Entry
 from resolute.leaderboard.network import Network
 from resolute.studies.peers import MARGIN, MIX
 from resolute.studies.study import count
@@ -127,9 +128,10 @@ def sentences(rows: Sequence[Placed], waiting: int = 0) -> list[str]:
             )
         else:
             below = sum(value < bicubic for value in kept)
+            whom = f"{below} of {count(len(kept), 'network')}" if below < len(kept) else f"all of {len(kept)} networks"
             told.append(
                 f"Attacked {where}, bicubic interpolation keeps {figure(bicubic)} dB against the truth, more than "
-                f"{below} of {count(len(ranked), 'network')}: {median}."
+                f"{whom}: {median}."
             )
     if waiting:
         told.append(f"{count(waiting, 'network')} more {'is' if waiting == 1 else 'are'} still being measured.")

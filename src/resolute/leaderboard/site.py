@@ -15,7 +15,8 @@ from resolute.errors import ConfigError
 from resolute.figures import DASH, Interval
 from resolute.files import write_text
 from resolute.leaderboard.building import entries_of
-from resolute.leaderboard.entry import Empirical, Entry, Figure, read_entry, schema
+from resolute.leaderboard.empirical import Empirical, Figure
+from resolute.leaderboard.entry import Entry, read_entry, schema
 from resolute.report.assets import render
 from resolute.studies.grid_tables import (
     ATTACKED,
@@ -35,10 +36,11 @@ SCHEMA = "leaderboard.schema.json"
 
 @dataclasses.dataclass(frozen=True)
 class Listed:
-    """An entry and the name of its files, without their endings."""
+    """An entry, the name of its files without their endings, and whether it was made here from a run."""
 
     entry: Entry
     stem: str
+    made_here: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +76,10 @@ def build_site(folder: Path, out: Path) -> tuple[Path, list[str]]:
         ConfigError: no valid entry in the folder.
         OutputError: a file cannot be written.
     """
-    entries, notes = _collect(folder, out)
+    entries, own, notes = _collect(folder, out)
     if not entries:
         raise ConfigError(f"no entry in {folder}: {notes[0] if notes else 'put entries or folders of studies there'}")
-    listed = [Listed(entry, stem) for entry, stem in zip(entries, _stems(entries), strict=True)]
+    listed = [Listed(entry, stem, entry.identity in own) for entry, stem in zip(entries, _stems(entries), strict=True)]
     for item in listed:
         write_text(out / "entries" / f"{item.stem}.json", item.entry.to_json())
         page = render("entry.html.j2", {"item": item, "entry": item.entry, "table": _entry_table(item)})
@@ -158,25 +160,27 @@ def _figures(figures: Empirical, truth: bool, worse: bool) -> list[TableCell]:
 
 
 def _worse_than_bicubic(board: Board) -> list[str]:
-    clean = {
-        item.entry.model.name: round(figures.clean_psnr.mean, 2)
+    clean = [
+        (item, round(figures.clean_psnr.mean, 2))
         for item in board.listed
         for figures in item.entry.empirical
         if figures.clean_psnr is not None
-    }
-    return [name for name, value in clean.items() if value < clean.get(BICUBIC, value)]
+    ]
+    # Anyone may submit an entry of that name, so one that was made here counts first, and then the most modest.
+    base = min(((not item.made_here, value) for item, value in clean if item.entry.model.name == BICUBIC), default=None)
+    return [] if base is None else [item.entry.model.name for item, value in clean if value < base[1]]
 
 
 def _interval(figure: Figure | None) -> Interval | None:
     return None if figure is None else Interval(figure.mean, figure.low, figure.high, figure.n)
 
 
-def _collect(folder: Path, out: Path) -> tuple[list[Entry], list[str]]:
+def _collect(folder: Path, out: Path) -> tuple[list[Entry], set[str], list[str]]:
+    """Return all entries, the identities of those that were made here, and what was left out."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder; name one that holds entries or studies")
     found: dict[str, Entry] = {}
     notes: list[str] = []
-    # What others submitted comes first: a study beside it may be the one it was made from.
     for path in _entry_files(folder):
         try:
             entry = read_entry(path)
@@ -185,6 +189,9 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], list[str]]:
             continue
         if found.setdefault(entry.identity, entry) is not entry:
             notes.append(f"{path.name} repeats an entry of {entry.model.name}")
+    # Of a run that was submitted too, the entry that names a submitter is shown.
+    told = {_unsigned(entry): identity for identity, entry in found.items()}
+    own: set[str] = set()
     for run in sorted(path.parent for path in folder.glob("*/study.json") if path.parent.resolve() != out.resolve()):
         try:
             entries, why = entries_of(run)
@@ -193,8 +200,14 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], list[str]]:
             continue
         notes += why
         for entry in entries:
-            found.setdefault(entry.identity, entry)
-    return list(found.values()), notes
+            identity = told.setdefault(_unsigned(entry), entry.identity)
+            found.setdefault(identity, entry)
+            own.add(identity)
+    return list(found.values()), own, notes
+
+
+def _unsigned(entry: Entry) -> str:
+    return entry.model_copy(update={"submitter": "", "link": ""}).identity
 
 
 def _entry_files(folder: Path) -> list[Path]:
@@ -217,5 +230,8 @@ def _boards(listed: Sequence[Listed]) -> list[Board]:
     for number, group in enumerate(sorted(groups.values(), key=len, reverse=True)):
         rows = [row for item in group for row in item.entry.empirical]
         attack = min(rows, key=lambda row: row.attack != WORST).attack
-        boards.append(Board(f"board-{number}", group, attack, headline_level(row.level for row in rows)))
+        # Of the budgets that most entries have: a single entry decides nothing.
+        levels = Counter(level for item in group for level in item.entry.threat.budgets)
+        most = [level for level, times in levels.items() if times == max(levels.values())]
+        boards.append(Board(f"board-{number}", group, attack, headline_level(most)))
     return boards

@@ -86,23 +86,31 @@ class Replay:
         Raises:
             ImageError: a model, an image or the attacked image is missing or has changed; the text says which.
         """
-        key = record.weights or record.model, record.pixels
-        if key[0] not in self._models:
-            raise ImageError(f"the weights of {record.model} are not where the study found them, or have changed")
-        model = self._models[key[0]]
-        if record.pixels not in self._subjects:
-            self._subjects |= {subject.pixels: subject for subject in _subjects(self._scene, record.image)}
-        if record.pixels not in self._subjects:
-            raise ImageError(f"the image {record.image} is not where the study found it, or has changed")
-        subject = self._subjects[record.pixels]
+        model, subject = self.subject_of(record)
         if not record.files:
             raise ImageError(f"the record of {record.image} has no attacked image")
         low = read_image(self._folder / record.files[0])
         if low.shape != subject.low.shape[1:]:
             raise ImageError(f"{record.files[0]} is of another size than the image that was attacked")
+        key = record.weights or record.model, record.pixels
         if key not in self._clean:
             self._clean[key] = _pass(model, subject.low)
         return Passed(subject, low, self._clean[key], _pass(model, low[None]))
+
+    def subject_of(self, record: AttackRecord) -> tuple[Restorer, Subject]:
+        """Return the model and the image of a record.
+
+        Raises:
+            ImageError: one is missing or has changed; the text says which.
+        """
+        known = record.weights or record.model
+        if known not in self._models:
+            raise ImageError(f"the weights of {record.model} are not where the study found them, or have changed")
+        if record.pixels not in self._subjects:
+            self._subjects |= {subject.pixels: subject for subject in _subjects(self._scene, record.image)}
+        if record.pixels not in self._subjects:
+            raise ImageError(f"the image {record.image} is not where the study found it, or has changed")
+        return self._models[known], self._subjects[record.pixels]
 
 
 def cases_of(scene: Scene, records: Sequence[AttackRecord], folder: Path, defends: Defends) -> Iterator[Case | Missing]:

@@ -1,0 +1,215 @@
+"""The leaderboard of published networks: facts, records in one file, ranks, the page, and where other models stand."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+from small import edit, grid, rewrite
+from watched import Watched
+
+from resolute.engine.running import Machine
+from resolute.engine.running import run as answer
+from resolute.engine.store import Store
+from resolute.errors import ConfigError
+from resolute.leaderboard.building import entry_of_records
+from resolute.leaderboard.compact import Run, read_runs, write_runs
+from resolute.leaderboard.gathering import gather, peers_of, rows_of
+from resolute.leaderboard.network import Network, read_networks
+from resolute.leaderboard.networks_page import table_of, write_networks_page
+from resolute.leaderboard.ranking import sentences
+from resolute.studies.grid_results import results_of
+from resolute.studies.peers import Peer, Peers, placed, suite_hash
+
+FILE = Path(__file__).parents[1] / "docs" / "leaderboard" / "networks.toml"
+# By what their figures against the truth lie above those of the run, without and under attack.
+MOVED = {"first": (3, 1), "second": (4, -1), "weak": (0.2, 5), "again": (3, 1)}
+
+
+def facts(id, **others):
+    words = {"name": id.title(), "family": "plain", "year": 2024, "licence": "MIT", "address": f"{id}.pth"}
+    return Network(
+        id=id, parameters=270_000, normalises=False, attention=False, reparametrised=False, **(words | others)
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Records of one small network under two attacks, with a made-up worst case."""
+    folder = tmp_path_factory.mktemp("measured")
+    study = dataclasses.replace(grid(folder, models=("bicubic",)), baseline="")
+    answer(study, folder / "run", Machine())
+    return folder / "run"
+
+
+def moved(records, model, weights, clean, attacked):
+    return [
+        dataclasses.replace(
+            one, model=model, weights=weights, clean_psnr_y=one.clean_psnr_y + clean,
+            attacked_psnr_y=one.attacked_psnr_y + attacked,
+        )
+        for one in records
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def runs(measured):
+    records = Store(measured).read()
+    weights = {"first": "1" * 64, "second": "2" * 64, "weak": "3" * 64, "again": "1" * 64}
+    found = {id: moved(records, id, weights[id], *by) for id, by in MOVED.items()}
+    found["second+mix=0.5"] = moved(records, "second+mix=0.5", "6" * 64, 2, 0.5)
+    return {id: Run(own, None) for id, own in found.items()} | {"bicubic": Run(records, None)}
+
+
+NETWORKS = {id: facts(id) for id in MOVED}
+
+
+class TestFacts:
+    def test_those_of_the_project_are_whole(self):
+        networks = read_networks(FILE)
+        assert len(networks) > 100
+        assert not any("/root" in one.address or one.address.startswith("/") for one in networks.values())
+        assert all(one.source or one.reference for one in networks.values())
+
+    @pytest.mark.parametrize("change", [{"year": 1900}, {"source": "http://a.b"}, {"address": "/home/me/a.pth"}])
+    def test_what_cannot_be_is_refused(self, tmp_path, change):
+        own = tomllib.loads(FILE.read_text())["networks"][0] | change
+        (tmp_path / "n.toml").write_text("[[networks]]\n" + "".join(f"{k} = {written(v)}\n" for k, v in own.items()))
+        with pytest.raises(ConfigError, match=next(iter(change))):
+            read_networks(tmp_path / "n.toml")
+
+    def test_an_id_stands_for_one_network(self, tmp_path):
+        text = FILE.read_text()
+        (tmp_path / "n.toml").write_text(text + text[text.index("[[networks]]") :])
+        with pytest.raises(ConfigError, match="carn-m"):
+            read_networks(tmp_path / "n.toml")
+
+
+def written(value):
+    return str(value).lower() if isinstance(value, bool | int) else f'"{value}"'
+
+
+class TestRecords:
+    def test_the_file_gives_the_same_entry(self, runs, tmp_path):
+        write_runs(tmp_path / "records.parquet", runs)
+        again = read_runs(tmp_path / "records.parquet")
+        assert again.keys() == runs.keys()
+        for id, run in runs.items():
+            before, after = (entry_of_records(one.records, 4) for one in (run, again[id]))
+            assert after.records == before.records
+            assert after.suite == before.suite
+            found = {(one.attack, one.level): one.sr_psnr.mean for one in after.empirical}
+            expected = {(one.attack, one.level): one.sr_psnr.mean for one in before.empirical}
+            assert found == pytest.approx(expected, abs=2e-4)
+
+    def test_what_is_no_file_of_records_is_named(self, tmp_path):
+        (tmp_path / "records.parquet").write_bytes(b"none")
+        with pytest.raises(ConfigError, match=r"records\.parquet"):
+            read_runs(tmp_path / "records.parquet")
+
+    def test_only_finished_runs_of_known_networks_and_one_suite_are_gathered(self, measured, tmp_path):
+        records = Store(measured).read()
+        for id in ("first", "second", "unknown", "weak", "again"):
+            folder = tmp_path / id
+            folder.mkdir()
+            (folder / "study.json").write_bytes((measured / "study.json").read_bytes())
+            rewrite(folder, moved(records, id, "3" * 64, 1, 0))
+        rewrite(tmp_path / "weak", moved(records, "weak", "3" * 64, 1, 0)[1:])
+        edit(tmp_path / "again", lambda one: dataclasses.replace(one, seed=1))
+        (tmp_path / "empty").mkdir()
+        found = gather(sorted(tmp_path.iterdir()), NETWORKS, {})
+        assert list(found.runs) == ["first", "second"]
+        assert len(found.notes) == 4
+        assert all(any(name in note for note in found.notes) for name in ("unknown", "weak", "again", "empty"))
+        # What is known already stays without its folder.
+        assert list(gather([], NETWORKS, found.runs).runs) == ["first", "second"]
+
+
+class TestRanks:
+    def test_the_order_is_of_what_is_kept_against_the_truth(self, runs):
+        rows = rows_of(runs, NETWORKS)
+        assert [(row.name, row.rank) for row in rows if row.rank] == [("Again", 1), ("Second", 2)]
+        why = {row.name: row.why for row in rows if row.rank is None}
+        assert "0.5 dB" in why["Weak"]
+        assert "Again (2024)" in why["First"]
+        assert why.keys() == {"Weak", "First", "bicubic", "second+mix=0.5"}
+
+    def test_a_reference_has_no_rank(self, runs):
+        rows = rows_of(runs, NETWORKS | {"second": facts("second", reference="ours")})
+        assert next(row for row in rows if row.name == "Second").why == "ours"
+
+    def test_the_first_sentence_is_of_bicubic_interpolation(self, runs):
+        first = sentences(rows_of(runs, NETWORKS))[0]
+        assert "bicubic" in first
+        assert "1 of 2 networks" in first
+        assert "bicubic" in sentences(rows_of({"first": runs["first"]}, NETWORKS))[0].lower()
+
+    def test_every_row_stands_in_the_table(self, runs):
+        table = table_of(rows_of(runs, NETWORKS))
+        assert [one["name"] for one in table.records()][:2] == ["Again", "Second"]
+        assert len(table.rows) == len(runs)
+        assert {one["size"] for one in table.records() if one["rank"]} == {"200 to 300 k"}
+
+
+class TestPeers:
+    def test_a_model_of_the_same_suite_is_placed(self, runs):
+        peers = peers_of(rows_of(runs, NETWORKS), runs)
+        assert [one.name for one in peers.networks] == ["Again", "Second"]
+        mine = moved(runs["bicubic"].records, "mine", "9" * 64, 3, 0.5)
+        (sentence,) = placed(mine, peers)
+        assert "ranks 2nd of 3" in sentence
+        # Between the mixture's 2 dB and the network's 4, whose attacked figures lie 0.5 above and 1 below.
+        base = peers.bicubic
+        assert peers.mixture_at(base.clean + 3, 4) == pytest.approx(base.attacked[4] - 0.25, abs=2e-3)
+        assert peers.mixture_at(base.clean - 1, 4) is None
+
+    def test_a_published_network_is_not_counted_twice(self, runs):
+        peers = peers_of(rows_of(runs, NETWORKS), runs)
+        (sentence,) = placed(runs["second"].records, peers)
+        assert "ranks 2nd of 2" in sentence
+
+    def test_one_that_is_no_better_than_bicubic_interpolation_has_no_rank(self, runs):
+        (sentence,) = placed(runs["weak"].records, peers_of(rows_of(runs, NETWORKS), runs))
+        assert "not ranked" in sentence
+
+    @pytest.mark.parametrize("change", [{"seed": 1}, {"configuration": "PGD()"}, {"pixels": "0" * 64}])
+    def test_another_suite_is_compared_with_nothing(self, runs, change):
+        peers = peers_of(rows_of(runs, NETWORKS), runs)
+        records = [dataclasses.replace(runs["second"].records[0], **change), *runs["second"].records[1:]]
+        assert placed(records, peers) == []
+        assert placed(runs["second"].records[1:], peers) == []
+        assert placed(runs["bicubic"].records, peers) == []
+
+    def test_the_verdict_says_it(self, runs, monkeypatch):
+        own = runs["second"].records
+        peers = Peers(suite_hash(own), (Peer("other", 2020, "", 30.0, {4.0: 20.0}, {4.0: 20.0}),))
+        monkeypatch.setattr("resolute.studies.grid_results.read_peers", lambda: peers)
+        assert any("ranks" in one for one in results_of(own, [], {}, ()).sentences)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_in_a_browser(runs, tmp_path, browser, width, scheme):
+    bait = "<img src=x onerror=alert(1)>"
+    networks = NETWORKS | {"second": facts("second", name=bait, family="other", year=2022)}
+    write_networks_page(rows_of(runs, networks), tmp_path / "index.html", waiting=2)
+    watched = Watched(browser, tmp_path / "index.html", width, scheme, ready="#networks .legendtoggle")
+    rows = watched.page.locator("#table-0 tbody tr:visible")
+    assert rows.count() == len(runs)
+
+    def figures():
+        return [float(text.split("\n")[0]) for text in rows.locator("td:nth-child(3)").all_inner_texts()]
+
+    assert figures() == sorted(figures(), reverse=True)
+    watched.page.get_by_label("Year").select_option("2022")
+    assert rows.count() == 1
+    assert bait in rows.inner_text()
+    watched.page.get_by_label("Year").select_option("")
+    watched.page.locator("select[data-frames]").select_option("16/255")
+    watched.page.wait_for_function("document.querySelector('#networks').textContent.includes('16/255')")
+    heading = watched.page.locator("#table-0 thead button").nth(3)
+    heading.click()
+    assert watched.page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert watched.trouble == []
+    assert all(request.startswith("file://") for request in watched.requests)
+    watched.context.close()
