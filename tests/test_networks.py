@@ -1,6 +1,8 @@
 """The leaderboard of published networks: facts, records in one file, ranks, the page, and where other models stand."""
 
 import dataclasses
+import json
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -123,6 +125,25 @@ class TestRecords:
         assert all(any(name in note for note in found.notes) for name in ("unknown", "weak", "again", "empty"))
         # What is known already stays without its folder.
         assert list(gather([], NETWORKS, found.runs).runs) == ["first", "second"]
+
+    def test_the_script_writes_all_and_needs_no_run_the_second_time(self, measured, tmp_path, monkeypatch):
+        records = Store(measured).read()
+        for id, own in {"bicubic": records, "carn-m": moved(records, "CARN-M", "4" * 64, 2, -1)}.items():
+            (tmp_path / "runs" / id).mkdir(parents=True)
+            facts = json.loads((measured / "study.json").read_text())
+            (tmp_path / "runs" / id / "study.json").write_text(json.dumps(facts | {"cells": [one.key for one in own]}))
+            rewrite(tmp_path / "runs" / id, own)
+        options = ["--out", str(tmp_path / "site"), "--peers", str(tmp_path / "peers.json")]
+        script = str(FILE.parents[1] / "make_leaderboard.py")
+        pages = []
+        for more in ([str(tmp_path / "runs")], []):
+            monkeypatch.setattr("sys.argv", [script, *more, *options])
+            runpy.run_path(script, run_name="__main__")
+            pages.append((tmp_path / "site" / "index.html").read_text())
+        assert pages[0] == pages[1]
+        assert "CARN-M" in pages[0]
+        assert str(tmp_path) not in pages[0]
+        assert json.loads((tmp_path / "peers.json").read_text())["networks"][0]["name"] == "CARN-M"
 
 
 class TestRanks:

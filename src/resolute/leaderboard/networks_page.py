@@ -188,12 +188,13 @@ def _mixtures(known: Sequence[tuple[Placed, float]]) -> list[Figure]:
     point = {"marker": {"color": GREY, "symbol": "circle-open", "size": 11}}
     x, y = [round(clean, 3) for clean, _ in bicubic], [round(kept, 3) for _, kept in bicubic]
     traces = [curve("bicubic", x, y, "bicubic: clean %{x:.2f} dB, attacked %{y:.2f} dB", "markers") | point]
-    for base in sorted({name.partition(MIX)[0] for one, _ in known if MIX in (name := one.entry.model.name)}):
+    called = {one.entry.model.name: one.name for one, _ in known}
+    for base in sorted({name.partition(MIX)[0] for name in called if MIX in name}):
         own = [(one.clean, kept) for one, kept in known if one.entry.model.name.partition(MIX)[0] == base]
         points = sorted([*own, *bicubic])
         line = {"line": {"color": GREY, "width": 1.5, "dash": "dash"}}
         x, y = [round(clean, 3) for clean, _ in points], [round(kept, 3) for _, kept in points]
-        traces.append(curve(f"{base} mixed with bicubic", x, y) | line)
+        traces.append(curve(f"{called.get(base, base)} mixed with bicubic", x, y) | line)
     return traces
 
 
