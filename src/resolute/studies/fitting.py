@@ -26,8 +26,9 @@ _LARGEST_ON_CPU = 256
 # Around the windows of a model that looks at the whole image, in pixels.
 NEAR = 32
 
-# Bytes a pixel of an output: measuring compares three outputs in double precision.
-_MEASURING = 150
+# Bytes and seconds a pixel of an output: measuring compares three outputs in double precision, and takes SSIM.
+_MEASURING = 300
+_MEASURING_SECONDS = 1e-6
 
 # Bytes a pixel that are in memory for an image that is attacked in windows: the attacked one before rounding and as
 # saved, and what is made of it on the way.
@@ -106,11 +107,9 @@ def fit(cell: AttackCell, model: Restorer, need: Need | None, room: float, outpu
         taken = host + max(need.bytes, measuring) * min(pixels, _area(window, halo))
         least = min(least, taken)
         if taken <= room:
-            excess = _excess(height, width, window, halo)
-            return Fit(
-                taken, pixels * need.seconds * excess * (need.gradients + _MEASURED), window=window, halo=halo,
-                exact=radius is not None,
-            )  # fmt: skip
+            passes = need.seconds * (need.gradients + _MEASURED) + _MEASURING_SECONDS * model.scale**2
+            seconds = pixels * _excess(height, width, window, halo) * passes
+            return Fit(taken, seconds, window=window, halo=halo, exact=radius is not None)
     lacking = least - room
     raise ConfigError(
         f"{cell.subject.name} of {width} x {height} pixels takes at least {gigabytes(least)} even in windows of "
@@ -148,8 +147,9 @@ def whole_only(attack: Attack) -> str:
 
 
 def in_tiles(attack: Attack, model: Restorer) -> bool:
-    """Return whether the model can work in tiles under this attack."""
-    return undefended(model) is model and not isinstance(attack, Transfer | WarmStart)
+    """Return whether the model can work in tiles under this attack, which reach no layer inside it but Φ."""
+    inside = any(getattr(part, "layers", ()) or getattr(part, "layer", "") for part in _parts(attack))
+    return undefended(model) is model and not inside and not isinstance(attack, Transfer | WarmStart)
 
 
 def gigabytes(size: float) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,38 +109,34 @@ def attack_in_windows(
         window.own(unrounded).copy_(inner(found.unrounded, part, window.own_rows, window.own_columns))
         gradients = found.gradients
     sums = _Sums()
-    files = {"attacked": folder / f".{cell.key}.attacked.png"}
-    with PngWriter(files["attacked"], width, height) as file:
-        for rows in attacked.split(fit.window, dim=1):
-            file.add(np.ascontiguousarray(rows.permute(1, 2, 0).numpy()))
-    pictures = _Outputs(cell, folder, outputs)
+    pictures = _Pictures(cell, folder, outputs)
     rows = list(_rows(height, width, fit.window, fit.halo + math.ceil(_SSIM / cell.model.scale)))
     with pictures:
         for number, row in enumerate(rows):
-            strips: tuple[list[Tensor], list[Tensor]] = ([], [])
+            strips: tuple[list[Tensor], ...] = ([], [], [])
             for place, window in enumerate(row):
-                pair = _measured(cell, window, attacked, unrounded, sums)
-                for strip, one in zip(strips, pair, strict=True):
+                shown = (window.own(attacked).permute(1, 2, 0), *_measured(cell, window, attacked, unrounded, sums))
+                for strip, one in zip(strips, shown, strict=True):
                     strip.append(one)
                 progress(share + (1 - share) * (number + (place + 1) / len(row)) / len(rows))
             pictures.add(*strips)
     record = _record(cell, sums, gradients, time.perf_counter() - began, fit)
-    return record, files | pictures.files
+    return record, pictures.files
 
 
 @final
-class _Outputs:
-    """The files of clean and attacked outputs, where they are wanted."""
+class _Pictures:
+    """The files of the attacked image, and of clean and attacked outputs where these are wanted."""
 
-    def __init__(self, cell: AttackCell, folder: Path, wanted: bool) -> None:
-        names = ("sr-clean", "sr-attacked") if wanted else ()
-        self.files = {name: folder / f".{cell.key}.{name}.png" for name in names}
-        height, width = (cell.model.scale * side for side in cell.subject.low.shape[-2:])
-        self._writers = [PngWriter(path, width, height) for path in self.files.values()]
+    def __init__(self, cell: AttackCell, folder: Path, outputs: bool) -> None:
+        scales = {"attacked": 1} | (dict.fromkeys(("sr-clean", "sr-attacked"), cell.model.scale) if outputs else {})
+        self.files = {name: folder / f".{cell.key}.{name}.png" for name in scales}
+        height, width = cell.subject.low.shape[-2:]
+        self._writers = [PngWriter(self.files[name], scale * width, scale * height) for name, scale in scales.items()]
 
     def add(self, *strips: list[Tensor]) -> None:
         for writer, parts in zip(self._writers, strips, strict=False):
-            writer.add(torch.cat(parts, dim=1).numpy())
+            writer.add(torch.cat(parts, dim=1).contiguous().numpy())
 
     def __enter__(self) -> None: ...
 
