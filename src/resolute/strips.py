@@ -56,7 +56,7 @@ class PngWriter:
         lines[:, 0] = 2  # the filter "up": differences from the row above
         lines[:, 1:] = flat - np.concatenate([self._before, flat[:-1]])
         self._before = flat[-1:].copy()
-        self._chunk(b"IDAT", self._packer.compress(lines))
+        self._chunk(b"IDAT", self._packer.compress(lines.tobytes()))
 
     def __enter__(self) -> PngWriter:
         return self

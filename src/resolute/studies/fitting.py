@@ -139,7 +139,7 @@ def tell(cell: AttackCell, model: Restorer, found: Fit) -> None:
 def whole_only(attack: Attack) -> str:
     """Return why an attack cannot be made window by window; empty where it can."""
     for part in _parts(attack):
-        if hasattr(part, "mask") and callable(part.mask):
+        if callable(getattr(part, "mask", None)):
             return "a region is one of the whole image; give more --memory or a smaller image"
         if type(part).__name__ in ("Picture", "Given", "OutputOf"):
             return "its objective is about a whole picture; give more --memory or a smaller image"
