@@ -1,7 +1,8 @@
-"""What benchmarks are run on: images that are always there or those of a folder, and a clock for a busy machine."""
+"""What benchmarks are run on: models, images, and a clock for a busy machine."""
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -9,13 +10,33 @@ from pathlib import Path
 
 import torch
 
-from resolute import sample_image
+from resolute import Restorer, load, sample_image
 from resolute.folders import find_images
 from resolute.images import read_image
+from resolute.models.foreign import Foreign
 from resolute.resize import downscale
+from resolute.studies.grid import Grid
+from resolute.studies.kinds import read_study
 
 # Those with 320 rows and 480 columns or more.
 SAMPLES = ("coffee", "astronaut", "rocket")
+
+SUITE = "sr-linf-1"
+
+
+def placed(address: str) -> Restorer:
+    """Return a model of scale 4 as studies attack it: frozen, its weights laid out for the processor."""
+    model = load(address, scale=None if "#" in address else 4).requires_grad_(False)
+    if isinstance(model, Foreign):
+        model.lay_out()
+    return model
+
+
+def suite_of(folder: Path, count: int, source: str = SUITE) -> Grid:
+    """Return the standard suite, or another study, on the first ``count`` of its images, which are in a folder."""
+    study = read_study(source)
+    assert isinstance(study, Grid)
+    return dataclasses.replace(study, images=(str(folder),), names=study.names[:count], quick=None)
 
 
 def low_resolution(count: int, folder: Path | None = None) -> torch.Tensor:
@@ -31,20 +52,25 @@ def low_resolution(count: int, folder: Path | None = None) -> torch.Tensor:
     return torch.stack(same[:count])
 
 
-def medians(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return seconds of each, all run in turns, after one round that does not count.
+def clock() -> Callable[[], float]:
+    """Return what tells the time in seconds.
 
     On one thread of a processor it is the time that the thread was running, which other programs disturb least.
     """
     alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
-    clock = time.process_time if alone else time.perf_counter
+    return time.process_time if alone else time.perf_counter
+
+
+def medians(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Return seconds of each, all run in turns, after one round that does not count."""
+    tick = clock()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, run in contestants.items():
-            began = clock()
+            began = tick()
             run()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if turn:
-                seconds[name].append(clock() - began)
+                seconds[name].append(tick() - began)
     return {name: statistics.median(values) for name, values in seconds.items()}

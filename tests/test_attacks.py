@@ -521,6 +521,43 @@ def test_a_search_of_bfloat16_leaves_a_model_and_its_surroundings_as_they_were()
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 3, 3), (2, 4)])
+@pytest.mark.parametrize("slopes", [1, 4])
+def test_a_parametric_rectifier_is_itself_in_a_search_of_bfloat16_and_afterwards(slopes, shape):
+    model = nn.Sequential(nn.PReLU(slopes))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.linspace(-0.5, 0.5, slopes))
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+    exact = model(x.float())
+    (gradient,) = torch.autograd.grad(exact.sum(), x)
+    with arithmetic(model, x.device):
+        with arithmetic(model, x.device):
+            pass
+        found = model(x)
+        (climbed,) = torch.autograd.grad(found.sum(), x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, exact.bfloat16(), rtol=0.01, atol=0.0)
+    torch.testing.assert_close(climbed, gradient, rtol=0.01, atol=0.0)
+    assert "forward" not in vars(model[0])
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_attacks_waste_no_time_on_denormal_numbers_and_leave_the_setting_as_it_was(before):
+    def flushed():
+        return float(torch.tensor(1e-39) * 1) == 0
+
+    model, seen = network(), []
+    model.head.register_forward_hook(lambda *_: seen.append(flushed()))
+    if not torch.set_flush_denormal(before):
+        pytest.skip("the processor cannot leave denormal numbers out")
+    try:
+        PGD(epsilon=EPSILON, steps=1)(model, images())
+        assert set(seen) == {True}
+        assert flushed() is before
+    finally:
+        torch.set_flush_denormal(False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [IFGSM, FDA])
 def test_short_steps_are_as_strong_in_bfloat16(kind):
