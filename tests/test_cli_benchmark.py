@@ -29,7 +29,7 @@ def test_the_suite_has_all_that_a_figure_of_robustness_needs():
     assert {table.kind for table in suite.attacks} == {"noise", "ifgsm", "fda", "apgd", "square"}
     built = {table.name: table.build(4 / 255) for table in suite.attacks}
     assert built["ifgsm"].steps == built["FDA on Φ"].steps == 50
-    assert built["apgd"].restarts > 1
+    assert built["apgd"].steps >= 200
 
 
 def test_the_quick_form_needs_no_data_and_goes_on_where_it_stopped(tiny_model, photos, tmp_path):

@@ -491,7 +491,7 @@ def arithmetic(model: nn.Module, device: torch.device) -> Generator[None]:
                 hooks.callback(module.register_forward_pre_hook(leave).remove)
                 hooks.callback(module.register_forward_hook(enter, always_call=True).remove)
             elif type(module) is nn.PReLU and "forward" not in vars(module):
-                module.forward = functools.partial(_rectified, module)
+                module.forward = functools.partial(_rectified, module)  # pyright: ignore[reportAttributeAccessIssue]
                 hooks.callback(delattr, module, "forward")
         yield
 
