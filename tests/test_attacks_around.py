@@ -389,7 +389,9 @@ def test_a_table_goes_through_pickle_and_json():
     table = AttackTable("worst", label="w", attacks=("pgd", {"kind": "fda", "layers": ["head"]}))
     assert pickle.loads(pickle.dumps(table)) == table
     written = json.loads(json.dumps(dataclasses.asdict(table)))
-    assert written["options"]["attacks"][1] == {"kind": "fda", "label": "", "options": {"layers": ["head"]}}
+    assert written["options"]["attacks"][1] == {
+        "kind": "fda", "label": "", "epsilons": [], "options": {"layers": ["head"]},
+    }  # fmt: skip
     assert pydantic.TypeAdapter(AttackTable).validate_python(written) == table
 
 

@@ -132,10 +132,11 @@ def test_there_is_an_instance_of_every_kind(studies):
     assert {kind: type(study) for kind, study in studies.items()} == KINDS
 
 
-def test_every_cell_is_answered_once_in_the_order_of_the_plan(study, whole):
+def test_every_cell_is_answered_once(study, whole):
     cells = plan_of(study).cells
     assert len(cells) > 2
-    assert lines(whole) == [cell.key for cell in cells] == [record.key for record in Store(whole).read()]
+    assert lines(whole) == [record.key for record in Store(whole).read()]
+    assert sorted(lines(whole)) == sorted(cell.key for cell in cells)
     assert not Store(whole).read_all()[1]
     assert len({cell.key for cell in cells}) == len(cells)
     assert {type(record) for record in Store(whole).read()} <= set(study.records)

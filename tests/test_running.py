@@ -299,7 +299,7 @@ def test_units_hold_cells_of_one_model_attack_and_size(study):
         assert sorted(place for unit in units for place in unit.cells) == list(range(24))
         for unit in units:
             cells = [plan.cells[place] for place in unit.cells]
-            assert len(cells) <= batch
+            assert len(cells) <= max(batch, cells[0].together)
             assert len({(cell.model, cell.label, cell.subject.low.shape) for cell in cells}) == 1
 
 

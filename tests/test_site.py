@@ -167,7 +167,7 @@ def test_a_public_name_leads_to_its_source(opened):
     page = opened("api/index.html")
     page.locator("article").get_by_role("link", name="IFGSM", exact=True).click()
     target = page.locator("dt[id='resolute.attacks.IFGSM']")
-    assert target.is_visible()
+    target.wait_for(state="visible")
     target.get_by_text("[source]").click()
     assert "source/resolute/attacks/gradient.html#L-" in page.url
 

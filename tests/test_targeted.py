@@ -23,7 +23,7 @@ from resolute.attacks.targeted import (
     with_truth,
 )
 from resolute.attacks.transfer import Source, Transfer, WorstOf
-from resolute.errors import ConfigError, ImageError
+from resolute.errors import ConfigError, ImageError, ModelWarning
 
 EPSILON = 8 / 255
 
@@ -199,5 +199,6 @@ def test_partial_wants_one_budget():
     with pytest.raises(ValueError, match="epsilon"):
         Partial(epsilon=EPSILON, attack=PGD(epsilon=EPSILON / 2), region=Rectangle())
     assert dataclasses.replace(PGD(epsilon=EPSILON)).epsilon == EPSILON
-    found = Partial(epsilon=EPSILON, attack=PGD(epsilon=EPSILON), region=Rectangle())(nn.Identity(), images(1))
+    with pytest.warns(ModelWarning, match="zero"):
+        found = Partial(epsilon=EPSILON, attack=PGD(epsilon=EPSILON), region=Rectangle())(nn.Identity(), images(1))
     assert found.objective == 0

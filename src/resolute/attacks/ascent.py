@@ -26,7 +26,7 @@ from resolute.runtime import full_float32, has_bfloat16, without_denormals
 
 Progress = Callable[[int, int], None]
 Arithmetic = Literal["float32", "bfloat16"]
-Precision = Arithmetic | Literal["mixed"]
+Precision = Literal["float32", "bfloat16", "mixed"]
 Start = Literal["zero", "tiny", "uniform"]
 
 TINY = 1e-3 / 255
