@@ -74,7 +74,7 @@ def table_of(rows: Sequence[Placed]) -> Table:
     # What a telephone shows without scrolling comes first.
     worst = [
         Column(
-            f"at {level:g}/255", "dB", "PSNR against the truth, on Y, under the worst attack on each image",
+            f"attacked {level:g}/255", "dB", "PSNR against the truth, on Y, under the worst attack on each image",
             better="higher", key=level == HEADLINE,
         )
         for level in levels
@@ -94,7 +94,7 @@ def table_of(rows: Sequence[Placed]) -> Table:
     ]  # fmt: skip
     return Table(
         "Networks", columns, [*(_row(one, levels) for one in rows), *_floor(rows, levels)],
-        sort=f"at {HEADLINE:g}/255", choices=dict.fromkeys(("family", "year", "size"), ""),
+        sort=f"attacked {HEADLINE:g}/255", choices=dict.fromkeys(("family", "year", "size"), ""),
         caption="Means over the images with 95 % bootstrap intervals. What has no rank stands here to compare with.",
     )  # fmt: skip
 
