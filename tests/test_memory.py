@@ -98,9 +98,7 @@ def test_windows_find_and_measure_what_the_whole_does(make, truth, tmp_path):
     ours, theirs = dataclasses.asdict(record), dataclasses.asdict(whole.record)
     for field in dataclasses.fields(AttackRecord):
         if field.name not in ("seconds", "window"):
-            value = theirs[field.name]
-            expected = pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value
-            assert ours[field.name] == expected, field.name
+            assert ours[field.name] == pytest.approx(theirs[field.name], rel=1e-4, abs=1e-6), field.name
 
 
 def test_an_l2_budget_is_shared_out_between_windows(tmp_path):
