@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import sys
 from collections.abc import Generator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resolute.errors import ConfigError, first_line
@@ -114,56 +112,3 @@ def resolve_device(device: str) -> str:
         reason = first_line(error).split(". ")[0]
         raise ConfigError(f"device {device!r} cannot be used ({reason}); try --device cpu") from None
     return device
-
-
-def resident_bytes() -> int:
-    """Return the memory that this process occupies, in bytes, after giving back what it has freed; 0 where unknown.
-
-    Example:
-        >>> 0 <= resident_bytes() < 2**40
-        True
-    """
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, AttributeError):  # not on Linux
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def free_bytes(device: str = "cpu") -> int:
-    """Return the memory that a device has free, in bytes: on Linux also within the limit of the control group.
-
-    Where nothing tells, 8 GB are taken to be free.
-
-    Example:
-        >>> free_bytes() > 0
-        True
-    """
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.mem_get_info(device)[0]
-    found = [2**33]
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")] or found
-    return max(1, min([*found, *_left_in_group()]))
-
-
-def _left_in_group() -> Generator[int]:
-    """Yield what the control groups of this process leave, in version 2 and version 1."""
-    own = "/"
-    with contextlib.suppress(OSError):
-        own = next(
-            (line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "/"
-        )
-    root = Path("/sys/fs/cgroup")
-    groups = [(folder, "memory.max", "memory.current") for folder in (root / own.strip("/"), root)]
-    for folder, limit, usage in [*groups, (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes")]:
-        # No number means no limit.
-        with contextlib.suppress(OSError, ValueError):
-            # What the files in its cache take is given up when memory is asked for.
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            cached = int(stat.get("inactive_file", stat.get("total_inactive_file", 0)))
-            yield int((folder / limit).read_text()) - int((folder / usage).read_text()) + cached

@@ -93,11 +93,10 @@ class StudyDisplay:
         if self._first is None:
             self._first = done
         now = time.monotonic()
-        part = f" ({100 * (done % 1):.0f} % of the next)" if done % 1 > 0 and total < 100 else ""
-        count = f"{int(done)}/{total}{part}{self._pace(done - self._first, total - done, now - self._began)}"
+        count = f"{int(done)}/{total}{self._pace(done - self._first, total - done, now - self._began)}"
         self._bar.update(self._task, completed=done, total=total, description=escape(title), count=count)
         last = done >= total > self._first and self._told < math.inf
-        if not self._live and (last or now - self._told > 3):
+        if not self._live and (last or now - self._told > 10):
             self._told = math.inf if last else now
             errors.print(escape(f"{count}  {title}{'; ' + self._worst_line() if self._worst else ''}"), soft_wrap=True)
 

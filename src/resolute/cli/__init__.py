@@ -9,8 +9,7 @@ import warnings
 from rich.markup import escape
 
 from resolute import runtime
-from resolute.cli.app import app
-from resolute.cli.stopping import PROMPT, TERMINATED, end_promptly
+from resolute.cli.app import TERMINATED, app
 from resolute.errors import BudgetWarning, ImageNote, ImageWarning, ModelWarning
 from resolute.printing import errors
 
@@ -22,8 +21,6 @@ _SHOWN = (ModelWarning, BudgetWarning, ImageWarning, ImageNote)
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
-    if sys.argv[1:2] and sys.argv[1] in PROMPT:
-        end_promptly()
     runtime.tune_allocator()
     show_model_warnings()
     app()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from resolute.cli.app import Argument, Device, Memory, Range, Scale, Weights, Workers, addressed, app, parse_memory
+from resolute.cli.app import Argument, Device, Range, Scale, Weights, Workers, addressed, app
 from resolute.cli.studying import announce, run_study
 from resolute.engine.queue import Machine
 from resolute.engine.remote import at_place
@@ -48,7 +48,6 @@ def benchmark(
         str, typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs of several add up.")
     ] = f"runs/{SUITE}",
     device: Device = "auto",
-    memory: Memory = "",
     workers: Workers = 1,
 ) -> None:
     """Attack super-resolution models by the standard suite, at full strength, for figures that can be compared.
@@ -70,7 +69,7 @@ def benchmark(
     suite = dataclasses.replace(suite, models=tuple(dict.fromkeys([*named, *suite.models])))
     if images is not None:
         suite = dataclasses.replace(suite, images=(str(images),) if quick else (f"bsd100={images}",))
-    machine = Machine(device=resolve_device(device), workers=workers, memory=parse_memory(memory))
+    machine = Machine(device=resolve_device(device), workers=workers)
     with at_place(f"{out}-quick" if quick else out) as place:
         with shown_progress():
             cells = plan_of(suite)

@@ -10,7 +10,6 @@ import typer
 from resolute.cli.app import (
     Argument,
     Device,
-    Memory,
     Range,
     Scale,
     Seed,
@@ -20,7 +19,6 @@ from resolute.cli.app import (
     addressed,
     app,
     parse_levels,
-    parse_memory,
 )
 from resolute.cli.studying import run_study
 from resolute.engine.queue import Machine
@@ -63,7 +61,6 @@ def check(
         Path, typer.Option(help="Folder for the results; STUDY/check puts them on the page of a study.")
     ] = Path("runs/check"),
     device: Device = "auto",
-    memory: Memory = "",
     workers: Workers = 1,
     seed: Seed = 0,
 ) -> None:
@@ -81,5 +78,4 @@ def check(
         suite=suite.quickly() if quick else suite,
         skip_broken=skip_broken,
     )
-    machine = Machine(device=resolve_device(device), workers=workers, memory=parse_memory(memory))
-    run_study(plan_of(plan), Place(out), machine)
+    run_study(plan_of(plan), Place(out), Machine(device=resolve_device(device), workers=workers))

@@ -13,7 +13,6 @@ from resolute import runtime
 from resolute.cli.app import (
     Argument,
     Device,
-    Memory,
     Precision,
     Range,
     Scale,
@@ -24,7 +23,6 @@ from resolute.cli.app import (
     app,
     check_seeds,
     parse_epsilon,
-    parse_memory,
     parse_precision,
 )
 from resolute.cli.records import tell_bad
@@ -83,7 +81,6 @@ def study(
     ] = None,
     device: Device = "auto",
     precision: Precision = "float32",
-    memory: Memory = "",
     workers: Workers = 1,
     batch: Annotated[
         int,
@@ -126,9 +123,7 @@ def study(
     if isinstance(planned, Grid) and planned.clever is not None and samples is not None:
         options["--samples"] = ("clever", dataclasses.replace(planned.clever, samples=samples))
     planned = with_options(planned, options)
-    machine = Machine(
-        device=runtime.resolve_device(device), workers=workers, batch=batch, ray=ray, memory=parse_memory(memory)
-    )
+    machine = Machine(device=runtime.resolve_device(device), workers=workers, batch=batch, ray=ray)
     with at_place(out or str(Path("runs") / planned.name)) as place:
         with shown_progress():
             cells = plan_of(planned)

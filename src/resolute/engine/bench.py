@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar, cast, final
 
 import torch
@@ -20,7 +18,6 @@ from resolute.models.base import Restorer
 from resolute.models.foreign import Foreign
 from resolute.models.tiling import Tiled
 from resolute.of_file import told_in_one_line
-from resolute.runtime import resident_bytes
 from resolute.studies.record import Record
 from resolute.studies.study import Answer, Bench, InTiles, Progress
 
@@ -60,33 +57,23 @@ class Found:
 class PlanBench(Bench):
     """Where the units of one plan are answered: its models on their device, and what its cells have in common."""
 
-    def __init__(self, plan: Plan, device: str, memory: int = 0, folder: Path | None = None) -> None:
+    def __init__(self, plan: Plan, device: str) -> None:
         self.plan = plan
         self.device = device
-        self.memory = memory
-        self.folder = folder
         self.tile = 0
         self._records: Mapping[str, Record] = {}
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._tiled: dict[tuple[int, int], Restorer] = {}
 
-    def room(self) -> float:
-        if not self.memory:
-            return math.inf
-        if self.device.startswith("cuda"):
-            return self.memory - torch.cuda.memory_allocated(self.device)
-        return self.memory - resident_bytes()
-
-    def place(self, model: Module, tile: int = 0) -> Module:
+    def place(self, model: Module) -> Module:
         placed = model.to(self.device)
         if isinstance(placed, Foreign):
             placed.lay_out()
-        tile = tile or self.tile
-        if not tile or not isinstance(placed, Restorer):
+        if not self.tile or not isinstance(placed, Restorer):
             return placed
-        key = id(placed), tile
+        key = id(placed), self.tile
         if key not in self._tiled:
-            self._tiled[key] = Tiled(placed, tile)
+            self._tiled[key] = Tiled(placed, self.tile)
         return cast("Module", self._tiled[key])
 
     def shared(self, key: Hashable, make: Callable[[], Shared]) -> Shared:

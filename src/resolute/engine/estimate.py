@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Hashable
-from pathlib import Path
 
 import torch
 
@@ -94,7 +92,7 @@ def estimate(
         for number, work in enumerate(kinds.values(), start=1):
             largest = max(work, key=lambda cell: cell.cost)
             cost = sum(cell.cost for cell in work)
-            one = None if largest.needs else _try(plan, Unit(cells=(places[largest.key],)), machine, patience)
+            one = None if largest.needs else _try(plan, Unit(cells=(places[largest.key],)), machine.device, patience)
             if one is not None:
                 seconds += one / largest.cost * cost
                 tried += cost
@@ -111,13 +109,11 @@ def estimate(
     return Estimate(seconds / machine.workers if tried else None, _peak(machine.device), unknown)
 
 
-def _try(plan: Plan, unit: Unit, machine: Machine, patience: float) -> float | None:
+def _try(plan: Plan, unit: Unit, device: str, patience: float) -> float | None:
     """Return the seconds that one cell takes; None where it fails, as the run will tell better."""
     watch = _Watch(patience)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            bench = PlanBench(plan, machine.device, machine.share, Path(folder))
-            plan.study.answer(plan.of(unit), bench, watch)
+        plan.study.answer(plan.of(unit), PlanBench(plan, device), watch)
     except _EnoughError:
         pass
     except (RuntimeError, MemoryError, FloatingPointError):

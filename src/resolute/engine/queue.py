@@ -15,9 +15,7 @@ from resolute.engine.bench import Found, PlanBench
 from resolute.engine.journal import Claims, Journal, RecordsRead
 from resolute.engine.plan import Plan, Unit
 from resolute.engine.store import RECORDS_STEM, Store
-from resolute.files import write_atomically
 from resolute.images import write_png
-from resolute.runtime import free_bytes, resident_bytes
 from resolute.studies.record import Record
 
 Tell = Callable[[float, int, str], None]
@@ -34,7 +32,6 @@ class Machine:
         device: a torch device.
         workers: processes on this machine; one means this process.
         batch: at most so many cells a unit; 0 for 1 on a CPU and 32 elsewhere.
-        memory: bytes that all workers together may occupy, on a GPU those of it; 0 for half of what is free at first.
         ray: ``local``, ``auto`` or the address of a Ray cluster to run on; empty for this machine alone.
     """
 
@@ -42,19 +39,11 @@ class Machine:
     workers: int = 1
     batch: int = 0
     ray: str = ""
-    memory: int = 0
 
     @property
     def cells(self) -> int:
         """At most so many cells a unit."""
         return self.batch or (1 if self.device == "cpu" else 32)
-
-    @property
-    def share(self) -> int:
-        """Bytes that one worker may occupy."""
-        # Half of what is free is what is in use already, and half of the rest.
-        used = 0 if self.device.startswith("cuda") else resident_bytes()
-        return self.memory // self.workers or used + free_bytes(self.device) // (2 * self.workers)
 
     @property
     def threads(self) -> int:
@@ -157,10 +146,7 @@ class Queue:
         for answer in found.answers:
             files = {f"{folder}/{answer.record.key}.png": picture for folder, picture in answer.pictures.items()}
             for file, picture in files.items():
-                if isinstance(picture, Path):
-                    write_atomically(self.store.folder / file, picture.replace)
-                else:
-                    write_png(self.store.folder / file, picture)
+                write_png(self.store.folder / file, picture)
             records.append(dataclasses.replace(answer.record, files=tuple(files)))
         if records:
             self._journals[RECORDS_STEM].append(*[record.as_line() for record in records])

@@ -19,15 +19,14 @@ Maps = Float[Tensor, "b c h w"]
 
 
 @final
-class Tiled(Restorer):
+class Tiled(SplitRestorer):
     """A restorer that works through an image in overlapping tiles, first to Φ and then from Φ to the output.
 
     Every tile is given as much of its surroundings, a halo, as the model was measured to look at, and only its inside
     is kept: the output is the untiled one but for rounding. So is the gradient, of any objective; each tile is computed
     a second time for it instead of being kept in memory, so that an attack step costs three forward passes and not two.
 
-    Attack features at Φ; layers inside the model see tiles. A model that cannot be taken apart at Φ runs through every
-    tile from image to image, and Φ is worked out by itself where it is asked for.
+    Attack features at Φ; layers inside the model see tiles.
 
     Args:
         model: what to run in tiles; put in evaluation mode.
@@ -57,8 +56,7 @@ class Tiled(Restorer):
         self.model = model.eval()
         self.tile = tile
         self.joint = nn.Identity()
-        self.split = isinstance(model, SplitRestorer)
-        self.halos = _halos(model, self.split) if halo is None else (halo, halo)
+        self.halos = _halos(model) if halo is None else (halo, halo)
         if model.card is not None:
             name = model.card.name if halo is None else f"{model.card.name} in tiles of {tile} with {halo} around"
             self.card = dataclasses.replace(model.card, name=name, architecture=self.arguments())
@@ -72,45 +70,19 @@ class Tiled(Restorer):
     def reconstruct(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 sh sw"]:
         return _in_tiles(self.model.reconstruct, phi, self.tile, self.halos[1])
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
-        return self.reconstruct(self.features(x)) if self.split else _in_tiles(self.model, x, self.tile, self.halos[1])
 
-
-def radius_of(model: Restorer) -> int | None:
-    """Return how far a model looks from image to image; None where it looks everywhere, or cannot be tried.
-
-    Example:
-        >>> from resolute.models import EDSR
-        >>> radius_of(EDSR(scale=2, blocks=1, channels=4))
-        6
-    """
-    try:
-        return receptive_radius(model, like=next(model.parameters(), torch.empty(0)), largest=128)
-    except Exception:  # Networks of others fail on sizes or numbers like these in any way.
-        return None
-
-
-def _halos(model: Restorer, split: bool) -> tuple[int, int]:
+def _halos(model: Restorer) -> tuple[int, int]:
     like = next(model.parameters(), torch.empty(0))
-    if not split:
-        radius = radius_of(model)
-        if radius is None:
-            raise _looks_everywhere(model)
-        return radius, radius
     with torch.no_grad():
         channels = model.features(torch.full((1, 3, BLOCK, BLOCK), 0.5).to(like)).shape[1]
     first = receptive_radius(model.features, like=like)
     second = receptive_radius(model.reconstruct, channels, like=like)
     if first is None or second is None:
-        raise _looks_everywhere(model)
+        raise ConfigError(
+            f"every output pixel of {type(model).__name__} depends on the whole image, as with global pooling or "
+            "attention, so tiles cannot give what it gives; pass a halo, such as halo=32, to have them approximate it"
+        )
     return first, second
-
-
-def _looks_everywhere(model: Restorer) -> ConfigError:
-    return ConfigError(
-        f"every output pixel of {type(model).__name__} depends on the whole image, as with global pooling or "
-        "attention, so tiles cannot give what it gives; pass a halo, such as halo=32, to have them approximate it"
-    )
 
 
 def _in_tiles(part: Part, x: Maps, tile: int, halo: int) -> Tensor:
@@ -118,15 +90,16 @@ def _in_tiles(part: Part, x: Maps, tile: int, halo: int) -> Tensor:
     if max(height, width) <= tile:
         return part(x)
     rows: list[Tensor] = []
-    for rows_in, rows_kept in spans(height, tile, halo):
+    for rows_in, rows_kept in _spans(height, tile, halo):
         row: list[Tensor] = []
-        for columns_in, columns_kept in spans(width, tile, halo):
+        for columns_in, columns_kept in _spans(width, tile, halo):
 
             def inside(
                 piece: Tensor, rows_in: slice = rows_in, rows_kept: slice = rows_kept, kept: slice = columns_kept
             ) -> Tensor:
                 y = part(piece)
-                return inner(y, piece, rows_kept, kept).clone()
+                ratio = y.shape[-2] // (rows_in.stop - rows_in.start)
+                return y[..., _scaled(rows_kept, ratio), _scaled(kept, ratio)].clone()
 
             row.append(_recomputed(inside, x[..., rows_in, columns_in]))
         rows.append(torch.cat(row, dim=-1))
@@ -140,13 +113,8 @@ def _recomputed(part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return cast("Tensor", checkpoint(part, x, use_reentrant=False, preserve_rng_state=False))
 
 
-def spans(length: int, tile: int, halo: int) -> Generator[tuple[slice, slice]]:
-    """Yield for every tile along a side what goes in, and what part of that is kept.
-
-    Example:
-        >>> list(spans(40, 32, 3))
-        [(slice(0, 40, None), slice(0, 32, None)), (slice(16, 40, None), slice(16, 24, None))]
-    """
+def _spans(length: int, tile: int, halo: int) -> Generator[tuple[slice, slice]]:
+    """Yield for every tile along a side what goes in, and what part of that is kept."""
     # Whole blocks, so that a strided network sees every tile as it sees the image.
     around = -(-halo // BLOCK) * BLOCK
     for start in range(0, length, tile):
@@ -155,11 +123,5 @@ def spans(length: int, tile: int, halo: int) -> Generator[tuple[slice, slice]]:
         yield slice(first, last), slice(start - first, stop - first)
 
 
-def inner(y: Tensor, x: Tensor, rows: slice, columns: slice) -> Tensor:
-    """Return the part of what came of ``x``, larger or smaller, that belongs to some of its rows and columns."""
-    (height, width), (tall, wide) = x.shape[-2:], y.shape[-2:]
-    return y[..., _scaled(rows, tall, height), _scaled(columns, wide, width)]
-
-
-def _scaled(span: slice, to: int, of: int) -> slice:
-    return slice(span.start * to // of, span.stop * to // of)
+def _scaled(span: slice, ratio: int) -> slice:
+    return slice(span.start * ratio, span.stop * ratio)

@@ -97,8 +97,6 @@ class AttackRecord(Record):
         signs_psnr_y: ``attacked_psnr_y`` for that change; None without ground truth.
         broken: the attacked output is not finite: its figures in dB are 0, its SSIM too, and those of features that are
             not finite either are None.
-        window: side of the windows that were attacked one by one, in pixels, for want of memory; 0 where the image was
-            attacked as a whole.
     """
 
     view: ClassVar[str] = "attacks"
@@ -128,7 +126,6 @@ class AttackRecord(Record):
     signs_sr_psnr: float | None = None
     signs_psnr_y: float | None = None
     broken: bool = False
-    window: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -185,7 +182,7 @@ class Clean:
     @staticmethod
     def of(model: Restorer, subject: Subject) -> Clean:
         """Run the model on the clean image and measure the output."""
-        phi, output = passed(model, subject.low.to(next(model.parameters(), subject.low).device))
+        phi, output = _pass(model, subject.low.to(next(model.parameters(), subject.low).device))
         return Clean(model, subject, phi, output, *_against_truth(output, subject, model.scale))
 
 
@@ -199,10 +196,7 @@ class AttackOutcome:
 
 
 def measure_all(
-    cells: Sequence[AttackCell],
-    cleans: Sequence[Clean],
-    progress: Callable[[float], None] | None = None,
-    memory: int | None = None,
+    cells: Sequence[AttackCell], cleans: Sequence[Clean], progress: Callable[[float], None] | None = None
 ) -> list[AttackOutcome]:
     """Attack and measure cells of one model, in batches where their attacks can share them; see ``attack_all``.
 
@@ -216,7 +210,7 @@ def measure_all(
     device = next(model.parameters(), cells[0].subject.low).device
     # An attacker who knows of a defence around the model climbs through it; what is found is judged on the defence.
     jobs = [Job(with_truth(cell.attack, cell.subject.truth), cell.subject.low.to(device), cell.seed) for cell in cells]
-    found = attack_all(surrogate(model), jobs, memory=memory, values=False, progress=progress)
+    found = attack_all(surrogate(model), jobs, values=False, progress=progress)
     seconds = (time.perf_counter() - began) / len(cells)
     return [_judged(*one, seconds) for one in zip(cells, cleans, found, strict=True)]
 
@@ -225,7 +219,7 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
     subject, model = cell.subject, cell.model
     # Scored as a reader of the saved file would see it.
     saved = from_uint8(to_uint8(found.images[0])).unsqueeze(0)
-    phi, attacked = passed(model, saved.to(found.images))
+    phi, attacked = _pass(model, saved.to(found.images))
     with torch.no_grad(), full_float32():
         unrounded = model(found.unrounded).cpu()
     attacked_psnr_y, attacked_ssim_y = _against_truth(attacked, subject, model.scale)
@@ -283,8 +277,7 @@ def relative_change(clean: Features, attacked: Features) -> Tensor:
     return (attacked - clean).norm() / (clean - clean.mean()).norm().clamp_min(1e-12)
 
 
-def passed(model: Restorer, x: Image) -> tuple[Features, Large]:
-    """Return the features and the output of a model for an image, on the CPU."""
+def _pass(model: Restorer, x: Image) -> tuple[Features, Large]:
     with torch.no_grad(), full_float32():
         phi = model.features(x)
         # Twice through the body of a wrapper, which may do more than its two halves.

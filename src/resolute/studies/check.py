@@ -13,7 +13,6 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from resolute.attacks.gradient import PGD
 from resolute.defences import load_defended
 from resolute.errors import ImageError
 from resolute.folders import read_each
@@ -22,7 +21,6 @@ from resolute.models.base import Restorer
 from resolute.resize import downscale
 from resolute.studies.check_suite import CheckSuite
 from resolute.studies.datasets import Photo, find_photos, middle
-from resolute.studies.fitting import require_room
 from resolute.studies.flags import RULES, UNMOVED, Evidence, Flag
 from resolute.studies.record import Record, grouped, record_key
 from resolute.studies.results import UNFINISHED, Measured, Quantity, Results
@@ -144,9 +142,9 @@ class Check(Study, Compared, Described):
             began = time.perf_counter()
             model = bench.place(cell.model)
             twin = bench.place(cell.twin) if cell.twin is not None else None
-            low = cell.low.to(bench.device)
-            require_room(model, PGD(epsilon=self.suite.epsilon), low, bench.room())
-            seen = self.suite.evidence(model, low, twin=twin, progress=lambda done, total, _title: told(done / total))
+            seen = self.suite.evidence(
+                model, cell.low.to(bench.device), twin=twin, progress=lambda done, total, _title: told(done / total)
+            )
             assert model.card is not None
             record = CheckRecord(
                 **about(cell, model.card, cell.name, cell.low[0], self.suite.seed),

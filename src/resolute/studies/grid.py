@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,6 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from resolute.attacks.ascent import Precision
-from resolute.attacks.batch import PIXELS
 from resolute.attacks.registry import AttackTable
 from resolute.attacks.transfer import Transfer, WarmStart
 from resolute.defences import load_defended, undefended
@@ -30,7 +28,6 @@ from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, 
 from resolute.studies.claims import Claim
 from resolute.studies.conventions import conventions
 from resolute.studies.datasets import Photo, dataset_title, find_photos, middle, own_set
-from resolute.studies.fitting import Fit, fit, tell, tried
 from resolute.studies.grid_cases import Scene, cases_of
 from resolute.studies.grid_results import results_of
 from resolute.studies.pairs import defends_of
@@ -52,7 +49,6 @@ from resolute.studies.study import (
     one_by_one,
 )
 from resolute.studies.summary import attack_title, level_of
-from resolute.studies.windows import attack_in_windows
 from resolute.toml import located
 
 
@@ -222,34 +218,15 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         if not attacks:
             return one_by_one(cells, progress, lambda cell, step: _index(cell, bench, step))
         model = bench.place(attacks[0].model)
-        memory: int | None = None
-        if not bench.tile:
-            need = bench.shared(("need", id(model), attacks[0].label), partial(tried, attacks[0], model))
-            room = bench.room()
-            found = fit(attacks[0], model, need, room, self.outputs)
-            pixels = attacks[0].subject.low.shape[-2] * attacks[0].subject.low.shape[-1]
-            if found.memory * max(1, PIXELS // pixels) > room or (room < math.inf and bench.device != "cpu"):
-                memory = int(room)
-            tell(attacks[0], model, found)
-            if found.window and bench.folder is not None:
-                return one_by_one(cells, progress, partial(self._in_windows, model, found, bench.folder))
-            model = bench.place(attacks[0].model, found.tile)
-        cleans = [
-            bench.shared(("clean", id(model), *cell.judged), partial(Clean.of, model, cell.subject)) for cell in attacks
-        ]
+        cleans = [bench.shared(("clean", *cell.judged), partial(Clean.of, model, cell.subject)) for cell in attacks]
         placed = [dataclasses.replace(cell, model=model) for cell in attacks]
-        answers: list[Answer] = []
-        for judged, clean in zip(measure_all(placed, cleans, progress, memory), cleans, strict=True):
+        found: list[Answer] = []
+        for judged, clean in zip(measure_all(placed, cleans, progress=progress), cleans, strict=True):
             pictures = {"attacked": judged.attacked}
             if self.outputs:
                 pictures |= {"sr-clean": clean.output[0].clamp(0, 1), "sr-attacked": judged.output.clamp(0, 1)}
-            answers.append(Answer(judged.record, pictures))
-        return answers
-
-    def _in_windows(self, model: Restorer, found: Fit, folder: Path, cell: Cell, progress: Progress) -> Answer:
-        assert isinstance(cell, AttackCell)
-        placed = dataclasses.replace(cell, model=model)
-        return Answer(*attack_in_windows(placed, found, folder, self.outputs, progress))
+            found.append(Answer(judged.record, pictures))
+        return found
 
     def without_tiles(self, cell: Cell) -> str:
         if not isinstance(cell, AttackCell):

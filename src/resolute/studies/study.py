@@ -49,11 +49,11 @@ class Cell:
 class Answer:
     """What came of one cell: its record, and pictures by the name of the folder that they are kept in.
 
-    A picture is ``(3, h, w)`` in [0, 1], on the 8-bit grid, or a PNG in ``Bench.folder`` that is moved to its place.
+    A picture is ``(3, h, w)`` in [0, 1], on the 8-bit grid.
     """
 
     record: Record
-    pictures: Mapping[str, Tensor | Path] = dataclasses.field(default_factory=dict[str, Tensor | Path])
+    pictures: Mapping[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
 
 
 class About(TypedDict):
@@ -110,21 +110,15 @@ class Bench(abc.ABC):
 
     Attributes:
         device: a torch device.
-        tile: side of the tiles that models are to work in, as memory has not sufficed; 0 for whole images.
-        folder: for pictures too large for memory; None where there is none that the results can be moved out of.
+        tile: side of the tiles that models are to work in; 0 for whole images.
     """
 
     device: str
     tile: int
-    folder: Path | None
 
     @abc.abstractmethod
-    def place(self, model: Module, tile: int = 0) -> Module:
-        """Return the model on the device, working in tiles where these or the bench say so."""
-
-    @abc.abstractmethod
-    def room(self) -> float:
-        """Return how many bytes may be taken beyond those in use."""
+    def place(self, model: Module) -> Module:
+        """Return the model on the device."""
 
     @abc.abstractmethod
     def shared(self, key: Hashable, make: Callable[[], Shared]) -> Shared:
