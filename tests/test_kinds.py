@@ -135,7 +135,7 @@ def test_there_is_an_instance_of_every_kind(studies):
 def test_every_cell_is_answered_once(study, whole):
     cells = plan_of(study).cells
     assert len(cells) > 2
-    assert lines(whole) == [record.key for record in Store(whole).read()]
+    assert sorted(lines(whole)) == sorted(record.key for record in Store(whole).read())
     assert sorted(lines(whole)) == sorted(cell.key for cell in cells)
     assert not Store(whole).read_all()[1]
     assert len({cell.key for cell in cells}) == len(cells)

@@ -192,9 +192,10 @@ def test_rounding_changes_no_file_and_stops_plain_gradients_only():
     assert torch.equal(broken(x), plain(x))
     attack = IFGSM(epsilon=4 / 255, steps=3)
     with pytest.warns(ModelWarning, match="zero"):
-        assert torch.equal(attack(broken, x).images, x)
+        blind = attack(broken, x).images
     found = attack(surrogate(broken), x).images
-    assert psnr_rgb(broken(x), broken(found)).item() < 40
+    kept, lost = (psnr_rgb(broken(x), broken(images)).item() for images in (blind, found))
+    assert lost < min(40, kept - 1)
 
 
 def test_the_ensemble_is_the_mean_over_the_symmetries_of_the_square(network):
