@@ -502,7 +502,7 @@ def test_what_sees_the_image_sees_it_in_float32():
     exact = model.head(x)
     inside = []
     model.body[0].body[0].register_forward_hook(lambda *call: inside.append(call[2].dtype))
-    with arithmetic(model, x.device):
+    with arithmetic(model, "bfloat16", x.device):
         assert torch.equal(model.head(x), exact.bfloat16()), "rounded when it is no image any more"
         assert model(x).dtype == torch.float32, "the mean is added in float32"
     assert inside == [torch.bfloat16]
@@ -510,7 +510,7 @@ def test_what_sees_the_image_sees_it_in_float32():
 
 def test_a_search_of_bfloat16_leaves_a_model_and_its_surroundings_as_they_were():
     model, x = network(), images()
-    with arithmetic(model, x.device):
+    with arithmetic(model, "bfloat16", x.device):
         with torch.autocast("cpu", enabled=False):
             assert model.head(x).dtype == torch.float32
         with pytest.raises(RuntimeError, match="channels"):
@@ -530,8 +530,8 @@ def test_a_parametric_rectifier_is_itself_in_a_search_of_bfloat16_and_afterwards
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
     exact = model(x.float())
     (gradient,) = torch.autograd.grad(exact.sum(), x)
-    with arithmetic(model, x.device):
-        with arithmetic(model, x.device):
+    with arithmetic(model, "bfloat16", x.device):
+        with arithmetic(model, "bfloat16", x.device):
             pass
         found = model(x)
         (climbed,) = torch.autograd.grad(found.sum(), x)

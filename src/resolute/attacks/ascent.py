@@ -230,17 +230,14 @@ class Attack(ABC):
         objective, ball = self.aim()
         with at_work(model, x.device):
             bound = objective.bind(model, x)
-            if self.precision == "bfloat16":
-                with arithmetic(model, x.device):
-                    # Of the same arithmetic, so that what is lost to it drops out of the difference from the clean one.
-                    climbed = objective.bind(model, x)
-                    best, spent = self.search(Problem(model, x, climbed, ball, seed, progress))
-            else:
-                coarse = coarsely(objective, model, x) if self.precision == "mixed" else None
-                best, spent = self.search(Problem(model, x, bound, ball, seed, progress, coarse))
+            with arithmetic(model, self.precision, x.device):
+                # Of the same arithmetic, so that what is lost to it drops out of the difference from the clean image.
+                climbed = objective.bind(model, x) if self.precision == "bfloat16" else bound
+                coarse = coarsely(objective, model, x, self.precision)
+                best, spent = self.search(Problem(model, x, climbed, ball, seed, progress, coarse))
             with torch.no_grad():
                 rounded = ball.round(best, x)
-                values, values_unrounded = (bound(found).nan_to_num(torch.inf, torch.inf) for found in (rounded, best))
+                values, values_unrounded = (worst_if_broken(bound(found)) for found in (rounded, best))
                 if not bool(values_unrounded.isfinite().all()):
                     raise_unless_finite(bound(x))
         return Adversarial(rounded, best, values, values_unrounded, spent, x)
@@ -306,7 +303,7 @@ def ascend(
         if step + 1 == switch:
             climbed = bound
             with torch.no_grad():
-                best.values = bound(best.images).float().nan_to_num(torch.inf, torch.inf)
+                best.values = worst_if_broken(bound(best.images).float())
         report(step + 1)
 
     def away(x: Images) -> Images:
@@ -394,8 +391,7 @@ class Best:
 
     def update(self, x: Images, value: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
         """Take over the images whose value is higher, and return which they are."""
-        # An output that is not finite is the worst that there is.
-        value = value.detach().float().nan_to_num(torch.inf, torch.inf)
+        value = worst_if_broken(value.detach().float())
         better = value > self.values
         self.images = torch.where(better.view(-1, 1, 1, 1), x.detach(), self.images)
         self.values = torch.where(better, value, self.values)
@@ -419,6 +415,11 @@ def same_budget(outer: Attack, inner: Attack) -> None:
             f"{type(outer).__name__} has epsilon={outer.epsilon}, and the {type(inner).__name__} inside it "
             f"{inner.epsilon}; give both the same"
         )
+
+
+def worst_if_broken(value: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Return values with infinity for those that are no numbers: an output that is not finite is the worst there is."""
+    return value.nan_to_num(torch.inf, torch.inf)
 
 
 def raise_unless_finite(clean: Float[Tensor, " b"]) -> None:
@@ -450,28 +451,34 @@ def checked(x: Images) -> Images:
     return x
 
 
-def coarsely(objective: Objective, model: nn.Module, clean: Images) -> Bound | None:
-    """Return an objective bound in bfloat16; None where the device has none and would only emulate it."""
-    if not has_bfloat16(clean.device):
+def coarsely(objective: Objective, model: nn.Module, clean: Images, precision: Precision) -> Bound | None:
+    """Return an objective bound in bfloat16 for the first steps of a search in two precisions.
+
+    None for other searches, and where the device has no bfloat16 and would only emulate it.
+    """
+    if precision != "mixed" or not has_bfloat16(clean.device):
         return None
-    with arithmetic(model, clean.device):
+    with arithmetic(model, "bfloat16", clean.device):
         bound = objective.bind(model, clean)
 
     def coarse(x: Images) -> Float[Tensor, " b"]:
-        with arithmetic(model, clean.device):
+        with arithmetic(model, "bfloat16", clean.device):
             return bound(x)
 
     return coarse
 
 
 @contextlib.contextmanager
-def arithmetic(model: nn.Module, device: torch.device) -> Generator[None]:
-    """Set up bfloat16.
+def arithmetic(model: nn.Module, precision: Precision, device: torch.device) -> Generator[None]:
+    """Set up the arithmetic of a search in bfloat16; others need nothing.
 
     Convolutions that take an image, which are those of three channels, stay float32: of levels between 128 and 255
     bfloat16 tells only whole ones apart, and a step is a fraction of one. A parametric rectifier is made of two plain
     ones: its own way back takes twice as long as a convolution's.
     """
+    if precision != "bfloat16":
+        yield
+        return
     before: list[bool] = []
 
     def leave(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -26,6 +25,7 @@ from resolute.attacks.ascent import (
     coarsely,
     raise_unless_finite,
     start_of,
+    worst_if_broken,
 )
 from resolute.attacks.ball import Ball, Images, Length
 from resolute.attacks.noise import RandomNoise
@@ -239,9 +239,9 @@ def _together(
     )
     best = Best(clean)
     share = sum(1 / (run.plan.steps * run.plan.restarts) for run in batch)
-    with arithmetic(model, clean.device) if precision == "bfloat16" else contextlib.nullcontext():
+    with arithmetic(model, precision, clean.device):
         bound = plan.objective.bind(model, clean)
-        coarse = coarsely(plan.objective, model, clean) if precision == "mixed" else None
+        coarse = coarsely(plan.objective, model, clean, precision)
         ascend(plan, clean, bound, torch.cat([run.start for run in batch]), best, lambda _: report(share), coarse)
         if not bool(best.values.isfinite().all()):
             with torch.no_grad():
@@ -255,7 +255,7 @@ def _judged(model: nn.Module, plan: Ascent, clean: Image, best: Image, values: b
         value = value_unrounded = torch.full((len(best),), torch.nan)
         if values:
             bound = plan.objective.bind(model, clean)
-            value, value_unrounded = (bound(found).nan_to_num(torch.inf, torch.inf) for found in (rounded, best))
+            value, value_unrounded = (worst_if_broken(bound(found)) for found in (rounded, best))
         return Adversarial(rounded, best, value, value_unrounded, plan.steps * plan.restarts, clean)
 
 
@@ -290,8 +290,7 @@ def footprint(model: nn.Module, plan: Ascent, clean: Images, precision: Precisio
             kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    reduced = arithmetic(model, clean.device) if precision == "bfloat16" else contextlib.nullcontext()
-    with at_work(model, clean.device), reduced:
+    with at_work(model, clean.device), arithmetic(model, precision, clean.device):
         bound = plan.objective.bind(model, clean)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             bound(clean.clone().requires_grad_())
