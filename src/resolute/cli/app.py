@@ -224,6 +224,22 @@ def addressed(
     return "+".join([str(told), *defences])
 
 
+def all_addressed(
+    models: Sequence[str], scale: int | None, weights: str, range: str, arguments: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return the addresses of models with the options of the command line, which are about one of them.
+
+    Raises:
+        ConfigError: as ``addressed``, or there are options and not one model.
+    """
+    if len(models) != 1 and (scale is not None or weights or range or arguments):
+        raise ConfigError(
+            "--scale, --weights, --range and --argument are about one --model or MODEL; for several write "
+            "FILE#x4,range=255"
+        )
+    return tuple(addressed(model, scale, weights, range, arguments) for model in models)
+
+
 def parse_epsilon(text: str, option: str = "--epsilon") -> float:
     """Return a budget on the scale of [0, 1] from ``4/255`` or ``0.0157``.
 

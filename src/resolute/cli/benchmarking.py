@@ -8,16 +8,12 @@ from typing import Annotated
 
 import typer
 
-from resolute.cli.app import Argument, Device, Range, Scale, Weights, Workers, addressed, app
-from resolute.cli.studying import announce, run_study
+from resolute.cli.app import Argument, Device, Range, Scale, Weights, Workers, all_addressed, app
+from resolute.cli.studying import plan_and_run
 from resolute.engine.queue import Machine
-from resolute.engine.remote import at_place
-from resolute.engine.running import plan_of
-from resolute.errors import ConfigError
 from resolute.runtime import resolve_device
 from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study
-from resolute.terminal import shown_progress
 
 SUITE = "sr-linf-1"
 
@@ -57,22 +53,13 @@ def benchmark(
     and Square; the worst of them on each image counts, for the output's distance from the clean one (SR-PSNR) and from
     the truth. Bicubic interpolation goes through the same. What was stopped goes on with the same command.
     """
-    if len(models) > 1 and (scale is not None or weights or range or argument):
-        raise ConfigError(
-            "--scale, --weights, --range and --argument are about one model; for several write FILE#x4,range=255"
-        )
+    named = all_addressed(models, scale, weights, range, argument)
     suite = read_study(SUITE)
     assert isinstance(suite, Grid)
     if quick:
         suite = suite.quickly()
-    named = tuple(addressed(name, scale, weights, range, argument) for name in models)
     suite = dataclasses.replace(suite, models=tuple(dict.fromkeys([*named, *suite.models])))
     if images is not None:
         suite = dataclasses.replace(suite, images=(str(images),) if quick else (f"bsd100={images}",))
     machine = Machine(device=resolve_device(device), workers=workers)
-    with at_place(f"{out}-quick" if quick else out) as place:
-        with shown_progress():
-            cells = plan_of(suite)
-        announce(cells, place.folder, machine)
-        if not plan:
-            run_study(cells, place, machine)
+    plan_and_run(suite, f"{out}-quick" if quick else out, machine, only_plan=plan)

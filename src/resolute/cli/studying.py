@@ -19,7 +19,7 @@ from resolute.cli.app import (
     SkipBroken,
     Weights,
     Workers,
-    addressed,
+    all_addressed,
     app,
     check_seeds,
     parse_epsilon,
@@ -37,7 +37,7 @@ from resolute.errors import ConfigError, RefutedError
 from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study, with_options
 from resolute.studies.record import Record
-from resolute.studies.study import count
+from resolute.studies.study import Study, count
 from resolute.terminal import StudyDisplay, console, errors, name_file, plan_in_words, show_results, shown_progress
 
 FAILED = 8
@@ -104,12 +104,7 @@ def study(
             raise ConfigError(f"the study {planned.name} has no quick form; leave out --quick")
         planned = planned.quickly()
     budgets = tuple(round(parse_epsilon(text, "--budget") * 255, 6) for text in budget or ())
-    told = scale is not None or weights or range or argument
-    if told and len(model or ()) != 1:
-        raise ConfigError(
-            "--scale, --weights, --range and --argument are about one --model; for several write FILE#x4,range=255"
-        )
-    models = tuple(addressed(name, scale, weights, range, argument) for name in model or ())
+    models = all_addressed(model or (), scale, weights, range, argument)
     options: dict[str, tuple[str, object]] = {
         "--images": ("images", tuple(images or ())),
         "--model": ("models", models),
@@ -124,11 +119,16 @@ def study(
         options["--samples"] = ("clever", dataclasses.replace(planned.clever, samples=samples))
     planned = with_options(planned, options)
     machine = Machine(device=runtime.resolve_device(device), workers=workers, batch=batch, ray=ray)
-    with at_place(out or str(Path("runs") / planned.name)) as place:
+    plan_and_run(planned, out or str(Path("runs") / planned.name), machine, only_plan=plan)
+
+
+def plan_and_run(study: Study, out: str, machine: Machine, *, only_plan: bool) -> None:
+    """Plan a study, say what it will cost, and run it unless only the plan is wanted."""
+    with at_place(out) as place:
         with shown_progress():
-            cells = plan_of(planned)
+            cells = plan_of(study)
         announce(cells, place.folder, machine)
-        if plan:
+        if only_plan:
             tell_bad([place.folder], torn=False)
         else:
             run_study(cells, place, machine)
