@@ -1,7 +1,7 @@
 """The worst case of the standard suite beside other libraries and a plain loop, at equal numbers of gradients.
 
     python benchmarks/strength.py MODEL... --images FOLDER [--count 4] [--epsilon 4] [--runs 5] [--only NAME...]
-        [--suite sr-linf-1]
+        [--suite sr-linf-1] [--device cpu]
 
 MODEL is an address of scale 4, as ``resolute benchmark`` takes it; FOLDER holds the images of BSD100. Names, crops,
 attacks, precision and seed are those of the suite, or of another study of the kind. torchattacks and foolbox are no
@@ -47,12 +47,13 @@ def main() -> None:
     parser.add_argument("--epsilon", type=float, default=4.0, help="a budget of the suite, in levels of 255")
     parser.add_argument("--runs", type=int, default=5, help="of the others, of equal length")
     parser.add_argument("--only", nargs="+", help="the others that are wanted, in place of all")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     study = suite_of(arguments.images, arguments.count, arguments.suite)
     others = {name: run for name, run in rivals().items() if arguments.only is None or name in arguments.only}
     leads: list[float] = []
     for address in arguments.models:
-        model = placed(address)
+        model = placed(address, arguments.device)
         assert model.card is not None
         suite, spent = judged_by_suite(study, model, arguments.epsilon / 255)
         if not leads:
@@ -60,7 +61,7 @@ def main() -> None:
         means = {name: mean(one) for name, one in suite.items()}
         best = min(means, key=means.__getitem__)
         worst = sum(map(min, zip(*(map(decibels, one) for one in suite.values()), strict=True))) / len(study.names)
-        x = torch.cat([subject.low for subject in study.subjects()])
+        x = torch.cat([subject.low for subject in study.subjects()]).to(arguments.device)
         theirs = [
             worst_of(run, model, x, arguments.epsilon / 255, arguments.runs, spent // arguments.runs)
             for run in others.values()
@@ -92,7 +93,8 @@ def worst_of(run: Run, model: Restorer, x: Tensor, epsilon: float, runs: int, st
         clean = model(x)
     for seed in range(runs):
         torch.manual_seed(seed)
-        attacked = Linf(epsilon).round(run(model, x, epsilon, steps).detach(), x)
+        with full_float32():
+            attacked = Linf(epsilon).round(run(model, x, epsilon, steps).detach(), x)
         with torch.no_grad(), full_float32():
             found.append(psnr_rgb(clean, model(attacked)))
     return torch.stack(found).amin(dim=0).mean().item()
@@ -127,7 +129,7 @@ def rivals() -> dict[str, Run]:
         return found
 
     def label(x: Tensor) -> Tensor:
-        return torch.zeros(len(x), dtype=torch.long)
+        return torch.zeros(len(x), dtype=torch.long, device=x.device)
 
     def torchattacks_pgd(model: Restorer, x: Tensor, epsilon: float, steps: int) -> Tensor:
         attack = torchattacks.PGD(Judged(model, x).eval(), eps=epsilon, alpha=STEP * epsilon, steps=steps)
@@ -135,7 +137,7 @@ def rivals() -> dict[str, Run]:
 
     def foolbox_pgd(model: Restorer, x: Tensor, epsilon: float, steps: int) -> Tensor:
         attack = foolbox.attacks.LinfPGD(rel_stepsize=STEP, steps=steps)
-        judged = foolbox.PyTorchModel(Judged(model, x).eval(), bounds=(0, 1), device="cpu")
+        judged = foolbox.PyTorchModel(Judged(model, x).eval(), bounds=(0, 1), device=x.device)
         _, attacked, _ = attack(judged, x, label(x), epsilons=epsilon)
         return attacked
 
