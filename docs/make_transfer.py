@@ -42,7 +42,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     asked = parser.parse_args()
     if asked.merge:
-        return merge(asked.out, RECORDS)
+        merge(asked.out, RECORDS)
+        return
     sources = {path.parent.name: read_source(path.parent) for path in sorted(asked.runs.glob("*/study.json"))}
     attacked = {id: batch for id, source in sources.items() if (batch := found_for(source)) is not None}
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,9 @@ def found_for(source: StudyFolder) -> Tensor | None:
     return torch.stack([read_image(found[name]) for name in source.study.names])
 
 
-def judged(source: StudyFolder, target: str, attacked: dict[str, Tensor], device: torch.device) -> list[dict[str, object]]:
+def judged(
+    source: StudyFolder, target: str, attacked: dict[str, Tensor], device: torch.device
+) -> list[dict[str, object]]:
     """Return a line for every network whose images a model is given."""
     assert isinstance(source.study, Grid)
     model = load_defended(source.study.models[0], SCALE).requires_grad_(False).to(device).eval()
