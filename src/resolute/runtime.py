@@ -92,6 +92,13 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and supported is not None and bool(supported())
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether an error says that memory does not suffice, on a GPU or a CPU."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def resolve_device(device: str) -> str:
     """Turn ``auto`` into ``cuda`` or ``cpu``, and check any other name.
 

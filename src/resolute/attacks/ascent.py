@@ -22,7 +22,7 @@ from resolute.attacks.options import Count, check_fields
 from resolute.errors import ConfigError, ModelWarning
 from resolute.models.base import frozen
 from resolute.randomness import generator_for
-from resolute.runtime import full_float32, has_bfloat16, without_denormals
+from resolute.runtime import full_float32, has_bfloat16, out_of_memory, without_denormals
 
 Progress = Callable[[int, int], None]
 Arithmetic = Literal["float32", "bfloat16"]
@@ -454,17 +454,24 @@ def checked(x: Images) -> Images:
 def coarsely(objective: Objective, model: nn.Module, clean: Images, precision: Precision) -> Bound | None:
     """Return an objective bound in bfloat16 for the first steps of a search in two precisions.
 
-    None for other searches, and where the device has no bfloat16 and would only emulate it.
+    None for other searches, and where the device or a layer has no bfloat16.
     """
     if precision != "mixed" or not has_bfloat16(clean.device):
         return None
-    with arithmetic(model, "bfloat16", clean.device):
-        bound = objective.bind(model, clean)
 
     def coarse(x: Images) -> Float[Tensor, " b"]:
         with arithmetic(model, "bfloat16", clean.device):
             return bound(x)
 
+    try:
+        with arithmetic(model, "bfloat16", clean.device):
+            bound = objective.bind(model, clean)
+        with torch.no_grad():
+            coarse(clean)
+    except RuntimeError as error:  # Fourier transforms have none.
+        if out_of_memory(error):
+            raise
+        return None
     return coarse
 
 

@@ -30,6 +30,7 @@ from resolute.attacks.ascent import (
 from resolute.attacks.ball import Ball, Images, Length
 from resolute.attacks.noise import RandomNoise
 from resolute.attacks.square import Square
+from resolute.runtime import out_of_memory
 
 Image = Float[Tensor, "1 c h w"]
 
@@ -295,8 +296,3 @@ def footprint(model: nn.Module, plan: Ascent, clean: Images, precision: Precisio
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             bound(clean.clone().requires_grad_())
     return max(1, _WAYS * sum(kept.values()))
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether an error says that memory does not suffice, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,9 +31,9 @@ def layer_outputs(
 
 
 def live_layers(model: nn.Module, x: Float[Tensor, "b c h w"], layers: Sequence[str]) -> tuple[str, ...]:
-    """Return the layers that are meant, without those that a word or pattern found and that do not run.
+    """Return the layers that are meant, without those that a word or pattern found and that the image does not reach.
 
-    Networks keep layers of their training, or that they share, without using them.
+    Networks keep layers of their training, or that they share, without using them, and compute some from weights alone.
 
     Raises:
         ConfigError: as ``find_layers``, or none of them runs when the model does.
@@ -40,10 +41,11 @@ def live_layers(model: nn.Module, x: Float[Tensor, "b c h w"], layers: Sequence[
     names = find_layers(model, layers)
     if not set(names) - set(layers) or not layers:
         return names
-    found = _outputs(model, x, names)
-    live = tuple(name for name in names if found[name] or name in layers)
+    with torch.enable_grad():
+        found = _outputs(model, x[:1].detach().requires_grad_(), names)
+    live = tuple(name for name in names if name in layers or any(output.requires_grad for output in found[name]))
     if not live:
-        raise ConfigError(f"no layer of {', '.join(layers)} runs when the model does; name others")
+        raise ConfigError(f"an image reaches no layer of {', '.join(layers)}; name others")
     return live
 
 

@@ -110,7 +110,7 @@ class FeatureShift:
         def shift(x: Images) -> Float[Tensor, " b"]:
             outputs = layer_outputs(model, x, layers)
             distances = [
-                (phi.float() - reference).square().flatten(1).mean(dim=1)
+                (phi.float() - reference).square().reshape(len(x), -1).mean(dim=1)
                 for phi, reference in zip(outputs, references, strict=True)
             ]
             return torch.stack(distances).sum(dim=0)
@@ -149,7 +149,7 @@ class FeatureDisruption:
             terms: list[Tensor] = []
             for phi, clean_mask in zip(outputs, fixed, strict=True):
                 low = clean_mask if self.mask == "clean" else _below_channel_mean(phi)
-                terms.append(_log_norm(phi.float() * low) - _log_norm(phi.float() * ~low))
+                terms.append(_log_norm(phi.float() * low, len(x)) - _log_norm(phi.float() * ~low, len(x)))
             return torch.stack(terms).mean(dim=0)
 
         return disruption
@@ -160,5 +160,6 @@ def _below_channel_mean(phi: Images) -> Tensor:
     return phi.detach() < phi.detach().mean(dim=1 if phi.ndim == 4 else -1, keepdim=True)
 
 
-def _log_norm(phi: Images) -> Float[Tensor, " b"]:
-    return 0.5 * torch.log(phi.square().flatten(1).sum(dim=1) + 1e-20)
+def _log_norm(phi: Images, b: int) -> Float[Tensor, " b"]:
+    # Attention puts the windows of an image one after the other along the first dimension.
+    return 0.5 * torch.log(phi.square().reshape(b, -1).sum(dim=1) + 1e-20)

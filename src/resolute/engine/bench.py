@@ -11,13 +11,13 @@ from typing import Any, TypeVar, cast, final
 import torch
 from torch import nn
 
-from resolute.attacks.batch import out_of_memory
 from resolute.engine.plan import Plan, Unit
 from resolute.errors import ResoluteError
 from resolute.models.base import Restorer
 from resolute.models.foreign import Foreign
 from resolute.models.tiling import Tiled
 from resolute.of_file import told_in_one_line
+from resolute.runtime import out_of_memory
 from resolute.studies.record import Record
 from resolute.studies.study import Answer, Bench, InTiles, Progress
 

@@ -10,9 +10,9 @@ from typing import ClassVar, final
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from resolute.attacks.batch import out_of_memory
 from resolute.measure.clever import clever, clever_power
 from resolute.models.base import Restorer
+from resolute.runtime import out_of_memory
 from resolute.studies.attacked import Subject
 from resolute.studies.record import Record, record_key
 from resolute.studies.study import Cell, about
