@@ -1,8 +1,8 @@
 """Show every network of some runs what was found for every other: ``python docs/make_transfer.py RUNS --out FOLDER``.
 
 RUNS is a folder of finished runs of ``resolute benchmark``, one network each. What APGD found for a network at 4/255 is
-given to all networks, and judged in float32: the mean SR-PSNR and PSNR against the truth (Y) over the images, a file a
-network that is shown them. Several processes share the work. With ``--merge`` all lines of FOLDER go into
+given to all networks, and judged in float32: the mean SR-PSNR and PSNR against the truth (Y) over the first images, a
+file a network that is shown them. Several processes share the work. With ``--merge`` all lines of FOLDER go into
 docs/leaderboard/transfer.parquet, and nothing is computed.
 """
 
@@ -26,6 +26,7 @@ from resolute.report.reading import StudyFolder, read_source
 from resolute.runtime import full_float32, resolve_device
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.grid import Grid
+from resolute.studies.peers import MIX
 from resolute.studies.summary import HEADLINE
 
 FOUND_BY = "apgd"
@@ -39,13 +40,14 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder of the lines, one file a network")
     parser.add_argument("--merge", action="store_true")
+    parser.add_argument("--count", type=int, default=20, help="so many of the suite's images")
     parser.add_argument("--device", default="auto")
     asked = parser.parse_args()
     if asked.merge:
         merge(asked.out, RECORDS)
         return
     sources = {path.parent.name: read_source(path.parent) for path in sorted(asked.runs.glob("*/study.json"))}
-    attacked = {id: batch for id, source in sources.items() if (batch := found_for(source)) is not None}
+    attacked = {id: batch for id, source in sources.items() if (batch := found_for(source, asked.count)) is not None}
     asked.out.mkdir(parents=True, exist_ok=True)
     device = torch.device(resolve_device(asked.device))
     for target in attacked:
@@ -58,8 +60,11 @@ def main() -> None:
         write_text(lines, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def found_for(source: StudyFolder) -> Tensor | None:
-    """Return the attacked images that a run has found, ``(images, 3, h, w)`` in the order of the suite's names."""
+def found_for(source: StudyFolder, count: int) -> Tensor | None:
+    """Return the first attacked images of a run, ``(count, 3, h, w)``, in the order of the suite's names; None of none.
+
+    Mixtures with bicubic interpolation are left out.
+    """
     found = {
         record.image: source.store.folder / record.files[0]
         for record in source.records
@@ -68,9 +73,9 @@ def found_for(source: StudyFolder) -> Tensor | None:
         and record.files
     }
     assert isinstance(source.study, Grid)
-    if set(found) != set(source.study.names):
+    if set(found) != set(source.study.names) or MIX in source.study.models[0]:
         return None
-    return torch.stack([read_image(found[name]) for name in source.study.names])
+    return torch.stack([read_image(found[name]) for name in source.study.names[:count]])
 
 
 def judged(
@@ -81,7 +86,7 @@ def judged(
     model = load_defended(source.study.models[0], SCALE).requires_grad_(False).to(device).eval()
     if isinstance(model, Foreign):
         model.lay_out()
-    subjects = source.study.subjects()
+    subjects = source.study.subjects()[: len(attacked[target])]
     low = torch.cat([subject.low for subject in subjects]).to(device)
     truth = torch.cat([subject.truth for subject in subjects if subject.truth is not None]).to(device)
     rows: list[dict[str, object]] = []

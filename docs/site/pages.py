@@ -57,7 +57,7 @@ def stage(folder: Path) -> None:
     made["index.md"] += menu([name.removesuffix(".md").removesuffix(".rst") for name in made])
     for owner, tables in TABLES.items():
         made[f"{owner}.md"] += toctree("", [table for table in tables if f"{table}.md" in made])
-    made["findings.md"] += toctree("", sorted(name[:-3] for name in made if name.startswith("studies/")))
+    made["results.md"] += toctree("", sorted(name[:-3] for name in made if name.startswith("studies/")))
     for name, text in made.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
