@@ -69,15 +69,16 @@ def recheck(
         list[str] | None, typer.Option(help="Where the model is: a file or FILE.py:NAME; may be repeated.")
     ] = None,
     images: Annotated[
-        list[str] | None, typer.Option(help="Where the images are, as in the study: NAME=FOLDER; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Where the images are, as in the study: NAME=FOLDER, or FOLDER; may be repeated."),
     ] = None,
     device: Device = "auto",
 ) -> None:
     """Check an entry: compute its figures again from the records, and some records from the model and the images.
 
-    Of a published network the file of records takes the place of both. It keeps no attacked images, so attacks are run
-    again; a network that comes with Resolute needs no --weights. Attacks that find more than the records say refute
-    them; those that find less do not.
+    Of a published network, give the file of records and the network's id. That file keeps no attacked images, so that
+    attacks alone are run again; a network that comes with Resolute needs no --weights. Attacks that find clearly more
+    than the records say refute them; attacks that find less do not, and are named.
 
     Exit code 0 where the entry holds, 5 where it does not, or where the model or the images are missing.
     """
@@ -86,14 +87,15 @@ def recheck(
     from resolute.leaderboard.compact import read_runs
     from resolute.leaderboard.entry import read_entry
     from resolute.leaderboard.gathering import SCALE
+    from resolute.leaderboard.ranking import Placed
     from resolute.runtime import resolve_device
     from resolute.studies.kinds import standard_suite
+    from resolute.studies.summary import HEADLINE
 
     where = weights or (), images or (), resolve_device(device)
     if entry.suffix == ".parquet":
         name, records = f"{run} of {entry.name}", read_runs(entry, run)[run].records
-        said = entry_of_records(records, SCALE)
-        told = list[str]()
+        said, told = entry_of_records(records, SCALE), list[str]()
         # It keeps no attacked images: whoever asks for those gets an attack.
         attacks = max(repeat, 1) if replay else repeat
         again = published_again(records, standard_suite(), attacks, *where) if attacks else None
@@ -101,15 +103,19 @@ def recheck(
         name, said = entry.name, read_entry(entry)
         told = differences(said, Path(run))
         again = done_again(said, Path(run), replay, repeat, *where) if replay or repeat else None
-    checked = [f"{said.cells} records"]
+    checked = f"{said.cells} records"
     if again is not None:
         told += again.told
-        checked += [count(again.replayed, "attacked image")] if again.replayed else []
-        checked += [f"{count(again.repeated, 'attack')} run again"] if again.repeated else []
+        parts = [count(again.replayed, "attacked image")] if again.replayed else []
+        checked += f", {' and '.join([*parts, count(again.repeated, 'attack')])} run again"
     if told:
         more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
         raise ConfigError(f"{name} does not hold: {'; '.join(told[:5])}{more}")
-    console.print(f"{escape(name)} holds: computed again from {', '.join(checked)}", highlight=False)
+    console.print(f"{escape(name)} holds: computed again from {checked}", highlight=False)
+    row = Placed(said, None)
+    if (kept := row.kept()) is not None:
+        attacked = f"{figure(kept)} dB against the truth at {HEADLINE:g}/255"
+        console.print(f"It keeps {attacked}, and has {figure(row.clean)} dB without an attack.", highlight=False)
     if again is None:
         console.print("Records that were made up would hold too: leave out --replay 0 and --repeat 0 to find them.")
     elif again.repeated:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import random
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -32,8 +33,10 @@ from resolute.studies.summary import level_of
 TOLERANCE = 1e-3
 # In dB, of figures computed again from the attacked images, perhaps on another processor.
 AGAIN = 0.05
-# In dB, of attacks that were run again: on another processor they climb by other ways.
-REPEATED = 0.5
+# In dB, of attacks that were run again: on another processor they climb by other ways. Between an H100 and a CPU the
+# figures of gradient attacks on CARN-M spread by 0.33 dB an image and those on EDSR by 0.12; this is above four times
+# the larger. The mean of n is allowed so much by the square root of n.
+REPEATED = 1.5
 # Figures that no search leads to, and those that one leads to.
 _COMPUTED = ("clean_psnr_y", "signs_psnr_y", "signs_sr_psnr")
 _ATTACKED = ("sr_psnr", "attacked_psnr_y")
@@ -241,7 +244,16 @@ def _judged(replayed: int, told: list[str], repeated: Sequence[_Repeated]) -> Ag
         told += _texts(one, [name for name in _ATTACKED if one.more(name) < -REPEATED])
         weaker += _texts(one, [name for name in _ATTACKED if one.more(name) > REPEATED])
         apart = max(apart, *(abs(one.more(name)) for name in _ATTACKED))
+    told += _means([one for one in repeated if one.found is not None])
     return Again(replayed, len(repeated), told, weaker, apart)
+
+
+def _means(repeated: Sequence[_Repeated]) -> Iterator[str]:
+    """Say which figures many records have a little too good, none of them by too much."""
+    for name in _ATTACKED:
+        more = [value for one in repeated if math.isfinite(value := one.more(name))]
+        if len(more) > 1 and (mean := statistics.fmean(more)) < -REPEATED / math.sqrt(len(more)):
+            yield f"{len(more)} attacks: as a mean, the records say {-mean:.2f} dB more of {name} than the attacks give"
 
 
 def _texts(one: _Repeated, names: Iterable[str]) -> list[str]:
