@@ -156,7 +156,9 @@ class TestChecks:
     def test_without_attacked_images_attacks_are_run_again(self, run, tmp_path):
         entry = entry_of(run, "tiny")
         shutil.rmtree(run / "attacked")
-        assert done_again(entry, run, 3, 0) == Again(0, 1, [])
+        again = done_again(entry, run, 3, 0)
+        assert again == Again(0, 1, [], apart=again.apart)
+        assert again.apart < 0.5
         edit(run, lambda r: dataclasses.replace(r, attacked_psnr_y=r.attacked_psnr_y + 3))
         assert "attacked_psnr_y" in done_again(entry, run, 3, 0).told[0]
 

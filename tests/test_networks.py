@@ -6,21 +6,26 @@ import runpy
 import tomllib
 from pathlib import Path
 
+import duckdb
 import pytest
-from small import edit, grid, rewrite
+from small import edit, grid, rewrite, tiny
+from test_cli import run as typed
 from watched import Watched
 
 from resolute.engine.running import Machine
 from resolute.engine.running import run as answer
 from resolute.engine.store import Store
 from resolute.errors import ConfigError
+from resolute.images import sample_image, write_png
 from resolute.leaderboard.building import entry_of_records
+from resolute.leaderboard.checking import published_again
 from resolute.leaderboard.compact import Run, read_runs, write_runs
 from resolute.leaderboard.gathering import gather, peers_of, rows_of
 from resolute.leaderboard.network import Network, read_networks
 from resolute.leaderboard.networks_page import table_of, write_networks_page
 from resolute.leaderboard.ranking import sentences
 from resolute.studies.grid_results import results_of
+from resolute.studies.kinds import read_study
 from resolute.studies.peers import Peer, Peers, placed, suite_hash
 
 FILE = Path(__file__).parents[1] / "docs" / "leaderboard" / "networks.toml"
@@ -144,6 +149,155 @@ class TestRecords:
         assert "CARN-M" in pages[0]
         assert str(tmp_path) not in pages[0]
         assert json.loads((tmp_path / "peers.json").read_text())["networks"][0]["name"] == "CARN-M"
+
+
+SUITE = """
+name = "small"
+models = ["bicubic"]
+images = ["small"]
+names = ["chelsea", "coffee"]
+epsilons = [4, 16]
+
+[[attacks]]
+kind = "ifgsm"
+steps = 2
+
+[[attacks]]
+kind = "noise"
+"""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A suite of two attacks and two images, and a file of two models that went through it."""
+    folder = tmp_path_factory.mktemp("published")
+    for image in ("chelsea", "coffee"):
+        write_png(folder / "photos" / f"{image}.png", sample_image(image)[:, 100:148, 200:248])
+    (folder / "suite.toml").write_text(SUITE)
+    model = tiny(folder / "tiny.safetensors", "tiny")
+    images = (f"small={folder / 'photos'}",)
+    study = dataclasses.replace(read_study(folder / "suite.toml"), models=(str(model), "bicubic"), images=images)
+    answer(study, folder / "run", Machine())
+    records = Store(folder / "run").read()
+    found = {id: Run([one for one in records if one.model == id], None) for id in ("tiny", "bicubic")}
+    write_runs(folder / "records.parquet", found)
+    return folder
+
+
+@pytest.fixture
+def recheck(published, monkeypatch):
+    monkeypatch.setattr("resolute.studies.kinds.SUITE", str(published / "suite.toml"))
+
+    def typed_with(id, *more, records=published / "records.parquet", images=published / "photos"):
+        code, stdout, stderr = typed("recheck", records, id, *more, "--images", images, "--device", "cpu")
+        return code, stdout + stderr
+
+    return typed_with
+
+
+class TestRecheck:
+    def test_records_hold_for_whoever_has_model_and_images(self, recheck, published, tmp_path):
+        code, told = recheck("bicubic")
+        assert code == 0
+        assert "2 attacks" in told
+        other = tmp_path / "renamed.safetensors"
+        other.write_bytes((published / "tiny.safetensors").read_bytes())
+        code, told = recheck("tiny", "--weights", other, "--repeat", 100)
+        assert code == 0
+        assert "8 attacks" in told
+        assert "0.00 dB" in told
+        assert recheck("tiny", "--replay", 0, "--repeat", 0)[0] == 0
+
+    def test_another_model_and_other_images_are_refused(self, recheck, published, tmp_path):
+        code, told = recheck("tiny")
+        assert code == 5
+        assert "--weights" in told
+        own = read_runs(published / "records.parquet", "tiny")["tiny"].records[0].weights
+        for weights in (tiny(tmp_path / "tiny.safetensors", "tiny", seed=1), "bicubic"):
+            code, told = recheck("tiny", "--weights", weights)
+            assert code == 5
+            assert own[:16] in told
+        assert recheck("bicubic", "--weights", published / "tiny.safetensors")[0] == 5
+        for image in ("chelsea", "coffee"):
+            write_png(tmp_path / "photos" / f"{image}.png", sample_image("chelsea")[:, 100:148, 200:248])
+        code, told = recheck("bicubic", images=tmp_path / "photos")
+        assert code == 5
+        assert "coffee" in told
+        code, told = recheck("bicubic", images=tmp_path)
+        assert code == 5
+        assert "--images" in told
+
+    def test_a_name_in_the_records_is_no_reason_to_run_code(self, published, tmp_path):
+        (tmp_path / "code.py").write_text("raise SystemExit('was run')")
+        record = read_runs(published / "records.parquet", "tiny")["tiny"].records[0]
+        for name in (f"{tmp_path / 'code.py'}:Net", str(published / "tiny.safetensors")):
+            with pytest.raises(ConfigError, match="--weights"):
+                published_again([dataclasses.replace(record, model=name)], read_study(published / "suite.toml"), 1)
+
+    @pytest.mark.parametrize("name", ["sr_psnr", "attacked_psnr_y"])
+    def test_records_that_are_too_good_are_found_and_an_attack_that_finds_less_refutes_nothing(
+        self, recheck, published, tmp_path, name
+    ):
+        records = read_runs(published / "records.parquet", "bicubic")["bicubic"].records
+        # A little is enough where all records have it.
+        for by, expected in ((3, 5), (0.7, 5), (-3, 0)):
+            moved = [dataclasses.replace(one, **{name: getattr(one, name) + by}) for one in records]
+            write_runs(tmp_path / "records.parquet", {"bicubic": Run(moved, None)})
+            code, told = recheck("bicubic", "--repeat", 8, records=tmp_path / "records.parquet")
+            assert code == expected
+            assert name in told
+
+    @pytest.mark.parametrize("name", ["clean_psnr_y", "signs_psnr_y", "signs_sr_psnr"])
+    def test_what_no_search_leads_to_has_to_come_out(self, recheck, published, tmp_path, name):
+        records = read_runs(published / "records.parquet", "bicubic")["bicubic"].records
+        for by in (-0.1, 0.1):
+            moved = [dataclasses.replace(one, **{name: getattr(one, name) + by}) for one in records]
+            write_runs(tmp_path / "records.parquet", {"bicubic": Run(moved, None)})
+            code, told = recheck("bicubic", records=tmp_path / "records.parquet")
+            assert code == 5
+            assert name in told
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"key": "0" * 24},
+            {"epsilon": 5 / 255},
+            {"configuration": "PGD()"},
+            {"attack": "ifgsm of mine"},
+            {"image": "cat"},
+            {"seed": 1},
+            {"weights": "1" * 64},
+            {"pixels": "1" * 64},
+            {"linf": 17.0},
+        ],
+    )
+    def test_what_a_record_says_has_to_be_of_the_suite(self, recheck, published, tmp_path, change):
+        *records, last = read_runs(published / "records.parquet", "bicubic")["bicubic"].records
+        write_runs(
+            tmp_path / "records.parquet", {"bicubic": Run([*records, dataclasses.replace(last, **change)], None)}
+        )
+        assert recheck("bicubic", records=tmp_path / "records.parquet")[0] == 5
+
+    def test_every_record_is_there_once(self, recheck, published, tmp_path):
+        records = read_runs(published / "records.parquet", "bicubic")["bicubic"].records
+        for other in (records[1:], [*records, records[0]], [*records[1:], records[1]]):
+            write_runs(tmp_path / "records.parquet", {"bicubic": Run(other, None)})
+            assert recheck("bicubic", records=tmp_path / "records.parquet")[0] == 5
+
+    @pytest.mark.parametrize("name", ["key", "made"])
+    def test_no_network_stops_another(self, recheck, published, tmp_path, name):
+        bad = f"CASE WHEN id = 'tiny' THEN 'none' ELSE {name} END AS {name}"
+        rows = f"SELECT * REPLACE ({bad}) FROM '{published / 'records.parquet'}'"
+        duckdb.sql(rows).write_parquet(str(tmp_path / "records.parquet"))
+        assert recheck("bicubic", records=tmp_path / "records.parquet")[0] == 0
+        code, told = recheck("tiny", records=tmp_path / "records.parquet")
+        assert code == 5
+        assert "records.parquet" in told
+
+    def test_an_unknown_network_is_told_the_nearest(self, recheck):
+        code, told = recheck("bicubik")
+        assert code == 5
+        assert "bicubic?" in told
 
 
 class TestRanks:

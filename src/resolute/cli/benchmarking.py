@@ -12,10 +12,7 @@ from resolute.cli.app import Argument, Device, Range, Scale, Weights, Workers, a
 from resolute.cli.studying import plan_and_run
 from resolute.engine.queue import Machine
 from resolute.runtime import resolve_device
-from resolute.studies.grid import Grid
-from resolute.studies.kinds import read_study
-
-SUITE = "sr-linf-1"
+from resolute.studies.kinds import SUITE, standard_suite
 
 
 @app.command(epilog="Example:  [bold]resolute benchmark mine.pth --images BSD100/[/bold]")
@@ -54,8 +51,7 @@ def benchmark(
     the truth. Bicubic interpolation goes through the same. What was stopped goes on with the same command.
     """
     named = all_addressed(models, scale, weights, range, argument)
-    suite = read_study(SUITE)
-    assert isinstance(suite, Grid)
+    suite = standard_suite()
     if quick:
         suite = suite.quickly()
     suite = dataclasses.replace(suite, models=tuple(dict.fromkeys([*named, *suite.models])))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pydantic
 
-from resolute.errors import ConfigError, first_line
+from resolute.errors import ConfigError, did_you_mean, first_line
 from resolute.files import write_atomically
 from resolute.provenance import Provenance
 from resolute.studies.attacked import AttackRecord
@@ -22,6 +22,7 @@ DIGITS = 4
 _TYPES = {"str": "VARCHAR", "int": "BIGINT", "bool": "BOOLEAN", "float": "FLOAT", "float | None": "FLOAT"}
 _FIELDS = {one.name: one.type for one in dataclasses.fields(AttackRecord) if one.name != "files"}
 _ROUNDED = [name for name, kind in _FIELDS.items() if str(kind).startswith("float") and name != "epsilon"]
+_PROVENANCE = pydantic.TypeAdapter(Provenance)
 _RECORDS = pydantic.TypeAdapter(list[AttackRecord])
 
 
@@ -63,11 +64,15 @@ def write_runs(path: Path, runs: Mapping[str, Run]) -> None:
         write_atomically(path, write)
 
 
-def read_runs(path: Path) -> dict[str, Run]:
+def read_runs(path: Path, only: str | None = None) -> dict[str, Run]:
     """Read the records of models by their ids.
 
+    Args:
+        path: of the file.
+        only: id of the one model to be read, whatever is said of others; None for all.
+
     Raises:
-        ConfigError: the file cannot be read, or holds what is no record.
+        ConfigError: the file cannot be read, holds what is no record, or no such model.
     """
     import duckdb
 
@@ -78,18 +83,27 @@ def read_runs(path: Path) -> dict[str, Run]:
     except duckdb.Error as error:
         raise ConfigError(f"cannot read {path}: {first_line(error)}") from None
     found: dict[str, list[dict[str, Any]]] = {}
-    made: dict[str, Provenance | None] = {}
+    made: dict[str, str] = {}
     for values in rows:
-        id, how = values.pop("id", ""), values.pop("made", "")
+        id, how = str(values.pop("id", "")), values.pop("made", "")
         rounded = {name: _again(values[name]) for name in _ROUNDED if name in values}
         found.setdefault(id, []).append(values | rounded)
-        if id not in made:
-            made[id] = pydantic.TypeAdapter(Provenance).validate_json(how) if how else None
+        made.setdefault(id, how)
+    if only is not None and only not in found:
+        raise ConfigError(f"no records of {only!r} in {path.name}{did_you_mean(only, found)}")
+    chosen = found if only is None else {only: found[only]}
     try:
-        return {id: Run(_RECORDS.validate_json(json.dumps(own)), made[id]) for id, own in found.items()}
+        return {
+            id: Run(_RECORDS.validate_json(json.dumps(own, default=str)), _made(made[id])) for id, own in chosen.items()
+        }
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{path.name} holds what is no record: {first['loc'][-1]}: {first['msg']}") from None
+        place = f"{first['loc'][-1]}: " if first["loc"] else ""
+        raise ConfigError(f"{path.name} holds what is no record: {place}{first['msg']}") from None
+
+
+def _made(text: str) -> Provenance | None:
+    return _PROVENANCE.validate_json(text) if text else None
 
 
 def _row(record: AttackRecord) -> dict[str, Any]:
@@ -98,7 +112,8 @@ def _row(record: AttackRecord) -> dict[str, Any]:
 
 
 def _again(value: float | None) -> float | None:
-    return None if value is None else round(value, DIGITS)
+    # What is no number is refused with the whole record.
+    return round(value, DIGITS) if isinstance(value, float) else value
 
 
 def _type(name: str) -> str:

@@ -23,6 +23,9 @@ from resolute.toml import check_table, located, read_table
 KINDS: dict[str, type[Study]] = {}
 RECORDS: dict[str, type[Record]] = {}
 
+# The built-in study that every model of the leaderboard of published networks went through.
+SUITE = "sr-linf-1"
+
 Kind = TypeVar("Kind", bound=type[Study])
 
 
@@ -62,6 +65,18 @@ def read_study(source: str | Path) -> Study:
         raise located(path, ("kind",), f"one of {', '.join(KINDS)}, not {kind!r}")
     study = check_table(path, content, found)
     return checked_attacks(path, study) if isinstance(study, Grid) else study
+
+
+def standard_suite() -> Grid:
+    """Return the study that ``resolute benchmark`` runs.
+
+    Example:
+        >>> standard_suite().crop
+        128
+    """
+    suite = read_study(SUITE)
+    assert isinstance(suite, Grid)
+    return suite
 
 
 def find_kind(name: object) -> type[Study] | None:
