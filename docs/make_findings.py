@@ -182,9 +182,9 @@ def correlates(rows: Rows) -> list[str]:
             f"| {title} | {interval(rows, correlation(fact))} | {interval(rows, correlation(fact, within=True))} |"
         )
     flags: dict[str, Callable[[Ranked], bool]] = {
-        "with less without normalisation, dB": lambda row: row.network.normalises,
-        "with less without attention, dB": lambda row: row.network.attention,
-        "re-parametrised less not, dB": lambda row: row.network.reparametrised,
+        "normalisation, with minus without, dB": lambda row: row.network.normalises,
+        "attention, with minus without, dB": lambda row: row.network.attention,
+        "re-parametrisation, with minus without, dB": lambda row: row.network.reparametrised,
     }
     for title, flag in flags.items():
         lines.append(
