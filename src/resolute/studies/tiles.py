@@ -46,6 +46,9 @@ _HELD, _WRITTEN = (18, 24), (45, 64)
 # Measuring takes as long as so many gradients, and so many seconds for a pixel of the output.
 _PASSES, _SECONDS = 3, 1e-6
 
+# Half of the window of SSIM, in pixels of the output.
+_SSIM = 5
+
 # Of the progress, the share that is the search.
 _SEARCH = 0.7
 
@@ -101,7 +104,7 @@ def fit(cell: AttackCell, model: Restorer, room: float) -> Fit:
             "towards a picture cannot be made in tiles; give it more, or a smaller image"
         )
     radius = receptive_radius(model, like=next(model.parameters(), None))
-    halo = BLOCK * math.ceil((NEAR if radius is None else radius) / BLOCK)
+    halo = BLOCK * math.ceil((NEAR if radius is None else max(1, radius)) / BLOCK)
 
     def least(outputs: bool, side: int = SMALLEST) -> float:
         held, written = (pixels * (image + large * output * outputs) for image, output in (_HELD, _WRITTEN))
@@ -117,9 +120,10 @@ def fit(cell: AttackCell, model: Restorer, room: float) -> Fit:
     side = max(side for side in range(SMALLEST, LARGEST + 1, BLOCK) if least(outputs, side) <= room)
     seen = math.prod(sum(into.stop - into.start for into, _ in spans(length, side, halo)) for length in (height, width))
     # Only now, since the first gradient takes many times as long; it is three passes through the model, a trial two.
-    began = time.perf_counter()
+    # Of the processor's time, since threads that wait for one another on a busy machine would make days of an hour.
+    began = time.process_time()
     trial()
-    seconds = 1.5 * (time.perf_counter() - began) / min(SMALLEST**2, pixels)
+    seconds = 1.5 * (time.process_time() - began) / torch.get_num_threads() / min(SMALLEST**2, pixels)
     seconds = seen * (seconds * (gradients + _PASSES) + _SECONDS * large)
     assert cell.model.card is not None
     words = (
@@ -136,7 +140,7 @@ def attack_in_tiles(
     """Attack every tile of an image with what surrounds it, keep its inside, and measure what came of the whole.
 
     What is found lies in the budget of the whole image: that of l2 is shared out by area. The figures are of the
-    attacked image as saved, but for the SSIM beside seams, which is left out.
+    attacked image as saved; SSIM counts a few pixels beside seams twice.
 
     Args:
         cell: one image, one attack.
@@ -209,11 +213,11 @@ def _area(box: Box) -> int:
     return (box[0].stop - box[0].start) * (box[1].stop - box[1].start)
 
 
-def _shaved(box: Box, whole: Box) -> Box:
-    """Return a box without the border of the whole: of one pixel, which is ``scale`` pixels of the output."""
+def _shaved(box: Box, whole: Box, beyond: int = 0) -> Box:
+    """Return a box, and what is so far beyond it, less the outermost pixels of the whole: ``scale`` of the output."""
     rows, columns = (
-        slice(max(one.start, 1), max(one.start, 1, min(one.stop, all_.stop - 1)))
-        for one, all_ in zip(box, whole, strict=True)
+        slice(start := max(one.start - beyond, 1), max(start, min(one.stop + beyond, end.stop - 1)))
+        for one, end in zip(box, whole, strict=True)
     )
     return rows, columns
 
@@ -279,8 +283,7 @@ class _Sums:
         low, high = self.ends[name]
         self.ends[name] = min(low, float(values.min())), max(high, float(values.max()))
 
-    def luma(self, name: str, a: Tensor, b: Tensor) -> None:
-        self.error(f"{name} y", luma(a), luma(b))
+    def likeness(self, name: str, a: Tensor, b: Tensor) -> None:
         if min(a.shape[-2:]) >= 11:
             count = (a.shape[-2] - 10) * (a.shape[-1] - 10)
             self.add(f"{name} ssim", float(ssim_y(a, b, 0)) * count, count)
@@ -311,7 +314,7 @@ def _measure(
 ) -> tuple[Tensor, Tensor]:
     """Add the figures of a tile to the sums, and return its clean and its attacked output."""
     clean, levels, unrounded, signs = images
-    saved, device = levels.float().div(255), _device(model)
+    saved, device, scale = levels.float().div(255), _device(model), model.scale
     random = moved_at_random(_of_part(cell.attack, _area(tile.seen) / _area(whole)), clean, signs)
     (phi, before), (phi_after, after) = (passed(model, one.to(device)) for one in (clean, saved))
     with torch.no_grad(), full_float32():
@@ -322,8 +325,12 @@ def _measure(
     def own(image: Tensor) -> Tensor:
         return _cut(image, tile.own, tile.seen)
 
-    def inner(output: Tensor) -> Tensor:
-        return _cut(output, _shaved(tile.own, whole), tile.seen)
+    def compare(name: str, a: Tensor, b: Tensor) -> None:
+        parts = [_cut(one, _shaved(tile.own, whole), tile.seen) for one in (a, b)]
+        sums.error(f"{name} y", *map(luma, parts))
+        # The windows of SSIM that are centred on the tile's own pixels, and a few more.
+        beyond = math.ceil(_SSIM / scale)
+        sums.likeness(name, *(_cut(one, _shaved(tile.own, whole, beyond), tile.seen) for one in (a, b)))
 
     sums.values("phi", own(phi))
     sums.values("attacked phi", own(phi_after))
@@ -333,12 +340,11 @@ def _measure(
     sums.error("lr", own(clean), own(saved))
     for name, output in (("sr", attacked), ("unrounded", unsaved), ("signs", at_random)):
         sums.error(name, shown, output)
-    sums.luma("sr", inner(before), inner(after))
+    compare("sr", before, after)
     if cell.subject.truth is not None:
-        truth = _cut(cell.subject.truth, _shaved(tile.own, whole), whole)
-        sums.luma("clean", inner(before), truth)
-        sums.luma("attacked", inner(after), truth)
-        sums.error("signs y", luma(inner(floor)), luma(truth))
+        truth = _cut(cell.subject.truth, tile.seen, whole)
+        for name, output in (("clean", before), ("attacked", after), ("signs", floor)):
+            compare(name, output, truth)
     return shown, attacked
 
 
