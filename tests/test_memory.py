@@ -16,6 +16,7 @@ from resolute.attacks import IFGSM
 from resolute.attacks.gradient import PGD
 from resolute.attacks.registry import AttackTable
 from resolute.attacks.targeted import Given, ReferenceShift, SavedOutput, TargetDistance
+from resolute.attacks.transfer import WorstOf
 from resolute.cli.app import parse_memory
 from resolute.engine.queue import Machine
 from resolute.engine.running import run
@@ -121,9 +122,13 @@ def test_many_steps_in_tiles_are_about_as_strong():
     assert tiles.signs_sr_psnr == pytest.approx(whole.signs_sr_psnr, rel=1e-4)
 
 
-def test_an_l2_budget_is_shared_out_between_tiles():
+L2 = PGD(epsilon=0.5, steps=3, norm="l2")
+
+
+@pytest.mark.parametrize("attack", [L2, WorstOf(epsilon=0.5, attacks=(L2, L2))])
+def test_an_l2_budget_is_shared_out_between_tiles(attack):
     low = photo(64, 64)
-    cell = cell_of(network(), PGD(epsilon=0.5, steps=3, norm="l2"), low)
+    cell = cell_of(network(), attack, low)
     answer = tiles_of(cell)
     assert 0 < moved(answer, low).norm() <= 0.5 + 1e-5
     assert list(answer.pictures) == ["attacked"]
@@ -153,7 +158,9 @@ def test_an_attack_on_a_whole_picture_is_not_cut():
     model = network()
     attack = IFGSM(epsilon=4 / 255, steps=2, objective=TargetDistance(Given(torch.zeros(1, 3, 1, 1))))
     cell = cell_of(model, attack, torch.zeros(1, 3, 400, 600))
-    assert fit(cell, model, 1e8).tile == 0  # no part of it can be tried, as its picture has another size
+    assert fit(cell, model, 1e11).tile == 0
+    with pytest.raises(ConfigError, match="--memory"):
+        fit(cell, model, 1e8)
 
 
 @pytest.mark.parametrize("text", ["3", "much", "-1G", "0G", "1e3G", "100k"])

@@ -15,6 +15,7 @@ from torch import Tensor
 from resolute.attacks.ascent import Ascent, Attack, GradientAttack
 from resolute.attacks.ball import L2
 from resolute.attacks.batch import PIXELS, Job, attack_all, footprint
+from resolute.attacks.objective import OutputShift
 from resolute.attacks.targeted import Given, OutputOf, Picture, with_truth
 from resolute.defences import surrogate
 from resolute.errors import ConfigError
@@ -128,8 +129,10 @@ def fit(cell: AttackCell, model: Restorer, room: float) -> Fit:
     assert cell.model.card is not None
     words = (
         f"{name} is attacked in tiles of {side} on {cell.model.card.name}, which takes about "
-        f"{_size(least(outputs, side))} more and {math.ceil(seconds / 60)} min an attack"
+        f"{_size(least(outputs, side))} more"
     )
+    # Where the processor only waits for a device its time tells nothing.
+    words += f" and {math.ceil(seconds / 60)} min an attack" if _device(model).type == "cpu" else ""
     words += "; the model looks at the whole image, which tiles only approximate" if radius is None else ""
     return Fit(None, side, halo, outputs, words if outputs else f"{words}; its outputs are too large to be kept")
 
@@ -223,9 +226,18 @@ def _shaved(box: Box, whole: Box, beyond: int = 0) -> Box:
 
 
 def _of_part(attack: Attack, share: float) -> Attack:
-    """Return the attack with the budget of a part of the image."""
-    ball = attack.aim()[1]
-    return dataclasses.replace(attack, epsilon=attack.epsilon * share**0.5) if isinstance(ball, L2) else attack
+    """Return the attack with the budget of a part of the image, and so those inside it."""
+    if not isinstance(attack.aim()[1], L2):
+        return attack
+
+    def smaller(value: object) -> object:
+        if isinstance(value, tuple):
+            return tuple(map(smaller, value))
+        return _of_part(value, share) if isinstance(value, Attack) else value
+
+    own = {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
+    inside = {name: smaller(value) for name, value in own.items() if isinstance(value, Attack | tuple)}
+    return dataclasses.replace(attack, epsilon=attack.epsilon * share**0.5, **inside)
 
 
 def _device(model: Restorer) -> torch.device:
@@ -249,6 +261,8 @@ def _trial(cell: AttackCell, model: Restorer) -> tuple[Callable[[], float], int]
         objective, ball = attack.aim()
         plan = Ascent(objective=objective, ball=ball, steps=1, step_size=ball.epsilon, start="uniform")
         gradients = int(getattr(attack, "queries", 1))
+    if _about_all(attack):  # which a part has nothing of
+        plan = dataclasses.replace(plan, objective=OutputShift(), start="tiny")
     return lambda: footprint(surrogate(model), plan, part) / _area(corner), gradients
 
 
