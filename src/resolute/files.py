@@ -17,6 +17,9 @@ if sys.platform != "win32" or TYPE_CHECKING:
 else:  # no locks: two runs in one folder are not noticed
     fcntl = None
 
+# Temporary files that are being written: what is left to remove if a process ends at once.
+UNFINISHED = set[Path]()
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it to its final name.
@@ -36,6 +39,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            UNFINISHED.add(temporary)
             temporary.touch(exist_ok=False)
         except OSError as error:
             reason = error.strerror or error
@@ -51,6 +55,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        UNFINISHED.discard(temporary)
 
 
 def write_text(path: Path, text: str) -> None:

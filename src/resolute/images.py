@@ -114,7 +114,8 @@ def to_uint8(x: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """
     if not bool(torch.isfinite(x).all()):
         raise ImageError("an image holds NaN or infinite values; look for an overflow in the model that made it")
-    levels = (x.detach().float().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+    # In place where nobody else sees it: of a large image few copies fit into memory.
+    levels = x.detach().float().clamp(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
     return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())
 
 
@@ -288,7 +289,8 @@ def _to_tensor(pixels: NDArray[Any]) -> Float[Tensor, "3 h w"]:
         values = values[..., :-1] * alpha + top * (1 - alpha)
         # Back to the levels of the file, so that what comes from 8 bits can be stored in 8 bits.
         values = values if is_float else np.rint(values)
-    return torch.from_numpy(values.transpose(2, 0, 1) / top).expand(3, -1, -1).contiguous()
+    values /= top
+    return torch.from_numpy(values.transpose(2, 0, 1)).expand(3, -1, -1).contiguous()
 
 
 def _check_size(width: int, height: int) -> None:

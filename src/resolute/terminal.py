@@ -93,7 +93,8 @@ class StudyDisplay:
         if self._first is None:
             self._first = done
         now = time.monotonic()
-        count = f"{int(done)}/{total}{self._pace(done - self._first, total - done, now - self._began)}"
+        part = f" ({100 * (done % 1):.0f} % of the next)" if done % 1 > 0 and total < 100 else ""
+        count = f"{int(done)}/{total}{part}{self._pace(done - self._first, total - done, now - self._began)}"
         self._bar.update(self._task, completed=done, total=total, description=escape(title), count=count)
         last = done >= total > self._first and self._told < math.inf
         if not self._live and (last or now - self._told > 10):

@@ -118,8 +118,8 @@ def attack_all(
         model: differentiable where an attack uses gradients; it comes back as it was.
         jobs: what to attack, and how.
         memory: bytes that a batch may take beyond the model; None for a share of what a CUDA device has free, and for
-            ten images of 40 x 40 pixels or as much on a CPU, where larger batches gain nothing. A batch for which
-            memory does not suffice all the same is halved.
+            ten images of 40 x 40 pixels or as much on a CPU, where larger batches gain nothing; 0 for one run at a
+            time. A batch for which memory does not suffice all the same is halved.
         values: take the objective of what is found, which costs three passes a job; without, it is NaN.
         progress: called with the share of the work that is done, in [0, 1], every job counting the same.
 
@@ -261,6 +261,8 @@ def _judged(model: nn.Module, plan: Ascent, clean: Image, best: Image, values: b
 
 
 def _batch_size(model: nn.Module, run: _BatchRun, precision: Precision, memory: int | None) -> int:
+    if memory == 0:
+        return 1
     if memory is None:
         if run.clean.device.type != "cuda":
             return max(1, PIXELS // (run.clean.shape[-2] * run.clean.shape[-1]))

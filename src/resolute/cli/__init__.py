@@ -9,7 +9,8 @@ import warnings
 from rich.markup import escape
 
 from resolute import runtime
-from resolute.cli.app import TERMINATED, app
+from resolute.cli.app import app
+from resolute.cli.stopping import INTERRUPTED, PROMPT, TERMINATED, end_promptly, leave
 from resolute.errors import BudgetWarning, ImageNote, ImageWarning, ModelWarning
 from resolute.printing import errors
 
@@ -21,9 +22,16 @@ _SHOWN = (ModelWarning, BudgetWarning, ImageWarning, ImageNote)
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
+    if sys.platform != "win32" and sys.argv[1:2] and sys.argv[1] in PROMPT:
+        end_promptly()
     runtime.tune_allocator()
     show_model_warnings()
-    app()
+    try:
+        app()
+    except SystemExit as stop:
+        if stop.code in (INTERRUPTED, TERMINATED):
+            leave(stop.code)
+        raise
 
 
 def show_model_warnings() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import math
 import re
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, final
@@ -18,12 +17,10 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 import resolute
+from resolute.cli.stopping import INTERRUPTED, KEPT, TERMINATED
 from resolute.errors import ConfigError, ResoluteError
 from resolute.of_file import told_in_one_line
 from resolute.printing import errors
-
-INTERRUPTED = 130
-TERMINATED = 128 + signal.SIGTERM
 
 # Of each command its module in this package, and what it does: the first paragraph of its help.
 COMMANDS = {
@@ -89,11 +86,11 @@ class Commands(TyperGroup):
             errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            errors.print("interrupted: what was finished is kept; the same command goes on from there")
+            errors.print(f"interrupted: {KEPT}")
             raise typer.Exit(INTERRUPTED) from None
         except SystemExit as stop:
             if stop.code == TERMINATED:
-                errors.print("terminated: what was finished is kept; the same command goes on from there")
+                errors.print(f"terminated: {KEPT}")
             raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -198,6 +195,35 @@ Argument = Annotated[
     list[str] | None,
     typer.Option(help="Of NAME in FILE.py:NAME, as nf=48; may be repeated; #nf=48.", rich_help_panel="Model"),
 ]
+
+
+Memory = Annotated[
+    str,
+    typer.Option(
+        help="What this may occupy, as 3G or 800M, on a GPU of its memory: a larger image is attacked in tiles. Half "
+        "of what is free if not given.",
+        rich_help_panel="Machine",
+    ),
+]
+
+
+def parse_memory(text: str) -> int:
+    """Return a number of bytes from ``3G``, ``2.5GB`` or ``800M``; 0 from an empty text.
+
+    Raises:
+        ConfigError: it is no such size, or below one megabyte.
+
+    Example:
+        >>> parse_memory("3G"), parse_memory("2.5 GB"), parse_memory("1GiB"), parse_memory("")
+        (3000000000, 2500000000, 1073741824, 0)
+    """
+    if not text:
+        return 0
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt])(i?)b?\s*", text, re.IGNORECASE)
+    size = float(match[1]) * (1024 if match[3] else 1000) ** ("kmgt".index(match[2].lower()) + 1) if match else 0.0
+    if not 1e6 <= size < 2**63:
+        raise ConfigError(f"--memory is a size such as 3G, 2.5GB or 800M, not {text!r}")
+    return int(size)
 
 
 def addressed(

@@ -14,6 +14,7 @@ from resolute.attacks.registry import AttackTable
 from resolute.cli.app import (
     Argument,
     Device,
+    Memory,
     Out,
     Precision,
     Range,
@@ -24,6 +25,7 @@ from resolute.cli.app import (
     addressed,
     app,
     parse_epsilon,
+    parse_memory,
     parse_precision,
 )
 from resolute.cli.studying import FAILED, run_cells, run_study
@@ -107,13 +109,16 @@ def attack(
     out: Out = Path("runs/attack"),
     device: Device = "auto",
     precision: Precision = "float32",
+    memory: Memory = "",
     seed: Seed = 0,
 ) -> None:
     """Attack a model on your images; write the attacked images, their outputs and the figures.
 
     Bicubic interpolation is attacked beside it, for comparison. Writes, for every image, IMAGE.attacked.png,
-    IMAGE.sr-clean.png and IMAGE.sr-attacked.png, and figures.json. All figures belong to the files as saved.
+    IMAGE.sr-clean.png and IMAGE.sr-attacked.png, and figures.json. All figures belong to the files as saved. An image
+    that takes more than --memory is attacked in tiles, one after the other, and its outputs are kept if they fit.
     """
+    machine = Machine(device=runtime.resolve_device(device), memory=parse_memory(memory))
     table = AttackTable.typed(
         option or (), kind, objective=objective, layers=tuple(layer or ()), steps=steps, restarts=restarts
     )
@@ -127,7 +132,7 @@ def attack(
         precision=parse_precision(precision), outputs=True, skip_broken=skip_broken,
     )  # fmt: skip
     plan = Plan(study, study.cells_of([attacked, *(load_defended(name, attacked.scale) for name in beside)]))
-    found, failures = run_cells(plan, Place(out), Machine(device=runtime.resolve_device(device)))
+    found, failures = run_cells(plan, Place(out), machine)
     records = [record for record in found if isinstance(record, AttackRecord)]
     own = [record for record in records if record.model != "bicubic"] or records
     written = write_outputs(own, out)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from resolute.cli.app import Argument, Device, Range, Scale, Weights, Workers, all_addressed, app
+from resolute.cli.app import Argument, Device, Memory, Range, Scale, Weights, Workers, all_addressed, app, parse_memory
 from resolute.cli.studying import plan_and_run
 from resolute.engine.queue import Machine
 from resolute.runtime import resolve_device
@@ -41,6 +41,7 @@ def benchmark(
         str, typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs of several add up.")
     ] = f"runs/{SUITE}",
     device: Device = "auto",
+    memory: Memory = "",
     workers: Workers = 1,
 ) -> None:
     """Attack super-resolution models by the standard suite, at full strength, for figures that can be compared.
@@ -57,5 +58,5 @@ def benchmark(
     suite = dataclasses.replace(suite, models=tuple(dict.fromkeys([*named, *suite.models])))
     if images is not None:
         suite = dataclasses.replace(suite, images=(str(images),) if quick else (f"bsd100={images}",))
-    machine = Machine(device=resolve_device(device), workers=workers)
+    machine = Machine(device=resolve_device(device), workers=workers, memory=parse_memory(memory))
     plan_and_run(suite, f"{out}-quick" if quick else out, machine, only_plan=plan)

@@ -13,6 +13,7 @@ from resolute import runtime
 from resolute.cli.app import (
     Argument,
     Device,
+    Memory,
     Precision,
     Range,
     Scale,
@@ -23,6 +24,7 @@ from resolute.cli.app import (
     app,
     check_seeds,
     parse_epsilon,
+    parse_memory,
     parse_precision,
 )
 from resolute.cli.records import tell_bad
@@ -81,6 +83,7 @@ def study(
     ] = None,
     device: Device = "auto",
     precision: Precision = "float32",
+    memory: Memory = "",
     workers: Workers = 1,
     batch: Annotated[
         int,
@@ -118,7 +121,9 @@ def study(
     if isinstance(planned, Grid) and planned.clever is not None and samples is not None:
         options["--samples"] = ("clever", dataclasses.replace(planned.clever, samples=samples))
     planned = with_options(planned, options)
-    machine = Machine(device=runtime.resolve_device(device), workers=workers, batch=batch, ray=ray)
+    machine = Machine(
+        device=runtime.resolve_device(device), workers=workers, batch=batch, memory=parse_memory(memory), ray=ray
+    )
     plan_and_run(planned, out or str(Path("runs") / planned.name), machine, only_plan=plan)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar, cast, final
@@ -17,7 +18,7 @@ from resolute.models.base import Restorer
 from resolute.models.foreign import Foreign
 from resolute.models.tiling import Tiled
 from resolute.of_file import told_in_one_line
-from resolute.runtime import out_of_memory
+from resolute.runtime import occupied_bytes, out_of_memory
 from resolute.studies.record import Record
 from resolute.studies.study import Answer, Bench, InTiles, Progress
 
@@ -57,9 +58,10 @@ class Found:
 class PlanBench(Bench):
     """Where the units of one plan are answered: its models on their device, and what its cells have in common."""
 
-    def __init__(self, plan: Plan, device: str) -> None:
+    def __init__(self, plan: Plan, device: str, memory: float = math.inf) -> None:
         self.plan = plan
         self.device = device
+        self.memory = memory
         self.tile = 0
         self._records: Mapping[str, Record] = {}
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
@@ -75,6 +77,10 @@ class PlanBench(Bench):
         if key not in self._tiled:
             self._tiled[key] = Tiled(placed, self.tile)
         return cast("Module", self._tiled[key])
+
+    def room(self) -> float:
+        on_gpu = self.device.startswith("cuda")
+        return self.memory - (torch.cuda.memory_allocated(self.device) if on_gpu else occupied_bytes())
 
     def shared(self, key: Hashable, make: Callable[[], Shared]) -> Shared:
         key = key, self.tile

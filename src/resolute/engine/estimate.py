@@ -92,7 +92,7 @@ def estimate(
         for number, work in enumerate(kinds.values(), start=1):
             largest = max(work, key=lambda cell: cell.cost)
             cost = sum(cell.cost for cell in work)
-            one = None if largest.needs else _try(plan, Unit(cells=(places[largest.key],)), machine.device, patience)
+            one = None if largest.needs else _try(plan, Unit(cells=(places[largest.key],)), machine, patience)
             if one is not None:
                 seconds += one / largest.cost * cost
                 tried += cost
@@ -109,11 +109,11 @@ def estimate(
     return Estimate(seconds / machine.workers if tried else None, _peak(machine.device), unknown)
 
 
-def _try(plan: Plan, unit: Unit, device: str, patience: float) -> float | None:
+def _try(plan: Plan, unit: Unit, machine: Machine, patience: float) -> float | None:
     """Return the seconds that one cell takes; None where it fails, as the run will tell better."""
     watch = _Watch(patience)
     try:
-        plan.study.answer(plan.of(unit), PlanBench(plan, device), watch)
+        plan.study.answer(plan.of(unit), PlanBench(plan, machine.device, machine.memory_each), watch)
     except _EnoughError:
         pass
     except (RuntimeError, MemoryError, FloatingPointError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from resolute.engine.journal import Claims, Journal, RecordsRead
 from resolute.engine.plan import Plan, Unit
 from resolute.engine.store import RECORDS_STEM, Store
 from resolute.images import write_png
+from resolute.runtime import free_bytes, occupied_bytes
 from resolute.studies.record import Record
 
 Tell = Callable[[float, int, str], None]
@@ -32,18 +34,27 @@ class Machine:
         device: a torch device.
         workers: processes on this machine; one means this process.
         batch: at most so many cells a unit; 0 for 1 on a CPU and 32 elsewhere.
-        ray: ``local``, ``auto`` or the address of a Ray cluster to run on; empty for this machine alone.
+        memory: bytes that all workers together may occupy, on a GPU of its memory; 0 for half of what is free.
+        ray: ``local``, ``auto`` or the address of a Ray cluster to run on, where memory has no cap; empty for this
+            machine alone.
     """
 
     device: str = "cpu"
     workers: int = 1
     batch: int = 0
+    memory: int = 0
     ray: str = ""
 
     @property
     def cells(self) -> int:
         """At most so many cells a unit."""
         return self.batch or (1 if self.device == "cpu" else 32)
+
+    @functools.cached_property
+    def memory_each(self) -> int:
+        """Bytes that one worker may occupy."""
+        used = 0 if self.device.startswith("cuda") else occupied_bytes()
+        return (self.memory or used + free_bytes(self.device) // 2) // self.workers
 
     @property
     def threads(self) -> int:

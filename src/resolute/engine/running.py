@@ -81,7 +81,7 @@ def run(
 
             Workers(queue, machine).run()
         else:
-            _run_here(queue, machine.device)
+            _run_here(queue, machine)
     finally:
         queue.close()
     queue.tell("done")
@@ -89,8 +89,8 @@ def run(
     return Records(study, (done[cell.key] for cell in plan.cells if cell.key in done))
 
 
-def _run_here(queue: Queue, device: str) -> None:
-    bench = PlanBench(queue.plan, device)
+def _run_here(queue: Queue, machine: Machine) -> None:
+    bench = PlanBench(queue.plan, machine.device, machine.memory_each)
     while queue:
         task = queue.take()
         if task is None:

@@ -26,7 +26,7 @@ from resolute.runtime import tune_allocator
 class _Worker:
     """A process with a copy of the plan, and the task that it is at work on."""
 
-    def __init__(self, content: bytes, device: str, threads: int) -> None:
+    def __init__(self, content: bytes, device: str, threads: int, memory: int) -> None:
         # From a process that has imported everything and done nothing, where there is such.
         fast = "forkserver" in multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if fast else "spawn")
@@ -34,7 +34,7 @@ class _Worker:
             context.set_forkserver_preload([__name__])
         self.connection, theirs = context.Pipe()
         self.task: ClaimedUnit | None = None
-        self.process = context.Process(target=_serve, args=(theirs, device, threads), daemon=True)  # pyright: ignore[reportAttributeAccessIssue], a gap in the stubs
+        self.process = context.Process(target=_serve, args=(theirs, device, threads, memory), daemon=True)  # pyright: ignore[reportAttributeAccessIssue], a gap in the stubs
         self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         with contextlib.suppress(OSError):
@@ -68,6 +68,7 @@ class Workers:
         self.queue = queue
         self.machine = machine
         self._content = packed(queue.plan)
+        self._memory = machine.memory_each
         self._workers: list[_Worker] = []
         self._numbers = itertools.count()
         self._idle_deaths = 0
@@ -105,7 +106,7 @@ class Workers:
             free = next((worker for worker in self._workers if worker.task is None), None)
             if free is None:
                 device = self.machine.device_of(next(self._numbers))
-                self._workers.append(free := _Worker(self._content, device, self.machine.threads))
+                self._workers.append(free := _Worker(self._content, device, self.machine.threads, self._memory))
             free.give(task)
 
     def _hear(self, worker: _Worker) -> None:
@@ -160,14 +161,14 @@ def _receive(connection: Any) -> object:
     return pickle.loads(connection.recv_bytes())
 
 
-def _serve(connection: Connection, device: str, threads: int) -> None:
+def _serve(connection: Connection, device: str, threads: int, memory: int) -> None:
     """Do what comes down the pipe until it closes: what a worker runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers Ctrl-C, and ends this one
     tune_allocator()
     torch.set_num_threads(threads)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         plan = unpacked(connection.recv_bytes())
-        bench = PlanBench(plan, device)
+        bench = PlanBench(plan, device, memory)
         while True:
             task = _receive(connection)
             assert isinstance(task, ClaimedUnit)

@@ -90,16 +90,16 @@ def _in_tiles(part: Part, x: Maps, tile: int, halo: int) -> Tensor:
     if max(height, width) <= tile:
         return part(x)
     rows: list[Tensor] = []
-    for rows_in, rows_kept in _spans(height, tile, halo):
+    for rows_in, rows_kept in spans(height, tile, halo):
         row: list[Tensor] = []
-        for columns_in, columns_kept in _spans(width, tile, halo):
+        for columns_in, columns_kept in spans(width, tile, halo):
 
             def inside(
                 piece: Tensor, rows_in: slice = rows_in, rows_kept: slice = rows_kept, kept: slice = columns_kept
             ) -> Tensor:
                 y = part(piece)
                 ratio = y.shape[-2] // (rows_in.stop - rows_in.start)
-                return y[..., _scaled(rows_kept, ratio), _scaled(kept, ratio)].clone()
+                return y[..., scaled(rows_kept, ratio), scaled(kept, ratio)].clone()
 
             row.append(_recomputed(inside, x[..., rows_in, columns_in]))
         rows.append(torch.cat(row, dim=-1))
@@ -113,8 +113,13 @@ def _recomputed(part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return cast("Tensor", checkpoint(part, x, use_reentrant=False, preserve_rng_state=False))
 
 
-def _spans(length: int, tile: int, halo: int) -> Generator[tuple[slice, slice]]:
-    """Yield for every tile along a side what goes in, and what part of that is kept."""
+def spans(length: int, tile: int, halo: int) -> Generator[tuple[slice, slice]]:
+    """Yield for every tile along a side what goes in, and what part of that is kept.
+
+    Example:
+        >>> list(spans(40, 32, 3))
+        [(slice(0, 40, None), slice(0, 32, None)), (slice(16, 40, None), slice(16, 24, None))]
+    """
     # Whole blocks, so that a strided network sees every tile as it sees the image.
     around = -(-halo // BLOCK) * BLOCK
     for start in range(0, length, tile):
@@ -123,5 +128,6 @@ def _spans(length: int, tile: int, halo: int) -> Generator[tuple[slice, slice]]:
         yield slice(first, last), slice(start - first, stop - first)
 
 
-def _scaled(span: slice, ratio: int) -> slice:
+def scaled(span: slice, ratio: int) -> slice:
+    """Return the part of an output that comes of a part of an input."""
     return slice(span.start * ratio, span.stop * ratio)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor
 
 from resolute.attacks.ascent import Adversarial, Attack
@@ -97,6 +97,8 @@ class AttackRecord(Record):
         signs_psnr_y: ``attacked_psnr_y`` for that change; None without ground truth.
         broken: the attacked output is not finite: its figures in dB are 0, its SSIM too, and those of features that are
             not finite either are None.
+        tile: side of the tiles, in pixels, that were attacked one by one for want of memory; 0 where the image was
+            attacked as a whole.
     """
 
     view: ClassVar[str] = "attacks"
@@ -126,6 +128,7 @@ class AttackRecord(Record):
     signs_sr_psnr: float | None = None
     signs_psnr_y: float | None = None
     broken: bool = False
+    tile: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,7 +185,7 @@ class Clean:
     @staticmethod
     def of(model: Restorer, subject: Subject) -> Clean:
         """Run the model on the clean image and measure the output."""
-        phi, output = _pass(model, subject.low.to(next(model.parameters(), subject.low).device))
+        phi, output = passed(model, subject.low.to(next(model.parameters(), subject.low).device))
         return Clean(model, subject, phi, output, *_against_truth(output, subject, model.scale))
 
 
@@ -196,7 +199,10 @@ class AttackOutcome:
 
 
 def measure_all(
-    cells: Sequence[AttackCell], cleans: Sequence[Clean], progress: Callable[[float], None] | None = None
+    cells: Sequence[AttackCell],
+    cleans: Sequence[Clean],
+    progress: Callable[[float], None] | None = None,
+    memory: int | None = None,
 ) -> list[AttackOutcome]:
     """Attack and measure cells of one model, in batches where their attacks can share them; see ``attack_all``.
 
@@ -210,7 +216,7 @@ def measure_all(
     device = next(model.parameters(), cells[0].subject.low).device
     # An attacker who knows of a defence around the model climbs through it; what is found is judged on the defence.
     jobs = [Job(with_truth(cell.attack, cell.subject.truth), cell.subject.low.to(device), cell.seed) for cell in cells]
-    found = attack_all(surrogate(model), jobs, values=False, progress=progress)
+    found = attack_all(surrogate(model), jobs, memory=memory, values=False, progress=progress)
     seconds = (time.perf_counter() - began) / len(cells)
     return [_judged(*one, seconds) for one in zip(cells, cleans, found, strict=True)]
 
@@ -219,11 +225,13 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
     subject, model = cell.subject, cell.model
     # Scored as a reader of the saved file would see it.
     saved = from_uint8(to_uint8(found.images[0])).unsqueeze(0)
-    phi, attacked = _pass(model, saved.to(found.images))
+    phi, attacked = passed(model, saved.to(found.images))
     with torch.no_grad(), full_float32():
         unrounded = model(found.unrounded).cpu()
     attacked_psnr_y, attacked_ssim_y = _against_truth(attacked, subject, model.scale)
-    floor = _signs(cell, model, found.clean)
+    signs = moved_at_random(cell.attack, found.clean, coins(cell)[None])
+    with torch.no_grad(), full_float32():
+        floor = model(signs).cpu()
     assert model.card is not None
     record = AttackRecord(
         **about(cell, model.card, subject.name, subject.low[0], cell.seed),
@@ -258,13 +266,16 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
     return AttackOutcome(record, saved[0].cpu(), attacked[0])
 
 
-def _signs(cell: AttackCell, model: Restorer, clean: Image) -> Large:
-    """Return the output for a change at random, as large as the budget allows."""
-    ball = cell.attack.aim()[1]
-    coins = torch.randint(0, 2, clean.shape[1:], generator=generator_for(cell.seed, "signs")) * 2 - 1
-    x = ball.project(ball.ascend(clean, coins.to(clean)[None], ball.epsilon), clean)
-    with torch.no_grad(), full_float32():
-        return model(ball.round(x, clean)).cpu()
+def coins(cell: AttackCell) -> Int8[Tensor, "3 h w"]:
+    """Return plus or minus one at random for every value of a cell's image."""
+    size = cell.subject.low.shape[1:]
+    return torch.randint(0, 2, size, dtype=torch.int8, generator=generator_for(cell.seed, "signs")) * 2 - 1
+
+
+def moved_at_random(attack: Attack, clean: Image, signs: Int8[Tensor, "1 3 h w"]) -> Image:
+    """Return an image changed by these signs, as far as the budget allows: the floor under every attack."""
+    ball = attack.aim()[1]
+    return ball.round(ball.project(ball.ascend(clean, signs.to(clean), ball.epsilon), clean), clean)
 
 
 def relative_change(clean: Features, attacked: Features) -> Tensor:
@@ -277,7 +288,8 @@ def relative_change(clean: Features, attacked: Features) -> Tensor:
     return (attacked - clean).norm() / (clean - clean.mean()).norm().clamp_min(1e-12)
 
 
-def _pass(model: Restorer, x: Image) -> tuple[Features, Large]:
+def passed(model: Restorer, x: Image) -> tuple[Features, Large]:
+    """Return what the model makes of an image, on the CPU: its features and its output."""
     with torch.no_grad(), full_float32():
         phi = model.features(x)
         # Twice through the body of a wrapper, which may do more than its two halves.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from resolute.attacks.ascent import Precision
 from resolute.attacks.registry import AttackTable
 from resolute.attacks.transfer import Transfer, WarmStart
 from resolute.defences import load_defended, undefended
-from resolute.errors import ConfigError, ImageError
+from resolute.errors import ConfigError, ImageError, ImageNote
 from resolute.folders import read_each
 from resolute.images import from_uint8, to_uint8
 from resolute.models.base import Restorer
@@ -49,6 +50,7 @@ from resolute.studies.study import (
     one_by_one,
 )
 from resolute.studies.summary import attack_title, level_of
+from resolute.studies.tiles import Fit, attack_in_tiles, fit
 from resolute.toml import located
 
 
@@ -218,15 +220,29 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         if not attacks:
             return one_by_one(cells, progress, lambda cell, step: _index(cell, bench, step))
         model = bench.place(attacks[0].model)
+        how = Fit() if bench.tile else self._fit(attacks[0], model, bench)
+        if how.tile:
+            return one_by_one(cells, progress, partial(self._in_tiles, model, how))
         cleans = [bench.shared(("clean", *cell.judged), partial(Clean.of, model, cell.subject)) for cell in attacks]
         placed = [dataclasses.replace(cell, model=model) for cell in attacks]
         found: list[Answer] = []
-        for judged, clean in zip(measure_all(placed, cleans, progress=progress), cleans, strict=True):
+        for judged, clean in zip(measure_all(placed, cleans, progress, how.batch), cleans, strict=True):
             pictures = {"attacked": judged.attacked}
             if self.outputs:
                 pictures |= {"sr-clean": clean.output[0].clamp(0, 1), "sr-attacked": judged.output.clamp(0, 1)}
             found.append(Answer(judged.record, pictures))
         return found
+
+    def _fit(self, cell: AttackCell, model: Restorer, bench: Bench) -> Fit:
+        like = ("fit", id(model), cell.label, cell.shape)
+        how = bench.shared(like, lambda: fit(cell, model, bench.room()))
+        if how.words:
+            warnings.warn(how.words, ImageNote, stacklevel=2)
+        return how
+
+    def _in_tiles(self, model: Restorer, how: Fit, cell: Cell, progress: Progress) -> Answer:
+        assert isinstance(cell, AttackCell)
+        return attack_in_tiles(cell, model, how, progress, self.outputs)
 
     def without_tiles(self, cell: Cell) -> str:
         if not isinstance(cell, AttackCell):

@@ -89,6 +89,8 @@ class Replay:
         model, subject = self.subject_of(record)
         if not record.files:
             raise ImageError(f"the record of {record.image} has no attacked image")
+        if record.tile:
+            raise ImageError(f"{record.image} was attacked in tiles, and its outputs are too large for a page")
         low = read_image(self._folder / record.files[0])
         if low.shape != subject.low.shape[1:]:
             raise ImageError(f"{record.files[0]} is of another size than the image that was attacked")

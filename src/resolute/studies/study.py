@@ -121,6 +121,10 @@ class Bench(abc.ABC):
         """Return the model on the device."""
 
     @abc.abstractmethod
+    def room(self) -> float:
+        """Return how many bytes of the device's memory may be taken beyond those in use."""
+
+    @abc.abstractmethod
     def shared(self, key: Hashable, make: Callable[[], Shared]) -> Shared:
         """Return what several cells have in common: made once, and kept while it may be asked for again."""
 

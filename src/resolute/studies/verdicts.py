@@ -48,7 +48,19 @@ def sentences_of(records: Sequence[AttackRecord], defends: Defends) -> list[str]
     models = names_of(records)
     told = [f for f in (family_verdicts(records, defends) if is_compact(models, defends) else []) if f]
     told = told or [pairing.verdict for pairing in pairings(records, defends)]
-    return below_bicubic(records) + (told or [most_fragile(records, defends)])
+    return below_bicubic(records) + (told or [most_fragile(records, defends)]) + in_tiles(records)
+
+
+def in_tiles(records: Sequence[AttackRecord]) -> list[str]:
+    """Say how many attacks were made in tiles, as what they found may be a little weaker."""
+    sides = sorted({record.tile for record in records if record.tile})
+    if not sides:
+        return []
+    number = sum(record.tile > 0 for record in records)
+    return [
+        f"{number} of {len(records)} attacks were made in tiles, of {' and '.join(map(str, sides))} pixels a side, for "
+        "want of memory: each tile by itself, in the same budget, and maybe a little weaker beside the seams."
+    ]
 
 
 def names_of(records: Sequence[AttackRecord]) -> list[str]:
