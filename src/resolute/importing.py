@@ -16,6 +16,9 @@ from pathlib import Path
 # While one file is imported the names of modules mean what they mean to it.
 LOCK = threading.RLock()
 
+# The files of networks whose code this process has run.
+IMPORTED = set[Path]()
+
 # A file that lies beside another of one of these names still gets the installed one.
 _SHARED = frozenset({"torch", "numpy", "PIL", "resolute", "__main__", *sys.stdlib_module_names})
 

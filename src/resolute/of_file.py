@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import cast, final
 
 from resolute.errors import ConfigError, ResoluteError, class_and_line
-from resolute.importing import LOCK, importing_from, place_of, sources_sha256
+from resolute.importing import IMPORTED, LOCK, importing_from, place_of, sources_sha256
 
 _FORM = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)")
 # As it stands in a study: NAME= of a data set in front, options of a model behind.
@@ -173,7 +173,7 @@ def told_in_one_line() -> Generator[None]:
         raise
     except Exception as error:  # Code of somebody else can raise anything.
         files = [Path(str(module.__file__)) for name in _sha256 if (module := sys.modules.get(name)) is not None]
-        place = next((place for file in files if (place := place_of(error, file))), "")
+        place = next((place for file in [*files, *IMPORTED] if (place := place_of(error, file))), "")
         if not place:
             raise
         raise ConfigError(f"{place}: {class_and_line(error)}") from error

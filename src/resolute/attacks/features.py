@@ -19,14 +19,14 @@ def layer_outputs(
     """Run the model on ``x`` and return the outputs of ``layers``, in that order; a layer that runs again, again.
 
     Raises:
-        RuntimeError: a layer did not run in this pass.
+        ConfigError: a layer did not run in this pass, or makes no tensor of real numbers.
     """
     if isinstance(model, Restorer) and tuple(layers) == (model.feature_layer,):
         return [model.features(x)]
     found = _outputs(model, x, layers)
     missing = [name for name, outputs in found.items() if not outputs]
     if missing:
-        raise RuntimeError(f"layer {missing[0]!r} did not run in this pass")
+        raise ConfigError(f"layer {missing[0]!r} did not run in this pass, or makes no tensor of real numbers")
     return [output for outputs in found.values() for output in outputs]
 
 
@@ -53,9 +53,11 @@ def _outputs(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, li
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
 
     def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            # What comes next may work in place.
-            found[name].append(output.clone())
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            # Of several tensors, and of complex ones, no objective is known.
+            if isinstance(output, Tensor) and output.is_floating_point():
+                # What comes next may work in place.
+                found[name].append(output.clone())
 
         return hook
 

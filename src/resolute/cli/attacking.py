@@ -134,6 +134,8 @@ def attack(
     plan = Plan(study, study.cells_of([attacked, *(load_defended(name, attacked.scale) for name in beside)]))
     found, failures = run_cells(plan, Place(out), machine)
     records = [record for record in found if isinstance(record, AttackRecord)]
+    if not records:
+        raise typer.Exit(FAILED)
     own = [record for record in records if record.model != "bicubic"] or records
     written = write_outputs(own, out)
     console.print(images_table(records).terminal())

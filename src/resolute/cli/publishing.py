@@ -83,7 +83,7 @@ def recheck(
     Exit code 0 where the entry holds, 5 where it does not, or where the model or the images are missing.
     """
     from resolute.leaderboard.building import entry_of_records
-    from resolute.leaderboard.checking import differences, done_again, published_again
+    from resolute.leaderboard.checking import differences, done_again, gaps, published_again
     from resolute.leaderboard.compact import read_runs
     from resolute.leaderboard.entry import read_entry
     from resolute.leaderboard.gathering import SCALE
@@ -95,10 +95,10 @@ def recheck(
     where = weights or (), images or (), resolve_device(device)
     if entry.suffix == ".parquet":
         name, records = f"{run} of {entry.name}", read_runs(entry, run)[run].records
-        said, told = entry_of_records(records, SCALE), list[str]()
+        said, told = entry_of_records(records, SCALE), gaps(records, standard_suite())
         # It keeps no attacked images: whoever asks for those gets an attack.
         attacks = max(repeat, 1) if replay else repeat
-        again = published_again(records, standard_suite(), attacks, *where) if attacks else None
+        again = published_again(records, standard_suite(), attacks, *where) if attacks and not told else None
     else:
         name, said = entry.name, read_entry(entry)
         told = differences(said, Path(run))

@@ -7,6 +7,7 @@ import json
 import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -165,6 +166,29 @@ def published_again(
         raise ConfigError(f"{found.failures[0].title}: {found.failures[0].reason}")
     by_key = {record.key: record for record in found.records if isinstance(record, AttackRecord)}
     return _judged(0, [], [_Repeated(record, by_key[record.key]) for record in drawn])
+
+
+def gaps(records: Sequence[AttackRecord], study: Grid) -> list[str]:
+    """Return what one model's records lack of a study, or hold beyond it, in words; nothing where all is there.
+
+    Args:
+        records: all of one model.
+        study: whose images are named in it.
+    """
+    asked = Counter(
+        (table.name, float(level), image)
+        for table in study.attacks
+        for level in table.epsilons or study.epsilons
+        for image in study.names
+    )
+    have = Counter((one.attack, round(one.epsilon * 255, 6), one.image) for one in records)
+    told = [
+        f"{count(sum(found.values()), 'record')} {what}, first {' '.join(map(str, min(found)))}"
+        for what, found in (("missing", asked - have), ("too many", have - asked))
+        if found
+    ]
+    wild = next((one for one in records if one.linf > level_of(one) + TOLERANCE), None)
+    return [*told, f"{_where(wild)} changes pixels by {wild.linf:g}/255"] if wild else told
 
 
 def _same_model(record: AttackRecord, models: Sequence[str], scale: int) -> Restorer:

@@ -18,6 +18,7 @@ from torch import nn
 
 from resolute.errors import CheckpointError, ModelWarning, class_and_line
 from resolute.importing import (
+    IMPORTED,
     LOCK,
     defined,
     files_of,
@@ -77,6 +78,7 @@ class PythonFile:
             warnings.simplefilter("ignore")
             with without_cuda(), _imported(self.path) as (module, files):
                 network = self._called(module)
+            IMPORTED.update([self.path.resolve(), *files])
             return network, sources_sha256([self.path.resolve(), *files])
 
     def _called(self, module: ModuleType) -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resolute.errors import class_and_line
+from resolute.errors import CheckpointError, class_and_line
 from resolute.models.foreign import Foreign
 from resolute.models.in_place import nothing_in_place
 from resolute.models.python_file import PythonFile
@@ -68,7 +68,8 @@ class Wrapped(Foreign):
             tensor for tensor in _tensors(self.network(x * self.range[0])) if upscaled_by(tensor, images) == self.scale
         ]
         if len(found) != 1:
-            raise _MisfitError(f"{len(found)} images of x{self.scale} in its output")
+            size = f"{images.shape[-1]} x {images.shape[-2]}"
+            raise _MisfitError(f"{len(found)} images of x{self.scale} in its output for one of {size} pixels")
         y = found[0] / self.range[1]
         return y.flip(1) if self.bgr else y
 
@@ -178,7 +179,7 @@ def as_restorer(
     return model
 
 
-class _MisfitError(Exception):
+class _MisfitError(CheckpointError):
     """The network's output holds no one image of the right size."""
 
 
