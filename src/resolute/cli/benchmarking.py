@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,7 +24,7 @@ def benchmark(
         ),
     ],
     images: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Folder of the 100 images of BSD100; if not given, it is looked for below RESOLUTE_DATA."),
     ] = None,
     scale: Scale = None,
@@ -57,6 +56,7 @@ def benchmark(
         suite = suite.quickly()
     suite = dataclasses.replace(suite, models=tuple(dict.fromkeys([*named, *suite.models])))
     if images is not None:
-        suite = dataclasses.replace(suite, images=(str(images),) if quick else (f"bsd100={images}",))
+        folder = images.removeprefix("bsd100=")  # as studies write it
+        suite = dataclasses.replace(suite, images=(folder,) if quick else (f"bsd100={folder}",))
     machine = Machine(device=resolve_device(device), workers=workers, memory=parse_memory(memory))
     plan_and_run(suite, f"{out}-quick" if quick else out, machine, only_plan=plan)

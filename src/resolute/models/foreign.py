@@ -43,8 +43,9 @@ class Foreign(Restorer, ABC):
     unless that changes its output. If its code does, what autograd keeps is copied, and so are the parts of what it
     splits.
 
-    Φ is the output of the last convolution before the maps grow larger than those of the first, the one that makes the
-    sub-pixels of a pixel shuffle not counted; in models that do not upscale, of the last with more than three channels.
+    Φ is the output of the last convolution before the maps grow larger than those of the first, those not counted that
+    make the sub-pixels of a pixel shuffle, from the image itself too; in models that do not upscale, of the last with
+    more than three channels.
     Where there is none, Φ is the output. What comes after may take shortcuts around it, so there is no
     ``reconstruct``.
 
@@ -290,8 +291,21 @@ class Foreign(Restorer, ABC):
                 and y.data_ptr() not in shuffles.inputs
             ]
             if wide:
-                return wide[-1]
+                return self._within(wide)
         return "output"
+
+    def _within(self, layers: list[str]) -> str:
+        """Return the last layer, or the last before what makes sub-pixels together with a way around the network."""
+        inner = [name for name in layers[1:] if _channels(self.get_submodule(name))[0] > 3]
+        if not inner or len(inner) == len(layers) - 1:
+            return layers[-1]
+        made = _channels(self.get_submodule(inner[-1]))[1]
+        return inner[-2] if made == 3 * self.scale**2 and len(inner) > 1 else inner[-1]
+
+
+def _channels(convolution: nn.Module) -> tuple[int, int]:
+    assert isinstance(convolution, nn.Conv2d)
+    return convolution.in_channels, convolution.out_channels
 
 
 def _in_order(network: nn.Module, order: torch.memory_format) -> None:
