@@ -124,7 +124,7 @@ def test_layers_that_do_not_run_are_left_out_of_those_found_by_a_word():
     assert live_layers(Spare(), x, ["all-relu"]) == ("used",)
     assert live_layers(Spare(), x, ["*.gelu|all-conv|all-act"]) == ("used",)
     assert FeatureDisruption(layers=("all-relu",)).bind(Spare(), x)(x).shape == (1,)
-    with pytest.raises(RuntimeError, match="unused"):
+    with pytest.raises(ConfigError, match="unused"):
         FeatureDisruption(layers=("used", "unused")).bind(Spare(), x)(x)
     with pytest.raises(ConfigError):
         live_layers(nn.ModuleList([Spare().unused, nn.Identity()])[1], x, ["all-relu"])

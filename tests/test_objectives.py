@@ -6,6 +6,7 @@ from torch import nn
 
 from resolute.attacks.features import layer_outputs
 from resolute.attacks.objective import FeatureDisruption, FeatureShift, OutputShift
+from resolute.errors import ConfigError
 from resolute.models import EDSR, Bicubic
 from resolute.models.layers import find_layers
 
@@ -187,6 +188,6 @@ def test_a_layer_that_does_not_run_is_an_error():
             return self.used(x)
 
     model = Idle()
-    with pytest.raises(RuntimeError, match="'unused'"):
+    with pytest.raises(ConfigError, match="'unused'"):
         FeatureShift(("unused",)).bind(model, uniform(0, 1, 3, 5, 4))
     assert hooks(model) == 0

@@ -26,6 +26,7 @@ def main() -> int:
         pages.stage(Path(staged))
         failed = build(Path(staged), out)
     if not failed:
+        shutil.copytree(pages.LEADERBOARD, out / pages.LEADERBOARD.name)
         print(f"site: {out / 'index.html'}")
     return failed
 

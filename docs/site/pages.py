@@ -18,6 +18,8 @@ from typer.cli import get_docs_for_click
 from resolute.cli.app import with_commands
 
 DOCS = ROOT / "docs"
+# Goes to the site as it is: its page names the files beside it.
+LEADERBOARD = DOCS / "leaderboard"
 # What lies outside of docs/ and becomes a page all the same.
 ELSEWHERE = {
     "README.md": "index.md",
@@ -83,6 +85,8 @@ def bent(old: Path, new: str, pages: dict[Path, str], folder: Path) -> str:
             return f'<a class="line" href="{sources.link_of(name, up, words)}">{match["text"]}</a>'
         if target.is_relative_to(DOCS / "images"):
             return match[0]
+        if target.is_relative_to(LEADERBOARD):
+            return f'<a href="{up}{target.relative_to(DOCS).as_posix()}">{match["text"]}</a>'
         copy = folder / "files" / target.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(target, copy)
