@@ -103,7 +103,8 @@ def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for name, lines in tables.items():
         marks = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text, found = marks.subn(lambda marked, lines=lines: "\n".join([marked[1] + lines[0], *lines[1:], marked[2]]), text)
+        table = "\n".join(lines)
+        text, found = marks.subn(lambda marked, table=table: f"{marked[1]}{table}\n{marked[2]}", text)
         if not found:
             print(f"no marks of the table {name} in {PAGE.name}")
     PAGE.write_text(text, encoding="utf-8")
