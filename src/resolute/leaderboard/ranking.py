@@ -134,5 +134,5 @@ def sentences(rows: Sequence[Placed], waiting: int = 0) -> list[str]:
                 f"{whom}: {median}."
             )
     if waiting:
-        told.append(f"{count(waiting, 'network')} more {'is' if waiting == 1 else 'are'} still being measured.")
+        told.append(f"{count(waiting, 'network')} more {'is' if waiting == 1 else 'are'} not measured yet.")
     return told
