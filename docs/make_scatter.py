@@ -23,8 +23,6 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 960, "height": 900})
         page.goto((DOCS / "leaderboard" / "index.html").as_uri())
-        chart = page.locator(".js-plotly-plot .main-svg").first
-        chart.scroll_into_view_if_needed()
         picture = Image.open(io.BytesIO(page.locator(".js-plotly-plot").first.screenshot()))
         browser.close()
     picture.convert("RGB").save(DOCS / "images" / "leaderboard.webp", quality=85)

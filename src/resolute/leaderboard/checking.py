@@ -188,8 +188,13 @@ def gaps(records: Sequence[AttackRecord], study: Grid) -> list[str]:
         for what, found in (("missing", asked - have), ("too many", have - asked))
         if found
     ]
+    return [*told, wild] if (wild := _beyond(records)) else told
+
+
+def _beyond(records: Sequence[AttackRecord]) -> str:
+    """Say which record changes pixels by more than its budget; nothing where none does."""
     wild = next((one for one in records if one.linf > level_of(one) + TOLERANCE), None)
-    return [*told, f"{_where(wild)} changes pixels by {wild.linf:g}/255"] if wild else told
+    return f"{_where(wild)} changes pixels by {wild.linf:g}/255" if wild else ""
 
 
 def _drawn(records: Sequence[AttackRecord], number: int) -> list[AttackRecord]:
@@ -236,8 +241,8 @@ def _same_cells(study: str, records: Sequence[AttackRecord], cells: Sequence[Att
     if wrong:
         found = count(len(wrong), "record is none", "records are none")
         raise ConfigError(f"{found} of the study {study} on these images, first {_where(wrong[0])}")
-    if wild := next((one for one in records if one.linf > level_of(one) + TOLERANCE), None):
-        raise ConfigError(f"{_where(wild)} changes pixels by {wild.linf:g}/255")
+    if wild := _beyond(records):
+        raise ConfigError(wild)
     if len(have) < len(records):
         raise ConfigError(f"{count(len(records) - len(have), 'record is', 'records are')} there twice")
     if missing := of.keys() - have.keys():
