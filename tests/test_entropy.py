@@ -493,9 +493,50 @@ def test_bits_are_float32_under_autocast():
     assert all(parameter.grad.isfinite().all() for parameter in defence.parameters())
 
 
-@pytest.mark.parametrize("arguments", [{"delta": 0.0}, {"delta": -1.0}, {"weight": -0.1}])
+def test_small_noise_survives_whatever_the_rest_runs_in():
+    # In bfloat16 the layer after Φ would round most of so small a noise away.
+    model = network()
+    x = images()
+
+    def moved(delta: float, mixed: bool) -> torch.Tensor:
+        defence = EntropyRegularizer(6, weight=0, delta=delta).train()
+        defence.generator = generator(3)
+        with (
+            torch.no_grad(),
+            defence.attached(model, "long_skip"),
+            torch.autocast("cpu", torch.bfloat16, enabled=mixed),
+        ):
+            return model(x)
+
+    for mixed in (False, True):
+        small, none = moved(0.05, mixed), moved(1e-9, mixed)
+        assert small.dtype == torch.float32
+        assert (small != none).float().mean() > 0.95
+    full, half = (moved(0.05, mixed) - moved(1e-9, mixed) for mixed in (False, True))
+    torch.testing.assert_close(half, full, rtol=0.1, atol=0.1 * float(full.abs().mean()))
+
+
+def test_delta_in_units_of_the_spread_is_that_of_the_first_pass():
+    phi = 7 * torch.randn(2, 4, 30, 30, generator=generator(0)) + 3
+    defence = EntropyRegularizer(4, delta="0.05 std").train()
+    defence.generator = generator(1)
+    noise = defence(phi) - phi
+    assert float(defence.unit) == pytest.approx(float(phi.std()))
+    assert float(noise.abs().max()) == pytest.approx(0.025 * 7, rel=0.05)
+    # Later passes keep the unit, so that a layer gains nothing by growing.
+    assert float((defence(10 * phi) - 10 * phi).abs().max()) == pytest.approx(0.025 * 7, rel=0.05)
+    assert defence.figures()["spread"] == pytest.approx(10, rel=1e-3)
+    same = EntropyRegularizer(4, delta=0.05, noise=False).train()
+    again = EntropyRegularizer(4, delta="0.05 std", noise=False).train()
+    same(phi / phi.std()), again(phi)
+    torch.testing.assert_close(again.bits(), same.bits(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"delta": 0.0}, {"delta": -1.0}, {"weight": -0.1}, {"delta": "0.05"}, {"delta": "0 std"}]
+)
 def test_regularisers_that_cannot_be_are_refused(arguments):
-    with pytest.raises(ValueError, match=r"delta .*weight"):
+    with pytest.raises(ValueError, match=r"delta|weight"):
         EntropyRegularizer(4, **arguments)
 
 

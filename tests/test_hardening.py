@@ -80,6 +80,50 @@ def test_the_weights_come_back_in_the_form_in_which_they_came(checkpoint, photos
     assert model(x).shape == truth.shape
 
 
+@pytest.mark.parametrize("methods", [["plain"], ["consistency"], ["adversarial", "entropy"], ["free"], ["jacobian"]])
+def test_every_method_trains_and_resumes_to_the_same_weights(methods, checkpoint, photos, tmp_path):
+    read = read_recipe("harden", methods)
+    short = {} if read.consistency is None else {"consistency": dataclasses.replace(read.consistency, steps=2)}
+    recipe = dataclasses.replace(
+        TINY, defence=read.defence, adversarial=read.adversarial, jacobian=read.jacobian, **short
+    )
+    made = harden(checkpoint, photos, tmp_path / "whole", recipe=recipe)
+    assert not same(weights(checkpoint), weights(made.weights))
+    assert made.level == 4
+
+    def stop(step, _figures):
+        if step == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        harden(checkpoint, photos, tmp_path / "broken", recipe=recipe, watcher=Watcher(step=stop))
+    again = harden(checkpoint, photos, tmp_path / "broken", recipe=recipe)
+    assert same(weights(again.weights), weights(made.weights))
+
+
+def test_a_limit_on_lost_clean_psnr_is_kept_by_taking_back(photos, tmp_path):
+    # A trained model at a high rate, so that something is lost.
+    checkpoint = tmp_path / "mine.safetensors"
+    model = load("edsr-xs")
+    save_model(model, checkpoint, model.card)
+    recipe = dataclasses.replace(TINY, anchor=0, optimizer=dataclasses.replace(TINY.optimizer, rate=1e-3))
+    free = harden(checkpoint, photos, tmp_path / "free", recipe=recipe)
+    lost = [json.loads(line)["psnr_y"] for line in (tmp_path / "free" / "log.jsonl").read_text().splitlines()]
+    limit = max(0.01, (lost[0] - lost[-1]) / 4)
+    assert limit > 0.05
+    held = harden(checkpoint, photos, tmp_path / "held", recipe=recipe, clean_loss=limit)
+    assert 0 < held.facts["kept"] < 1
+    assert -held.gain("clean").mean <= limit + 0.02
+    assert -free.gain("clean").mean > limit
+    before, after, both = (load_file(path) for path in (checkpoint, free.weights, held.weights))
+    name = next(iter(before))
+    share = held.facts["kept"]
+    torch.testing.assert_close(both[name], before[name] + share * (after[name] - before[name]), rtol=1e-3, atol=1e-5)
+    assert f"{1 - share:.0%}" in held.sentences()[-1]
+    with pytest.raises(ConfigError, match="clean"):
+        harden(checkpoint, photos, tmp_path / "none", recipe=recipe, clean_loss=-1.0)
+
+
 def test_half_precision_stays_half_precision(photos, tmp_path):
     path = tmp_path / "half.pth"
     torch.save({name: tensor.half() for name, tensor in network().state_dict().items()}, path)

@@ -52,7 +52,7 @@ def test_every_recipe_of_a_published_network_runs_end_to_end(name, variant, phot
     assert len(figures) == 2
     assert all(torch.tensor([step["loss"] for step in figures]).isfinite())
     assert ("jacobian" in figures[0]) == (variant == "jacobian")
-    assert (figures[0]["bits"] > 0) == (recipe.defence is not None and recipe.defence.weight > 0)
+    assert (figures[0].get("bits", 0) > 0) == (recipe.defence is not None and recipe.defence.weight > 0)
     shutil.rmtree(tmp_path / "run")
 
 
@@ -122,8 +122,8 @@ def test_a_recipe_may_be_based_on_a_variant(tmp_path):
 def test_the_first_layer_is_the_first_convolution(name, photos):
     recipe = shortened(read_recipe(f"{name}-first"))
     task = RestoreTask(recipe, [photos])
-    assert task.parts.layer == recipe.model.first_layer()
-    assert task.defence.density.channels == recipe.model.channels
+    assert task.hardener.layers == (recipe.model.first_layer(),)
+    assert task.hardener.defences[0].density.channels == recipe.model.channels
 
 
 def test_training_goes_on_from_a_weights_file(photos, tmp_path):

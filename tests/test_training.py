@@ -17,6 +17,7 @@ import torch
 
 import resolute
 from resolute import ConfigError, DenoiseRecipe, Recipe, TrainingError, load, load_scorer, train
+from resolute.defences.entropy import Entropy
 from resolute.errors import CheckpointError, ImageError
 from resolute.images import sample_image, write_png
 from resolute.models import built_in_models, built_in_scorers
@@ -25,7 +26,7 @@ from resolute.training.loop import learning_rate
 from resolute.training.networks import UPSCALERS
 from resolute.training.patches import Patches
 from resolute.training.recipe import built_in_recipes, read_recipe
-from resolute.training.restore_recipe import DataTable, DefenceTable
+from resolute.training.restore_recipe import DataTable
 from resolute.training.tables import OptimizerTable
 
 TINY = Recipe(
@@ -35,7 +36,7 @@ TINY = Recipe(
     model=UPSCALERS["edsr"](blocks=1, channels=6, upsampler="direct", scale=2),
     data=DataTable(patch=12, batch=4, validation=1),
     optimizer=OptimizerTable(steps=18, rate=2e-3, schedule="cosine", ema=0.8, warmup=2),
-    defence=DefenceTable(),
+    defence=Entropy(),
 )
 
 
@@ -150,7 +151,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_weights(photos, tmp_path, mon
         return (low * torch.nan, high) if step == 9 else (low, high)
 
     monkeypatch.setattr(Patches, "batch", poisoned)
-    with pytest.raises(TrainingError, match=r"step 10; .*step 8 .*lower"):
+    with pytest.raises(TrainingError, match=r"step 10: .*lower.*step 8 "):
         train(TINY, [photos], tmp_path, device="cpu")
     kept = load(tmp_path / "tiny.safetensors")
     assert kept.card.training["steps"] == 8
@@ -186,13 +187,13 @@ def test_a_damaged_checkpoint_is_refused(photos, tmp_path):
 
 
 def test_an_unknown_layer_is_named_before_training(photos, tmp_path):
-    recipe = dataclasses.replace(TINY, defence=DefenceTable(layer="no_such"))
+    recipe = dataclasses.replace(TINY, defence=Entropy(layer="no_such"))
     with pytest.raises(ConfigError, match="'no_such'"):
         train(recipe, [photos], tmp_path, device="cpu")
 
 
 def test_the_defence_attaches_to_any_layer(photos, tmp_path):
-    recipe = dataclasses.replace(TINY, defence=DefenceTable(layer="head"), optimizer=OptimizerTable(steps=2, rate=1e-3))
+    recipe = dataclasses.replace(TINY, defence=Entropy(layer="head"), optimizer=OptimizerTable(steps=2, rate=1e-3))
     train(recipe, [photos], tmp_path, device="cpu")
     assert torch.load(tmp_path / "tiny.density.pt", weights_only=True)["matrices.0"].shape[0] == 6
 

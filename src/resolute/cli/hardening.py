@@ -28,6 +28,7 @@ from resolute.terminal import console, errors, name_file, progress_bar
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.hardened import tables
 from resolute.training.hardening import Watcher, harden
+from resolute.training.recipe import hardening_methods
 from resolute.training.task import Figures, describe_step, describe_validation
 
 # Where hardening left the model no better than it was.
@@ -57,6 +58,20 @@ def harden_model(
         float | None,
         typer.Option(
             help="Of every batch that is attacked, 0.4 if not given: more is more robust, and costs clean PSNR.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help=f"How, with + between several: {', '.join(hardening_methods())}. What the recipe names if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    clean_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="Most clean PSNR to lose, in dB, on photographs held out: what would cost more is taken back.",
             show_default=False,
         ),
     ] = None,
@@ -98,6 +113,7 @@ def harden_model(
     with _Display() as display:
         made = harden(
             addressed(model, scale, weights, range, argument), data, out, recipe=recipe, minutes=minutes, steps=steps,
+            methods=None if method is None else method.split("+"), clean_loss=clean_loss,
             epsilon=None if budget is None else parse_levels(budget, "--budget"), share=share, seed=seed,
             test=test or (), tested=tested, crop=crop, device=device, precision=parse_precision(precision),
             watcher=display.watcher,

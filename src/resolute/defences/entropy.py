@@ -10,17 +10,87 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import re
 from collections.abc import Generator
-from typing import Literal
+from typing import Annotated, Any, Literal, final
 
+import pydantic
 import torch
 from jaxtyping import Float
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resolute.defences.method import STRICT
 from resolute.models.layers import find_layer
 
 LN2 = math.log(2.0)
+
+# A channel that carries fewer bits an element on average is as good as switched off.
+LIVE = 0.1
+
+_SPREAD = re.compile(r"\s*(?P<share>[0-9.]+(?:e-?[0-9]+)?)\s*std\s*")
+
+
+def _checked(delta: float | str) -> float | str:
+    in_spreads(delta)
+    return delta
+
+
+@final
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Entropy:
+    """The entropy regulariser as a table of a recipe; see ``EntropyRegularizer`` for all but the attributes below.
+
+    Attributes:
+        layer: names or patterns of the layers it attaches to, each with a density of its own; empty for the model's own
+            feature layer, ``first`` for its first convolution (section 5.4).
+        weight: λ of eq. 2, in units of ``loss.bit_weight``; of several layers the mean of the bits counts.
+        rate: learning rate of the density, as a multiple of the model's.
+        ramp: share of the training over which λ rises from 0 for the model, while the density learns Φ from the start.
+    """
+
+    kind: Literal["entropy"] = "entropy"
+    layer: str | tuple[str, ...] = ""
+    weight: float = pydantic.Field(default=1.0, ge=0)
+    delta: Annotated[float | str, pydantic.AfterValidator(_checked)] = 1.0
+    noise: bool = True
+    bits_at: Literal["noisy", "clean"] = "noisy"
+    widths: tuple[int, ...] = (3, 3, 3)
+    init_scale: float = pydantic.Field(default=10.0, gt=0)
+    rate: float = pydantic.Field(default=1.0, gt=0)
+    ramp: float = pydantic.Field(default=0.0, ge=0, le=1)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers as a tuple, one empty name for the model's own."""
+        return (self.layer,) if isinstance(self.layer, str) else self.layer
+
+    def regularizer(self, channels: int, seed: int) -> EntropyRegularizer:
+        """Return a regulariser for one layer."""
+        return EntropyRegularizer(
+            channels, self.weight, self.delta, self.noise, self.bits_at, self.widths, self.init_scale, seed
+        )
+
+
+def in_spreads(delta: float | str) -> tuple[float, bool]:
+    """Return a δ as a number, and whether it is in units of Φ's own spread.
+
+    Raises:
+        ValueError: it is neither a positive number nor as ``0.05 std``.
+
+    Example:
+        >>> in_spreads(0.5), in_spreads("0.05 std")
+        ((0.5, False), (0.05, True))
+    """
+    if isinstance(delta, str):
+        found = _SPREAD.fullmatch(delta)
+        if found is None or float(found["share"]) <= 0:
+            raise ValueError(f'delta is a positive number, or as "0.05 std", not {delta!r}')
+        return float(found["share"]), True
+    if not 0 < delta < math.inf:
+        raise ValueError(f"delta is positive, not {delta}")
+    return float(delta), False
 
 
 class ChannelDensity(nn.Module):
@@ -111,6 +181,8 @@ class EntropyRegularizer(nn.Module):
     in training mode, every forward pass of the model adds noise to the layer (eq. 12) and leaves the mean bits of that
     pass (eq. 1) in ``loss()``. In evaluation mode, or detached, the model is exactly as it was.
 
+    From Φ on the pass runs in float32 whatever the rest runs in: bfloat16 would round small noise away.
+
     The two halves can be used alone, as in the paper's ablation (fig. 5): ``noise=False`` is probability estimation
     alone, ``weight=0`` is noise alone.
 
@@ -118,7 +190,8 @@ class EntropyRegularizer(nn.Module):
         channels: D of the layer.
         weight: λ of eq. 2, in bits per unit of the reconstruction loss. The paper's values belong to a loss on the
             scale of [0, 255]; on [0, 1] the same λ is 255 times stronger.
-        delta: δ of eqs 11 and 12, in units of Φ.
+        delta: δ of eqs 11 and 12, in units of Φ; or as ``"0.05 std"`` in units of Φ's spread, the standard deviation of
+            all its values in the first training pass, in which then ``init_scale`` is meant as well.
         noise: add uniform noise of width δ while training.
         bits_at: evaluate eq. 11 at the ``noisy`` value, as the entropy model that the paper builds on does, or at the
             ``clean`` one. The paper leaves it open.
@@ -133,47 +206,72 @@ class EntropyRegularizer(nn.Module):
         ...     penalty = defence.loss()
         >>> bool(penalty > 0)
         True
+
+    Attributes:
+        felt: share of λ that the model feels, for a λ that grows; the density always learns at full.
+        unit: what δ and ``init_scale`` are in units of; 0 for a spread that is not known yet.
     """
+
+    unit: Tensor
 
     def __init__(
         self,
         channels: int,
         weight: float = 1.0,
-        delta: float = 1.0,
+        delta: float | str = 1.0,
         noise: bool = True,
         bits_at: Literal["noisy", "clean"] = "noisy",
         widths: tuple[int, ...] = (3, 3, 3),
         init_scale: float = 10.0,
         seed: int = 0,
     ) -> None:
-        if delta <= 0 or weight < 0:
-            raise ValueError(f"delta is positive and weight is not negative, not {delta} and {weight}")
+        if weight < 0:
+            raise ValueError(f"weight is not negative, not {weight}")
         super().__init__()
         # With noise alone the density takes no part, and data-parallel training must not wait for its gradients.
         self.density = ChannelDensity(channels, widths, init_scale, seed).requires_grad_(weight > 0)
         self.weight = weight
-        self.delta = delta
+        self.delta, self._relative = in_spreads(delta)
         self.noise = noise
         self.bits_at = bits_at
+        self.felt = 1.0
         self.generator: torch.Generator | None = None
+        self.register_buffer("unit", torch.tensor(0.0 if self._relative else 1.0))
         self._bits: Tensor | None = None
+        self._figures: tuple[Tensor, Tensor] | None = None
 
     def extra_repr(self) -> str:
-        return f"weight={self.weight}, delta={self.delta}, noise={self.noise}, bits_at={self.bits_at!r}"
+        delta = f"{self.delta} std" if self._relative else self.delta
+        return f"weight={self.weight}, delta={delta}, noise={self.noise}, bits_at={self.bits_at!r}"
 
     def forward(self, phi: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return Φ with noise in training mode, remembering its bits; return Φ itself in evaluation mode."""
         if not self.training:
             return phi
+        spread = phi.detach().float().std()
+        if not self.unit:
+            self.unit.copy_(spread)
         noisy = phi
         if self.noise:
             uniform = torch.rand(phi.shape, generator=self.generator, device=phi.device, dtype=torch.float32)
-            noisy = phi + (uniform - 0.5) * self.delta
+            noisy = phi + (uniform - 0.5) * (self.delta * self.unit)
+        live = torch.zeros((), device=phi.device)
         if self.weight > 0:
-            self._bits = self.density.bits(noisy if self.bits_at == "noisy" else phi, self.delta).mean()
+            felt = _Felt.apply(noisy if self.bits_at == "noisy" else phi, self.felt)
+            bits = self.density.bits(felt / self.unit if self._relative else felt, self.delta)
+            live = (bits.detach().mean(dim=(0, 2, 3)) > LIVE).sum()
+            self._bits = bits.mean()
         else:
             self._bits = torch.zeros((), device=phi.device)
+        self._figures = live, spread / self.unit if self._relative else spread
         return noisy
+
+    def figures(self) -> dict[str, float]:
+        """Return of the last training pass how many channels carry bits, and the spread of Φ, in units of the first."""
+        if self._figures is None:
+            raise RuntimeError("no bits yet: attach the regulariser, set it to train(), and run the model first")
+        live, spread = self._figures
+        return {"live": float(live), "spread": float(spread)}
 
     @contextlib.contextmanager
     def attached(self, model: nn.Module, layer: str) -> Generator[EntropyRegularizer]:
@@ -183,12 +281,25 @@ class EntropyRegularizer(nn.Module):
             ConfigError: the model has no such submodule, or several.
         """
         target = model.get_submodule(find_layer(model, layer))
-        handle = target.register_forward_hook(lambda _module, _inputs, output: self(output))
-        try:
-            yield self
-        finally:
-            handle.remove()
-            self._bits = None
+        with contextlib.ExitStack() as handles, contextlib.ExitStack() as full:
+
+            def enter(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+                device = next((x.device.type for x in inputs if isinstance(x, Tensor)), "cpu")
+                if not torch.is_autocast_enabled(device):
+                    return inputs
+                full.enter_context(torch.autocast(device, enabled=False))
+                return tuple(x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
+
+            def leave(_module: nn.Module, _inputs: object, output: Any) -> None:
+                full.close()
+
+            handles.callback(target.register_forward_pre_hook(enter).remove)
+            handles.callback(target.register_forward_hook(lambda _module, _inputs, output: self(output)).remove)
+            handles.callback(model.register_forward_hook(leave, always_call=True).remove)
+            try:
+                yield self
+            finally:
+                self._bits = None
 
     def bits(self) -> Float[Tensor, ""]:
         """Return the mean bits of an element of Φ in the last training pass (eq. 1).
@@ -203,3 +314,17 @@ class EntropyRegularizer(nn.Module):
     def loss(self) -> Float[Tensor, ""]:
         """Return λ times the bits of the last training pass, the term to add to the reconstruction loss (eq. 2)."""
         return self.weight * self.bits()
+
+
+@final
+class _Felt(torch.autograd.Function):
+    """A tensor as it is, whose gradient is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
+        ctx.share = share
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.share, None

@@ -1,4 +1,4 @@
-"""The recipe that hardens a model which is trained already: adversarial fine-tuning, and how long."""
+"""The recipe that hardens a model which is trained already: by which methods, and how long."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from resolute.errors import ConfigError
-from resolute.training.restore_recipe import AdversarialTable, DataTable, LossTable
+from resolute.training.restore_recipe import DataTable, LossTable, MethodTables
 from resolute.training.tables import STRICT, OptimizerTable, RunTable
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class HardenRecipe(RunTable):
-    """Adversarial fine-tuning of a super-resolution model; BatchNorm and dropout stay as in use.
+class HardenRecipe(RunTable, MethodTables):
+    """Fine-tuning of a super-resolution model towards robustness; BatchNorm and dropout stay as in use.
+
+    Without any method it is plain fine-tuning, the baseline of all of them.
 
     Attributes:
         minutes: of training on the machine at hand, from which the number of steps is computed once, before the first;
             0 for ``optimizer.steps``.
         anchor: share of the model's own clean output, as it was before, in what clean patches are to become; the rest
             is the original. It costs robustness nothing and keeps the clean PSNR (docs/harden.md).
-        adversarial: the attack on a share of every batch.
+        level: budget of the judge, in levels of 255, where no method has one of its own.
+        clean_loss: dB of clean PSNR that may be lost at most on what is held out; what would cost more is taken back,
+            along the straight line between the weights after and before. None for no limit.
         weights: sha256 of the weights that it starts from, filled in by ``harden``.
         photos: sha256 of the names and sizes of the photographs, filled in by ``harden``.
 
     Example:
         >>> from resolute.training.recipe import read_recipe
         >>> recipe = read_recipe("harden")
-        >>> recipe.adversarial.level, recipe.adversarial.start
-        (4.0, 'uniform')
+        >>> recipe.adversarial.level, recipe.adversarial.start, recipe.budget
+        (4.0, 'uniform', 4.0)
     """
 
     task: Literal["harden"] = "harden"
@@ -39,10 +43,18 @@ class HardenRecipe(RunTable):
     data: DataTable = dataclasses.field(default_factory=DataTable)
     loss: LossTable = dataclasses.field(default_factory=LossTable)
     optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
-    adversarial: AdversarialTable = dataclasses.field(default_factory=AdversarialTable)
+    level: float = pydantic.Field(default=4.0, ge=1, le=255)
+    clean_loss: float | None = pydantic.Field(default=None, gt=0)
     weights: str = ""
     photos: str = ""
 
     def __post_init__(self) -> None:
-        if self.adversarial.combine == "sum":
+        super().__post_init__()
+        if self.adversarial is not None and self.adversarial.combine == "sum":
             raise ConfigError("adversarial.combine: hardening takes the mean over clean and attacked patches")
+
+    @property
+    def budget(self) -> float:
+        """The largest change of a pixel that the methods train against, in levels of 255, by which the judge goes."""
+        levels = [one.level for one in (self.adversarial, self.consistency) if one is not None]
+        return max(levels, default=self.level)

@@ -1,4 +1,4 @@
-"""Adversarial fine-tuning as a training task: a model that is there already, on patches clean and attacked."""
+"""Hardening as a training task: a model that is there already, on patches clean and attacked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.defences.adversarial import attacked_patches
@@ -20,14 +19,17 @@ from resolute.models.weights import State
 from resolute.pairing import ImageFiles
 from resolute.randomness import generator_for
 from resolute.training.harden_recipe import HardenRecipe
+from resolute.training.hardener import Hardener, Outputs, reconstruction_loss
 from resolute.training.judge import BROKEN, EQUAL, Photograph
 from resolute.training.patches import Patches
-from resolute.training.prepared import reconstruction_loss, with_attacked
 from resolute.training.task import Figures, Task
 
 # Of the attack of a validation, which watches and does not judge; and the side of its images.
 _WATCH_STEPS = 10
 _WATCH_SIDE = 48
+
+# Of the share of the way between weights: to a thousandth.
+_BISECTIONS = 10
 
 # Side beyond which a photograph is cut to its middle, so that a folder from a camera fits into memory.
 LARGEST = 1024
@@ -51,6 +53,8 @@ class HardenTask(Task[Restorer]):
 
     Attributes:
         held_out: images that are not trained on.
+        made: the model as it was written.
+        kept: share of the way from the weights before to those after that was kept, for the sake of clean PSNR.
     """
 
     def __init__(
@@ -80,7 +84,11 @@ class HardenTask(Task[Restorer]):
         self.before = copy.deepcopy(model).eval().requires_grad_(False)
         self.before.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
         self._write = write
-        super().__init__(model, _InUse(model), len(self.patches.training), fixed=[self.before])
+        self.made: Restorer = model
+        self.kept = 1.0
+        self.hardener = Hardener(recipe, model, recipe.seed, in_use=True)
+        rates = [] if recipe.defence is None else [(self.hardener.regularizers, recipe.defence.rate)]
+        super().__init__(model, self.hardener, len(self.patches.training), rates=rates, fixed=[self.before])
 
     @property
     def held_out(self) -> list[Photograph]:
@@ -92,42 +100,74 @@ class HardenTask(Task[Restorer]):
         raise ConfigError("a hardening starts from its model; leave `start` out of the recipe")
 
     def batch(self, step: int, rank: int, ranks: int) -> tuple[Tensor, ...]:
-        return self.patches.batch(self.recipe.seed, step, self.recipe.data.batch, rank, ranks)
+        return self.patches.batch(self.recipe.seed, step // self.recipe.replay, self.recipe.data.batch, rank, ranks)
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
+        recipe = self.recipe
         low, high = (images.to(self.device) for images in batch)
         low = low.to(memory_format=self.memory_format)
-        table = self.recipe.adversarial
-        generator = generator_for(self.recipe.seed, "hardening", step, rank, device=self.device)
-        seen, originals = with_attacked(table, self.model, low, high, generator)
-        clean = table.clean(len(low))
-        if self.recipe.anchor and clean:
+        with torch.autocast(low.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            seen, twins = self.hardener.prepare(low, high, step, rank, step / recipe.optimizer.steps)
+        originals = seen.high
+        if recipe.anchor and seen.clean:
             with torch.no_grad():
-                anchored = torch.lerp(high[:clean], self.before(low[:clean]).float(), self.recipe.anchor)
-            originals = torch.cat([anchored, originals[clean:]])
-        loss = reconstruction_loss(self.recipe.loss, module(seen), originals)
-        return loss, {self.recipe.loss.kind: loss.item()}
+                former = self.before(low[: seen.clean]).float()
+            originals = torch.cat([torch.lerp(high[: seen.clean], former, recipe.anchor), originals[seen.clean :]])
+        outputs: Outputs = module(seen.low, originals, *twins)
+        loss = reconstruction_loss(recipe.loss, outputs.output, originals)
+        added, figures = self.hardener.added(outputs, seen, twins, recipe.loss)
+        return loss + added, {recipe.loss.kind: loss.item()} | figures
 
     def validate(self) -> Figures:
         """Return the clean PSNR of the middle of what was held out, and that under a short attack on the truth."""
-        clean: list[float] = []
         attacked: list[float] = []
-        scale = self.model.scale
-        for number, photograph in enumerate(self.held_out):
-            x, y = photograph.cut(_WATCH_SIDE).tensors(self.device)
+        for number, (x, y) in enumerate(self._watched()):
             moved = attacked_patches(
-                self.model, x, y, epsilon=self.recipe.adversarial.level / 255, steps=_WATCH_STEPS,
+                self.model, x, y, epsilon=self.recipe.budget / 255, steps=_WATCH_STEPS,
                 relative_step=0.25, start="uniform", generator=generator_for(self.recipe.seed, "watch", number),
             )  # fmt: skip
             with torch.no_grad():
-                clean.append(_psnr(self.model(x), y, scale))
-                attacked.append(_psnr(self.model(moved), y, scale))
-        if not clean:
+                attacked.append(_psnr(self.model(moved), y, self.model.scale))
+        if not attacked:
             return {}
-        return {"psnr_y": sum(clean) / len(clean), "attacked": sum(attacked) / len(attacked)}
+        return {"psnr_y": self._clean(self.model), "attacked": sum(attacked) / len(attacked)}
 
     def save(self, weights: Path, training: dict[str, object]) -> None:
+        if self.recipe.clean_loss is not None and self.held_out:
+            self.kept = self._take_back(self.recipe.clean_loss)
+            training |= {"kept": self.kept}
+        self.made = copy.deepcopy(self.model)
         self._write(self.model, weights, training)
+
+    def _take_back(self, most: float) -> float:
+        """Move the weights towards those before until no more clean PSNR is lost; return the share that was kept."""
+        after = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        before = self.before.state_dict()
+        least = self._clean(self.before) - most
+
+        def holds(share: float) -> bool:
+            mixed = {
+                name: torch.lerp(before[name], tensor, share) if tensor.is_floating_point() else tensor
+                for name, tensor in after.items()
+            }
+            self.model.load_state_dict(mixed)
+            return self._clean(self.model) >= least
+
+        if holds(1.0):
+            return 1.0
+        low, high = 0.0, 1.0
+        for _ in range(_BISECTIONS):
+            low, high = ((low + high) / 2, high) if holds((low + high) / 2) else (low, (low + high) / 2)
+        holds(low)
+        return low
+
+    def _watched(self) -> list[tuple[Tensor, Tensor]]:
+        return [photograph.cut(_WATCH_SIDE).tensors(self.device) for photograph in self.held_out]
+
+    def _clean(self, model: Restorer) -> float:
+        with torch.no_grad():
+            scores = [_psnr(model(x), y, model.scale) for x, y in self._watched()]
+        return sum(scores) / len(scores)
 
     def seconds_per_step(self, steps: int = 3) -> float:
         """Try a few steps without taking them, and return how long one takes; the model stays as it is."""
@@ -140,23 +180,6 @@ class HardenTask(Task[Restorer]):
             taken.append(time.perf_counter() - began)
         # The first one finds its memory and its kernels.
         return sorted(taken[1:])[steps // 2]
-
-
-@final
-class _InUse(nn.Module):
-    """A model that is trained in evaluation mode."""
-
-    def __init__(self, model: Restorer) -> None:
-        super().__init__()
-        self.model = model
-        self.eval()
-
-    def train(self, mode: bool = True) -> _InUse:
-        super().train(False)
-        return self
-
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 sh sw"]:
-        return self.model(x)
 
 
 def _psnr(output: Tensor, truth: Tensor, scale: int) -> float:

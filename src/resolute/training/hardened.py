@@ -160,6 +160,14 @@ class Hardening:
             f"Without an attack it has {_db(after.clean, 2)} instead of {_db(before.clean, 2)} "
             f"({_change(before.clean, after.clean, 2)}), over {count} that it was not trained on."
         )
+        kept = self.facts.get("kept", 1.0)
+        if kept < 1:
+            limit = self.facts["recipe"]["clean_loss"]
+            told.append(
+                f"So that no more than {limit:g} dB of clean PSNR is lost on photographs held out, {1 - kept:.0%} of "
+                "the way between the weights before and after was taken back."
+                + (" Almost nothing of the hardening is left: allow more." if kept < 0.1 else "")
+            )
         return told
 
     def save(self, folder: Path) -> None:

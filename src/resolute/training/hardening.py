@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,8 @@ from torch import nn
 
 from resolute import runtime
 from resolute.attacks.ascent import Precision
+from resolute.defences.adversarial import Adversarial
+from resolute.defences.consistency import Consistency
 from resolute.defences.loading import load_defended
 from resolute.errors import ConfigError, ImageError
 from resolute.files import alone_in, write_text
@@ -31,13 +34,12 @@ from resolute.training.hardened import Hardening
 from resolute.training.judge import photographs
 from resolute.training.judging import Judging
 from resolute.training.loop import fabric_for, fit
-from resolute.training.recipe import read_recipe
-from resolute.training.restore_recipe import AdversarialTable
+from resolute.training.recipe import AnyRecipe, read_recipe
 from resolute.training.subject import subject_of
 from resolute.training.tables import OptimizerTable
 from resolute.training.task import Figures
 
-Table = TypeVar("Table", HardenRecipe, AdversarialTable, OptimizerTable)
+Table = TypeVar("Table", HardenRecipe, Adversarial, Consistency, OptimizerTable)
 
 # Of photographs as they are cut; what lies beyond, in a fixed random order, would add little in minutes.
 _PIXELS = 80_000_000
@@ -71,10 +73,12 @@ def harden(
     out: Path | str | None = None,
     *,
     recipe: HardenRecipe | str | Path = "harden",
+    methods: Sequence[str] | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     epsilon: float | None = None,
     share: float | None = None,
+    clean_loss: float | None = None,
     seed: int | None = None,
     test: Path | str | Sequence[Path | str] = (),
     tested: int = 20,
@@ -83,11 +87,11 @@ def harden(
     precision: Precision = "float32",
     watcher: Watcher | None = None,
 ) -> Hardening:
-    """Make a super-resolution model robust by adversarial fine-tuning, and judge it before and after.
+    """Make a super-resolution model robust by fine-tuning, and judge it before and after.
 
-    Two fifths of every batch are attacked by ten steps of PGD (Madry et al., ICLR 2018) from random points of the ball,
-    which raise the distance from the original; the loss is the L1 distance of clean and attacked patches from their
-    originals. A model given as an object stays as it is.
+    Unless told otherwise, two fifths of every batch are attacked by ten steps of PGD (Madry et al., ICLR 2018) from
+    random points of the ball, which raise the distance from the original; the loss is the L1 distance of clean and
+    attacked patches from their originals. A model given as an object stays as it is.
 
     Killed at any moment, the same call goes on, and on a CPU ends with the same weights as an unbroken one.
 
@@ -97,10 +101,13 @@ def harden(
             (see ``matched_images``); a few are held out and judged on.
         out: folder for the result; ``runs/NAME-hardened`` if not given.
         recipe: the name or file of a recipe whose ``task`` is ``harden``, or the recipe itself.
+        methods: names of ``hardening_methods``, instead of the recipe's; they combine, and none is plain fine-tuning.
         minutes: of training, instead of the recipe's.
         steps: of training, instead of minutes.
         epsilon: largest change of a pixel, on the scale of [0, 1], instead of the recipe's 4/255.
         share: of every batch that is attacked, instead of the recipe's 0.4: more is more robust, and costs clean PSNR.
+        clean_loss: dB of clean PSNR that may be lost at most on photographs held out: what would cost more is taken
+            back, along the straight line between the weights after and before.
         seed: of everything random, instead of the recipe's.
         test: judge on these high-resolution images or folders instead of on what is held out, and by more attacks;
             those of them that are among ``photos`` are not trained on.
@@ -125,7 +132,10 @@ def harden(
     watcher = watcher or Watcher()
     place = torch.device(runtime.resolve_device(device))
     address = str(model) if isinstance(model, str | Path) else ""
-    asked = _asked(recipe, minutes=minutes, steps=steps, epsilon=epsilon, share=share, seed=seed)
+    found = read_recipe(recipe, methods) if isinstance(recipe, str | Path) else recipe
+    if methods is not None and isinstance(recipe, HardenRecipe):
+        raise ConfigError("methods belong to a recipe by name: set the tables of the recipe itself")
+    asked = _asked(found, minutes=minutes, steps=steps, epsilon=epsilon, share=share, seed=seed, clean_loss=clean_loss)
     if crop is not None and crop < 16:
         raise ConfigError(f"crop: a side of 16 low-resolution pixels or more, not {crop}")
     subject = subject_of(load_defended(model) if isinstance(model, str | Path) else model, address)
@@ -134,10 +144,9 @@ def harden(
     judged_on = matched_images(_paths(test), restorer.scale) if test else []
     found = matched_images(_paths(photos), restorer.scale)
     files = _chosen(found, judged_on, restorer.scale * asked.data.patch)
-    if not asked.data.validation and not judged_on:
-        raise ConfigError(
-            "data.validation is 0, so nothing is left to judge on: hold photographs out, or name some to test"
-        )
+    if not asked.data.validation and (not judged_on or asked.clean_loss is not None):
+        what = "nothing is left to judge on" if not judged_on else "no clean PSNR can be watched"
+        raise ConfigError(f"data.validation is 0, so {what}: hold photographs out, or name some to test")
     # Half of few photographs at most, so that some are left to train on.
     data = dataclasses.replace(asked.data, validation=min(asked.data.validation, len(files) // 2))
     asked = dataclasses.replace(asked, data=data, weights=subject.sha256, photos=_fingerprint(files))
@@ -152,11 +161,12 @@ def harden(
         task.recipe = planned
         fabric = fabric_for(planned, str(place))
         weights = fit(planned, task, folder, fabric, watcher.step, weights=folder / subject.file_name).weights
-        before, after = copy.deepcopy(restorer), subject.read_back(weights, task.model)
+        before, after = copy.deepcopy(restorer), subject.read_back(weights, task.made)
         for judged in (before, after):
             judged.eval().to(place).to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in the stubs
         judging = Judging(folder, planned, before, after, subject.name, precision)
         made = judging.result(weights, subject.note, task.held_out[:tested], tests, watcher.judged)
+        made.facts["kept"] = task.kept
         made.save(folder)
         write_text(weights.with_suffix(".md"), subject.page(made))
     return dataclasses.replace(made, model=after)
@@ -167,16 +177,16 @@ def _paths(given: Path | str | Sequence[Path | str]) -> list[Path]:
 
 
 def _asked(
-    recipe: HardenRecipe | str | Path,
+    found: AnyRecipe,
     *,
     minutes: float | None,
     steps: int | None,
     epsilon: float | None,
     share: float | None,
     seed: int | None,
+    clean_loss: float | None,
 ) -> HardenRecipe:
     """Return the recipe with what the caller said otherwise."""
-    found = read_recipe(recipe) if isinstance(recipe, str | Path) else recipe
     if not isinstance(found, HardenRecipe):
         raise ConfigError(f"{found.name} trains a model from a recipe: run `resolute train` with it")
     if minutes is not None and not 0 < minutes < 1e5:
@@ -187,13 +197,22 @@ def _asked(
         raise ConfigError(f"a budget is from 1/255, one level of an 8-bit image, to 1, not {epsilon:g}")
     if share is not None and not 0 < share <= 1:
         raise ConfigError(f"the attacked share of a batch is above 0 and at most 1, not {share:g}")
+    if clean_loss is not None and not 0 < clean_loss < math.inf:
+        raise ConfigError(f"the clean PSNR that may be lost is above 0 dB, not {clean_loss:g}")
+    if share is not None and found.adversarial is None:
+        raise ConfigError("share: no patches are attacked without the method adversarial")
     level = None if epsilon is None else round(epsilon * 255, 6)
-    attack = _replaced(found.adversarial, level=level, share=share)
-    if attack.level < 1:
-        raise ConfigError(f"a budget of {attack.level:g}/255 changes no sample of an 8-bit image; give 1/255 or more")
+    attack = None if found.adversarial is None else _replaced(found.adversarial, level=level, share=share)
+    consistency = None if found.consistency is None else _replaced(found.consistency, level=level)
     optimizer = _replaced(found.optimizer, steps=steps)
     minutes = 0 if steps is not None else minutes
-    return _replaced(found, adversarial=attack, optimizer=optimizer, minutes=minutes, seed=seed)
+    asked = _replaced(
+        found, adversarial=attack, consistency=consistency, optimizer=optimizer, minutes=minutes, seed=seed,
+        level=level, clean_loss=clean_loss,
+    )  # fmt: skip
+    if asked.budget < 1:
+        raise ConfigError(f"a budget of {asked.budget:g}/255 changes no sample of an 8-bit image; give 1/255 or more")
+    return asked
 
 
 def _replaced(table: Table, **values: object) -> Table:
@@ -263,12 +282,17 @@ def _planned(asked: HardenRecipe, task: HardenTask, folder: Path) -> tuple[Harde
         asked,
         minutes=0,
         optimizer=dataclasses.replace(asked.optimizer, steps=steps, warmup=min(asked.optimizer.warmup, steps // 5)),
-        checkpoint_every=max(1, min(asked.checkpoint_every, round(_SECONDS / seconds))),
+        # Between two batches: the perturbation of one that is replayed is kept nowhere.
+        checkpoint_every=_multiple(min(asked.checkpoint_every, round(_SECONDS / seconds)), asked.replay),
         validate_every=max(1, min(asked.validate_every, -(-steps // _VALIDATIONS))),
     )
     content = {"asked": dataclasses.asdict(asked), "planned": dataclasses.asdict(planned), "seconds_per_step": seconds}
     write_text(path, json.dumps(content, indent=1) + "\n")
     return planned, seconds
+
+
+def _multiple(number: int, of: int) -> int:
+    return max(1, round(number / of)) * of
 
 
 def _differences(before: HardenRecipe, asked: HardenRecipe) -> str:

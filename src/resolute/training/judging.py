@@ -115,7 +115,7 @@ class Judging:
             "precision of the search": self.precision,
             "provenance": dataclasses.asdict(provenance()),
         }
-        level = self.recipe.adversarial.level
+        level = self.recipe.budget
         return Hardening(self.name, weights, note, level, theta, **standings, pictures=pictures, facts=facts)
 
     @functools.cached_property
@@ -128,7 +128,7 @@ class Judging:
         return {key: judged for key, judged in kept.items() if judged.damage}
 
     def _attacks(self, role: Role, *, strict: bool) -> Mapping[str, Attack]:
-        epsilon = self.recipe.adversarial.level / 255
+        epsilon = self.recipe.budget / 255
         # The mixture is a baseline, and fewer starts flatter it: what beats it then would beat it all the more.
         attacks = suite(epsilon, self.precision, 1 if role == "mixture" else 3)
         if strict and role == "after":

@@ -28,7 +28,7 @@ from resolute.models.archive import load_archive, save_archive
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.recipe import AnyRecipe
 from resolute.training.restore_recipe import Recipe
-from resolute.training.task import Figures, Task
+from resolute.training.task import Figures, Task, describe_failure
 
 if TYPE_CHECKING:
     import lightning_fabric
@@ -329,11 +329,7 @@ class _TrainingRun:
             self.resume()
             self.finish()
             kept = f"the weights of step {self.step} are in {self.out}"
-        what = "weights are" if math.isfinite(figures["loss"]) else "loss is"
-        return TrainingError(
-            f"the {what} not finite at step {failed}; {kept}; "
-            "lower optimizer.rate, or set optimizer.clip, and train again"
-        )
+        return TrainingError(f"step {failed}: {describe_failure(figures)}, and train again; {kept}")
 
     def finish(self) -> Trained:
         """Write the weights and all that belongs to them."""

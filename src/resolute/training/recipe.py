@@ -6,6 +6,7 @@ Each kind of training has the tables of its recipe in a file of its own; here th
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import cast
@@ -30,13 +31,19 @@ _TASKS: dict[object, type[Recipe] | type[ScoreRecipe] | type[DenoiseRecipe] | ty
 }
 
 
-def read_recipe(source: str | Path) -> AnyRecipe:
+def read_recipe(source: str | Path, methods: Sequence[str] | None = None) -> AnyRecipe:
     """Read a recipe from a TOML file, or a built-in one by name.
 
     The key ``task`` says what it trains: ``restore``, the default, a super-resolution model; ``score`` a quality
     metric; ``denoise`` a denoiser; ``harden`` a super-resolution model that is there already. With ``base = "NAME"`` it
     takes all that it does not say itself from another recipe, built in or beside it. The name of a recipe of a
     super-resolution model may end in that of one of its ``variants``.
+
+    The key ``methods`` of a hardening names files of ``hardening_methods``, whose tables the recipe itself can change.
+
+    Args:
+        source: name or file.
+        methods: for a hardening, instead of those that the recipe names.
 
     Raises:
         ConfigError: no such recipe, no valid TOML, or a key that does not exist or is out of range.
@@ -51,6 +58,10 @@ def read_recipe(source: str | Path) -> AnyRecipe:
         raise ConfigError(f"{path.name}: task is one of {', '.join(map(str, _TASKS))}, not {task!r}")
     if task == "restore":
         content.pop("task", None)
+    if task == "harden":
+        named = tuple(methods) if methods is not None else content.pop("methods", ())
+        content.pop("methods", None)
+        content = _merge(_of_methods(path, named), content)
     return check_table(path, content, _TASKS[task])
 
 
@@ -103,6 +114,33 @@ def variants() -> dict[str, Path]:
         (True, 10.0)
     """
     return {path.name.removesuffix(".toml"): path for path in sorted((_FOLDER / "variants").glob("*.toml"))}
+
+
+def hardening_methods() -> dict[str, Path]:
+    """Return the names and files of the methods of ``harden``, which combine.
+
+    Example:
+        >>> "adversarial" in hardening_methods(), read_recipe("harden", ["adversarial", "entropy"]).defence.delta
+        (True, '0.05 std')
+    """
+    return {path.name.removesuffix(".toml"): path for path in sorted((_FOLDER / "methods").glob("*.toml"))}
+
+
+def _of_methods(path: Path, named: object) -> dict[str, object]:
+    """Return the tables of methods by their names."""
+    known = hardening_methods()
+    content: dict[str, object] = {}
+    seen: dict[str, str] = {}
+    for name in map(str, cast("list[object]", named) if isinstance(named, list | tuple) else [named]):
+        if name not in known:
+            raise ConfigError(f"{path.name}: methods: {name!r} is none; there are {', '.join(known)}", ("methods",))
+        table = read_table(known[name])
+        for key in table:
+            if key in seen:
+                raise ConfigError(f"methods: {name} and {seen[key]} are two forms of {key}: give one of them")
+            seen[key] = name
+        content |= table
+    return content
 
 
 def _content(source: str, beside: Path | None = None, seen: tuple[str, ...] = ()) -> tuple[Path, dict[str, object]]:

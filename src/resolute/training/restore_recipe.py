@@ -8,6 +8,11 @@ from typing import Literal
 import pydantic
 from pydantic.dataclasses import dataclass
 
+from resolute.defences.adversarial import Adversarial
+from resolute.defences.consistency import Consistency
+from resolute.defences.entropy import Entropy
+from resolute.defences.jacobian import Jacobian
+from resolute.defences.jitter import Jitter
 from resolute.errors import ConfigError
 from resolute.training.networks import UPSCALERS, AnyUpscaler
 from resolute.training.tables import STRICT, OptimizerTable, RunTable
@@ -49,77 +54,31 @@ class LossTable:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class DefenceTable:
-    """The entropy regulariser; see ``EntropyRegularizer`` for all but the attributes below.
+class MethodTables:
+    """What hardens a model while it trains; whatever is not None takes part, and all combine.
 
     Attributes:
-        layer: name or pattern of the one layer it attaches to; empty for the model's own feature layer, ``first`` for
-            its first convolution (section 5.4).
-        weight: λ of eq. 2, in units of ``loss.bit_weight``.
-        rate: learning rate of the density, as a multiple of the model's.
+        defence: the entropy regulariser.
+        adversarial: attacked patches.
+        jitter: noise on the input.
+        consistency: a penalty on the difference from the output for the worst neighbour.
+        jacobian: a penalty on the Jacobian.
     """
 
-    kind: Literal["entropy"] = "entropy"
-    layer: str = ""
-    weight: float = pydantic.Field(default=1.0, ge=0)
-    delta: float = pydantic.Field(default=1.0, gt=0)
-    noise: bool = True
-    bits_at: Literal["noisy", "clean"] = "noisy"
-    widths: tuple[int, ...] = (3, 3, 3)
-    init_scale: float = pydantic.Field(default=10.0, gt=0)
-    rate: float = pydantic.Field(default=1.0, gt=0)
+    defence: Entropy | None = None
+    adversarial: Adversarial | None = None
+    jitter: Jitter | None = None
+    consistency: Consistency | None = None
+    jacobian: Jacobian | None = None
 
+    def __post_init__(self) -> None:
+        if self.jacobian is not None and self.defence is not None and self.defence.noise:
+            raise ConfigError("jacobian: noise on the features drowns its differences; set defence.noise = false")
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class AdversarialTable:
-    """Adversarial training; see ``defences.adversarial``. The defaults are the paper's (section 5.6).
-
-    Attributes:
-        level: largest change of a pixel, in levels of 255.
-        steps: of the attack on the patches.
-        relative_step: length of a step as a share of ``level``; None for ``1 / steps``.
-        start: at the ``clean`` patch, or at a ``uniform`` random point of the ball.
-        reference: attack the distance from the ``truth``, or from the model's own clean output (``self``).
-        share: of the patches of a batch that are attacked while the others stay clean; 0, as in the paper, to train on
-            every patch twice, once clean and once attacked.
-        combine: of the losses of clean and attacked patches, the ``mean`` or the ``sum``.
-    """
-
-    level: float = pydantic.Field(default=8.0, gt=0, le=255)
-    steps: int = pydantic.Field(default=1, ge=1)
-    relative_step: float | None = pydantic.Field(default=None, gt=0, le=2)
-    start: Literal["clean", "uniform"] = "clean"
-    reference: Literal["truth", "self"] = "truth"
-    share: float = pydantic.Field(default=0.0, ge=0, le=1)
-    combine: Literal["mean", "sum"] = "mean"
-
-    def clean(self, batch: int) -> int:
-        """Return how many patches of a batch stay clean: all of them, where every patch is trained on twice."""
-        return batch - max(1, round(self.share * batch)) if self.share else batch
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class JitterTable:
-    """Gaussian noise on the input while training, towards the clean original: the plainest way to smooth a model.
-
-    Attributes:
-        level: its standard deviation, in levels of 255.
-    """
-
-    level: float = pydantic.Field(default=4.0, gt=0, le=255)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class JacobianTable:
-    """A penalty on the squared norm of the model's Jacobian; see ``defences.jacobian``.
-
-    Attributes:
-        weight: of the penalty, per unit of the loss on its own scale.
-        level: length of the finite differences, in levels of 255.
-    """
-
-    weight: float = pydantic.Field(default=1.0, gt=0)
-    level: float = pydantic.Field(default=1.0, gt=0, le=255)
+    @property
+    def replay(self) -> int:
+        """How many steps in a row train on one batch."""
+        return self.adversarial.replay if self.adversarial else 1
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -149,12 +108,10 @@ class GanTable:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Recipe(RunTable):
+class Recipe(RunTable, MethodTables):
     """The training of a super-resolution model. With ``start`` the density of a regularised run comes along.
 
     Attributes:
-        defence: the entropy regulariser, or None.
-        adversarial, jitter, jacobian: other ways to harden the model, or None; they combine with one another.
         gan: SRGAN's losses, or None.
 
     Example:
@@ -168,12 +125,4 @@ class Recipe(RunTable):
     data: DataTable = dataclasses.field(default_factory=DataTable)
     loss: LossTable = dataclasses.field(default_factory=LossTable)
     optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
-    defence: DefenceTable | None = None
-    adversarial: AdversarialTable | None = None
-    jitter: JitterTable | None = None
-    jacobian: JacobianTable | None = None
     gan: GanTable | None = None
-
-    def __post_init__(self) -> None:
-        if self.jacobian is not None and self.defence is not None and self.defence.noise:
-            raise ConfigError("jacobian: noise on the features drowns its differences; set defence.noise = false")

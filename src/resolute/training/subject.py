@@ -20,7 +20,9 @@ from resolute.models.registry import load_address
 from resolute.models.weights import save_model, weights_sha256
 from resolute.table import Column, Table, row
 from resolute.training.hardened import Hardening, tables
-from resolute.training.restore_recipe import AdversarialTable
+from resolute.training.restore_recipe import MethodTables
+
+_METHODS = tuple(field.name for field in dataclasses.fields(MethodTables))
 
 
 @final
@@ -78,13 +80,11 @@ class Checkpoint:
     def page(self, made: Hardening) -> str:
         """Return the card of the hardened weights as Markdown."""
         recipe = made.facts["recipe"]
-        attack, data, optimizer = recipe["adversarial"], recipe["data"], recipe["optimizer"]
-        attacked = data["batch"] - AdversarialTable(**attack).clean(data["batch"])
+        data, optimizer = recipe["data"], recipe["optimizer"]
         licence = "unknown" if self.model.card is None else self.model.card.licence
         facts = {
             "starts from": f"{self.name}, sha256 `{self.sha256}`; licence: {licence}",
-            "method": f"adversarial fine-tuning: {attack['steps']} steps of PGD at {attack['level']:g}/255 against the "
-            f"{attack['reference']}, on {attacked} of {data['batch']} patches of every batch",
+            "methods": "; ".join(_told(name, recipe[name]) for name in _METHODS if recipe[name]) or "plain fine-tuning",
             "steps": f"{optimizer['steps']} of {data['batch']} patches of {data['patch']} x {data['patch']}, "
             f"Adam, {optimizer['rate']:g}, {optimizer['schedule']}",
             "photographs": f"licence: {data['licence']}",
@@ -136,3 +136,9 @@ def subject_of(model: nn.Module, address: str) -> Checkpoint:
 def _plain(text: str) -> str:
     """Return text as Markdown shows it, names with tags in them too."""
     return text.replace("<", "&lt;")
+
+
+def _told(name: str, table: dict[str, object]) -> str:
+    """Return a method and its options in words."""
+    title = "entropy regulariser" if name == "defence" else name
+    return f"{title} ({', '.join(f'{key} {value}' for key, value in table.items() if value not in (None, ''))})"

@@ -7,7 +7,7 @@ from typing import Literal
 import pydantic
 from pydantic.dataclasses import dataclass
 
-STRICT = pydantic.ConfigDict(extra="forbid")
+from resolute.defences.method import STRICT
 
 Precision = Literal["32-true", "bf16-mixed"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from resolute.models.base import Restorer, Scorer
 from resolute.models.weights import State, weights_sha256
 
 Figures = dict[str, float]
+
+# A spread of a regularised layer below this tells of one number in answer to everything.
+COLLAPSED = 1e-6
 Model = TypeVar("Model", bound=Restorer | Scorer)
 
 # How figures are shown, in this order: those of a step, and those of a validation.
@@ -21,8 +25,11 @@ _OF_A_STEP = {
     "l1": "L1 {:.2f}",
     "mse": "MSE {:.5f}",
     "gan": "GAN {:.4f}",
+    "consistency": "consistency {:.2f}",
     "jacobian": "Jacobian {:.2f}",
-    "bits": "bits {:.2f}",
+    "bits": "bits {:.3f}",
+    "live": "live {:.0f}",
+    "spread": "spread {:.3g}",
     "rmse": "RMSE {:.2f}",
     "batch_plcc": "PLCC {:.3f}",
     "psnr": "PSNR {:.2f} dB",
@@ -48,7 +55,7 @@ def describe_step(figures: Figures) -> str:
 
     Example:
         >>> describe_step({"loss": 4.0, "l1": 3.0, "bits": 1.0, "psnr_y": 30.0})
-        'L1 3.00  bits 1.00'
+        'L1 3.00  bits 1.000'
     """
     return "  ".join(form.format(figures[key]) for key, form in _OF_A_STEP.items() if key in figures)
 
@@ -61,6 +68,22 @@ def describe_validation(figures: Figures) -> str:
         '30.00 dB'
     """
     return "  ".join(form.format(figures[key]) for key, form in _OF_A_VALIDATION.items() if key in figures)
+
+
+def describe_failure(figures: Figures) -> str:
+    """Return in words why a step with these figures cannot be taken, and what to do.
+
+    Example:
+        >>> describe_failure({"loss": float("nan"), "l1": 3.0, "bits": float("nan"), "spread": 2.0})
+        'the density of the regulariser has diverged; lower defence.rate'
+    """
+    if figures.get("spread", 1.0) < COLLAPSED:
+        return "the regularised layer answers one number to everything; lower defence.weight, or raise defence.ramp"
+    distance = figures.get("l1", figures.get("mse", 0.0))
+    if math.isfinite(distance) and not math.isfinite(figures.get("bits", 0.0)):
+        return "the density of the regulariser has diverged; lower defence.rate"
+    what = "weights are" if math.isfinite(figures["loss"]) else "loss is"
+    return f"the {what} not finite; lower optimizer.rate, or set optimizer.clip"
 
 
 class Task(ABC, Generic[Model]):
