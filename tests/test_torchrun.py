@@ -73,3 +73,34 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(tmp_path, photos):
     assert done.returncode != 0
     assert "batch of 3 " in " ".join(done.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+HARDEN = """
+base = "harden"
+name = "two"
+methods = ["adversarial", "entropy"]
+[data]
+patch = 12
+batch = {batch}
+validation = 1
+[optimizer]
+steps = 6
+[adversarial]
+steps = 2
+share = 0.5
+"""
+
+
+@pytest.mark.slow
+def test_a_hardening_trains_on_two_processes_and_judges_on_one(tmp_path, photos):
+    (tmp_path / "two.toml").write_text(HARDEN.format(batch=4))
+    options = ["--steps", "6", "--crop", "16", "--tested", "1", "--test", photos / "rocket.png", "--device", "cpu"]
+    places = ["--data", photos, "--recipe", tmp_path / "two.toml", "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-m", *TORCHRUN, "harden", "edsr-xs", *options, *places],
+        capture_output=True, text=True, timeout=280, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode in (0, 9), done.stderr[-3000:]
+    assert done.stdout.count("Against the original") == 1, "one of the processes speaks"
+    assert (tmp_path / "out" / "harden.json").is_file()
+    assert log(tmp_path / "out")[-1]["step"] == 6

@@ -6,6 +6,7 @@ images, ``log.jsonl`` and ``checkpoint.pt``. The same call goes on where it was 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -93,7 +94,8 @@ def harden(
     random points of the ball, which raise the distance from the original; the loss is the L1 distance of clean and
     attacked patches from their originals. A model given as an object stays as it is.
 
-    Killed at any moment, the same call goes on, and on a CPU ends with the same weights as an unbroken one.
+    Killed at any moment, the same call goes on, and on a CPU ends with the same weights as an unbroken one. Under
+    torchrun all processes train, and those but the first end when that is done; the first one judges.
 
     Args:
         model: name, file or address of a model (see ``load``), or a ``Restorer``, as ``as_restorer`` makes of a module.
@@ -154,13 +156,17 @@ def harden(
     if tests is not None and crop is not None:
         tests = [photograph.cut(crop) for photograph in tests]
     task = HardenTask(asked, copy.deepcopy(restorer).eval().to(place), files, subject.write, watcher.read)
-    with alone_in(folder):
-        planned, seconds = _planned(asked, task, folder)
-        if watcher.planned is not None:
+    fabric = fabric_for(asked, str(place))
+    first = fabric.is_global_zero
+    with alone_in(folder) if first else contextlib.nullcontext():
+        # Measured by one for all of several processes, which take the same steps.
+        planned, seconds = fabric.broadcast(_planned(asked, task, folder) if first else (asked, 0.0))
+        if watcher.planned is not None and first:
             watcher.planned(planned, seconds)
         task.recipe = planned
-        fabric = fabric_for(planned, str(place))
         weights = fit(planned, task, folder, fabric, watcher.step, weights=folder / subject.file_name).weights
+        if not first:
+            raise SystemExit(0)
         before, after = copy.deepcopy(restorer), subject.read_back(weights, task.made)
         for judged in (before, after):
             judged.eval().to(place).to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in the stubs

@@ -77,23 +77,27 @@ def train(
         OutputError: a file cannot be written.
     """
     fabric = fabric_for(recipe, device, devices)
-    if recipe.data.batch % fabric.world_size:
-        # Shares of different sizes would weigh differently in the mean of the gradients.
-        raise ConfigError(
-            f"a batch of {recipe.data.batch} cannot be shared evenly among {fabric.world_size} processes; change "
-            "data.batch in the recipe, or the number of processes"
-        )
     return fit(recipe, task_of(recipe, data, out, on_read), out, fabric, on_step)
 
 
 def fabric_for(recipe: AnyRecipe, device: str, devices: int = 1) -> lightning_fabric.Fabric:
-    """Return what places a training on devices and processes, started."""
+    """Return what places a training on devices and processes, started.
+
+    Raises:
+        ConfigError: its batch cannot be shared evenly among the processes.
+    """
     from lightning_fabric import Fabric  # as slow to import as torch
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     here, nodes = _processes(devices)
     fabric = Fabric(accelerator=device, devices=here, num_nodes=nodes, precision=recipe.precision)
     fabric.launch()
+    if recipe.data.batch % fabric.world_size:
+        # Shares of different sizes would weigh differently in the mean of the gradients.
+        raise ConfigError(
+            f"a batch of {recipe.data.batch} cannot be shared evenly among {fabric.world_size} processes; change "
+            "data.batch in the recipe, or the number of processes"
+        )
     return fabric
 
 
