@@ -101,6 +101,53 @@ def test_every_method_trains_and_resumes_to_the_same_weights(methods, checkpoint
     assert same(weights(again.weights), weights(made.weights))
 
 
+OWN = """
+import dataclasses
+from resolute.defences.method import TwinMethod
+
+@dataclasses.dataclass(frozen=True)
+class Rolled(TwinMethod):
+    weight: float = 1.0
+
+    def twin(self, model, low, moment):
+        return low.roll(1, dims=-1)
+
+    def penalty(self, output, other, shift, distance):
+        {body}
+
+class NoMethod:
+    pass
+"""
+
+
+def test_a_method_of_ones_own_by_its_file(checkpoint, photos, tmp_path):
+    (tmp_path / "mine.py").write_text(OWN.format(body="return self.weight * distance(output, other)"))
+    (tmp_path / "failing.py").write_text(OWN.format(body="raise KeyError('nothing')"))
+
+    def with_own(name, **fields):
+        return dataclasses.replace(TINY, adversarial=None, own=({"method": f"{tmp_path}/{name}", **fields},))
+
+    logs = []
+    for weight in (0.0, 5.0):
+        out = tmp_path / f"out{weight}"
+        made = harden(checkpoint, photos, out, recipe=with_own("mine.py:Rolled", weight=weight))
+        log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        logs.append([line["rolled"] for line in log if "rolled" in line])
+        assert "mine.py:Rolled" in made.weights.with_suffix(".md").read_text()
+        assert len(made.facts["recipe"]["own"][0]["sha256"]) == 64
+    assert max(logs[0]) == 0 < min(logs[1])
+    for name, fields, word in (
+        ("mine.py:NoMethod", {}, "TwinMethod"),
+        ("mine.py:Rolled", {"strength": 1}, "strength"),
+        ("mine.py:Roled", {}, "Rolled"),
+        ("failing.py:Rolled", {}, r"failing\.py.*KeyError"),
+        ("mine", {}, "FILE.py:NAME"),
+    ):
+        with pytest.raises(ConfigError, match=word):
+            harden(checkpoint, photos, tmp_path / "no", recipe=with_own(name, **fields))
+    assert read_recipe("harden", ["plain", f"{tmp_path}/mine.py:Rolled"]).own[0]["method"].endswith("mine.py:Rolled")
+
+
 def test_a_limit_on_lost_clean_psnr_is_kept_by_taking_back(photos, tmp_path):
     # A trained model at a high rate, so that something is lost.
     checkpoint = tmp_path / "mine.safetensors"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import NamedTuple, final
+from collections.abc import Mapping
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from resolute.errors import ConfigError
 from resolute.models.base import Restorer, device_of
 from resolute.models.layers import find_layers
 from resolute.models.weights import State
+from resolute.of_file import own_code
 from resolute.randomness import generator_for, stream_seed
 from resolute.training.gan import GanLoss
 from resolute.training.restore_recipe import LossTable, MethodTables
@@ -72,8 +74,11 @@ class Hardener(nn.Module):
             if tables.defence is not None
         )
         self._in_use = in_use
-        self._inputs: list[InputMethod] = [one for one in (tables.adversarial, tables.jitter) if one is not None]
-        self._twins: list[TwinMethod] = [one for one in (tables.consistency, tables.jacobian) if one is not None]
+        methods = (
+            tables.adversarial, tables.jitter, tables.consistency, tables.jacobian, *map(_own, tables.own),
+        )  # fmt: skip
+        self._inputs = [one for one in methods if isinstance(one, InputMethod)]
+        self._twins = [one for one in methods if isinstance(one, TwinMethod)]
         self._carried: tuple[int, Low] | None = None
         self._seen: Low | None = None
         self.train()
@@ -176,6 +181,24 @@ def reconstruction_loss(table: LossTable, output: High, high: High) -> Float[Ten
     factor = 255.0 if table.scale == "255" else 2.0
     distance = F.l1_loss if table.kind == "l1" else F.mse_loss
     return distance(output.float() * factor, high.float() * factor)
+
+
+def _own(table: Mapping[str, Any]) -> InputMethod | TwinMethod:
+    """Return a method of one's own by its table.
+
+    Raises:
+        ConfigError: the file cannot be run, or holds no such method; a field does not exist or has no such value.
+    """
+    code = own_code(str(table.get("method", "")))
+    if code is None:
+        raise ConfigError(f"{table.get('method')!r} names no method: give FILE.py:NAME", ("own", "method"))
+    kind = code.load()
+    if not (isinstance(kind, type) and issubclass(kind, InputMethod | TwinMethod)):
+        raise code.error("is no class derived from InputMethod or TwinMethod of resolute.defences.method")
+    try:
+        return kind(**{key: value for key, value in table.items() if key not in ("method", "sha256")})
+    except (TypeError, ValueError) as error:
+        raise code.failed("cannot be made with these fields", error) from None
 
 
 def _layers(tables: MethodTables, model: Restorer, first: str) -> tuple[str, ...]:

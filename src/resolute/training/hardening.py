@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 import torch
@@ -28,6 +28,7 @@ from resolute.defences.loading import load_defended
 from resolute.errors import ConfigError, ImageError
 from resolute.files import alone_in, write_text
 from resolute.images import image_size
+from resolute.of_file import own_code, told_in_one_line
 from resolute.pairing import ImageFiles, matched_images
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.harden_task import LARGEST, HardenTask
@@ -103,7 +104,7 @@ def harden(
             (see ``matched_images``); a few are held out and judged on.
         out: folder for the result; ``runs/NAME-hardened`` if not given.
         recipe: the name or file of a recipe whose ``task`` is ``harden``, or the recipe itself.
-        methods: names of ``hardening_methods``, instead of the recipe's; they combine, and none is plain fine-tuning.
+        methods: names of ``hardening_methods`` or ``FILE.py:NAME`` of one's own, instead of the recipe's; they combine.
         minutes: of training, instead of the recipe's.
         steps: of training, instead of minutes.
         epsilon: largest change of a pixel, on the scale of [0, 1], instead of the recipe's 4/255.
@@ -140,6 +141,7 @@ def harden(
     asked = _asked(found, minutes=minutes, steps=steps, epsilon=epsilon, share=share, seed=seed, clean_loss=clean_loss)
     if crop is not None and crop < 16:
         raise ConfigError(f"crop: a side of 16 low-resolution pixels or more, not {crop}")
+    asked = dataclasses.replace(asked, own=tuple(_known(table) for table in asked.own))
     subject = subject_of(load_defended(model) if isinstance(model, str | Path) else model, address)
     restorer = subject.model
     folder = Path("runs") / Path(subject.file_name).stem if out is None else Path(out)
@@ -158,7 +160,7 @@ def harden(
     task = HardenTask(asked, copy.deepcopy(restorer).eval().to(place), files, subject.write, watcher.read)
     fabric = fabric_for(asked, str(place))
     first = fabric.is_global_zero
-    with alone_in(folder) if first else contextlib.nullcontext():
+    with alone_in(folder) if first else contextlib.nullcontext(), told_in_one_line():
         # Measured by one for all of several processes, which take the same steps.
         planned, seconds = fabric.broadcast(_planned(asked, task, folder) if first else (asked, 0.0))
         if watcher.planned is not None and first:
@@ -180,6 +182,12 @@ def harden(
 
 def _paths(given: Path | str | Sequence[Path | str]) -> list[Path]:
     return [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
+
+
+def _known(table: dict[str, Any]) -> dict[str, Any]:
+    """Return the table of a method of one's own with the sha256 of its file, so that another one is another recipe."""
+    code = own_code(str(table.get("method", "")))
+    return table if code is None or code.load() is None else {**table, "sha256": code.sha256}
 
 
 def _asked(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from resolute.errors import ConfigError
-from resolute.of_file import anchored
+from resolute.of_file import anchored, own_code
 from resolute.toml import check_table, read_table
 from resolute.training.denoise_recipe import DenoiseRecipe
 from resolute.training.harden_recipe import HardenRecipe
@@ -132,8 +132,12 @@ def _of_methods(path: Path, named: object) -> dict[str, object]:
     content: dict[str, object] = {}
     seen: dict[str, str] = {}
     for name in map(str, cast("list[object]", named) if isinstance(named, list | tuple) else [named]):
+        if own_code(name) is not None:
+            content["own"] = [*cast("list[object]", content.get("own", [])), {"method": name}]
+            continue
         if name not in known:
-            raise ConfigError(f"{path.name}: methods: {name!r} is none; there are {', '.join(known)}", ("methods",))
+            there = f"there are {', '.join(known)}, and FILE.py:NAME for one of your own"
+            raise ConfigError(f"{path.name}: methods: {name!r} is none; {there}", ("methods",))
         table = read_table(known[name])
         for key in table:
             if key in seen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -63,6 +63,8 @@ class MethodTables:
         jitter: noise on the input.
         consistency: a penalty on the difference from the output for the worst neighbour.
         jacobian: a penalty on the Jacobian.
+        own: methods of one's own, each a table whose key ``method`` is ``FILE.py:NAME`` and whose other keys are the
+            class's fields; see ``defences.method``.
     """
 
     defence: Entropy | None = None
@@ -70,6 +72,7 @@ class MethodTables:
     jitter: Jitter | None = None
     consistency: Consistency | None = None
     jacobian: Jacobian | None = None
+    own: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if self.jacobian is not None and self.defence is not None and self.defence.noise:

@@ -22,7 +22,7 @@ from resolute.table import Column, Table, row
 from resolute.training.hardened import Hardening, tables
 from resolute.training.restore_recipe import MethodTables
 
-_METHODS = tuple(field.name for field in dataclasses.fields(MethodTables))
+_METHODS = tuple(field.name for field in dataclasses.fields(MethodTables) if field.name != "own")
 
 
 @final
@@ -84,7 +84,11 @@ class Checkpoint:
         licence = "unknown" if self.model.card is None else self.model.card.licence
         facts = {
             "starts from": f"{self.name}, sha256 `{self.sha256}`; licence: {licence}",
-            "methods": "; ".join(_told(name, recipe[name]) for name in _METHODS if recipe[name]) or "plain fine-tuning",
+            "methods": "; ".join(
+                [_told(name, recipe[name]) for name in _METHODS if recipe[name]]
+                + [_told(table["method"], {**table, "method": ""}) for table in recipe.get("own", ())]
+            )
+            or "plain fine-tuning",
             "steps": f"{optimizer['steps']} of {data['batch']} patches of {data['patch']} x {data['patch']}, "
             f"Adam, {optimizer['rate']:g}, {optimizer['schedule']}",
             "photographs": f"licence: {data['licence']}",

@@ -1,0 +1,199 @@
+"""Harden published networks and put them through the standard suite: what docs/harden.md says of ten of them.
+
+    python docs/make_hardening.py ID CLONE --data PHOTOS --images BSD100 --out RUNS
+    python docs/make_hardening.py --gather RUNS
+
+The first form takes the network ID of docs/leaderboard/networks.toml from a clone of its source. It is hardened by
+``resolute harden`` as it is, and by the method ``plain`` for as many steps; both, and the mixture with bicubic
+interpolation whose clean PSNR on the suite's images is the hardened network's, go through ``resolute benchmark``. A
+killed run goes on. Processes that work on different networks do not disturb each other.
+
+The second one takes the finished runs below RUNS into docs/hardening/records.parquet, and writes the table of the page
+again from all records there and those of the undefended networks in the leaderboard. Intervals are 95 % bootstrap
+intervals over images, 10,000 resamples, seed 0, of differences paired by image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from resolute.defences import load_defended, match_clean_psnr
+from resolute.defences.calibration import clean_psnr
+from resolute.defences.wrappers import Mixture
+from resolute.engine.queue import Machine
+from resolute.engine.running import plan_of, run
+from resolute.errors import ConfigError
+from resolute.files import write_text
+from resolute.leaderboard.compact import Run, read_runs, write_runs
+from resolute.leaderboard.network import read_networks
+from resolute.measure.intervals import Interval, bootstrap_mean
+from resolute.models.base import Restorer
+from resolute.provenance import Provenance
+from resolute.report.reading import read_source
+from resolute.runtime import tune_allocator
+from resolute.studies.attacked import AttackRecord
+from resolute.studies.grid import Grid
+from resolute.studies.kinds import read_study
+from resolute.studies.summary import HEADLINE, WORST, worst_case
+from resolute.training.hardening import harden
+
+DOCS = Path(__file__).parent
+RECORDS = DOCS / "hardening" / "records.parquet"
+LEADERBOARD = DOCS / "leaderboard"
+NETWORKS = (
+    "carn-m", "rnet", "rfdn-aim", "srgan", "2022-04_RLFN", "2022-18_RFDNFINALB5", "2022-03_FMEN", "2022-20_MobileSR",
+    "2024-22_GFMN", "2025-51_SPAN",
+)  # fmt: skip
+FORMS = ("hardened", "plain", "mixture")
+STEPS = 600
+
+
+def main() -> None:
+    """Do one of both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("id", nargs="?", choices=NETWORKS)
+    parser.add_argument("clone", nargs="?", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--gather", type=Path)
+    asked = parser.parse_args()
+    if asked.gather is not None:
+        gather(asked.gather)
+        return
+    if not (asked.id and asked.clone and asked.data and asked.images and asked.out):
+        parser.error("a network, a clone of its source, --data, --images and --out; or --gather")
+    tune_allocator()
+    out = asked.out.resolve()
+    data, images = asked.data.resolve(), asked.images.resolve()
+    # Addresses are relative to the clone.
+    os.chdir(asked.clone)
+    address = read_networks(LEADERBOARD / "networks.toml")[asked.id].address
+    places = {}
+    for form, methods in (("hardened", None), ("plain", ["plain"])):
+        made = harden(
+            address, data, out / f"{asked.id}-{form}-training", methods=methods, steps=asked.steps, tested=1,
+            device=asked.device,
+        )  # fmt: skip
+        places[form] = with_weights(address, made.weights)
+    suite = read_study("sr-linf-1")
+    assert isinstance(suite, Grid)
+    suite = dataclasses.replace(suite, images=(f"bsd100={images}",))
+    theta = share(load_defended(address), load_defended(places["hardened"]), suite)
+    if theta < 1:
+        places["mixture"] = f"{address}+mix={theta:.4f}"
+    for form, place in places.items():
+        plan = plan_of(dataclasses.replace(suite, models=(place,)))
+        run(plan, out / f"{asked.id}-{form}", Machine(device=asked.device))
+
+
+def with_weights(address: str, weights: Path) -> str:
+    """Return the address of a network with other weights."""
+    if ".py:" not in address:
+        return f"{weights}{address[address.index('#') :] if '#' in address else ''}"
+    return re.sub(r"weights=[^,#]+", f"weights={weights}", address)
+
+
+def share(before: Restorer, after: Restorer, suite: Grid) -> float:
+    """Return the share of a network in the mixture with bicubic that has the clean PSNR of the hardened one."""
+    pairs = [(subject.low, subject.truth) for subject in suite.subjects() if subject.truth is not None]
+    with torch.no_grad():
+        target = clean_psnr(after, pairs)
+        try:
+            return match_clean_psnr(lambda theta: Mixture(before, theta), pairs, target, 0.0, 1.0)
+        except ConfigError:
+            return 1.0 if target > clean_psnr(before, pairs) else 0.0
+
+
+def gather(runs: Path) -> None:
+    """Take finished runs in, and write the table of the page."""
+    known = read_runs(RECORDS) if RECORDS.is_file() else {}
+    seconds = json.loads(RECORDS.with_name("training.json").read_text()) if known else {}
+    for id in NETWORKS:
+        for form in FORMS:
+            folder = runs / f"{id}-{form}"
+            if not (folder / "study.json").is_file():
+                continue
+            source = read_source(folder)
+            records = [record for record in source.records if isinstance(record, AttackRecord)]
+            if len(records) < len(source.store.order()):
+                print(f"left out: {folder.name} is not finished")
+                continue
+            how = source.provenance
+            made = None if how is None else Provenance("resolute benchmark", how.date, how.versions, how.hardware)
+            known[f"{id}:{form}"] = Run(records, made)
+        training = runs / f"{id}-hardened-training" / "plan.json"
+        if training.is_file():
+            plan = json.loads(training.read_text())
+            steps = plan["planned"]["optimizer"]["steps"]
+            seconds[id] = {"steps": steps, "minutes": round(steps * plan["seconds_per_step"] / 60, 1)}
+    RECORDS.parent.mkdir(exist_ok=True)
+    write_runs(RECORDS, known)
+    write_text(RECORDS.with_name("training.json"), json.dumps(seconds, indent=1, sort_keys=True) + "\n")
+    page = DOCS / "harden.md"
+    marks = re.compile(r"(<!-- table networks -->\n).*?(<!-- end -->)", re.DOTALL)
+    table = "\n".join(lines(known, read_runs(LEADERBOARD / "records.parquet"), seconds))
+    write_text(page, marks.sub(lambda marked: f"{marked[1]}{table}\n{marked[2]}", page.read_text("utf-8")))
+
+
+def worst(run: Run) -> dict[str, AttackRecord]:
+    """Return the worst that attacks of the headline's budget leave of each image."""
+    found = [record for record in worst_case(run.records) if record.attack == WORST]
+    return {record.image: record for record in found if round(record.epsilon * 255, 6) == HEADLINE}
+
+
+def lines(hardened: dict[str, Run], before: dict[str, Run], trained: dict[str, dict[str, float]]) -> list[str]:
+    """Return the table of the page."""
+    networks = read_networks(LEADERBOARD / "networks.toml")
+    found = [
+        "| network | family | clean PSNR | attacked, against the original | plain | mixture | SR-PSNR | minutes |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for id in NETWORKS:
+        if f"{id}:hardened" not in hardened:
+            continue
+        start, end = worst(before[id]), worst(hardened[f"{id}:hardened"])
+        clean, truth, kept = (
+            f"{mean(start, field).mean:.2f} → {mean(end, field).mean:.2f} ({gain(start, end, field)})"
+            for field in ("clean_psnr_y", "attacked_psnr_y", "sr_psnr")
+        )
+        beside = [
+            f"{mean(worst(hardened[f'{id}:{form}']), 'attacked_psnr_y').mean:.2f}"
+            if f"{id}:{form}" in hardened
+            else "-"
+            for form in ("plain", "mixture")
+        ]
+        network = networks[id]
+        minutes = trained.get(id, {}).get("minutes", 0)
+        cells = [network.title, network.family, clean, truth, *beside, kept, f"{minutes:.0f}"]
+        found.append(f"| {' | '.join(cells)} |")
+    bicubic = worst(before["bicubic"])
+    clean, truth, kept = (
+        f"{mean(bicubic, field).mean:.2f}" for field in ("clean_psnr_y", "attacked_psnr_y", "sr_psnr")
+    )
+    found.append(f"| bicubic | | {clean} | {truth} | - | - | {kept} | |")
+    return found
+
+
+def mean(records: dict[str, AttackRecord], field: str) -> Interval:
+    """Return the mean over the images."""
+    return bootstrap_mean([getattr(record, field) for record in records.values()])
+
+
+def gain(before: dict[str, AttackRecord], after: dict[str, AttackRecord], field: str) -> str:
+    """Return the mean difference with its interval."""
+    found = bootstrap_mean([getattr(after[image], field) - getattr(before[image], field) for image in sorted(before)])
+    return f"{found.mean:+.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+if __name__ == "__main__":
+    main()
