@@ -43,7 +43,7 @@ METHODS = {
     "adversarial+entropy": ["adversarial", "entropy"],
     "adversarial+averaging": ["adversarial", "averaging"],
 }
-# Further settings of single fields, as TABLE.FIELD=VALUE, that were tried beside the methods as they are.
+# Of the way from the weights before to those after: what is judged.
 SHARES = (1.0, 0.8, 0.6, 0.4)
 
 
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="*", default=SHARES)
     parser.add_argument("--count", type=int, default=8)
     parser.add_argument("--crop", type=int, default=32)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
     given = parser.parse_args()
     tune_allocator()
@@ -97,7 +98,7 @@ def main() -> None:
     rows = given.out / "rows.jsonl"
     rows.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
-    model = load_defended(given.model)
+    model = load_defended(given.model).to(given.device)
     images = [
         one.cut(given.crop)
         for one in photographs(matched_images([given.images], model.scale), model.scale, given.count)
@@ -134,12 +135,12 @@ def main() -> None:
             checkpoint_every=max(1, round(50 / recipe.replay)) * recipe.replay,
             validate_every=max(1, steps // 4),
         )
-        network = load_defended(given.model).eval()
+        network = load_defended(given.model).eval().to(given.device)
         task = HardenTask(recipe, network, matched_images([given.data], model.scale), lambda *_: None)
         began = time.process_time()
         folder = given.out / title
         folder.mkdir(parents=True, exist_ok=True)
-        fit(recipe, task, folder, fabric_for(recipe, "cpu"))
+        fit(recipe, task, folder, fabric_for(recipe, given.device))
         seconds = time.process_time() - began
         before, after = task.before.state_dict(), task.made.state_dict()
         for share in given.shares:
