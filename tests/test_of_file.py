@@ -203,10 +203,12 @@ def test_what_is_none_of_its_kind_is_refused(mine):
         load_scorer(f"{mine}:Model")
 
 
-def test_code_that_fails_in_a_run_is_told_in_one_line(mine):
+@pytest.mark.parametrize("error", ["ValueError: not today", "SystemExit: 0"])
+def test_code_that_fails_in_a_run_is_told_in_one_line(mine, error):
+    mine.write_text(MINE.replace('ValueError("not today")', error.replace(": ", "('") + "')"))
     study = grid(mine, attacks=(AttackTable("pgd", objective=f"{mine}:Fails"),))
     line = MINE[: MINE.index('raise ValueError("not')].count("\n") + 1
-    with pytest.raises(ConfigError, match=rf"^mine\.py, line {line}: ValueError: not today$"):
+    with pytest.raises(ConfigError, match=rf"^mine\.py, line {line}: {error}$"):
         run(study, mine.parent / "out")
 
 

@@ -452,6 +452,8 @@ def test_what_the_code_gets_wrong_is_said_in_a_line(code, weights):
     assert "ModuleNotFoundError" in refused(f"{code}:Net")
     code.write_text("raise SystemExit(3)\n")
     assert "SystemExit" in refused(f"{code}:Net")
+    code.write_text(SOURCE + "\n\nclass Net(Net):\n    def forward(self, x):\n        raise SystemExit\n")
+    assert "SystemExit" in refused(f"{code}:Net")
 
 
 def test_a_file_without_a_package_finds_its_neighbours_and_its_repository(tmp_path):

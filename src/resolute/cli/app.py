@@ -17,7 +17,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 import resolute
-from resolute.cli.stopping import INTERRUPTED, KEPT, TERMINATED
+from resolute.cli.stopping import INTERRUPTED, KEPT, TERMINATED, Terminated
 from resolute.errors import ConfigError, ResoluteError
 from resolute.of_file import told_in_one_line
 from resolute.printing import errors
@@ -85,13 +85,12 @@ class Commands(TyperGroup):
         except ResoluteError as error:
             errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
+        except Terminated:
+            errors.print(f"terminated: {KEPT}")
+            raise typer.Exit(TERMINATED) from None
         except KeyboardInterrupt:
             errors.print(f"interrupted: {KEPT}")
             raise typer.Exit(INTERRUPTED) from None
-        except SystemExit as stop:
-            if stop.code == TERMINATED:
-                errors.print(f"terminated: {KEPT}")
-            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in COMMANDS:

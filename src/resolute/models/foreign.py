@@ -200,7 +200,7 @@ class Foreign(Restorer, ABC):
             gradient = self._gradient(x, together)
         except CheckpointError:
             raise
-        except Exception as error:  # A network of somebody else can raise anything.
+        except (Exception, SystemExit) as error:  # A network of somebody else can raise anything.
             raise self.refused(f"it fails on a sample image: {class_and_line(error)}") from error
         if not together.isfinite().all() or not gradient.isfinite().all():
             raise self.refused(
@@ -273,7 +273,7 @@ class Foreign(Restorer, ABC):
         try:
             with torch.no_grad(), shuffles:
                 self(torch.full((1, 3, side, side), 0.5, device=device))
-        except Exception as error:  # Of a network that took the first sample, and not all sizes.
+        except (Exception, SystemExit) as error:  # Of a network that took the first sample, and not all sizes.
             raise self.refused(f"it fails on an image of {side} x {side}: {class_and_line(error)}") from error
         finally:
             for handle in handles:

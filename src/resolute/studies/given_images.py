@@ -53,7 +53,7 @@ def given_images(code: Plugin | OwnCode) -> Sequence[Path | Made]:
         given = [_given(item, number, code) for number, item in enumerate(items, start=1)]
     except ResoluteError:
         raise
-    except Exception as error:  # Code of somebody else can raise anything.
+    except (Exception, SystemExit) as error:  # Code of somebody else can raise anything.
         raise code.failed("cannot find its images", error) from error
     if len(items) > MAX_IMAGES:
         raise code.error(f"gives more than {MAX_IMAGES} images")
