@@ -19,6 +19,7 @@ from resolute.errors import ImageError, ImageNote, ResoluteError
 from resolute.images import read_image, to_uint8
 from resolute.of_file import OwnCode
 from resolute.plugins import Plugin
+from resolute.resemblance import warn_of_unrelated
 
 Pixels = UInt8[ndarray, "_ _ 3"]
 Made = tuple[Pixels, ...]
@@ -65,6 +66,13 @@ def given_images(code: Plugin | OwnCode) -> Sequence[Path | Made]:
             f"{words} of {code.name}: the low-resolution image is taken as it is, the other is the ground truth",
             ImageNote,
             stacklevel=3,
+        )
+        warn_of_unrelated(
+            [
+                (one[1], one[0], f"number {place}")
+                for place, one in enumerate(given, start=1)
+                if isinstance(one, tuple) and len(one) > 1
+            ]
         )
     return given
 
