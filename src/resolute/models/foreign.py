@@ -25,6 +25,9 @@ from resolute.models.sizes import pad
 # of a power of two is none of the next power.
 _SIDES = (13, 65)
 
+# Share of an output at its two ends from which it counts as saturated.
+_CLIPPED = 0.98
+
 IN_PLACE = (
     "it writes into tensors that its gradient needs, as `x += y` does: write `x = x + y` in its code, and `out = "
     "torch.cat(...)` for `out[...] = `"
@@ -211,6 +214,12 @@ class Foreign(Restorer, ABC):
                 "it draws random numbers, and gives another output at every call; take them out of its forward"
             )
         if not (gradient.flatten(1).abs().amax(dim=1) > 0).all():
+            clipped = (together == together.amin()) | (together == together.amax())
+            if clipped.float().mean() > _CLIPPED:
+                raise self.refused(
+                    "its output is saturated: on a sample image nearly all values are the least or the largest, and no "
+                    "gradient reaches the image; check its range, as --range 255 (or #range=255), and its weights"
+                )
             raise self.refused(
                 "no gradient reaches the image; take detach(), no_grad() and numpy out of its forward, or export it to "
                 "ONNX for attacks without gradients"
