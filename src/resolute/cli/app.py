@@ -266,16 +266,20 @@ def all_addressed(
 
 
 def parse_epsilon(text: str, option: str = "--epsilon") -> float:
-    """Return a budget on the scale of [0, 1] from ``4/255`` or ``0.0157``.
+    """Return a budget on the scale of [0, 1] from ``4/255`` or ``0.0157``, which means the level that it rounds.
 
     Raises:
         ConfigError: neither, or not in (0, 1].
 
     Example:
-        >>> round(parse_epsilon("4/255"), 4)
-        0.0157
+        >>> parse_epsilon("4/255") == parse_epsilon("0.0157"), parse_epsilon("0.031")
+        (True, 0.031)
     """
     value = _fraction(text)
+    whole = math.floor(value * 255) / 255 if value < math.inf else value
+    # Of a decimal only ever the level below, so that no attack gets more than was asked for.
+    if 0 < whole < value and round(whole, len(text.strip().partition(".")[2])) == value:
+        value = whole
     if not 0 < value <= 1:
         raise ConfigError(f"{option} is a radius in (0, 1], such as 4/255 or 0.0157, not {text!r}")
     return value
