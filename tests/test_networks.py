@@ -115,7 +115,7 @@ class TestRecords:
         write_runs(path, runs)
         whole, draw, noticed = path.read_bytes(), random.Random(0), 0
         before = read_runs(path)
-        for _ in range(40):
+        for _ in range(60):
             damaged = bytearray(whole)
             damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
             path.write_bytes(damaged)

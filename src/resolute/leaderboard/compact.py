@@ -88,7 +88,7 @@ def read_runs(path: Path, only: str | None = None) -> dict[str, Run]:
             columns, held = table.columns, table.fetchall()
             told = connection.execute("SELECT value FROM parquet_kv_metadata(?) WHERE key = 'sha256'", [str(path)])
             sums = {bytes(value).decode("latin-1") for (value,) in told.fetchall()}
-    except duckdb.Error as error:
+    except Exception as error:  # A damaged file makes DuckDB raise classes that are not its own as well.
         raise ConfigError(f"cannot read {path}: {first_line(error)}") from None
     # DuckDB writes and compares no checksums, and half of the bits that flip are read as other figures.
     if sums and sums != {_sha256(columns, held)}:
