@@ -119,6 +119,22 @@ def test_attack_writes_images_outputs_and_figures(photo, tiny_model, tmp_path):
     assert figures["clean_psnr_y"] is None
 
 
+def test_attacks_into_one_folder_add_up(photo, tiny_model, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("attack", tiny_model, photo, "--steps", "2", "--out", out)
+    assert run(*arguments)[0] == 0
+    before = (out / "photo.sr-clean.png").read_bytes()
+    for _ in range(2):
+        assert run("attack", "bicubic", photo, "--scale", "2", "--steps", "2", "--out", out)[0] == 0
+    assert run(*arguments)[0] == run(*arguments, "--epsilon", "8/255")[0] == 0
+    assert (out / "photo.sr-clean.png").read_bytes() == before
+    figures = json.loads((out / "figures.json").read_text())
+    names = [figure["files"]["sr-clean"] for figure in figures]
+    name = figures[1]["model"]
+    assert names == ["photo.bicubic.sr-clean.png", "photo.sr-clean.png", f"photo.{name}.sr-clean.png"]
+    assert all((out / name).is_file() for name in names)
+
+
 def test_attack_against_the_ground_truth(photo, tiny_model, tmp_path):
     out = tmp_path / "out"
     assert run("attack", tiny_model, photo, "--steps", "2", "--ground-truth", "--out", out)[0] == 0

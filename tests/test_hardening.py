@@ -274,6 +274,7 @@ def test_judging_goes_on_where_it_was_stopped(checkpoint, photos, tmp_path):
         harden(checkpoint, photos, tmp_path / "out", recipe=TINY, watcher=Watcher(judged=interrupt))
     kept = json.loads((tmp_path / "out" / "judged.json").read_text())
     assert len(kept) == 2
+    assert "attacking" not in told[0]
     made = harden(checkpoint, photos, tmp_path / "out", recipe=TINY)
     fresh = harden(checkpoint, photos, tmp_path / "fresh", recipe=TINY)
     assert made.standings == fresh.standings

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 import runpy
 import tomllib
 from pathlib import Path
@@ -108,6 +109,22 @@ class TestRecords:
             found = {(one.attack, one.level): one.sr_psnr.mean for one in after.empirical}
             expected = {(one.attack, one.level): one.sr_psnr.mean for one in before.empirical}
             assert found == pytest.approx(expected, abs=2e-4)
+
+    def test_a_flipped_bit_is_noticed(self, runs, tmp_path):
+        path = tmp_path / "records.parquet"
+        write_runs(path, runs)
+        whole, draw, noticed = path.read_bytes(), random.Random(0), 0
+        before = read_runs(path)
+        for _ in range(60):
+            damaged = bytearray(whole)
+            damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+            path.write_bytes(damaged)
+            try:
+                assert read_runs(path) == before
+            except ConfigError as error:
+                assert "\n" not in str(error)  # noqa: PT017, a bit may say nothing
+                noticed += 1
+        assert noticed > 10
 
     def test_what_is_no_file_of_records_is_named(self, tmp_path):
         (tmp_path / "records.parquet").write_bytes(b"none")

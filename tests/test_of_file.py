@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from resolute import Machine, load_scorer, run
+from resolute import Machine, load, load_scorer, run
+from resolute.attacks import Job, attack_all
 from resolute.attacks.registry import AttackTable
 from resolute.cli import app
 from resolute.engine.running import plan_of
@@ -203,16 +204,67 @@ def test_what_is_none_of_its_kind_is_refused(mine):
         load_scorer(f"{mine}:Model")
 
 
-def test_code_that_fails_in_a_run_is_told_in_one_line(mine):
+@pytest.mark.parametrize("error", ["ValueError: not today", "SystemExit: 0"])
+def test_code_that_fails_in_a_run_is_told_in_one_line(mine, error):
+    mine.write_text(MINE.replace('ValueError("not today")', error.replace(": ", "('") + "')"))
     study = grid(mine, attacks=(AttackTable("pgd", objective=f"{mine}:Fails"),))
     line = MINE[: MINE.index('raise ValueError("not')].count("\n") + 1
-    with pytest.raises(ConfigError, match=rf"^mine\.py, line {line}: ValueError: not today$"):
+    with pytest.raises(ConfigError, match=rf"^mine\.py, line {line}: {error}$"):
         run(study, mine.parent / "out")
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "told"),
+    [
+        ("Linf(self.epsilon)", "Linf(9 * self.epsilon)", "ColourCast goes beyond its budget"),
+        ("mean(dim=(1, 2, 3))", "mean()", r"Edges returns float32 of shape \(\)"),
+        ("mean(dim=(1, 2, 3))", "mean(dim=(2, 3))[:, :1]", r"Edges returns float32 of shape \(1, 1\)"),
+        ("mean(dim=(1, 2, 3))", "mean().item()", "Edges returns float "),
+        ("return lambda x:", "lambda x:", "Edges returns .* NoneType"),
+        ("model(x).diff()", "model(x).detach().diff()", "no gradient"),
+    ],
+)
+def test_what_an_attack_or_an_objective_may_not_do_is_told_in_one_line(mine, line, other, told):
+    mine.write_text(MINE.replace(line, other, 1))
+    attack = AttackTable(f"{mine}:ColourCast").build(4 / 255)
+    image = sample_image("coffee")[None, :, :16, :16]
+    for use in (lambda: attack(load("edsr-xs"), image), lambda: attack_all(load("edsr-xs"), [Job(attack, image)])):
+        with pytest.raises(ConfigError, match=told) as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+FOUND = """
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found(Attack):
+    def aim(self):
+        return Edges(), Linf(self.epsilon)
+
+    def search(self, task):
+        return {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ("task.clean + 2 * self.epsilon, 1", "beyond its budget"),
+        ("task.clean - self.epsilon, 1", r"clamp them to \[0, 1\]"),
+        ("task.clean * float('nan'), 1", "beyond its budget"),
+        ("task.clean[..., :5], 1", "the same shape"),
+        ("task.clean", "no pair"),
+    ],
+)
+def test_what_a_search_finds_is_held_to_the_budget(mine, found, told):
+    mine.write_text(MINE.replace("import Ascent", "import Ascent, Attack") + FOUND.format(found))
+    with pytest.raises(ConfigError, match=told):
+        AttackTable(f"{mine}:Found").build(4 / 255)(load("bicubic", 2), torch.zeros(1, 3, 8, 8))
 
 
 def test_an_attack_that_cannot_say_how_it_climbs_is_told_in_one_line(mine):
     mine.write_text(mine.read_text().replace("Linf(self.epsilon)", "Linf(self.gone)"))
-    with pytest.raises(ConfigError, match=r"^mine\.py, line \d+: AttributeError"):
+    with pytest.raises(ConfigError, match=r"^mine\.py:ColourCast .*AttributeError.* \(mine\.py, line \d+\)$"):
         AttackTable(f"{mine}:ColourCast").build(4 / 255)
 
 

@@ -146,6 +146,22 @@ def test_what_looks_like_the_shrunk_form_of_another_is_told(tmp_path):
         assert len(matched_images([tmp_path], 4)) == 5
 
 
+def test_pairs_of_two_pictures_are_told_and_poor_ones_of_one_are_not(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for number, name in enumerate(("coffee", "chelsea")):
+        image = sample_image(name)[:, 60:188, 100:228]
+        low = from_uint8(downscale(to_uint8(image), 4))
+        write_png(tmp_path / f"{number}_HR.png", image)
+        write_png(tmp_path / f"{number}_LR.png", 0.6 * low + 0.1 + 0.1 * torch.randn(low.shape, generator=generator))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ImageWarning)
+        with pytest.warns(ImageNote):
+            matched_images([tmp_path], 4)
+    (tmp_path / "0_LR.png").write_bytes((tmp_path / "1_LR.png").read_bytes())
+    with pytest.warns(ImageNote), pytest.warns(ImageWarning, match=r"1 of 2 pairs .*0_LR\.png and 0_HR\.png"):
+        matched_images([tmp_path], 4)
+
+
 def test_other_images_of_fitting_sizes_are_not_suspected(tmp_path):
     for name, at in (("astronaut", 0), ("coffee", 60), ("chelsea", 100)):
         image = sample_image(name)[:, at : at + 128, 100:228]

@@ -268,6 +268,29 @@ def test_files_that_are_no_checkpoint_are_called_so(tmp_path, content, suffix):
     assert "run code" not in message
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".onnx", ".param"])
+@pytest.mark.parametrize("kind", ["safetensors", "checkpoint", "before 1.6", "web page", "Git LFS", "empty"])
+def test_renamed_files_are_told_by_what_they_hold(tmp_path, kind, suffix):
+    path, own = tmp_path / f"net{suffix}", {"safetensors": ".safetensors", "checkpoint": ".pth", "before 1.6": ".pth"}
+    if kind == "safetensors":
+        save_file(network().state_dict(), path)
+    elif kind in own:
+        torch.save(network().state_dict(), path, _use_new_zipfile_serialization=kind == "checkpoint")
+    else:
+        path.write_bytes(
+            {"web page": b"<html>404</html>", "empty": b""}.get(kind, b"version https://git-lfs.github.com")
+        )
+    if own.get(kind) == suffix:
+        path.write_bytes(path.read_bytes()[:-2000])
+    if suffix == ".onnx":
+        pytest.importorskip("onnx")
+    told = "cut off" if own.get(kind) == suffix else f"{kind}.*{own.get(kind, '')}"
+    with pytest.raises(CheckpointError, match=told) as caught:
+        load(path)
+    assert path.name in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
 def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
     state = network().state_dict()
     torch.save(state, tmp_path / PT)

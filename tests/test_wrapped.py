@@ -452,6 +452,24 @@ def test_what_the_code_gets_wrong_is_said_in_a_line(code, weights):
     assert "ModuleNotFoundError" in refused(f"{code}:Net")
     code.write_text("raise SystemExit(3)\n")
     assert "SystemExit" in refused(f"{code}:Net")
+    code.write_text(SOURCE + "\n\nclass Net(Net):\n    def forward(self, x):\n        raise SystemExit\n")
+    assert "SystemExit" in refused(f"{code}:Net")
+
+
+def test_a_range_that_saturates_a_network_is_told_from_a_gradient_that_is_cut_off():
+    class Clamped(Small):
+        def forward(self, x):
+            return F.interpolate(x, scale_factor=2.0).clamp(0, 1)
+
+    class Detached(Small):
+        def forward(self, x):
+            return F.interpolate(x.detach(), scale_factor=2.0)
+
+    assert as_restorer(Clamped(), 2).scale == 2
+    with pytest.raises(CheckpointError, match=r"saturated.*range"):
+        as_restorer(Clamped(), 2, range=1e6)
+    with pytest.raises(CheckpointError, match="detach"):
+        as_restorer(Detached(), 2)
 
 
 def test_a_file_without_a_package_finds_its_neighbours_and_its_repository(tmp_path):

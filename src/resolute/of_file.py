@@ -171,7 +171,7 @@ def told_in_one_line() -> Generator[None]:
         yield
     except ResoluteError:
         raise
-    except Exception as error:  # Code of somebody else can raise anything.
+    except (Exception, SystemExit) as error:  # Code of somebody else can raise anything.
         files = [Path(str(module.__file__)) for name in _sha256 if (module := sys.modules.get(name)) is not None]
         place = next((place for file in [*files, *IMPORTED] if (place := place_of(error, file))), "")
         if not place:

@@ -15,7 +15,7 @@ from resolute.errors import ImageError, ImageNote
 from resolute.folders import find_images, folders_in, images_in
 from resolute.images import image_size, read_image, to_uint8
 from resolute.marks import Marks, marks_of, marks_of_file
-from resolute.resemblance import alike, warn_of_shrunk
+from resolute.resemblance import alike, warn_of_shrunk, warn_of_unrelated
 
 # Where releases keep the high-resolution images, in lower case; the first that there is counts.
 _HIGH = ("hr", "hr_jpg", "gtmod12", "original")
@@ -67,7 +67,10 @@ def matched_images(
     given = list(paths)
     matched = [one for one in given if isinstance(one, ImageFiles)]
     named = [Path(one) for one in given if not isinstance(one, ImageFiles)]
-    return [*matched, *_matched(named, scale, high)][::every]
+    found = [*matched, *_matched(named, scale, high)][::every]
+    pairs = [one for one in found if one.low is not None and one not in matched]
+    warn_of_unrelated([(one.low, one.path, f"{one.low.name} and {one.path.name}") for one in pairs if one.low])
+    return found
 
 
 def _matched(paths: Sequence[Path], scale: int, high: bool) -> list[ImageFiles]:

@@ -41,7 +41,7 @@ class Plugin:
         """
         try:
             return self.entry.load()
-        except Exception as error:  # Code of somebody else can raise anything.
+        except (Exception, SystemExit) as error:  # Code of somebody else can raise anything.
             raise self.error(f"cannot be imported: {class_and_line(error)}") from error
 
     def failed(self, what: str, error: BaseException) -> ConfigError:

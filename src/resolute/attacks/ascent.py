@@ -9,7 +9,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from typing import Any, Literal, Protocol, final, runtime_checkable
+from typing import Any, Literal, Protocol, cast, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from resolute import notebook
 from resolute.attacks.ball import Ball, Images, Length, Linf
-from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift
+from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift, bound_to
 from resolute.attacks.options import Count, check_fields
 from resolute.errors import ConfigError, ModelWarning
 from resolute.models.base import frozen
@@ -37,6 +37,9 @@ _COARSE = 0.9
 # A start beside which the model's arithmetic sees nothing is moved away, by so much at a time, until at least half of
 # the image has a gradient: from 1e-3/255 to 10/255.
 _STRETCH, _STRETCHES, _FLAT = 10.0, 4, 0.5
+
+# What sums in float32 may lie beyond a budget, as a share of it or of a level.
+_EXCESS = 1e-3
 
 NO_SLOPE = (
     "the gradient is zero everywhere in the image: the model rounds or saturates inside, and an attack that follows it "
@@ -199,7 +202,8 @@ class Attack(ABC):
         # An l2 norm over all pixels and channels may well exceed the range of one.
         if not 0 < self.epsilon < math.inf or (self.epsilon > 1 and isinstance(self.aim()[1], Linf)):
             raise ConfigError(f"epsilon is a radius in (0, 1], such as 4/255, not {self.epsilon}")
-        self.aim()  # so that a plan that cannot work is refused before a model is loaded for it
+        # So that a plan that cannot work is refused before a model is loaded for it.
+        _pair(self, "aim", self.aim(), "objective and ball")
 
     @abstractmethod
     def aim(self) -> tuple[Objective, Ball]:
@@ -224,23 +228,58 @@ class Attack(ABC):
 
         Raises:
             ValueError: ``x`` is no image batch in [0, 1].
+            ConfigError: the attack finds images beyond its budget, or no images; or the objective gives no one number
+                an image.
             FloatingPointError: the objective is not finite at the clean image.
         """
         x = checked(x)
         objective, ball = self.aim()
         with at_work(model, x.device):
-            bound = objective.bind(model, x)
+            bound = bound_to(objective, model, x)
             with arithmetic(model, self.precision, x.device):
                 # Of the same arithmetic, so that what is lost to it drops out of the difference from the clean image.
-                climbed = objective.bind(model, x) if self.precision == "bfloat16" else bound
+                climbed = bound_to(objective, model, x) if self.precision == "bfloat16" else bound
                 coarse = coarsely(objective, model, x, self.precision)
-                best, spent = self.search(Problem(model, x, climbed, ball, seed, progress, coarse))
+                found = self.search(Problem(model, x, climbed, ball, seed, progress, coarse))
+            best, spent = _pair(self, "search", found, "images and evaluations")
             with torch.no_grad():
-                rounded = ball.round(best, x)
+                rounded = rounded_within(self, ball, best, x)
                 values, values_unrounded = (worst_if_broken(bound(found)) for found in (rounded, best))
                 if not bool(values_unrounded.isfinite().all()):
                     raise_unless_finite(bound(x))
         return Adversarial(rounded, best, values, values_unrounded, spent, x)
+
+
+def _pair(attack: Attack, verb: str, found: object, what: str) -> tuple[Any, Any]:
+    if not isinstance(found, tuple) or len(pair := cast("tuple[Any, ...]", found)) != 2:
+        raise ConfigError(f"{verb} of {type(attack).__name__} returns no pair, {what}, but a {type(found).__name__}")
+    return pair
+
+
+def rounded_within(attack: Attack, ball: Ball, best: object, clean: Images) -> Images:
+    """Return what an attack found on the 8-bit grid; attacks and balls of others are held to the budget.
+
+    Raises:
+        ConfigError: it lies beyond the budget or outside [0, 1], or rounding moves it by more than a level.
+    """
+    name = type(attack).__name__
+    if not isinstance(best, Tensor) or best.shape != clean.shape:
+        got = str(tuple(best.shape)) if isinstance(best, Tensor) else f"a {type(best).__name__}"
+        raise ConfigError(f"{name} finds {got} for images of shape {tuple(clean.shape)}; return the same shape")
+    rounded = ball.round(best, clean)
+    size, moved = float(ball.norm(best - clean).max()), float((rounded - best).abs().max())
+    if not size <= attack.epsilon * (1 + _EXCESS) + _EXCESS / 255:
+        allowed = f"{attack.epsilon * 255:.4g}/255"
+        raise ConfigError(
+            f"{name} goes beyond its budget: it finds an image {size * 255:.4g}/255 from the clean one, "
+            f"and {allowed} is allowed; project onto the ball of radius epsilon"
+        )
+    low, high = (float(end) for end in torch.stack([best, rounded]).aminmax())
+    if not (low >= 0 and high <= 1):
+        raise ConfigError(f"{name} finds images with values from {low:.3g} to {high:.3g}; clamp them to [0, 1]")
+    if not moved * 255 <= 1 + _EXCESS:
+        raise ConfigError(f"round of {type(ball).__name__} moves a pixel by {moved * 255:.3g}/255, more than one level")
+    return rounded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -369,8 +408,8 @@ def _slope(x: Images, bound: Bound) -> tuple[Images, Float[Tensor, " b"], Images
     )
     if found is None:
         raise ConfigError(
-            "no gradient reaches the image: the model detaches, rounds or runs under no_grad inside; use an attack "
-            "without gradients, Square or RandomNoise"
+            "no gradient reaches the image: the model or the objective detaches, rounds or runs under no_grad; use an "
+            "attack without gradients, Square or RandomNoise"
         )
     gradient = found * size.view(-1, 1, 1, 1)
     finite = value.isfinite() & gradient.isfinite().flatten(1).all(dim=1)
@@ -465,7 +504,7 @@ def coarsely(objective: Objective, model: nn.Module, clean: Images, precision: P
 
     try:
         with arithmetic(model, "bfloat16", clean.device):
-            bound = objective.bind(model, clean)
+            bound = bound_to(objective, model, clean)
         with torch.no_grad():
             coarse(clean)
     except RuntimeError as error:  # Fourier transforms have none.

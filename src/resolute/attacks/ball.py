@@ -239,7 +239,7 @@ def check_levels(ball: Ball) -> None:
         ...
         resolute.errors.ConfigError: epsilon: a budget of 0.765/255 is nothing to an 8-bit image; give 1/255 or more
     """
-    whole, size = levels(ball.epsilon), f"{ball.epsilon * 255.0:.3g}/255"
+    whole, size = levels(ball.epsilon), f"{ball.epsilon * 255.0:.4g}/255"
     if whole < 1:
         raise ConfigError(f"a budget of {size} is nothing to an 8-bit image; give 1/255 or more", ("epsilon",))
     if isinstance(ball.ball if isinstance(ball, Masked) else ball, Linf) and ball.epsilon * 255.0 - whole > SLACK:

@@ -24,11 +24,13 @@ from resolute.attacks.ascent import (
     checked,
     coarsely,
     raise_unless_finite,
+    rounded_within,
     start_of,
     worst_if_broken,
 )
 from resolute.attacks.ball import Ball, Images, Length
 from resolute.attacks.noise import RandomNoise
+from resolute.attacks.objective import bound_to
 from resolute.attacks.square import Square
 from resolute.runtime import out_of_memory
 
@@ -223,8 +225,8 @@ def _climbed(
             for run, x, value in zip(batch, points.split(1), reached.split(1), strict=True):
                 best[run.job].update(x, value)
         return [
-            _judged(model, plan, clean, one.images, values)
-            for plan, clean, one in zip(plans, cleans, best, strict=True)
+            _judged(model, job.attack, plan, clean, one.images, values)
+            for job, plan, clean, one in zip(jobs, plans, cleans, best, strict=True)
         ]
 
 
@@ -241,7 +243,7 @@ def _together(
     best = Best(clean)
     share = sum(1 / (run.plan.steps * run.plan.restarts) for run in batch)
     with arithmetic(model, precision, clean.device):
-        bound = plan.objective.bind(model, clean)
+        bound = bound_to(plan.objective, model, clean)
         coarse = coarsely(plan.objective, model, clean, precision)
         ascend(plan, clean, bound, torch.cat([run.start for run in batch]), best, lambda _: report(share), coarse)
         if not bool(best.values.isfinite().all()):
@@ -250,12 +252,12 @@ def _together(
     return best.images, best.values
 
 
-def _judged(model: nn.Module, plan: Ascent, clean: Image, best: Image, values: bool) -> Adversarial:
+def _judged(model: nn.Module, attack: Attack, plan: Ascent, clean: Image, best: Image, values: bool) -> Adversarial:
     with torch.no_grad():
-        rounded = plan.ball.round(best, clean)
+        rounded = rounded_within(attack, plan.ball, best, clean)
         value = value_unrounded = torch.full((len(best),), torch.nan)
         if values:
-            bound = plan.objective.bind(model, clean)
+            bound = bound_to(plan.objective, model, clean)
             value, value_unrounded = (worst_if_broken(bound(found)) for found in (rounded, best))
         return Adversarial(rounded, best, value, value_unrounded, plan.steps * plan.restarts, clean)
 
@@ -294,7 +296,7 @@ def footprint(model: nn.Module, plan: Ascent, clean: Images, precision: Precisio
         return tensor
 
     with at_work(model, clean.device), arithmetic(model, precision, clean.device):
-        bound = plan.objective.bind(model, clean)
+        bound = bound_to(plan.objective, model, clean)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             bound(clean.clone().requires_grad_())
     return max(1, _WAYS * sum(kept.values()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, Protocol, final, runtime_checkable
+from typing import Literal, Protocol, cast, final, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from resolute.attacks.ball import Images, Region
 from resolute.attacks.features import layer_outputs, live_layers
 from resolute.attacks.options import check_fields
+from resolute.errors import ConfigError
 
 Bound = Callable[[Images], Float[Tensor, " b"]]
 
@@ -27,6 +28,32 @@ class Objective(Protocol):
     def bind(self, model: nn.Module, clean: Images) -> Bound:
         """Return the objective as a function of the attacked images."""
         ...
+
+
+def bound_to(objective: Objective, model: nn.Module, clean: Images) -> Bound:
+    """Bind an objective, and hold what it returns, as that of somebody else may, to one number an image.
+
+    Raises:
+        ConfigError: ``bind`` or the function that it returns gives something else.
+    """
+    bound = cast("object", objective.bind(model, clean))
+    name = type(objective).__name__
+    if not callable(bound):
+        raise ConfigError(
+            f"bind of the objective {name} returns an object of type {type(bound).__name__}, not a function of images"
+        )
+
+    def values(x: Images) -> Float[Tensor, " b"]:
+        found: object = bound(x)
+        if isinstance(found, Tensor) and found.shape == (len(x),) and found.is_floating_point():
+            return found
+        got = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigError(
+            f"the objective {name} returns {got.removeprefix('torch.')} for {len(x)} images; return a float tensor of "
+            f"shape ({len(x)},), one number an image"
+        )
+
+    return values
 
 
 @final

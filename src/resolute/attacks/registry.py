@@ -17,6 +17,7 @@ from resolute.attacks.objective import Objective
 from resolute.attacks.options import check_value, field_types, optional
 from resolute.errors import ConfigError, did_you_mean
 from resolute.of_file import holds_code, short_name, told_in_one_line
+from resolute.plugins import find_plugin
 
 _Levels = tuple[Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)], ...]
 
@@ -148,6 +149,11 @@ class AttackTable:
                 raise ConfigError(f"{self.name}: {error.message}", error.key) from None
             except ValueError as error:
                 raise ConfigError(f"{self.name}: {error}") from None
+            except Exception as error:  # Code of somebody else can raise anything.
+                code = find_plugin("attacks", self.kind)
+                if code is None:
+                    raise
+                raise code.failed("cannot be made", error) from error
             check_levels(attack.aim()[1])
         return attack
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from resolute.attacks.ascent import Ascent, Problem, Progress, at_work, checked, climb
 from resolute.attacks.ball import Images, Length, Linf, levels
-from resolute.attacks.objective import Objective, OutputShift
+from resolute.attacks.objective import Objective, OutputShift, bound_to
 
 Perturbation = Float[Tensor, "1 c h w"]
 
@@ -59,7 +59,7 @@ def universal(
     ball = _Shifts(epsilon)
     plan = Ascent(objective=objective, ball=ball, steps=steps, step_size=epsilon / max(steps, 1))
     with at_work(model, images.device):
-        bound = objective.bind(model, images)
+        bound = bound_to(objective, model, images)
 
         def mean(shift: Perturbation) -> Float[Tensor, " 1"]:
             return bound((images + shift).clamp(0.0, 1.0)).mean(dim=0, keepdim=True)

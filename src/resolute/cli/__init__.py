@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from resolute import runtime
 from resolute.cli.app import app
-from resolute.cli.stopping import INTERRUPTED, PROMPT, TERMINATED, end_promptly, leave
+from resolute.cli.stopping import INTERRUPTED, PROMPT, TERMINATED, Terminated, end_promptly, leave, terminate
 from resolute.errors import BudgetWarning, ImageNote, ImageWarning, ModelWarning
 from resolute.printing import errors
 
@@ -21,13 +21,15 @@ _SHOWN = (ModelWarning, BudgetWarning, ImageWarning, ImageNote)
 
 def main() -> None:
     """Run the command line."""
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
+    signal.signal(signal.SIGTERM, terminate)
     if sys.platform != "win32" and sys.argv[1:2] and sys.argv[1] in PROMPT:
         end_promptly()
     runtime.tune_allocator()
     show_model_warnings()
     try:
         app()
+    except Terminated:  # before a command has begun, or after it has ended
+        leave(TERMINATED)
     except SystemExit as stop:
         if stop.code in (INTERRUPTED, TERMINATED):
             leave(stop.code)

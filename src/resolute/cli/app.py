@@ -17,7 +17,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 import resolute
-from resolute.cli.stopping import INTERRUPTED, KEPT, TERMINATED
+from resolute.cli.stopping import INTERRUPTED, KEPT, TERMINATED, Terminated
 from resolute.errors import ConfigError, ResoluteError
 from resolute.of_file import told_in_one_line
 from resolute.printing import errors
@@ -85,13 +85,12 @@ class Commands(TyperGroup):
         except ResoluteError as error:
             errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
+        except Terminated:
+            errors.print(f"terminated: {KEPT}")
+            raise typer.Exit(TERMINATED) from None
         except KeyboardInterrupt:
             errors.print(f"interrupted: {KEPT}")
             raise typer.Exit(INTERRUPTED) from None
-        except SystemExit as stop:
-            if stop.code == TERMINATED:
-                errors.print(f"terminated: {KEPT}")
-            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in COMMANDS:
@@ -267,16 +266,20 @@ def all_addressed(
 
 
 def parse_epsilon(text: str, option: str = "--epsilon") -> float:
-    """Return a budget on the scale of [0, 1] from ``4/255`` or ``0.0157``.
+    """Return a budget on the scale of [0, 1] from ``4/255`` or ``0.0157``, which means the level that it rounds.
 
     Raises:
         ConfigError: neither, or not in (0, 1].
 
     Example:
-        >>> round(parse_epsilon("4/255"), 4)
-        0.0157
+        >>> parse_epsilon("4/255") == parse_epsilon("0.0157"), parse_epsilon("0.031")
+        (True, 0.031)
     """
     value = _fraction(text)
+    whole = math.floor(value * 255) / 255 if value < math.inf else value
+    # Of a decimal only ever the level below, so that no attack gets more than was asked for.
+    if 0 < whole < value and round(whole, len(text.strip().partition(".")[2])) == value:
+        value = whole
     if not 0 < value <= 1:
         raise ConfigError(f"{option} is a radius in (0, 1], such as 4/255 or 0.0157, not {text!r}")
     return value

@@ -116,7 +116,8 @@ def attack(
 
     Bicubic interpolation is attacked beside it, for comparison. Writes, for every image, IMAGE.attacked.png,
     IMAGE.sr-clean.png and IMAGE.sr-attacked.png, and figures.json. All figures belong to the files as saved. An image
-    that takes more than --memory is attacked in tiles, one after the other, and its outputs are kept if they fit.
+    that takes more than --memory is attacked in tiles, one after the other, and its outputs are kept if they fit. Runs
+    into one folder add up: of an image that is there already the pictures are called IMAGE.MODEL.
     """
     machine = Machine(device=runtime.resolve_device(device), memory=parse_memory(memory))
     table = AttackTable.typed(

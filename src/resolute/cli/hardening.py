@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,9 @@ from resolute.training.task import Figures, describe_step, describe_validation
 
 # Where hardening left the model no better than it was.
 NO_BETTER = 9
+
+# Seconds between two lines about one image, where no bar is seen.
+_PATIENCE = 10
 
 
 @app.command("harden", epilog="Example:  [bold]resolute harden my_edsr_x4.pt --data photos/[/bold]")
@@ -136,7 +140,7 @@ class _Display:
         self._bar: Progress = progress_bar()
         self._task = self._bar.add_task("reading photographs", total=None)
         self._steps = 0
-        self._what = ""
+        self._what, self._told = "", 0.0
         self.watcher = Watcher(read=self._read, planned=self._planned, step=self._step, judged=self._judged)
 
     def __enter__(self) -> _Display:
@@ -167,10 +171,12 @@ class _Display:
             errors.print(f"step {step} of {self._steps}: validation {validation}", highlight=False)
 
     def _judged(self, done: float, total: int, what: str) -> None:
-        if what != self._what:
-            if not self._what:
-                self._bar.reset(self._task, total=total)
-            self._what = what
-            if not errors.is_terminal:
-                errors.print(f"{int(done)} of {total} judged; {escape(what)}", highlight=False, soft_wrap=True)
+        if not self._what:
+            self._bar.reset(self._task, total=total)
+        now = time.monotonic()
+        if not errors.is_terminal and (what != self._what or now - self._told > _PATIENCE):
+            part = f" ({100 * (done % 1):.0f} % of the next)" if done % 1 > 0 else ""
+            errors.print(f"{int(done)} of {total} judged{part}; {escape(what)}", highlight=False, soft_wrap=True)
+            self._told = now
+        self._what = what
         self._bar.update(self._task, completed=done, total=total, description=escape(what))

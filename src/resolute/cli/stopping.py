@@ -27,6 +27,19 @@ _GRACE = 0.4
 _CODES = {signal.SIGTERM: (TERMINATED, "terminated"), signal.SIGINT: (INTERRUPTED, "interrupted")}
 
 
+class Terminated(BaseException):
+    """SIGTERM has come; no ``SystemExit``, which code of somebody else may raise."""
+
+
+def terminate(_number: int, _frame: object) -> None:
+    """Answer SIGTERM.
+
+    Raises:
+        Terminated: always.
+    """
+    raise Terminated
+
+
 def end_promptly() -> None:
     """Let a thread end this process, and those that it has started, where it does not answer a signal by itself.
 

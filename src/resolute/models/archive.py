@@ -16,6 +16,7 @@ from torch import Tensor
 
 from resolute.errors import CheckpointError, first_line
 from resolute.files import write_atomically
+from resolute.models.contents import unreadable
 from resolute.models.frame import frame_is_damaged
 
 # How many times its size a file may take unpacked. PyTorch does not compress, other programs do, by little.
@@ -44,9 +45,9 @@ def read_checkpoint(path: Path) -> object:
                 f"{path.name} holds Python objects besides tensors and could run code when loaded, so it was not; "
                 "save its state_dict() alone, or convert it to safetensors where you trust it"
             ) from None
-        raise CheckpointError(f"{path.name} is damaged or no checkpoint; copy or download it again") from None
+        raise unreadable(path, "checkpoint") from None
     except Exception as error:  # A damaged file can raise anything in an unpickler: struct.error, AssertionError...
-        raise CheckpointError(f"{path.name} is damaged or no checkpoint ({first_line(error, 120)})") from None
+        raise unreadable(path, "checkpoint", first_line(error, 120)) from None
 
 
 def save_archive(content: object, path: Path, *, zipped: bool = True) -> None:

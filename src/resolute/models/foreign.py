@@ -25,6 +25,9 @@ from resolute.models.sizes import pad
 # of a power of two is none of the next power.
 _SIDES = (13, 65)
 
+# Share of an output at its two ends from which it counts as saturated.
+_CLIPPED = 0.98
+
 IN_PLACE = (
     "it writes into tensors that its gradient needs, as `x += y` does: write `x = x + y` in its code, and `out = "
     "torch.cat(...)` for `out[...] = `"
@@ -200,7 +203,7 @@ class Foreign(Restorer, ABC):
             gradient = self._gradient(x, together)
         except CheckpointError:
             raise
-        except Exception as error:  # A network of somebody else can raise anything.
+        except (Exception, SystemExit) as error:  # A network of somebody else can raise anything.
             raise self.refused(f"it fails on a sample image: {class_and_line(error)}") from error
         if not together.isfinite().all() or not gradient.isfinite().all():
             raise self.refused(
@@ -211,6 +214,12 @@ class Foreign(Restorer, ABC):
                 "it draws random numbers, and gives another output at every call; take them out of its forward"
             )
         if not (gradient.flatten(1).abs().amax(dim=1) > 0).all():
+            clipped = (together == together.amin()) | (together == together.amax())
+            if clipped.float().mean() > _CLIPPED:
+                raise self.refused(
+                    "its output is saturated: on a sample image nearly all values are the least or the largest, and no "
+                    "gradient reaches the image; check its range, as --range 255 (or #range=255), and its weights"
+                )
             raise self.refused(
                 "no gradient reaches the image; take detach(), no_grad() and numpy out of its forward, or export it to "
                 "ONNX for attacks without gradients"
@@ -273,7 +282,7 @@ class Foreign(Restorer, ABC):
         try:
             with torch.no_grad(), shuffles:
                 self(torch.full((1, 3, side, side), 0.5, device=device))
-        except Exception as error:  # Of a network that took the first sample, and not all sizes.
+        except (Exception, SystemExit) as error:  # Of a network that took the first sample, and not all sizes.
             raise self.refused(f"it fails on an image of {side} x {side}: {class_and_line(error)}") from error
         finally:
             for handle in handles:

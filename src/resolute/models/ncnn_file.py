@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from resolute.errors import CheckpointError
+from resolute.models.contents import unreadable
 
 _MAGIC = "7767517"
 
@@ -72,6 +73,16 @@ def read_ncnn(path: Path) -> NcnnFile:
     """
     text, weights = _content(path), _content(path.with_suffix(".bin"))
     return NcnnFile(path.name, parse(text, path.name), weights)
+
+
+def require_param(path: Path) -> None:
+    """Refuse a file that is no ``.param`` file by its first line.
+
+    Raises:
+        CheckpointError: it is none; the text says what it holds.
+    """
+    if not _content(path).lstrip().startswith(_MAGIC.encode()):
+        raise unreadable(path, ".param file of ncnn in its text form", "its first line is another")
 
 
 def parse(text: bytes, file: str) -> tuple[NcnnLayer, ...]:

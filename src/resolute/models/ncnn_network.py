@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resolute.errors import CheckpointError, first_line
-from resolute.models.ncnn_file import NcnnFile, Options, Weights, read_ncnn
+from resolute.models.ncnn_file import NcnnFile, Options, Weights, read_ncnn, require_param
 from resolute.models.ncnn_layers import LAYERS
 from resolute.models.parts import file_sha256
 from resolute.models.wrapped import Wrapped
@@ -80,6 +80,7 @@ def load_ncnn(path: Path) -> Wrapped:
     Raises:
         CheckpointError: they cannot be read; a layer is not known here; the network cannot be attacked.
     """
+    require_param(path)
     # First, since it says which weights are missing.
     sha256 = file_sha256(path)
     model = Wrapped(NcnnNetwork(read_ncnn(path)), path.name)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, final
 
 from resolute.errors import CheckpointError, ConfigError, first_line
+from resolute.models.contents import unreadable
 
 HINT = "pip install 'resolute[onnx]'"
 
@@ -46,7 +47,7 @@ def weights_beside(path: Path) -> tuple[str, ...]:
         CheckpointError: as ``read_onnx``.
         ConfigError: as ``read_onnx``.
     """
-    found = tuple(sorted(set(_locations(_content(path), path.name))))
+    found = tuple(sorted(set(_locations(path))))
     for location in found:
         # By the rules of either system.
         if any(one.anchor or ".." in one.parts for one in (PurePosixPath(location), PureWindowsPath(location))):
@@ -64,12 +65,15 @@ def _content(path: Path) -> bytes:
         raise CheckpointError(f"{path.name} cannot be read: {error.strerror or error}") from None
 
 
-def _locations(content: bytes, file: str) -> Iterator[str]:
-    onnx = library("onnx", file)
+def _locations(path: Path) -> Iterator[str]:
+    content = _content(path)
+    onnx = library("onnx", path.name)
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # What cannot be parsed raises a class of protobuf's, of which there are several.
-        raise CheckpointError(f"{file} is no ONNX file ({first_line(error)}); copy or download it again") from None
+        raise unreadable(path, "ONNX file", first_line(error)) from None
+    if not content:
+        raise unreadable(path, "ONNX file")
     for tensor in _tensors(model, onnx.TensorProto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             # As bytes where it is no valid text.

@@ -68,7 +68,7 @@ def _scores(scorer: Scorer, images: Float[Tensor, "b 3 h w"], card: ScorerCard) 
     shape = tuple(images.shape)
     try:
         scores = scorer(images)
-    except Exception as error:  # A metric of somebody else can raise anything.
+    except (Exception, SystemExit) as error:  # A metric of somebody else can raise anything.
         raise ConfigError(
             f"the metric {card.name} fails on images of shape {shape}: {class_and_line(error)}"
         ) from error

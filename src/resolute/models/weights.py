@@ -19,6 +19,7 @@ from resolute.errors import CheckpointError, first_line
 from resolute.files import write_atomically
 from resolute.models.archive import read_checkpoint
 from resolute.models.base import Card, ScorerCard
+from resolute.models.contents import unreadable
 from resolute.models.readings import State, WeightSet, bare_names, find_sets, printable
 
 AnyCard = TypeVar("AnyCard", bound=Card | ScorerCard)
@@ -195,7 +196,7 @@ def _read_safetensors(path: Path) -> tuple[State, Card | ScorerCard | None]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         metadata = read_metadata(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path.name} is no readable safetensors file ({first_line(error, 120)})") from None
+        raise unreadable(path, "safetensors file", first_line(error, 120)) from None
     kind = metadata.get("kind", "restorer")
     if "card" in metadata and kind not in _KINDS:
         raise CheckpointError(f"{path.name} holds a {kind[:40]!r}, which this version does not know; update Resolute")

@@ -83,7 +83,7 @@ class Wrapped(Foreign):
         try:
             # In as many copies as it may be run in, for code that writes into its input.
             tensors = list(_tensors(self.network(images.clone() * self.range[0])))
-        except Exception as error:  # A network of somebody else can raise anything.
+        except (Exception, SystemExit) as error:  # A network of somebody else can raise anything.
             return f"it fails on a sample image: {class_and_line(error)}"
         scales = [scale for tensor in tensors if (scale := upscaled_by(tensor, images))]
         if not self.scale and len(set(scales)) == 1:

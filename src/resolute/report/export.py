@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from resolute.errors import OutputError
 from resolute.files import write_atomically, write_text
@@ -17,17 +19,24 @@ from resolute.studies.attacked import AttackRecord
 def write_outputs(records: Sequence[AttackRecord], out: Path) -> list[Path]:
     """Give the pictures of records the names of their images, and write ``figures.json``; return the pictures.
 
-    Every figure in the JSON belongs to the attacked image as saved.
+    Every figure in the JSON belongs to the attacked image as saved. What an earlier run has left in the folder stays:
+    the pictures of another model or attack on the same image are also called by the model.
 
     Raises:
         OutputError: a picture is missing, or cannot be written.
     """
-    taken = set[str]()
+    earlier = _earlier(out / "figures.json")
+    rows = [row for key, row in earlier.items() if key not in {record.key for record in records}]
+    taken = {stem for row in rows for stem in _stems(row)}
     written: list[Path] = []
-    rows: list[dict[str, object]] = []
     for record in records:
+        named = record.image + "." + re.sub(r"[^\w.+=-]", "-", record.model)
         # Unlike all others, also unlike those that carry a number in their own name.
-        stems = itertools.chain([record.image], (f"{record.image}-{number}" for number in itertools.count(2)))
+        stems = itertools.chain(
+            _stems(earlier.get(record.key, {})),
+            [record.image, named],
+            (f"{named}-{number}" for number in itertools.count(2)),
+        )
         stem = next(stem for stem in stems if stem not in taken)
         taken.add(stem)
         files = {Path(file).parts[0]: f"{stem}.{Path(file).parts[0]}.png" for file in record.files}
@@ -39,3 +48,17 @@ def write_outputs(records: Sequence[AttackRecord], out: Path) -> list[Path]:
         rows.append({**dataclasses.asdict(record), "files": files})
     write_text(out / "figures.json", json.dumps(rows, indent=1) + "\n")
     return written
+
+
+def _earlier(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows of an earlier run by their keys; none where the file is missing or another one."""
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_bytes())
+        return {str(row["key"]): row for row in rows if dict(row["files"])}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _stems(row: Mapping[str, Any]) -> set[str]:
+    """Return what the names of a row's pictures begin with."""
+    return {str(name).removesuffix(f".{kind}.png") for kind, name in row.get("files", {}).items()}

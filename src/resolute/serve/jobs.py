@@ -23,6 +23,7 @@ from resolute.certificates.median import certify
 from resolute.errors import ImageError
 from resolute.images import from_uint8, read_image, sample_image, to_uint8
 from resolute.models.base import Restorer, Scorer
+from resolute.of_file import told_in_one_line
 from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure_all
 from resolute.studies.grid import Grid
 from resolute.studies.scored import size_within
@@ -217,7 +218,8 @@ def _stream(
 
     def run() -> None:
         try:
-            results.append(work(report))
+            with told_in_one_line():
+                results.append(work(report))
             news.put(None)
         except Exception as error:  # handed on to who asked for the work
             news.put(error)

@@ -19,6 +19,7 @@ from resolute.errors import ImageError, ImageNote, ResoluteError
 from resolute.images import read_image, to_uint8
 from resolute.of_file import OwnCode
 from resolute.plugins import Plugin
+from resolute.resemblance import warn_of_unrelated
 
 Pixels = UInt8[ndarray, "_ _ 3"]
 Made = tuple[Pixels, ...]
@@ -53,7 +54,7 @@ def given_images(code: Plugin | OwnCode) -> Sequence[Path | Made]:
         given = [_given(item, number, code) for number, item in enumerate(items, start=1)]
     except ResoluteError:
         raise
-    except Exception as error:  # Code of somebody else can raise anything.
+    except (Exception, SystemExit) as error:  # Code of somebody else can raise anything.
         raise code.failed("cannot find its images", error) from error
     if len(items) > MAX_IMAGES:
         raise code.error(f"gives more than {MAX_IMAGES} images")
@@ -65,6 +66,13 @@ def given_images(code: Plugin | OwnCode) -> Sequence[Path | Made]:
             f"{words} of {code.name}: the low-resolution image is taken as it is, the other is the ground truth",
             ImageNote,
             stacklevel=3,
+        )
+        warn_of_unrelated(
+            [
+                (one[1], one[0], f"number {place}")
+                for place, one in enumerate(given, start=1)
+                if isinstance(one, tuple) and len(one) > 1
+            ]
         )
     return given
 

@@ -57,7 +57,7 @@ def results_of(
         drawn += clever_charts(taken[dataset], own, prefix)
         charts += [dataclasses.replace(one, section=f"{title}: {one.section}") if title else one for one in drawn]
     tables.append(record_flags_table(records))
-    brief = [*published, *(results_table(own, titles[dataset]) for dataset, own in groups.items())]
+    brief = [*published, *(results_table(own, titles[dataset], worst=True) for dataset, own in groups.items())]
     return Results(sentences, [table for table in tables if table.rows], charts, brief=brief)
 
 

@@ -51,17 +51,28 @@ IMAGES = Column("images")
 SIGNS = "random signs"
 
 
-def results_table(records: Sequence[AttackRecord], title: str = "") -> Table:
-    """Return the means by model, attack and budget, over one data set, with a row of random signs under them."""
+def results_table(records: Sequence[AttackRecord], title: str = "", *, worst: bool = False) -> Table:
+    """Return the means by model, attack and budget, over one data set, with a row of random signs under them.
+
+    Args:
+        records: of one data set.
+        title: of the table.
+        worst: also a row for the worst attack on each image, where there are several.
+    """
     images = len({record.image for record in records})
     worse = worse_than_bicubic(records)
-    rows = summarize(records)
+    several = worst and len({record.attack for record in records}) > 1
+    extra = grouped(worst_case(records) if several else [], lambda record: record.model)
+    by_model = grouped(records, lambda record: record.model)
+    rows = summarize([record for model, own in by_model.items() for record in (*own, *extra.get(model, ()))])
     columns = [Column("model"), Column("attack"), BUDGET, CLEAN, LR_PSNR, SR_PSNR, SSIM, ATTACKED, IMAGES]
     words = (
         f"Means over {count(images, 'image')}. LR-PSNR, SR-PSNR and SSIM compare attacked with clean, input and "
         "output; clean and attacked PSNR compare the outputs with the ground truth. Attacked images count as saved in "
         "8 bits."
     )
+    if several:
+        words += f" {WORST.capitalize()}: of each image the attack that is worst for it, within the budget."
     made = [
         row(
             one.model, attack_title(one.attack), budget(one.level),

@@ -150,10 +150,15 @@ def most_fragile(records: Sequence[AttackRecord], defends: Defends) -> str:
         return f"At {level:g}/255 no attack moved any output."
     kept, row = min(candidates, key=lambda found: found[0])
     images = f"{row.images - row.unmoved} images" if row.images - row.unmoved > 1 else "one image"
-    text = (
-        f"At {level:g}/255 the most fragile model is {row.model} under {attack_title(row.attack)}: its output keeps an "
-        f"SR-PSNR of {figure(kept, 1)} dB on average over {images}"
-    )
+    attack = attack_title(row.attack)
+    if len({one.model for one in rows} - {BICUBIC, row.model}):
+        text = (
+            f"the most fragile model is {row.model} under {attack}: its output keeps an SR-PSNR of {figure(kept, 1)} dB"
+        )
+    else:
+        attack += ", its worst attack," if len({one.attack for one in rows}) > 1 else ""
+        text = f"the output of {row.model} keeps an SR-PSNR of {figure(kept, 1)} dB under {attack}"
+    text = f"At {level:g}/255 {text} on average over {images}"
     if row.model != BICUBIC:
         line = figure(bicubic_line(level), 1)
         text += f"; bicubic interpolation keeps {line} dB when the whole input shifts by {level:g}/255"

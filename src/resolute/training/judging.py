@@ -79,6 +79,9 @@ class Judging:
             progress: called with (done, in all, what is being judged).
         """
         images = [photograph.cut(_SIDE) for photograph in held_out] if tests is None else list(tests)
+        total = len(ROLES) * len(images)
+        if progress is not None:
+            progress(0.0, total, "mixing with bicubic interpolation to the same clean PSNR")
         pairs = [photograph.tensors(device_of(self.before)) for photograph in images]
         target = clean_psnr(self.after, pairs)
         theta = _share(self.before, target, pairs)
@@ -90,7 +93,6 @@ class Judging:
         }
         names = {"before": self.name, "after": f"{self.name}, hardened", "bicubic": "bicubic"}
         names["mixture"] = f"mixture, {theta:.2f} of {self.name}"
-        total = len(ROLES) * len(images)
         standings: dict[Role, ModelFigures] = {}
         pictures: dict[str, dict[str, Files]] = {image.name: {} for image in images}
         for place, role in enumerate(ROLES):
