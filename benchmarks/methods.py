@@ -136,7 +136,7 @@ def main() -> None:
             validate_every=max(1, steps // 4),
         )
         network = load_defended(given.model).eval().to(given.device)
-        task = HardenTask(recipe, network, matched_images([given.data], model.scale), lambda *_: None)
+        task = HardenTask(recipe, network, matched_images([given.data], model.scale), lambda *_: None, unfreeze=True)
         began = time.process_time()
         folder = given.out / title
         folder.mkdir(parents=True, exist_ok=True)

@@ -401,7 +401,7 @@ def test_large_photographs_are_cut_and_many_left_out(checkpoint, tmp_path, monke
     monkeypatch.setattr("resolute.training.hardening._PIXELS", 2_200_000)
     monkeypatch.setattr(
         "resolute.training.hardening.HardenTask",
-        lambda _recipe, _model, files, *_rest: seen.append(files) or (_ for _ in ()).throw(KeyboardInterrupt),
+        lambda _recipe, _model, files, *_rest, **_more: seen.append(files) or (_ for _ in ()).throw(KeyboardInterrupt),
     )
     with pytest.raises(KeyboardInterrupt):
         harden(checkpoint, folder, tmp_path / "out", recipe=TINY)

@@ -24,6 +24,8 @@ class HardenRecipe(RunTable, MethodTables):
             0 for ``optimizer.steps``.
         anchor: share of the model's own clean output, as it was before, in what clean patches are to become; the rest
             is the original. It costs robustness nothing and keeps the clean PSNR (docs/harden.md).
+        search: arithmetic in which patches are attacked; ``bfloat16`` costs nothing but bits where the processor has
+            it, and makes a step faster (docs/harden.md). Weights and loss are ``precision``.
         level: budget of the judge, in levels of 255, where no method has one of its own.
         clean_loss: dB of clean PSNR that may be lost at most on what is held out; what would cost more is taken back,
             along the straight line between the weights after and before. None for no limit.
@@ -43,6 +45,7 @@ class HardenRecipe(RunTable, MethodTables):
     data: DataTable = dataclasses.field(default_factory=DataTable)
     loss: LossTable = dataclasses.field(default_factory=LossTable)
     optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
+    search: Literal["float32", "bfloat16"] = "float32"
     level: float = pydantic.Field(default=4.0, ge=1, le=255)
     clean_loss: float | None = pydantic.Field(default=None, gt=0)
     weights: str = ""

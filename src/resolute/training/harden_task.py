@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import final
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from resolute.defences.adversarial import attacked_patches
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, ModelWarning
 from resolute.measure.fidelity import psnr_y
 from resolute.models.base import Restorer, device_of, frozen
 from resolute.models.weights import State
@@ -22,11 +23,15 @@ from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.hardener import Hardener, Outputs, reconstruction_loss
 from resolute.training.judge import BROKEN, EQUAL, Photograph
 from resolute.training.patches import Patches
+from resolute.training.reached import reach_of
 from resolute.training.task import Figures, Task
 
 # Of the attack of a validation, which watches and does not judge; and the side of its images.
 _WATCH_STEPS = 10
 _WATCH_SIDE = 48
+
+# Of the weights; where training reaches less, it is said.
+_MOST = 0.5
 
 # Of the share of the way between weights: to a thousandth.
 _BISECTIONS = 10
@@ -43,10 +48,11 @@ class HardenTask(Task[Restorer]):
 
     Args:
         recipe: how.
-        model: changed in place; evaluation mode throughout, so that BatchNorm and dropout stay as in use.
+        model: changed in place; BatchNorm and dropout stay as in use.
         photos: files of high-resolution images, or folders of them.
         write: writes the model, called with (model, file, facts about the training).
         progress: called with (images read, images in all).
+        unfreeze: train weights that a constructor has frozen too, where most are.
 
     Raises:
         ConfigError: too few or too small images, or no weights to train.
@@ -54,6 +60,7 @@ class HardenTask(Task[Restorer]):
     Attributes:
         held_out: images that are not trained on.
         made: the model as it was written.
+        reach: what of the model is trained.
         kept: share of the way from the weights before to those after that was kept, for the sake of clean PSNR.
     """
 
@@ -64,12 +71,23 @@ class HardenTask(Task[Restorer]):
         photos: Sequence[Path | ImageFiles],
         write: Writer,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        unfreeze: bool = False,
     ) -> None:
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        if not trainable:
+        self.reach = reach_of(model, unfreeze)
+        if not self.reach.share:
             raise ConfigError(
                 "the model has no weights that can be trained: all are frozen, or it has none; give the weights a "
                 "gradient with model.requires_grad_(True)"
+            )
+        if self.reach.unfrozen:
+            model.requires_grad_(True)
+        if self.reach.share < _MOST:
+            warnings.warn(
+                f"training reaches {self.reach.share:.0%} of the weights alone: the others are frozen, unused, or "
+                "computed anew whenever the network runs",
+                ModelWarning,
+                stacklevel=2,
             )
         self.recipe = recipe
         self.patches = Patches(
@@ -86,7 +104,7 @@ class HardenTask(Task[Restorer]):
         self._write = write
         self.made: Restorer = model
         self.kept = 1.0
-        self.hardener = Hardener(recipe, model, recipe.seed, in_use=True)
+        self.hardener = Hardener(recipe, model, recipe.seed, frozen_norms=True, branches=self.reach.branches)
         rates = [] if recipe.defence is None else [(self.hardener.regularizers, recipe.defence.rate)]
         super().__init__(model, self.hardener, len(self.patches.training), rates=rates, fixed=[self.before])
 
@@ -106,7 +124,8 @@ class HardenTask(Task[Restorer]):
         recipe = self.recipe
         low, high = (images.to(self.device) for images in batch)
         low = low.to(memory_format=self.memory_format)
-        with torch.autocast(low.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+        coarse = recipe.search == "bfloat16" or recipe.precision == "bf16-mixed"
+        with torch.autocast(low.device.type, torch.bfloat16, enabled=coarse):
             seen, twins = self.hardener.prepare(low, high, step, rank, step / recipe.optimizer.steps)
         originals = seen.high
         if recipe.anchor and seen.clean:

@@ -22,6 +22,7 @@ from resolute.models.weights import State
 from resolute.of_file import own_code
 from resolute.randomness import generator_for, stream_seed
 from resolute.training.gan import GanLoss
+from resolute.training.reached import in_use
 from resolute.training.restore_recipe import LossTable, MethodTables
 from resolute.training.task import COLLAPSED, Figures
 
@@ -45,7 +46,8 @@ class Hardener(nn.Module):
         seed: of densities and noise.
         first: name of the model's first convolution, for a regulariser that asks for it.
         gan: SRGAN's losses, or None.
-        in_use: keep the model in evaluation mode, so that BatchNorm and dropout stay as in use.
+        frozen_norms: keep the model in evaluation mode, so that BatchNorm and dropout stay as in use.
+        branches: with that, let all else run as in training, for networks that merge branches when they are used.
 
     Raises:
         ConfigError: the regulariser names a layer that does not exist, or that no image reaches.
@@ -59,7 +61,8 @@ class Hardener(nn.Module):
         *,
         first: str = "",
         gan: GanLoss | None = None,
-        in_use: bool = False,
+        frozen_norms: bool = False,
+        branches: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -73,7 +76,7 @@ class Hardener(nn.Module):
             for number, count in enumerate(channels)
             if tables.defence is not None
         )
-        self._in_use = in_use
+        self._frozen_norms, self._branches = frozen_norms, branches
         methods = (
             tables.adversarial, tables.jitter, tables.consistency, tables.jacobian, *map(_own, tables.own),
         )  # fmt: skip
@@ -90,8 +93,8 @@ class Hardener(nn.Module):
 
     def train(self, mode: bool = True) -> Hardener:
         super().train(mode)
-        if self._in_use:
-            self.model.eval()
+        if self._frozen_norms:
+            in_use(self.model, mode and self._branches)
         return self
 
     def prepare(self, low: Low, high: High, step: int, rank: int, progress: float) -> tuple[Seen, tuple[Low, ...]]:

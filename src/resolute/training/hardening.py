@@ -117,7 +117,7 @@ def harden(
         tested: images to judge on at most, spread evenly.
         crop: side of the middle of each ``test`` image that is judged, in low-resolution pixels; None for all of it.
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: arithmetic in which the judge searches, as of any attack; training is the recipe's.
+        precision: arithmetic of attacks, of the judge's and, but for float32, of those that are trained on.
         watcher: is told how far it is.
 
     Raises:
@@ -139,6 +139,8 @@ def harden(
     if methods is not None and isinstance(recipe, HardenRecipe):
         raise ConfigError("methods belong to a recipe by name: set the tables of the recipe itself")
     asked = _asked(found, minutes=minutes, steps=steps, epsilon=epsilon, share=share, seed=seed, clean_loss=clean_loss)
+    if precision != "float32":
+        asked = dataclasses.replace(asked, search="bfloat16")
     if crop is not None and crop < 16:
         raise ConfigError(f"crop: a side of 16 low-resolution pixels or more, not {crop}")
     asked = dataclasses.replace(asked, own=tuple(_known(table) for table in asked.own))
@@ -157,7 +159,10 @@ def harden(
     tests = photographs(judged_on, restorer.scale, tested) if judged_on else None
     if tests is not None and crop is not None:
         tests = [photograph.cut(crop) for photograph in tests]
-    task = HardenTask(asked, copy.deepcopy(restorer).eval().to(place), files, subject.write, watcher.read)
+    # Weights of a file were frozen by nobody who asks for this; those of a caller's own model may be.
+    task = HardenTask(
+        asked, copy.deepcopy(restorer).eval().to(place), files, subject.write, watcher.read, unfreeze=bool(address)
+    )
     fabric = fabric_for(asked, str(place))
     first = fabric.is_global_zero
     with alone_in(folder) if first else contextlib.nullcontext(), told_in_one_line():

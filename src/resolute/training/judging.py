@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -113,7 +114,7 @@ class Judging:
                 pictures[image.name][role] = picture
             standings[role] = ModelFigures(names[role], tuple(judged))
         facts = {
-            "recipe": dataclasses.asdict(self.recipe),
+            "recipe": json.loads(json.dumps(dataclasses.asdict(self.recipe))),
             "precision of the search": self.precision,
             "provenance": dataclasses.asdict(provenance()),
         }
