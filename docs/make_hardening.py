@@ -4,7 +4,7 @@
     python docs/make_hardening.py --gather RUNS
 
 The first form takes the network ID of docs/leaderboard/networks.toml from a clone of its source. It is hardened by
-``resolute harden`` as it is, and by the method ``plain`` for as many steps. The hardened network goes through the
+``resolute harden --precision mixed``, and by the method ``plain`` for as many steps. The hardened network goes through the
 standard suite; the other, and the mixture with bicubic interpolation whose clean PSNR on the suite's images is the
 hardened network's, through its two strongest attacks at 4/255. A killed run goes on. Processes that work on different
 networks do not disturb each other.
@@ -83,7 +83,7 @@ def main() -> None:
     for form, methods in (("hardened", None), ("plain", ["plain"])):
         made = harden(
             address, data, out / f"{asked.id}-{form}-training", methods=methods, steps=asked.steps, tested=1,
-            device=asked.device,
+            precision="mixed", device=asked.device,
         )  # fmt: skip
         places[form] = with_weights(address, made.weights)
     suite = read_study("sr-linf-1")
