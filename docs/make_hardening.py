@@ -4,8 +4,8 @@
     python docs/make_hardening.py --gather RUNS
 
 The first form takes the network ID of docs/leaderboard/networks.toml from a clone of its source. It is hardened by
-``resolute harden --precision mixed``, and by the method ``plain`` for as many steps. The hardened network goes through the
-standard suite; the other, and the mixture with bicubic interpolation whose clean PSNR on the suite's images is the
+``resolute harden --precision mixed``, and by the method ``plain`` for as many steps. The hardened network goes through
+the standard suite; the other, and the mixture with bicubic interpolation whose clean PSNR on the suite's images is the
 hardened network's, through its two strongest attacks at 4/255. A killed run goes on. Processes that work on different
 networks do not disturb each other.
 

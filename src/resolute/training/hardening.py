@@ -179,7 +179,7 @@ def harden(
             judged.eval().to(place).to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in the stubs
         judging = Judging(folder, planned, before, after, subject.name, precision)
         made = judging.result(weights, subject.note, task.held_out[:tested], tests, watcher.judged)
-        made.facts["kept"] = task.kept
+        made.facts.update(kept=task.kept, reach=dataclasses.asdict(task.reach))
         made.save(folder)
         write_text(weights.with_suffix(".md"), subject.page(made))
     return dataclasses.replace(made, model=after)

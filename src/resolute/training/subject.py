@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from torch import nn
 
@@ -89,6 +89,7 @@ class Checkpoint:
                 + [_told(table["method"], {**table, "method": ""}) for table in recipe.get("own", ())]
             )
             or "plain fine-tuning",
+            "trained": _reached(made.facts.get("reach", {})),
             "steps": f"{optimizer['steps']} of {data['batch']} patches of {data['patch']} x {data['patch']}, "
             f"Adam, {optimizer['rate']:g}, {optimizer['schedule']}",
             "photographs": f"licence: {data['licence']}",
@@ -140,6 +141,13 @@ def subject_of(model: nn.Module, address: str) -> Checkpoint:
 def _plain(text: str) -> str:
     """Return text as Markdown shows it, names with tags in them too."""
     return text.replace("<", "&lt;")
+
+
+def _reached(reach: dict[str, Any]) -> str:
+    """Return in words which weights were trained."""
+    words = f"{reach.get('share', 1.0):.0%} of the weights"
+    words += ", frozen ones too" if reach.get("unfrozen") else ""
+    return words + (", with the branches that are merged in use" if reach.get("branches") else "")
 
 
 def _told(name: str, table: dict[str, object]) -> str:
