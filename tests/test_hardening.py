@@ -10,11 +10,13 @@ from torch import nn
 
 import resolute
 from resolute import ConfigError, OutputError, TrainingError, load, sample_image
+from resolute.defences.entropy import Entropy
 from resolute.errors import CheckpointError, ImageError
 from resolute.images import read_image, write_png
 from resolute.models.weights import save_model
 from resolute.models.wrapped import as_restorer
 from resolute.report.hardening import write_hardening
+from resolute.training.harden_task import HardenTask
 from resolute.training.hardened import Hardening
 from resolute.training.hardening import Watcher, harden
 from resolute.training.patches import Patches
@@ -146,6 +148,13 @@ def test_a_method_of_ones_own_by_its_file(checkpoint, photos, tmp_path):
         with pytest.raises(ConfigError, match=word):
             harden(checkpoint, photos, tmp_path / "no", recipe=with_own(name, **fields))
     assert read_recipe("harden", ["plain", f"{tmp_path}/mine.py:Rolled"]).own[0]["method"].endswith("mine.py:Rolled")
+
+
+def test_the_first_layer_is_the_first_convolution(checkpoint, photos):
+    recipe = dataclasses.replace(TINY, defence=Entropy(layer="first"))
+    task = HardenTask(recipe, load(checkpoint), [photos], lambda *_: None)
+    assert isinstance(task.model.get_submodule(task.hardener.layers[0]), nn.Conv2d)
+    assert task.hardener.layers[0].startswith("head")
 
 
 def test_a_limit_on_lost_clean_psnr_is_kept_by_taking_back(photos, tmp_path):

@@ -104,7 +104,9 @@ class HardenTask(Task[Restorer]):
         self._write = write
         self.made: Restorer = model
         self.kept = 1.0
-        self.hardener = Hardener(recipe, model, recipe.seed, frozen_norms=True, branches=self.reach.branches)
+        self.hardener = Hardener(
+            recipe, model, recipe.seed, first=_first_layer(model), frozen_norms=True, branches=self.reach.branches
+        )
         rates = [] if recipe.defence is None else [(self.hardener.regularizers, recipe.defence.rate)]
         super().__init__(model, self.hardener, len(self.patches.training), rates=rates, fixed=[self.before])
 
@@ -203,6 +205,23 @@ class HardenTask(Task[Restorer]):
 
 def _psnr(output: Tensor, truth: Tensor, scale: int) -> float:
     return min(float(psnr_y(output, truth, border=scale)), EQUAL) if bool(output.isfinite().all()) else BROKEN
+
+
+def _first_layer(model: Restorer) -> str:
+    """Return the name of the first convolution that makes features of an image; empty where there is none."""
+    ran: list[str] = []
+    handles = [
+        module.register_forward_hook(lambda _module, _inputs, _output, name=name: ran.append(name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.out_channels > 3
+    ]
+    try:
+        with torch.no_grad():
+            model(torch.full((1, 3, 24, 24), 0.5, device=device_of(model)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ran[0] if ran else ""
 
 
 def _takes_channels_last(model: Restorer) -> bool:

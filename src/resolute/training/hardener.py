@@ -83,7 +83,6 @@ class Hardener(nn.Module):
         self._inputs = [one for one in methods if isinstance(one, InputMethod)]
         self._twins = [one for one in methods if isinstance(one, TwinMethod)]
         self._carried: tuple[int, Low] | None = None
-        self._seen: Low | None = None
         self.train()
 
     @property
@@ -107,11 +106,11 @@ class Hardener(nn.Module):
             rank: of this process.
             progress: share of the training that is done.
         """
-        for defence in self.defences:
-            defence.generator = generator_for(self.seed, "noise", step, rank, device=low.device)
-            ramp = self.tables.defence.ramp if self.tables.defence is not None else 0.0
-            defence.felt = min(1.0, progress / ramp) if ramp else 1.0
         moment = Moment(generator_for(self.seed, "hardening", step, rank, device=low.device), progress)
+        for defence in self.defences:
+            assert self.tables.defence is not None
+            defence.generator = generator_for(self.seed, "noise", step, rank, device=low.device)
+            defence.felt = moment.risen(self.tables.defence.ramp)
         seen = Seen.of(low, high)
         for method in self._inputs:
             replays = isinstance(method, Adversarial) and method.replay > 1
