@@ -126,9 +126,10 @@ def gather(runs: Path) -> None:
     for id in NETWORKS:
         for form in FORMS:
             folder = runs / f"{id}-{form}"
-            if not (folder / "study.json").is_file():
+            try:
+                source = read_source(folder)
+            except ConfigError:  # not begun
                 continue
-            source = read_source(folder)
             records = [record for record in source.records if isinstance(record, AttackRecord)]
             if len(records) < len(source.store.order()):
                 print(f"left out: {folder.name} is not finished")
