@@ -11,7 +11,7 @@ from resolute.defences.consistency import Consistency
 from resolute.defences.entropy import Entropy
 from resolute.defences.jacobian import Jacobian, jacobian_penalty, probe_shift, worst_shift
 from resolute.defences.jitter import Jitter
-from resolute.defences.method import Moment
+from resolute.defences.method import InputMethod, Moment, Seen, TwinMethod
 from resolute.errors import ConfigError
 from resolute.models import EDSR
 from resolute.training.hardener import Hardener, reconstruction_loss
@@ -184,6 +184,44 @@ def test_free_training_moves_a_perturbation_by_the_gradients_of_the_steps(batch)
         Adversarial(steps=0)
 
 
+class Cut(InputMethod):
+    def inputs(self, model, seen, moment):
+        return Seen(seen.low[:, :, 1:], seen.high, seen.clean)
+
+
+class Pair(InputMethod):
+    def inputs(self, model, seen, moment):
+        return seen.low, seen.high
+
+
+class Twin(TwinMethod):
+    def __init__(self, found=None, penalty=None):
+        self.found, self.value = found, penalty
+
+    def twin(self, model, low, moment):
+        return low if self.value is not None else self.found
+
+    def penalty(self, output, other, shift, distance):
+        return self.value
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Cut(), Pair(), Twin(), Twin(torch.zeros(2, 3, 4, 4)), Twin(penalty=1.0), Twin(penalty=torch.zeros(2))],
+)
+def test_what_a_method_of_ones_own_returns_is_checked(method, batch):
+    low, high = batch
+    made = hardener("edsr-xs")
+    (made._inputs if isinstance(method, InputMethod) else made._twins).append(method)
+
+    def step():
+        seen, twins = made.prepare(low, high, 0, 0, 1.0)
+        made.added(made(seen.low, seen.high, *twins), seen, twins, LossTable())
+
+    with pytest.raises(ConfigError, match=type(method).__name__):
+        step()
+
+
 def test_several_layers_have_a_density_each(batch):
     low, high = batch
     made = hardener("edsr-xs", defence=Entropy(layer=("phi", "body.*.body.0"), delta="0.5 std"))
@@ -204,6 +242,12 @@ def test_a_layer_that_answers_one_number_is_no_success(batch):
     added, figures = made.added(made(seen.low, seen.high), seen, twins, LossTable())
     assert not added.isfinite()
     assert "defence.weight" in describe_failure(figures | {"loss": float("nan")})
+    with pytest.raises(ValueError, match="layer"):
+        Entropy(layer=())
+    for table, field in ((Entropy, "weight"), (Adversarial, "level"), (Consistency, "weight")):
+        with pytest.raises(ValueError, match=field):
+            table(**{field: float("inf")})
+    assert "mine" in describe_failure({"loss": float("nan"), "l1": 1.0, "mine": float("nan")})
 
 
 def test_the_jacobian_penalty_is_the_mean_square_gain_of_a_linear_model():

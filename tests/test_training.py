@@ -14,6 +14,7 @@ import numpy as np
 import pydantic
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import resolute
 from resolute import ConfigError, DenoiseRecipe, Recipe, TrainingError, load, load_scorer, train
@@ -156,6 +157,21 @@ def test_nan_stops_the_run_and_keeps_the_last_good_weights(photos, tmp_path, mon
     kept = load(tmp_path / "tiny.safetensors")
     assert kept.card.training["steps"] == 8
     assert all(tensor.isfinite().all() for tensor in kept.state_dict().values())
+
+
+def test_averages_leave_counts_as_they_are(photos, tmp_path):
+    recipe = dataclasses.replace(
+        read_recipe("srresnet-xs"), data=TINY.data, optimizer=OptimizerTable(steps=2, rate=1e-3, ema=0.9)
+    )
+    train(recipe, [photos], tmp_path, device="cpu")
+    state = load_file(tmp_path / "srresnet-xs.safetensors")
+    assert any("running_mean" in name for name in state)
+
+
+def test_images_that_are_all_held_out_are_told(photos, tmp_path):
+    recipe = dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, validation=50))
+    with pytest.raises(ConfigError, match="validation"):
+        train(recipe, [photos], tmp_path, device="cpu")
 
 
 def test_a_rate_that_blows_up_is_noticed_before_it_reaches_a_checkpoint(photos, tmp_path):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resolute.defences.method import STRICT
+from resolute.errors import ConfigError
 from resolute.models.layers import find_layer
 
 LN2 = math.log(2.0)
@@ -29,11 +30,14 @@ LN2 = math.log(2.0)
 # A channel that carries fewer bits an element on average is as good as switched off.
 LIVE = 0.1
 
-_SPREAD = re.compile(r"\s*(?P<share>[0-9.]+(?:e-?[0-9]+)?)\s*std\s*")
+_SPREAD = re.compile(r"\s*(?P<share>[0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*std\s*")
 
 
 def _checked(delta: float | str) -> float | str:
-    in_spreads(delta)
+    try:
+        in_spreads(delta)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return delta
 
 
@@ -61,6 +65,10 @@ class Entropy:
     rate: float = pydantic.Field(default=1.0, gt=0)
     ramp: float = pydantic.Field(default=0.0, ge=0, le=1)
 
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ConfigError("no layer is named; leave it out for the model's own feature layer", ("layer",))
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers as a tuple, one empty name for the model's own."""
@@ -85,7 +93,7 @@ def in_spreads(delta: float | str) -> tuple[float, bool]:
     """
     if isinstance(delta, str):
         found = _SPREAD.fullmatch(delta)
-        if found is None or float(found["share"]) <= 0:
+        if found is None or not 0 < float(found["share"]) < math.inf:
             raise ValueError(f'delta is a positive number, or as "0.05 std", not {delta!r}')
         return float(found["share"]), True
     if not 0 < delta < math.inf:

@@ -23,7 +23,7 @@ High = Float[Tensor, "n 3 sh sw"]
 # Of images in [0, 1], on the scale of the recipe's loss.
 Distance = Callable[[High, High], Float[Tensor, ""]]
 
-STRICT = pydantic.ConfigDict(extra="forbid")
+STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @final

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, cast, final
 
 import torch
 from jaxtyping import Float
@@ -114,8 +114,10 @@ class Hardener(nn.Module):
         seen = Seen.of(low, high)
         for method in self._inputs:
             replays = isinstance(method, Adversarial) and method.replay > 1
-            seen = self._replayed(seen, step, moment) if replays else method.inputs(self.model, seen, moment)
-        return seen, tuple(method.twin(self.model, seen.low.detach(), moment) for method in self._twins)
+            changed = self._replayed(seen, step, moment) if replays else method.inputs(self.model, seen, moment)
+            seen = _checked_inputs(method, changed, self.model.scale)
+        low = seen.low.detach()
+        return seen, tuple(_checked_twin(method, method.twin(self.model, low, moment), low) for method in self._twins)
 
     def forward(self, low: Low, high: High, *twins: Low) -> Outputs:
         """Return the outputs for inputs and their neighbours, and what the regularisers and the GAN say of them."""
@@ -131,6 +133,8 @@ class Hardener(nn.Module):
         self, outputs: Outputs, seen: Seen, twins: tuple[Low, ...], table: LossTable
     ) -> tuple[Float[Tensor, ""], Figures]:
         """Return what the methods add to the loss on the outputs, and its parts for the log."""
+        if torch.is_grad_enabled() and not outputs.output.requires_grad:
+            raise ConfigError("no gradient reaches the weights: a method has frozen or detached them")
         total = torch.zeros((), device=seen.low.device)
         figures: Figures = {}
 
@@ -139,6 +143,8 @@ class Hardener(nn.Module):
 
         for method, other, twin in zip(self._twins, outputs.twins, twins, strict=True):
             penalty = method.penalty(outputs.output.float(), other.float(), twin - seen.low.detach(), distance)
+            if not isinstance(cast("object", penalty), Tensor) or penalty.shape:
+                raise ConfigError(f"penalty of {type(method).__name__} returns no tensor of one number, of shape ()")
             figures[type(method).__name__.lower()] = penalty.item()
             total = total + penalty
         if self.tables.defence is not None:
@@ -183,6 +189,26 @@ def reconstruction_loss(table: LossTable, output: High, high: High) -> Float[Ten
     factor = 255.0 if table.scale == "255" else 2.0
     distance = F.l1_loss if table.kind == "l1" else F.mse_loss
     return distance(output.float() * factor, high.float() * factor)
+
+
+def _checked_inputs(method: InputMethod, found: object, scale: int) -> Seen:
+    """Return what a method wants trained on, if it can be."""
+    name = type(method).__name__
+    if not isinstance(found, Seen):
+        raise ConfigError(f"inputs of {name} returns no Seen, but a {type(found).__name__}")
+    n, _, height, width = found.low.shape
+    if found.high.shape != (n, 3, scale * height, scale * width) or not 0 <= found.clean <= n:
+        shapes = f"{tuple(found.low.shape)}, {tuple(found.high.shape)} and {found.clean} clean ones"
+        raise ConfigError(f"inputs of {name} returns patches and originals that do not fit at x{scale}: {shapes}")
+    return found
+
+
+def _checked_twin(method: TwinMethod, found: object, low: Low) -> Low:
+    """Return neighbours of inputs, if they are."""
+    if not isinstance(found, Tensor) or found.shape != low.shape:
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigError(f"twin of {type(method).__name__} returns {got} for inputs of shape {tuple(low.shape)}")
+    return found
 
 
 def _own(table: Mapping[str, Any]) -> InputMethod | TwinMethod:

@@ -243,7 +243,10 @@ class _TrainingRun:
             # The usual correction: early averages would otherwise remember the initial weights.
             decay = min(table.ema, (1 + self.step) / (10 + self.step))
             for name, tensor in self.task.model.state_dict().items():
-                self.average[name].lerp_(tensor.to(self.average[name]), 1 - decay)
+                # Counts, such as those of BatchNorm, have no average.
+                weight = 1 - decay if tensor.is_floating_point() else None
+                average = self.average[name]
+                average.copy_(tensor) if weight is None else average.lerp_(tensor.to(average), weight)
         self.seconds += time.perf_counter() - began
         return figures
 

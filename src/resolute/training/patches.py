@@ -66,6 +66,11 @@ class Patches:
             if min(pair[0].shape[:2]) >= patch:
                 (self.validation if index in held_out else self.training).append(pair)
                 self.names += [names[index]] if index in held_out else []
+        if not self.training and self.validation:
+            raise ConfigError(
+                f"data.validation holds out all of the {len(self.validation)} images that are large enough, and none "
+                "is left to train on; lower it, or give more images"
+            )
         if not self.training:
             raise ConfigError(
                 f"none of the {len(files)} images has {scale * patch} pixels on both sides, as a patch of {patch} at "

@@ -131,17 +131,21 @@ def _of_methods(path: Path, named: object) -> dict[str, object]:
     known = hardening_methods()
     content: dict[str, object] = {}
     seen: dict[str, str] = {}
-    for name in map(str, cast("list[object]", named) if isinstance(named, list | tuple) else [named]):
+    listed = named.split("+") if isinstance(named, str) else named
+    for name in map(str, cast("list[object]", listed) if isinstance(listed, list | tuple) else [listed]):
         if own_code(name) is not None:
             content["own"] = [*cast("list[object]", content.get("own", [])), {"method": name}]
             continue
         if name not in known:
             there = f"there are {', '.join(known)}, and FILE.py:NAME for one of your own"
-            raise ConfigError(f"{path.name}: methods: {name!r} is none; {there}", ("methods",))
+            raise ConfigError(f"{path.name}: methods: {name!r} is none; {there}")
         table = read_table(known[name])
         for key in table:
             if key in seen:
-                raise ConfigError(f"methods: {name} and {seen[key]} are two forms of {key}: give one of them")
+                both = (
+                    f"{name} and {seen[key]} are two forms of {key}" if name != seen[key] else f"{name} is there twice"
+                )
+                raise ConfigError(f"methods: {both}: give one of them")
             seen[key] = name
         content |= table
     return content

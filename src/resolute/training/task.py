@@ -82,6 +82,9 @@ def describe_failure(figures: Figures) -> str:
     distance = figures.get("l1", figures.get("mse", 0.0))
     if math.isfinite(distance) and not math.isfinite(figures.get("bits", 0.0)):
         return "the density of the regulariser has diverged; lower defence.rate"
+    parts = {name: value for name, value in figures.items() if name not in ("loss", "rate", "l1", "mse")}
+    if math.isfinite(distance) and (wrong := [name for name, value in parts.items() if not math.isfinite(value)]):
+        return f"{wrong[0]} is not finite; lower its weight, or mend its code"
     what = "weights are" if math.isfinite(figures["loss"]) else "loss is"
     return f"the {what} not finite; lower optimizer.rate, or set optimizer.clip"
 
