@@ -416,7 +416,7 @@ def test_detached_the_model_is_as_it_was():
     with defence.attached(model, "long_skip") as same:
         assert same is defence
         assert list(model.state_dict()) == names
-        assert hooks(model) == 1
+        assert hooks(model) > 0
         model(x)
     assert hooks(model) == 0
     assert torch.equal(model(x), before)

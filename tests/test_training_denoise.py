@@ -239,7 +239,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_weights(photos, tmp_path, mon
 
     monkeypatch.setattr(Photos, "batch", poisoned)
     write_judge(tmp_path)
-    with pytest.raises(TrainingError, match=r"step 10; .*step 8 "):
+    with pytest.raises(TrainingError, match=r"step 10: .*step 8 "):
         train(TINY, [photos], tmp_path / "run", device="cpu")
     assert load(tmp_path / "run" / "tiny.safetensors").card.training["steps"] == 8
 

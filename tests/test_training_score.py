@@ -192,7 +192,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_weights(rated, tmp_path, monk
         return images, scores * torch.nan if step == 9 else scores
 
     monkeypatch.setattr(RatedImages, "batch", poisoned)
-    with pytest.raises(TrainingError, match=r"step 10; .*step 8 "):
+    with pytest.raises(TrainingError, match=r"step 10: .*step 8 "):
         train(TINY, [rated], tmp_path, device="cpu")
     assert load_scorer(tmp_path / "tiny.safetensors").card.training["steps"] == 8
 

@@ -72,5 +72,5 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.pth"):
         VGG19Features.read(tmp_path / "none.pth")
     (tmp_path / "torn.pth").write_bytes(b"<html>")
-    with pytest.raises(CheckpointError, match=r"torn\.pth .*damaged"):
+    with pytest.raises(CheckpointError, match=r"torn\.pth .*web page"):
         VGG19Features.read(tmp_path / "torn.pth")
