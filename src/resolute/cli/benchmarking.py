@@ -33,7 +33,11 @@ def benchmark(
     argument: Argument = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="A first answer in a minute, on sample photographs; to be compared with nothing."),
+        typer.Option(
+            "--quick",
+            help="A first answer in a minute, on sample photographs or every second one of --images, in a folder whose "
+            "name ends in -quick; to be compared with nothing.",
+        ),
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and stop.")] = False,
     out: Annotated[

@@ -158,7 +158,7 @@ class _Display:
         minutes = self._steps * seconds / 60
         errors.print(
             f"training: {self._steps} steps of {seconds:.2g} s, {minutes:.1f} minutes in all; then judging, which can "
-            "take as long. What is done is not done again.",
+            "take longer. What is done is not done again.",
             highlight=False,
             soft_wrap=True,
         )
