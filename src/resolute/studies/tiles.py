@@ -33,6 +33,10 @@ Box = tuple[slice, slice]
 # Sides of tiles. A gradient is tried on a part of the image as large as the smallest; larger ones gain no time.
 SMALLEST, LARGEST = 64, 512
 
+# Of the memory that is left, the share that tiles fill: what the allocator and threads take beyond them over a long run
+# is a tenth.
+_FILLED = 0.8
+
 # What a tile sees around it where the model looks at the whole image.
 NEAR = 32
 
@@ -118,7 +122,8 @@ def fit(cell: AttackCell, model: Restorer, room: float) -> Fit:
         )
     # Smaller tiles see more of their surroundings than of the image, and cost many times as much.
     outputs = least(True, max(SMALLEST, 2 * halo)) <= room
-    side = max(side for side in range(SMALLEST, LARGEST + 1, BLOCK) if least(outputs, side) <= room)
+    filled = max(least(outputs), _FILLED * room)
+    side = max(side for side in range(SMALLEST, LARGEST + 1, BLOCK) if least(outputs, side) <= filled)
     seen = math.prod(sum(into.stop - into.start for into, _ in spans(length, side, halo)) for length in (height, width))
     # Only now, since the first gradient takes many times as long; it is three passes through the model, a trial two.
     # Of the processor's time, since threads that wait for one another on a busy machine would make days of an hour.
