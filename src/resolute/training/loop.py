@@ -15,11 +15,13 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import pydantic
 import torch
+from torch import Tensor
 
 import resolute
 from resolute.errors import CheckpointError, ConfigError, TrainingError
@@ -194,8 +196,10 @@ class _TrainingRun:
             {"params": [parameter for parameter in module.parameters() if parameter.requires_grad], "scale": scale}
             for module, scale in task.rates
         ]
-        optimizer = torch.optim.Adam(groups, lr=recipe.optimizer.rate)
+        on_gpu = fabric.device.type == "cuda"
+        optimizer = torch.optim.Adam(groups, lr=recipe.optimizer.rate, fused=on_gpu or None)
         task.model.to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
+        self.ahead = _Ahead(task, fabric) if on_gpu else None
         self.module, self.optimizer = fabric.setup(task.parts, optimizer)
         task.move(fabric.device)
 
@@ -223,7 +227,7 @@ class _TrainingRun:
         began = time.perf_counter()
         table = self.recipe.optimizer
         rank, ranks = self.fabric.global_rank, self.fabric.world_size
-        batch = self.task.batch(self.step, rank, ranks)
+        batch = self.task.batch(self.step, rank, ranks) if self.ahead is None else self.ahead.batch(self.step)
         rate = learning_rate(self.recipe, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
@@ -372,6 +376,25 @@ class _TrainingRun:
         finally:
             self.task.model.load_state_dict(live)
             self.task.parts.train()
+
+
+@final
+class _Ahead:
+    """Cuts the next batch while a GPU works on this one: on a CPU both would take turns."""
+
+    def __init__(self, task: Task[Any], fabric: lightning_fabric.Fabric) -> None:
+        self._cut = lambda step: tuple(
+            part.pin_memory() for part in task.batch(step, fabric.global_rank, fabric.world_size)
+        )
+        self._worker = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[tuple[Tensor, ...]]] | None = None
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """Return the batch of a step, and begin with that of the next."""
+        there = self._next is not None and self._next[0] == step
+        found = self._next[1].result() if self._next is not None and there else self._cut(step)
+        self._next = step + 1, self._worker.submit(self._cut, step + 1)
+        return found
 
 
 def _step_of(line: str) -> float:
