@@ -405,6 +405,8 @@ def test_a_network_loads_by_its_code(code, weights):
     x = images()
     torch.testing.assert_close(pickle.loads(pickle.dumps(model))(x), model(x))
     torch.testing.assert_close(copy.deepcopy(model)(x), model(x))
+    # Wherever the model is.
+    assert {parameter.device.type for parameter in copy.deepcopy(model.to("meta")).parameters()} == {"meta"}
 
 
 def test_two_repositories_with_a_package_of_one_name_do_not_collide(code, tmp_path):

@@ -129,7 +129,7 @@ def attacked_patches(
         relative_step: length of a step as a share of ``epsilon``; None for ``1 / steps``, as in I-FGSM.
         start: the ``clean`` patch, or ``uniform``, a random point of the ball.
         reference: what the output is driven away from, the ``truth`` or the model's own clean output.
-        generator: of the start.
+        generator: of the start, on any device.
 
     Returns:
         Attacked patches; those given where the distance or its gradient is not finite.
@@ -150,7 +150,8 @@ def attacked_patches(
                 target = model(low)
         if start == "uniform" or reference == "self":
             radius = epsilon if start == "uniform" else min(TINY, epsilon)
-            away = torch.rand(low.shape, generator=generator, device=low.device) * 2 - 1
+            drawn_on = low.device if generator is None else generator.device
+            away = torch.rand(low.shape, generator=generator, device=drawn_on).to(low.device) * 2 - 1
             x = ball.project(low + radius * away, low)
 
         def distance(x: Tensor) -> Tensor:

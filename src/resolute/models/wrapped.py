@@ -122,6 +122,8 @@ class Wrapped(Foreign):
             assert self._source is not None
             network = self._source.build().float()
             nothing_in_place(network, self.in_place)
+            # A copy is where the model is, and so may be on a GPU.
+            network.to(next((tensor.device for tensor in weights.values()), torch.device("cpu")))
             network.load_state_dict(weights)
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(name not in frozen)

@@ -42,7 +42,7 @@ NEAR = 32
 
 # Bytes a pixel, measured: copies of the input and of the output while a gradient is taken, and of the output while it
 # is measured.
-_INPUT, _OUTPUT, _MEASURED = 120, 108, 300
+_INPUT, _OUTPUT, _MEASURED = 120, 108, 400
 
 # Bytes a pixel of an image that is attacked in tiles, and of two outputs that are kept of it: during the attack, and
 # while they are written.
