@@ -53,7 +53,7 @@ NETWORKS = (
     "2024-22_GFMN", "2025-51_SPAN",
 )  # fmt: skip
 FORMS = ("hardened", "plain", "mixture")
-STEPS = 1000
+STEPS = 2000
 
 
 def main() -> None:

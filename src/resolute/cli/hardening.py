@@ -61,7 +61,7 @@ def harden_model(
     share: Annotated[
         float | None,
         typer.Option(
-            help="Of every batch that is attacked, 0.4 if not given: more is more robust, and costs clean PSNR.",
+            help="Of every batch that is attacked, 0.2 if not given: more is more robust, and costs clean PSNR.",
             show_default=False,
         ),
     ] = None,

@@ -91,7 +91,7 @@ def harden(
 ) -> Hardening:
     """Make a super-resolution model robust by fine-tuning, and judge it before and after.
 
-    Unless told otherwise, two fifths of every batch are attacked by ten steps of PGD (Madry et al., ICLR 2018) from
+    Unless told otherwise, a fifth of every batch is attacked by ten steps of PGD (Madry et al., ICLR 2018) from
     random points of the ball, which raise the distance from the original; the loss is the L1 distance of clean and
     attacked patches from their originals. A model given as an object stays as it is.
 
@@ -108,7 +108,7 @@ def harden(
         minutes: of training, instead of the recipe's.
         steps: of training, instead of minutes.
         epsilon: largest change of a pixel, on the scale of [0, 1], instead of the recipe's 4/255.
-        share: of every batch that is attacked, instead of the recipe's 0.4: more is more robust, and costs clean PSNR.
+        share: of every batch that is attacked, instead of the recipe's 0.2: more is more robust, and costs clean PSNR.
         clean_loss: dB of clean PSNR that may be lost at most on photographs held out: what would cost more is taken
             back, along the straight line between the weights after and before.
         seed: of everything random, instead of the recipe's.
