@@ -25,7 +25,7 @@ from resolute.defences.loading import load_defended
 from resolute.pairing import matched_images
 from resolute.runtime import tune_allocator
 from resolute.training.harden_recipe import HardenRecipe
-from resolute.training.harden_task import HardenTask
+from resolute.training.harden_task import HardenTask, between
 from resolute.training.judge import judge, photographs
 from resolute.training.loop import fabric_for, fit
 from resolute.training.recipe import read_recipe
@@ -144,11 +144,7 @@ def main() -> None:
         seconds = time.process_time() - began
         before, after = task.before.state_dict(), task.made.state_dict()
         for share in given.shares:
-            mixed = {
-                key: torch.lerp(before[key], after[key], share) if after[key].is_floating_point() else after[key]
-                for key in after
-            }
-            task.made.load_state_dict(mixed)
+            task.made.load_state_dict(between(before, after, share))
             row(task.made, title, share, steps=steps, seconds=seconds)
         task.made.load_state_dict(after)
 

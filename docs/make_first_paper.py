@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from resolute.attacks.registry import AttackTable
 from resolute.defences import load_defended
 from resolute.engine.queue import Machine
 from resolute.engine.running import plan_of, run
@@ -150,7 +151,7 @@ def named(name: str, places: dict[str, str], images: Path, layer: str) -> Grid:
     attacks = study.attacks
     if layer:
         attacks = tuple(
-            dataclasses.replace(one, options={**one.options, "layers": [layer]})
+            AttackTable(one.kind, label=one.label, layers=[layer])
             if one.kind == "fda" and "layers" not in one.options
             else one
             for one in attacks

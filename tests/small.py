@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -199,3 +200,14 @@ def read_lines(path):
         with contextlib.suppress(ValueError):
             found.append(loaded(line))
     return found
+
+
+def script_of(name):
+    """A script of the documentation as a module."""
+    path = Path(__file__).parents[1] / "docs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    # Its dataclasses are looked up there.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

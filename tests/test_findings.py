@@ -1,24 +1,18 @@
 """The tables of docs/findings.md: they follow from the committed records, and their statistics are what they say."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from small import script_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("make_findings", DOCS / "make_findings.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return script_of("make_findings")
 
 
 def row(family, fact, kept, flag=False):

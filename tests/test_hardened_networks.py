@@ -1,24 +1,18 @@
 """The table of hardened networks in docs/harden.md: it follows from the committed records."""
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from small import script_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("make_hardening", DOCS / "make_hardening.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return script_of("make_hardening")
 
 
 def test_the_table_is_that_of_the_records(script):

@@ -1,6 +1,5 @@
 """Networks of spandrel, the real ones: loaded from files as a user's would be, and attacked."""
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import images, needs
+from small import images, needs, script_of
 from torch import nn
 
 from resolute import FDA, IFGSM, Tiled, load
@@ -20,10 +19,7 @@ from resolute.models.zoo import ZooModel
 needs("spandrel", "zoo")
 
 DOCS = Path(__file__).parents[1] / "docs"
-_SPEC = importlib.util.spec_from_file_location("make_zoo", DOCS / "make_zoo.py")
-make_zoo = importlib.util.module_from_spec(_SPEC)
-sys.modules["make_zoo"] = make_zoo
-_SPEC.loader.exec_module(make_zoo)
+make_zoo = script_of("make_zoo")
 CASES = {case.title: case for case in make_zoo.CASES}
 
 # Cheap enough to be tried with the arguments that their classes have by default.

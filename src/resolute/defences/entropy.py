@@ -12,7 +12,7 @@ import itertools
 import math
 import re
 from collections.abc import Generator
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, Literal, TypeVar, final
 
 import pydantic
 import torch
@@ -24,6 +24,8 @@ from torch.nn import functional as F
 from resolute.defences.method import STRICT
 from resolute.errors import ConfigError
 from resolute.models.layers import find_layer
+
+Found = TypeVar("Found")
 
 LN2 = math.log(2.0)
 
@@ -276,9 +278,7 @@ class EntropyRegularizer(nn.Module):
 
     def figures(self) -> dict[str, float]:
         """Return of the last training pass how many channels carry bits, and the spread of Φ, in units of the first."""
-        if self._figures is None:
-            raise RuntimeError("no bits yet: attach the regulariser, set it to train(), and run the model first")
-        live, spread = self._figures
+        live, spread = _there(self._figures)
         return {"live": float(live), "spread": float(spread)}
 
     @contextlib.contextmanager
@@ -315,13 +315,17 @@ class EntropyRegularizer(nn.Module):
         Raises:
             RuntimeError: no pass of an attached model in training mode has been made.
         """
-        if self._bits is None:
-            raise RuntimeError("no bits yet: attach the regulariser, set it to train(), and run the model first")
-        return self._bits
+        return _there(self._bits)
 
     def loss(self) -> Float[Tensor, ""]:
         """Return λ times the bits of the last training pass, the term to add to the reconstruction loss (eq. 2)."""
         return self.weight * self.bits()
+
+
+def _there(found: Found | None) -> Found:
+    if found is None:
+        raise RuntimeError("no bits yet: attach the regulariser, set it to train(), and run the model first")
+    return found
 
 
 @final

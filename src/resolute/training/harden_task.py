@@ -81,7 +81,8 @@ class HardenTask(Task[Restorer]):
                 "gradient with model.requires_grad_(True)"
             )
         if self.reach.unfrozen:
-            model.requires_grad_(True)
+            for parameter in model.parameters():
+                parameter.requires_grad_(parameter.is_floating_point())
         if self.reach.share < _MOST:
             warnings.warn(
                 f"training reaches {self.reach.share:.0%} of the weights alone: the others are frozen, unused, or "
@@ -104,8 +105,10 @@ class HardenTask(Task[Restorer]):
         self._write = write
         self.made: Restorer = model
         self.kept = 1.0
+        regularised = () if recipe.defence is None else recipe.defence.layers
+        first = _first_layer(model) if "first" in regularised else ""
         self.hardener = Hardener(
-            recipe, model, recipe.seed, first=_first_layer(model), frozen_norms=True, branches=self.reach.branches
+            recipe, model, recipe.seed, first=first, frozen_norms=True, branches=self.reach.branches
         )
         rates = [] if recipe.defence is None else [(self.hardener.regularizers, recipe.defence.rate)]
         super().__init__(model, self.hardener, len(self.patches.training), rates=rates, fixed=[self.before])
@@ -142,7 +145,8 @@ class HardenTask(Task[Restorer]):
     def validate(self) -> Figures:
         """Return the clean PSNR of the middle of what was held out, and that under a short attack on the truth."""
         attacked: list[float] = []
-        for number, (x, y) in enumerate(self._watched()):
+        watched = self._watched()
+        for number, (x, y) in enumerate(watched):
             moved = attacked_patches(
                 self.model, x, y, epsilon=self.recipe.budget / 255, steps=_WATCH_STEPS,
                 relative_step=0.25, start="uniform", generator=generator_for(self.recipe.seed, "watch", number),
@@ -151,7 +155,7 @@ class HardenTask(Task[Restorer]):
                 attacked.append(_psnr(self.model(moved), y, self.model.scale))
         if not attacked:
             return {}
-        return {"psnr_y": self._clean(self.model), "attacked": sum(attacked) / len(attacked)}
+        return {"psnr_y": self._clean(self.model, watched), "attacked": sum(attacked) / len(attacked)}
 
     def save(self, weights: Path, training: dict[str, object]) -> None:
         if self.recipe.clean_loss is not None and self.held_out:
@@ -163,15 +167,10 @@ class HardenTask(Task[Restorer]):
     def _take_back(self, most: float) -> float:
         """Move the weights towards those before until no more clean PSNR is lost; return the share that was kept."""
         after = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        before = self.before.state_dict()
         least = self._clean(self.before) - most
 
         def holds(share: float) -> bool:
-            mixed = {
-                name: torch.lerp(before[name], tensor, share) if tensor.is_floating_point() else tensor
-                for name, tensor in after.items()
-            }
-            self.model.load_state_dict(mixed)
+            self.model.load_state_dict(between(self.before.state_dict(), after, share))
             return self._clean(self.model) >= least
 
         if holds(1.0):
@@ -185,9 +184,9 @@ class HardenTask(Task[Restorer]):
     def _watched(self) -> list[tuple[Tensor, Tensor]]:
         return [photograph.cut(_WATCH_SIDE).tensors(self.device) for photograph in self.held_out]
 
-    def _clean(self, model: Restorer) -> float:
+    def _clean(self, model: Restorer, watched: list[tuple[Tensor, Tensor]] | None = None) -> float:
         with torch.no_grad():
-            scores = [_psnr(model(x), y, model.scale) for x, y in self._watched()]
+            scores = [_psnr(model(x), y, model.scale) for x, y in watched or self._watched()]
         return sum(scores) / len(scores)
 
     def seconds_per_step(self, steps: int = 3) -> float:
@@ -201,6 +200,14 @@ class HardenTask(Task[Restorer]):
             taken.append(time.perf_counter() - began)
         # The first one finds its memory and its kernels.
         return sorted(taken[1:])[steps // 2]
+
+
+def between(before: State, after: State, share: float) -> State:
+    """Return the weights at a share of the straight way from some to others; what is no fraction is that after."""
+    return {
+        name: torch.lerp(before[name], tensor, share) if tensor.is_floating_point() else tensor
+        for name, tensor in after.items()
+    }
 
 
 def _psnr(output: Tensor, truth: Tensor, scale: int) -> float:
