@@ -6,10 +6,11 @@
 The first form takes the network ID of docs/leaderboard/networks.toml from a clone of its source. It is hardened by
 ``resolute harden --precision mixed``, and by the method ``plain`` for as many steps. The hardened network goes through
 the standard suite; the other, and the mixture with bicubic interpolation whose clean PSNR on the suite's images is the
-hardened network's, through its two strongest attacks at 4/255. A killed run goes on. Processes that work on different
-networks do not disturb each other.
+hardened network's, through its two strongest attacks at 4/255. With --beyond it also goes through the studies
+hardened-adaptive.toml and, as the network before does, hardened-beyond.toml in docs/studies, and both are measured on
+inputs with noise and JPEG. A killed run goes on. Processes that work on different networks do not disturb each other.
 
-The second one takes the finished runs below RUNS into docs/hardening/records.parquet, and writes the table of the page
+The second one takes the finished runs below RUNS into docs/hardening/records.parquet, and writes the tables of the page
 again from all records there and those of the undefended networks in the leaderboard. Intervals are 95 % bootstrap
 intervals over images, 10,000 resamples, seed 0, of differences paired by image.
 """
@@ -18,13 +19,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
+from resolute.attacks.registry import AttackTable
 from resolute.defences import load_defended, match_clean_psnr
 from resolute.defences.calibration import clean_psnr
 from resolute.defences.wrappers import Mixture
@@ -34,6 +41,7 @@ from resolute.errors import ConfigError
 from resolute.files import write_text
 from resolute.leaderboard.compact import Run, read_runs, write_runs
 from resolute.leaderboard.network import read_networks
+from resolute.measure.fidelity import psnr_y
 from resolute.measure.intervals import Interval, bootstrap_mean
 from resolute.models.base import Restorer
 from resolute.provenance import Provenance
@@ -47,13 +55,22 @@ from resolute.training.hardening import harden
 
 DOCS = Path(__file__).parent
 RECORDS = DOCS / "hardening" / "records.parquet"
+CORRUPTED = RECORDS.with_name("corrupted.json")
 LEADERBOARD = DOCS / "leaderboard"
 NETWORKS = (
     "carn-m", "rnet", "rfdn-aim", "srgan", "2022-04_RLFN", "2022-18_RFDNFINALB5", "2022-03_FMEN", "2022-20_MobileSR",
     "2024-22_GFMN", "2025-51_SPAN",
 )  # fmt: skip
-FORMS = ("hardened", "plain", "mixture")
+FORMS = ("hardened", "plain", "mixture", "adaptive", "beyond", "beyond-before")
 STEPS = 2000
+FIELDS = ("attacked_psnr_y", "sr_psnr")
+# Other budgets: where they were measured, in levels, and in words.
+BEYOND = (
+    ("suite", 1, "attacked, 1/255"), ("suite", 8, "attacked, 8/255"), ("beyond", 16, "attacked, 16/255"),
+    ("beyond", 111, "attacked, l2 of 2/255 a value"),
+)  # fmt: skip
+# What is done to the low-resolution images: standard deviation of noise in levels of 255, and quality of JPEG.
+NOISE, JPEG = (2, 8), (90, 50)
 
 
 def main() -> None:
@@ -65,6 +82,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--address", help="instead of the leaderboard's, where one's own code builds the network")
+    parser.add_argument("--beyond", action="store_true", help="adaptive attackers, other budgets, noise and JPEG too")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--gather", type=Path)
@@ -100,6 +118,55 @@ def main() -> None:
     for form, place in places.items():
         plan = plan_of(dataclasses.replace(suite if form == "hardened" else short, models=(place,)))
         run(plan, out / f"{asked.id}-{form}", Machine(device=asked.device))
+    if not asked.beyond:
+        return
+    for form, place in (("adaptive", places["hardened"]), ("beyond", places["hardened"]), ("beyond-before", address)):
+        plan = plan_of(template(form.removesuffix("-before"), place, address, suite.images))
+        run(plan, out / f"{asked.id}-{form}", Machine(device=asked.device))
+    figures = {
+        form: corrupted(load_defended(one), suite) for form, one in (("before", address), ("after", places["hardened"]))
+    }
+    write_text(out / f"{asked.id}-corrupted.json", json.dumps(figures, indent=1) + "\n")
+
+
+def template(name: str, place: str, before: str, images: tuple[str, ...]) -> Grid:
+    """Return a study of the hardened networks, about one of them."""
+    study = read_study(DOCS / "studies" / f"hardened-{name}.toml")
+    assert isinstance(study, Grid)
+    attacks = tuple(
+        AttackTable(one.kind, label=one.label, source=before) if "source" in one.options else one
+        for one in study.attacks
+    )
+    return dataclasses.replace(study, models=(place,), images=images, attacks=attacks)
+
+
+def corrupted(model: Restorer, suite: Grid) -> dict[str, list[float]]:
+    """Return the PSNR of a model on images with noise and JPEG, on Y, image by image."""
+    found: dict[str, list[float]] = {}
+    for number, subject in enumerate(suite.subjects()):
+        low = subject.low
+        noise = torch.randn(low.shape, generator=torch.Generator().manual_seed(number))
+        inputs = {"as it is": low}
+        inputs |= {f"noise of {sigma}/255": to_8_bit(low + noise * sigma / 255) for sigma in NOISE}
+        inputs |= {f"JPEG, quality {quality}": through_jpeg(low, quality) for quality in JPEG}
+        for name, x in inputs.items():
+            with torch.no_grad():
+                value = psnr_y(model(x), subject.truth, border=model.scale)
+            found.setdefault(name, []).append(round(float(value), 4))
+    return found
+
+
+def to_8_bit(images: Tensor) -> Tensor:
+    """Return images on the 8-bit grid."""
+    return (images.clamp(0, 1) * 255).round() / 255
+
+
+def through_jpeg(images: Tensor, quality: int) -> Tensor:
+    """Return one image as JPEG has it."""
+    pixels = (images[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None] / 255
 
 
 def with_weights(address: str, weights: Path) -> str:
@@ -124,6 +191,7 @@ def gather(runs: Path) -> None:
     """Take finished runs in, and write the table of the page."""
     known = read_runs(RECORDS) if RECORDS.is_file() else {}
     seconds = json.loads(RECORDS.with_name("training.json").read_text()) if known else {}
+    damaged = json.loads(CORRUPTED.read_text()) if CORRUPTED.is_file() else {}
     for id in NETWORKS:
         for form in FORMS:
             folder = runs / f"{id}-{form}"
@@ -138,6 +206,9 @@ def gather(runs: Path) -> None:
             how = source.provenance
             made = None if how is None else Provenance("resolute benchmark", how.date, how.versions, how.hardware)
             known[f"{id}:{form}"] = Run(records, made)
+        corruptions = runs / f"{id}-corrupted.json"
+        if corruptions.is_file():
+            damaged[id] = json.loads(corruptions.read_text())
         training = runs / f"{id}-hardened-training" / "plan.json"
         if training.is_file():
             plan = json.loads(training.read_text())
@@ -146,16 +217,25 @@ def gather(runs: Path) -> None:
     RECORDS.parent.mkdir(exist_ok=True)
     write_runs(RECORDS, known)
     write_text(RECORDS.with_name("training.json"), json.dumps(seconds, indent=1, sort_keys=True) + "\n")
+    write_text(CORRUPTED, json.dumps(damaged, indent=1, sort_keys=True) + "\n")
     page = DOCS / "harden.md"
-    marks = re.compile(r"(<!-- table networks -->\n).*?(<!-- end -->)", re.DOTALL)
-    table = "\n".join(lines(known, read_runs(LEADERBOARD / "records.parquet"), seconds))
-    write_text(page, marks.sub(lambda marked: f"{marked[1]}{table}\n{marked[2]}", page.read_text("utf-8")))
+    text = page.read_text("utf-8")
+    before = read_runs(LEADERBOARD / "records.parquet")
+    for name, table in (
+        ("networks", lines(known, before, seconds)),
+        ("adaptive", adaptive_lines(known)),
+        ("beyond", beyond_lines(known, before, damaged)),
+    ):
+        marks = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        shown = "\n".join(table)
+        text = marks.sub(lambda marked, shown=shown: f"{marked[1]}{shown}\n{marked[2]}", text)
+    write_text(page, text)
 
 
-def worst(run: Run) -> dict[str, AttackRecord]:
-    """Return the worst that attacks of the headline's budget leave of each image."""
+def worst(run: Run, level: float = HEADLINE) -> dict[str, AttackRecord]:
+    """Return the worst that attacks of a budget, in levels, leave of each image."""
     found = [record for record in worst_case(run.records) if record.attack == WORST]
-    return {record.image: record for record in found if round(record.epsilon * 255, 6) == HEADLINE}
+    return {record.image: record for record in found if round(record.epsilon * 255, 6) == level}
 
 
 def lines(hardened: dict[str, Run], before: dict[str, Run], trained: dict[str, dict[str, float]]) -> list[str]:
@@ -169,10 +249,7 @@ def lines(hardened: dict[str, Run], before: dict[str, Run], trained: dict[str, d
         if f"{id}:hardened" not in hardened:
             continue
         start, end = worst(before[id]), worst(hardened[f"{id}:hardened"])
-        clean, truth, kept = (
-            f"{mean(start, field).mean:.2f} → {mean(end, field).mean:.2f} ({gain(start, end, field)})"
-            for field in ("clean_psnr_y", "attacked_psnr_y", "sr_psnr")
-        )
+        clean, truth, kept = (changed(start, end, field) for field in ("clean_psnr_y", *FIELDS))
         beside = [
             f"{mean(worst(hardened[f'{id}:{form}']), 'attacked_psnr_y').mean:.2f}"
             if f"{id}:{form}" in hardened
@@ -191,6 +268,72 @@ def lines(hardened: dict[str, Run], before: dict[str, Run], trained: dict[str, d
     return found
 
 
+def adaptive_lines(hardened: dict[str, Run]) -> list[str]:
+    """Return the table of attackers who adapt: what the suite leaves of five images, and what these do."""
+    shown = [id for id in NETWORKS if f"{id}:adaptive" in hardened]
+    found = header("attack", shown)
+    runs = [hardened[f"{id}:adaptive"] for id in shown]
+    images = {record.image for one in runs for record in one.records}
+    rows = {
+        "the suite's worst": [
+            {image: record for image, record in worst(hardened[f"{id}:hardened"]).items() if image in images}
+            for id in shown
+        ]
+    }
+    for attack in dict.fromkeys(record.attack for one in runs for record in one.records):
+        rows[attack] = [{record.image: record for record in one.records if record.attack == attack} for one in runs]
+    rows["the worst of these"] = [worst(one) for one in runs]
+    for name, row in rows.items():
+        cells = [" / ".join(f"{mean(records, field).mean:.2f}" for field in FIELDS) for records in row]
+        found.append(f"| {name} | {' | '.join(cells)} |")
+    return found
+
+
+def beyond_lines(hardened: dict[str, Run], before: dict[str, Run], damaged: dict[str, Any]) -> list[str]:
+    """Return the table of what else hardening bought or paid: other budgets, another norm, noise and JPEG."""
+    shown = [id for id in NETWORKS if f"{id}:beyond" in hardened]
+    found = header("input", shown)
+    for form, level, name in BEYOND:
+        cells: list[str] = []
+        for id in shown:
+            if form == "suite":
+                start, end = worst(before[id], level), worst(hardened[f"{id}:hardened"], level)
+            else:
+                start, end = (at(hardened[f"{id}:{one}"], level) for one in ("beyond-before", "beyond"))
+            cells.append(changed(start, end, "attacked_psnr_y"))
+        found.append(f"| {name} | {' | '.join(cells)} |")
+    for name in next(iter(damaged.values()), {"before": {}})["before"]:
+        cells = []
+        for id in shown:
+            start, end = damaged[id]["before"][name], damaged[id]["after"][name]
+            gained = bootstrap_mean([b - a for a, b in zip(start, end, strict=True)])
+            cells.append(f"{bootstrap_mean(start).mean:.2f} → {bootstrap_mean(end).mean:.2f} ({signed(gained)})")
+        found.append(f"| {name} | {' | '.join(cells)} |")
+    return found
+
+
+def header(first: str, shown: list[str]) -> list[str]:
+    """Return the first two lines of a table with a column a network."""
+    networks = read_networks(LEADERBOARD / "networks.toml")
+    titles = [networks[id].title for id in shown]
+    return [f"| {' | '.join([first, *titles])} |", f"|---|{'--:|' * len(shown)}"]
+
+
+def at(run: Run, level: float) -> dict[str, AttackRecord]:
+    """Return the records of one budget, of which there is one an image."""
+    return {record.image: record for record in run.records if round(record.epsilon * 255, 6) == level}
+
+
+def signed(gained: Interval) -> str:
+    """Return a difference with its interval."""
+    return f"{gained.mean:+.2f} [{gained.low:.2f}, {gained.high:.2f}]"
+
+
+def changed(before: dict[str, AttackRecord], after: dict[str, AttackRecord], field: str) -> str:
+    """Return a mean before and after, and the mean difference with its interval."""
+    return f"{mean(before, field).mean:.2f} → {mean(after, field).mean:.2f} ({gain(before, after, field)})"
+
+
 def mean(records: dict[str, AttackRecord], field: str) -> Interval:
     """Return the mean over the images."""
     return bootstrap_mean([getattr(record, field) for record in records.values()])
@@ -199,7 +342,7 @@ def mean(records: dict[str, AttackRecord], field: str) -> Interval:
 def gain(before: dict[str, AttackRecord], after: dict[str, AttackRecord], field: str) -> str:
     """Return the mean difference with its interval."""
     found = bootstrap_mean([getattr(after[image], field) - getattr(before[image], field) for image in sorted(before)])
-    return f"{found.mean:+.2f} [{found.low:.2f}, {found.high:.2f}]"
+    return signed(found)
 
 
 if __name__ == "__main__":

@@ -130,12 +130,22 @@ def occupied_bytes() -> int:
         >>> 0 <= occupied_bytes() < 2**40
         True
     """
+    give_back()
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, AttributeError):  # not on Linux, or with another C library
+    except OSError:  # not on Linux
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def give_back() -> None:
+    """Return freed memory to the system, which ``tune_allocator`` keeps; does nothing without glibc.
+
+    Example:
+        >>> give_back()
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def free_bytes(device: str = "cpu") -> int:

@@ -24,7 +24,7 @@ from resolute.models.base import Restorer
 from resolute.models.receptive import BLOCK, receptive_radius
 from resolute.models.tiling import spans
 from resolute.of_file import described
-from resolute.runtime import full_float32
+from resolute.runtime import full_float32, give_back
 from resolute.studies.attacked import BROKEN, AttackCell, AttackRecord, coins, moved_at_random, passed
 from resolute.studies.study import Answer, about
 
@@ -174,6 +174,8 @@ def attack_in_tiles(
         _cut(attacked, tile.own, whole).copy_((_cut(found.images, tile.own, tile.seen) * 255).round())
         _cut(unrounded, tile.own, whole).copy_(_cut(found.unrounded, tile.own, tile.seen))
         gradients = found.gradients
+        # Tiles at edges have sizes of their own, between which the heap would grow to twice what they take.
+        give_back()
     kept = ("sr-clean", "sr-attacked") if outputs and how.outputs else ()
     pictures = {name: torch.empty(3, scale * low.shape[-2], scale * low.shape[-1]) for name in kept}
     sums, signs = _Sums(), coins(cell)[None]
@@ -182,6 +184,7 @@ def attack_in_tiles(
         shown = _measure(cell, model, tile, whole, images, sums)
         for picture, output in zip(pictures.values(), shown, strict=False):
             _cut(picture, tile.own, whole).copy_(output[0])
+        give_back()
         progress(_SEARCH + (1 - _SEARCH) * (number + 1) / len(tiles))
     record = _record(cell, sums, gradients, time.perf_counter() - began, how)
     return Answer(record, {"attacked": attacked[0].float().div_(255), **pictures})
