@@ -1,7 +1,9 @@
-"""Make the picture of what hardening costs and buys: ``python docs/make_frontier.py FOLDER ...``, of benchmarks/methods.py.
+"""Make the picture of what hardening costs and buys, from rows of benchmarks/methods.py.
 
-Rows of the folders are taken into docs/hardening/frontier.jsonl, and docs/images/frontier.webp is drawn from all that are
-there: for every network clean PSNR against what the worst attack leaves, a curve a method, along the straight line
+    python docs/make_frontier.py FOLDER ...
+
+Rows of the folders are taken into docs/hardening/frontier.jsonl, and docs/images/frontier.webp is drawn from all that
+are there: for every network clean PSNR against what the worst attack leaves, a curve a method, along the straight line
 between the weights before and after. It needs Chromium, as the tests of the pages do.
 """
 

@@ -23,7 +23,7 @@ from resolute.errors import CheckpointError, ImageError
 from resolute.images import sample_image, write_png
 from resolute.models import built_in_models, built_in_scorers
 from resolute.resize import downscale
-from resolute.training.loop import learning_rate
+from resolute.training.loop import Ahead, learning_rate
 from resolute.training.networks import UPSCALERS
 from resolute.training.patches import Patches
 from resolute.training.recipe import built_in_recipes, read_recipe
@@ -369,3 +369,17 @@ def test_two_processes_end_near_one(photos, tmp_path):
     one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)
+
+
+def test_the_next_batch_is_cut_meanwhile():
+    cut = []
+
+    def note(step):
+        cut.append(step)
+        return step
+
+    ahead = Ahead(note)
+    assert [ahead.take(step) for step in range(5)] == [0, 1, 2, 3, 4]
+    # Each once, and whoever goes back gets what was asked for.
+    assert ahead.take(2) == 2
+    assert cut[:5] == [0, 1, 2, 3, 4]

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import pydantic
 import torch
@@ -34,6 +34,8 @@ from resolute.training.task import Figures, Task, describe_failure
 
 if TYPE_CHECKING:
     import lightning_fabric
+
+Cut = TypeVar("Cut")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +201,7 @@ class _TrainingRun:
         on_gpu = fabric.device.type == "cuda"
         optimizer = torch.optim.Adam(groups, lr=recipe.optimizer.rate, fused=on_gpu or None)
         task.model.to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
-        self.ahead = _Ahead(task, fabric) if on_gpu else None
+        self.batch = Ahead(self._pinned_batch).take if on_gpu else self._batch
         self.module, self.optimizer = fabric.setup(task.parts, optimizer)
         task.move(fabric.device)
 
@@ -222,12 +224,18 @@ class _TrainingRun:
     def checkpoint(self) -> Path:
         return self.out / "checkpoint.pt"
 
+    def _batch(self, step: int) -> tuple[Tensor, ...]:
+        return self.task.batch(step, self.fabric.global_rank, self.fabric.world_size)
+
+    def _pinned_batch(self, step: int) -> tuple[Tensor, ...]:
+        return tuple(part.pin_memory() for part in self._batch(step))
+
     def advance(self) -> Figures:
         """Take one optimiser step and return its figures."""
         began = time.perf_counter()
         table = self.recipe.optimizer
-        rank, ranks = self.fabric.global_rank, self.fabric.world_size
-        batch = self.task.batch(self.step, rank, ranks) if self.ahead is None else self.ahead.batch(self.step)
+        rank = self.fabric.global_rank
+        batch = self.batch(self.step)
         rate = learning_rate(self.recipe, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
@@ -379,21 +387,28 @@ class _TrainingRun:
 
 
 @final
-class _Ahead:
-    """Cuts the next batch while a GPU works on this one: on a CPU both would take turns."""
+class Ahead(Generic[Cut]):
+    """Cuts the batch of the next step while a GPU works on that of this one; on a CPU the two would take turns.
 
-    def __init__(self, task: Task[Any], fabric: lightning_fabric.Fabric) -> None:
-        self._cut = lambda step: tuple(
-            part.pin_memory() for part in task.batch(step, fabric.global_rank, fabric.world_size)
-        )
+    Args:
+        cut: returns the batch of a step.
+
+    Example:
+        >>> ahead = Ahead(lambda step: 10 * step)
+        >>> ahead.take(3), ahead.take(4), ahead.take(0)
+        (30, 40, 0)
+    """
+
+    def __init__(self, cut: Callable[[int], Cut]) -> None:
+        self._cut = cut
         self._worker = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[tuple[Tensor, ...]]] | None = None
+        self._coming: dict[int, Future[Cut]] = {}
 
-    def batch(self, step: int) -> tuple[Tensor, ...]:
+    def take(self, step: int) -> Cut:
         """Return the batch of a step, and begin with that of the next."""
-        there = self._next is not None and self._next[0] == step
-        found = self._next[1].result() if self._next is not None and there else self._cut(step)
-        self._next = step + 1, self._worker.submit(self._cut, step + 1)
+        coming = self._coming.pop(step, None)
+        found = self._cut(step) if coming is None else coming.result()
+        self._coming = {step + 1: self._worker.submit(self._cut, step + 1)}
         return found
 
 
