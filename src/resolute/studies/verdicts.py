@@ -48,7 +48,7 @@ def sentences_of(records: Sequence[AttackRecord], defends: Defends) -> list[str]
     models = names_of(records)
     told = [f for f in (family_verdicts(records, defends) if is_compact(models, defends) else []) if f]
     told = told or [pairing.verdict for pairing in pairings(records, defends)]
-    return below_bicubic(records) + (told or [most_fragile(records, defends)]) + in_tiles(records)
+    return below_bicubic(records) + (told or [most_fragile(records)]) + in_tiles(records)
 
 
 def in_tiles(records: Sequence[AttackRecord]) -> list[str]:
@@ -140,7 +140,7 @@ def verdict(records: Sequence[AttackRecord], plain: str, defended: str, level: f
     return f"{text}. Against the ground truth its attacked output has {'; '.join(parts)}.{_trade(moved, clean, truths)}"
 
 
-def most_fragile(records: Sequence[AttackRecord], defends: Defends) -> str:
+def most_fragile(records: Sequence[AttackRecord]) -> str:
     """Say in words which model and attack keep the least SR-PSNR, for studies without a defended model."""
     level = headline_level(level_of(record) for record in records)
     rows = [row for row in summarize(records) if row.level == level]
@@ -169,8 +169,6 @@ def most_fragile(records: Sequence[AttackRecord], defends: Defends) -> str:
         went = change(least.clean_psnr_y, least.attacked_psnr_y)
         text += f". Against the ground truth its output has {went.after} dB under attack and {went.before} dB without "
         text += f"one ({went.difference} dB)"
-    if not pairs_of(names_of(records), defends):
-        text += ". No defended version of a model is in these records, so no defence is judged"
     return f"{text}."
 
 
