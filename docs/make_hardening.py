@@ -6,7 +6,7 @@
 The first form takes the network ID of docs/leaderboard/networks.toml from a clone of its source. It is hardened by
 ``resolute harden --precision mixed``, and by the method ``plain`` for as many steps. The hardened network goes through
 the standard suite; the other, and the mixture with bicubic interpolation whose clean PSNR on the suite's images is the
-hardened network's, through its two strongest attacks at 4/255. With --beyond it also goes through the studies
+hardened network's, through its two strongest attacks at 4/255. The hardened one also goes through the studies
 hardened-adaptive.toml and, as the network before does, hardened-beyond.toml in docs/studies, and both are measured on
 inputs with noise and JPEG. A killed run goes on. Processes that work on different networks do not disturb each other.
 
@@ -82,7 +82,8 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--address", help="instead of the leaderboard's, where one's own code builds the network")
-    parser.add_argument("--beyond", action="store_true", help="adaptive attackers, other budgets, noise and JPEG too")
+    parts = ("hardened", "plain", "mixture", "beyond")
+    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), help="of all that is measured")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--gather", type=Path)
@@ -100,25 +101,29 @@ def main() -> None:
     address = asked.address or read_networks(LEADERBOARD / "networks.toml")[asked.id].address
     places = {}
     for form, methods in (("hardened", None), ("plain", ["plain"])):
-        made = harden(
-            address, data, out / f"{asked.id}-{form}-training", methods=methods, steps=asked.steps, tested=1,
-            precision="mixed", device=asked.device,
-        )  # fmt: skip
-        places[form] = with_weights(address, made.weights)
+        if form in asked.only or (form == "hardened" and asked.only != ["plain"]):
+            made = harden(
+                address, data, out / f"{asked.id}-{form}-training", methods=methods, steps=asked.steps, tested=1,
+                precision="mixed", device=asked.device,
+            )  # fmt: skip
+            places[form] = with_weights(address, made.weights)
     suite = read_study("sr-linf-1")
     assert isinstance(suite, Grid)
     suite = dataclasses.replace(suite, images=(f"bsd100={images}",))
-    theta = share(load_defended(address), load_defended(places["hardened"]), suite)
-    if theta < 1:
-        places["mixture"] = f"{address}+mix={theta:.4f}"
+    if "mixture" in asked.only:
+        theta = share(load_defended(address), load_defended(places["hardened"]), suite)
+        if theta < 1:
+            places["mixture"] = f"{address}+mix={theta:.4f}"
     # What the networks to compare with go through flatters them if anything.
     strongest = tuple(attack for attack in suite.attacks if (attack.kind, attack.epsilons) == ("apgd", (HEADLINE,)))
     assert len(strongest) == 2, "the output and the truth"
     short = dataclasses.replace(suite, attacks=strongest, epsilons=(HEADLINE,))
     for form, place in places.items():
+        if form not in asked.only:
+            continue
         plan = plan_of(dataclasses.replace(suite if form == "hardened" else short, models=(place,)))
         run(plan, out / f"{asked.id}-{form}", Machine(device=asked.device))
-    if not asked.beyond:
+    if "beyond" not in asked.only:
         return
     for form, place in (("adaptive", places["hardened"]), ("beyond", places["hardened"]), ("beyond-before", address)):
         plan = plan_of(template(form.removesuffix("-before"), place, address, suite.images))
