@@ -26,9 +26,10 @@ from resolute.training.patches import Patches
 from resolute.training.reached import reach_of
 from resolute.training.task import Figures, Task
 
-# Of the attack of a validation, which watches and does not judge; and the side of its images.
+# Of the attack of a validation, which watches and does not judge; and the side of its images. Those on which the limit
+# on lost clean PSNR is held are larger, since what is lost differs from place to place.
 _WATCH_STEPS = 10
-_WATCH_SIDE = 48
+_WATCH_SIDE, _LIMIT_SIDE = 48, 128
 
 # Of the weights; where training reaches less, it is said.
 _MOST = 0.5
@@ -145,7 +146,7 @@ class HardenTask(Task[Restorer]):
     def validate(self) -> Figures:
         """Return the clean PSNR of the middle of what was held out, and that under a short attack on the truth."""
         attacked: list[float] = []
-        watched = self._watched()
+        watched = self._watched(_WATCH_SIDE)
         for number, (x, y) in enumerate(watched):
             moved = attacked_patches(
                 self.model, x, y, epsilon=self.recipe.budget / 255, steps=_WATCH_STEPS,
@@ -155,7 +156,7 @@ class HardenTask(Task[Restorer]):
                 attacked.append(_psnr(self.model(moved), y, self.model.scale))
         if not attacked:
             return {}
-        return {"psnr_y": self._clean(self.model, watched), "attacked": sum(attacked) / len(attacked)}
+        return {"psnr_y": _clean(self.model, watched), "attacked": sum(attacked) / len(attacked)}
 
     def save(self, weights: Path, training: dict[str, object]) -> None:
         if self.recipe.clean_loss is not None and self.held_out:
@@ -167,11 +168,12 @@ class HardenTask(Task[Restorer]):
     def _take_back(self, most: float) -> float:
         """Move the weights towards those before until no more clean PSNR is lost; return the share that was kept."""
         after = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        least = self._clean(self.before) - most
+        images = self._watched(_LIMIT_SIDE)
+        least = _clean(self.before, images) - most
 
         def holds(share: float) -> bool:
             self.model.load_state_dict(between(self.before.state_dict(), after, share))
-            return self._clean(self.model) >= least
+            return _clean(self.model, images) >= least
 
         if holds(1.0):
             return 1.0
@@ -181,13 +183,8 @@ class HardenTask(Task[Restorer]):
         holds(low)
         return low
 
-    def _watched(self) -> list[tuple[Tensor, Tensor]]:
-        return [photograph.cut(_WATCH_SIDE).tensors(self.device) for photograph in self.held_out]
-
-    def _clean(self, model: Restorer, watched: list[tuple[Tensor, Tensor]] | None = None) -> float:
-        with torch.no_grad():
-            scores = [_psnr(model(x), y, model.scale) for x, y in watched or self._watched()]
-        return sum(scores) / len(scores)
+    def _watched(self, side: int) -> list[tuple[Tensor, Tensor]]:
+        return [photograph.cut(side).tensors(self.device) for photograph in self.held_out]
 
     def seconds_per_step(self, steps: int = 3) -> float:
         """Try a few steps without taking them, and return how long one takes; the model stays as it is."""
@@ -208,6 +205,13 @@ def between(before: State, after: State, share: float) -> State:
         name: torch.lerp(before[name], tensor, share) if tensor.is_floating_point() else tensor
         for name, tensor in after.items()
     }
+
+
+def _clean(model: Restorer, images: list[tuple[Tensor, Tensor]]) -> float:
+    """Return the mean PSNR of a model without an attack."""
+    with torch.no_grad():
+        scores = [_psnr(model(x), y, model.scale) for x, y in images]
+    return sum(scores) / len(scores)
 
 
 def _psnr(output: Tensor, truth: Tensor, scale: int) -> float:
