@@ -215,7 +215,7 @@ def gather(runs: Path) -> None:
         if corruptions.is_file():
             damaged[id] = json.loads(corruptions.read_text())
         training = runs / f"{id}-hardened-training" / "plan.json"
-        if training.is_file():
+        if training.is_file() and f"{id}:hardened" in known:
             plan = json.loads(training.read_text())
             steps = plan["planned"]["optimizer"]["steps"]
             seconds[id] = {"steps": steps, "minutes": round(steps * plan["seconds_per_step"] / 60, 1)}
