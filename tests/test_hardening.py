@@ -478,3 +478,43 @@ def test_a_network_of_one_colour_is_no_success(photos, tmp_path):
     made = harden(as_restorer(Flat(), 2, name="flat"), photos, tmp_path / "out", recipe=TINY)
     assert Hardening.read(tmp_path / "out") == made
     assert made.after.kept.mean <= 100
+
+
+def test_tiny_weights_train_slowly(checkpoint, photos):
+    model = load(checkpoint)
+    with torch.no_grad():
+        model.head[0].weight.mul_(1e-5 / model.head[0].weight.square().mean().sqrt())
+        model.body[0].body[0].weight.zero_()
+    task = HardenTask(TINY, model, [photos], lambda *_: None)
+    assert task.paces == {"head.0.weight": pytest.approx(0.01, rel=1e-3)}
+
+
+class Merged(nn.Module):
+    """Weights of very different sizes, as branches leave them that were merged for use."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.gate = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.tail = nn.Conv2d(8, 12, 3, padding=1)
+        for layer, factor in ((self.wide, 1e5), (self.gate, 1e-4), (self.tail, 1e-6)):
+            layer.weight.data *= factor
+
+    def forward(self, x):
+        y = self.wide(x)
+        y = self.tail(y * self.gate(y).sigmoid())
+        return nn.functional.interpolate(x, scale_factor=2, mode="bicubic") + nn.functional.pixel_shuffle(y, 2)
+
+
+def test_a_merged_network_is_not_destroyed_by_the_first_steps(photos, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = as_restorer(Merged(), scale=2)
+    made = harden(model, photos, tmp_path, recipe=TINY)
+    assert made.gain("clean").mean > -0.5
+
+
+def test_a_training_that_diverges_with_a_finite_loss_is_said(checkpoint, photos, tmp_path):
+    recipe = dataclasses.replace(TINY, optimizer=dataclasses.replace(TINY.optimizer, rate=0.3, clip=1e-3))
+    with pytest.raises(TrainingError, match=r"diverged.*optimizer\.rate"):
+        harden(checkpoint, photos, tmp_path, recipe=recipe)
+    assert not (tmp_path / "mine-hardened.pth").exists()

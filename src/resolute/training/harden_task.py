@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from resolute.defences.adversarial import attacked_patches
-from resolute.errors import ConfigError, ModelWarning
+from resolute.errors import ConfigError, ModelWarning, TrainingError
 from resolute.measure.fidelity import psnr_y
 from resolute.models.base import Restorer, device_of, frozen
 from resolute.models.weights import State
@@ -33,6 +33,12 @@ _WATCH_SIDE, _LIMIT_SIDE = 48, 128
 
 # Of the weights; where training reaches less, it is said.
 _MOST = 0.5
+
+# Root mean square of weights below which they train more slowly; those of a usual convolution have ten times as much.
+_TINY = 1e-3
+
+# dB of clean PSNR below the model before at which a training has diverged, whatever its loss says.
+_LOST = 6.0
 
 # Of the share of the way between weights: to a thousandth.
 _BISECTIONS = 10
@@ -112,7 +118,9 @@ class HardenTask(Task[Restorer]):
             recipe, model, recipe.seed, first=first, frozen_norms=True, branches=self.reach.branches
         )
         rates = [] if recipe.defence is None else [(self.hardener.regularizers, recipe.defence.rate)]
-        super().__init__(model, self.hardener, len(self.patches.training), rates=rates, fixed=[self.before])
+        super().__init__(
+            model, self.hardener, len(self.patches.training), rates=rates, paces=_paces(model), fixed=[self.before]
+        )
 
     @property
     def held_out(self) -> list[Photograph]:
@@ -156,7 +164,13 @@ class HardenTask(Task[Restorer]):
                 attacked.append(_psnr(self.model(moved), y, self.model.scale))
         if not attacked:
             return {}
-        return {"psnr_y": _clean(self.model, watched), "attacked": sum(attacked) / len(attacked)}
+        clean, before = _clean(self.model, watched), _clean(self.before, watched)
+        if clean < before - _LOST:
+            raise TrainingError(
+                f"the training has diverged: without an attack the model has {clean:.1f} dB on the photographs held "
+                f"out, and had {before:.1f} dB; lower optimizer.rate in a recipe of your own"
+            )
+        return {"psnr_y": clean, "attacked": sum(attacked) / len(attacked)}
 
     def save(self, weights: Path, training: dict[str, object]) -> None:
         if self.recipe.clean_loss is not None and self.held_out:
@@ -216,6 +230,16 @@ def _clean(model: Restorer, images: list[tuple[Tensor, Tensor]]) -> float:
 
 def _psnr(output: Tensor, truth: Tensor, scale: int) -> float:
     return min(float(psnr_y(output, truth, border=scale)), EQUAL) if bool(output.isfinite().all()) else BROKEN
+
+
+def _paces(model: Restorer) -> dict[str, float]:
+    """Return the share of the learning rate that tiny weights take; of the others nothing is said.
+
+    A step of Adam is as long as the rate whatever the weight. Networks whose branches were merged have weights of 1e-5
+    beside others of 10, and the first step would be their end.
+    """
+    spreads = {name: float(weight.detach().square().mean().sqrt()) for name, weight in model.named_parameters()}
+    return {name: spread / _TINY for name, spread in spreads.items() if 0 < spread < _TINY}
 
 
 def _first_layer(model: Restorer) -> str:

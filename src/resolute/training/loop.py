@@ -14,14 +14,14 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import pydantic
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import resolute
 from resolute.errors import CheckpointError, ConfigError, TrainingError
@@ -195,8 +195,9 @@ class _TrainingRun:
         self.seconds = 0.0
         self.average = self._state()
         groups = [
-            {"params": [parameter for parameter in module.parameters() if parameter.requires_grad], "scale": scale}
+            {"params": parameters, "scale": scale * pace}
             for module, scale in task.rates
+            for pace, parameters in _by_pace(module, task.paces)
         ]
         on_gpu = fabric.device.type == "cuda"
         optimizer = torch.optim.Adam(groups, lr=recipe.optimizer.rate, fused=on_gpu or None)
@@ -384,6 +385,15 @@ class _TrainingRun:
         finally:
             self.task.model.load_state_dict(live)
             self.task.parts.train()
+
+
+def _by_pace(module: nn.Module, paces: Mapping[str, float]) -> list[tuple[float, list[nn.Parameter]]]:
+    """Return the parameters of a module that train, in groups of one pace."""
+    found: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            found.setdefault(paces.get(name, 1.0), []).append(parameter)
+    return list(found.items())
 
 
 @final

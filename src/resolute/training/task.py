@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar, final
 
@@ -98,6 +98,7 @@ class Task(ABC, Generic[Model]):
             training sees every parameter.
         images: how many there are to train on.
         rates: of further modules that train, the learning rate as a multiple of the recipe's.
+        paces: the same of single weights of the model, by name.
         fixed: modules outside of ``parts``, which go to the device with it.
 
     Attributes:
@@ -109,9 +110,10 @@ class Task(ABC, Generic[Model]):
 
     def __init__(
         self, model: Model, parts: nn.Module, images: int, *, rates: Sequence[tuple[nn.Module, float]] = (),
-        fixed: Sequence[nn.Module] = (),
+        paces: Mapping[str, float] | None = None, fixed: Sequence[nn.Module] = (),
     ) -> None:  # fmt: skip
         self.model, self.parts, self.images = model, parts, images
+        self.paces = paces or {}
         self.rates, self.fixed = ((model, 1.0), *rates), fixed
         self.device = torch.device("cpu")
 
