@@ -222,7 +222,7 @@ def gather(runs: Path) -> None:
     RECORDS.parent.mkdir(exist_ok=True)
     write_runs(RECORDS, known)
     write_text(RECORDS.with_name("training.json"), json.dumps(seconds, indent=1, sort_keys=True) + "\n")
-    write_text(CORRUPTED, json.dumps(damaged, indent=1, sort_keys=True) + "\n")
+    write_text(CORRUPTED, json.dumps(dict(sorted(damaged.items())), indent=1) + "\n")
     page = DOCS / "harden.md"
     text = page.read_text("utf-8")
     before = read_runs(LEADERBOARD / "records.parquet")
@@ -278,16 +278,16 @@ def adaptive_lines(hardened: dict[str, Run]) -> list[str]:
     shown = [id for id in NETWORKS if f"{id}:adaptive" in hardened]
     found = header("attack", shown)
     runs = [hardened[f"{id}:adaptive"] for id in shown]
-    images = {record.image for one in runs for record in one.records}
+    images = {one.image for run in runs for one in run.records}
     rows = {
         "the suite's worst": [
             {image: record for image, record in worst(hardened[f"{id}:hardened"]).items() if image in images}
             for id in shown
         ]
     }
-    for attack in dict.fromkeys(record.attack for one in runs for record in one.records):
-        rows[attack] = [{record.image: record for record in one.records if record.attack == attack} for one in runs]
-    rows["the worst of these"] = [worst(one) for one in runs]
+    for table in template("adaptive", "bicubic", "bicubic", ("bsd100",)).attacks:
+        rows[table.label] = [{one.image: one for one in run.records if one.attack == table.label} for run in runs]
+    rows["the worst of these"] = [worst(run) for run in runs]
     for name, row in rows.items():
         cells = [" / ".join(f"{mean(records, field).mean:.2f}" for field in FIELDS) for records in row]
         found.append(f"| {name} | {' | '.join(cells)} |")
