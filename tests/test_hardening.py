@@ -342,7 +342,7 @@ def test_batch_norm_stays_as_it_is(photos, tmp_path):
 
 
 def test_a_result_that_is_no_better_is_said_first(checkpoint, photos, tmp_path):
-    recipe = dataclasses.replace(TINY, optimizer=dataclasses.replace(TINY.optimizer, steps=3, warmup=0, rate=0.3))
+    recipe = dataclasses.replace(TINY, optimizer=dataclasses.replace(TINY.optimizer, steps=3, warmup=0, rate=0.02))
     made = harden(checkpoint, photos, tmp_path / "out", recipe=recipe)
     assert not made.improved
     assert "not help" in made.sentences()[0]
@@ -513,8 +513,8 @@ def test_a_merged_network_is_not_destroyed_by_the_first_steps(photos, tmp_path):
     assert made.gain("clean").mean > -0.5
 
 
-def test_a_training_that_diverges_with_a_finite_loss_is_said(checkpoint, photos, tmp_path):
+def test_a_training_that_diverges_with_a_finite_loss_is_said(photos, tmp_path):
     recipe = dataclasses.replace(TINY, optimizer=dataclasses.replace(TINY.optimizer, rate=0.3, clip=1e-3))
     with pytest.raises(TrainingError, match=r"diverged.*optimizer\.rate"):
-        harden(checkpoint, photos, tmp_path, recipe=recipe)
-    assert not (tmp_path / "mine-hardened.pth").exists()
+        harden("edsr-xs", photos, tmp_path, recipe=recipe)
+    assert not list(tmp_path.glob("*-hardened.*"))

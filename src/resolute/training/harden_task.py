@@ -38,7 +38,7 @@ _MOST = 0.5
 _TINY = 1e-3
 
 # dB of clean PSNR below the model before at which a training has diverged, whatever its loss says.
-_LOST = 6.0
+_LOST = 10.0
 
 # Of the share of the way between weights: to a thousandth.
 _BISECTIONS = 10
