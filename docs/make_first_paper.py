@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import functools
 import multiprocessing
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -173,10 +172,8 @@ def named(name: str, places: dict[str, str], images: Path, layer: str) -> Grid:
 
 def measure(study: Grid, folder: Path, device: str, _number: int) -> None:
     """Take part in the study until nothing of it is left."""
-    torch.set_num_threads(1)
     run(plan_of(study), folder, Machine(device=device))
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     main()

@@ -211,3 +211,10 @@ def script_of(name):
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def four_photographs(folder):
+    """A folder of photographs large enough to harden a small network on."""
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        write_png(folder / f"{name}.png", sample_image(name)[:, 100:180, 150:250])
+    return folder

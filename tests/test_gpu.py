@@ -5,12 +5,11 @@ import os
 
 import pytest
 import torch
-from small import judge_by_few_steps
+from small import four_photographs, judge_by_few_steps
 
 from resolute.attacks.registry import AttackTable
 from resolute.engine.queue import Machine
 from resolute.engine.running import run
-from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
 from resolute.studies.grid import Grid
@@ -44,10 +43,7 @@ class Net(nn.Module):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        write_png(folder / f"{name}.png", sample_image(name)[:, 100:180, 150:250])
-    return folder
+    return four_photographs(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(scope="module")

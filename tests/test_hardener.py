@@ -129,7 +129,7 @@ def test_the_worst_neighbour_of_consistency_is_worse_than_a_random_one(batch):
     random = (low + 4 / 255 * torch.randn(low.shape, generator=moment.generator).sign()).clamp(0, 1)
     with torch.no_grad():
         moved, floor = ((model(x) - model(low)).square().sum() for x in (found, random))
-    assert moved > 1.2 * floor
+    assert moved > 1.5 * floor
 
 
 def test_the_worst_direction_is_the_first_singular_vector_of_the_jacobian(batch):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small import judge_by_few_steps, network
+from small import four_photographs, judge_by_few_steps, network
 from torch import nn
 
 import resolute
@@ -46,10 +46,7 @@ def weak_judge(request, monkeypatch):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        write_png(folder / f"{name}.png", sample_image(name)[:, 100:180, 150:250])
-    return folder
+    return four_photographs(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture

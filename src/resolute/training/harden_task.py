@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -164,7 +165,7 @@ class HardenTask(Task[Restorer]):
                 attacked.append(_psnr(self.model(moved), y, self.model.scale))
         if not attacked:
             return {}
-        clean, before = _clean(self.model, watched), _clean(self.before, watched)
+        clean, before = _clean(self.model, watched), self._clean_before
         if clean < before - _LOST:
             raise TrainingError(
                 f"the training has diverged: without an attack the model has {clean:.1f} dB on the photographs held "
@@ -196,6 +197,10 @@ class HardenTask(Task[Restorer]):
             low, high = ((low + high) / 2, high) if holds((low + high) / 2) else (low, (low + high) / 2)
         holds(low)
         return low
+
+    @functools.cached_property
+    def _clean_before(self) -> float:
+        return _clean(self.before, self._watched(_WATCH_SIDE))
 
     def _watched(self, side: int) -> list[tuple[Tensor, Tensor]]:
         return [photograph.cut(side).tensors(self.device) for photograph in self.held_out]
