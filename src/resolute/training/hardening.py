@@ -117,7 +117,8 @@ def harden(
         tested: images to judge on at most, spread evenly.
         crop: side of the middle of each ``test`` image that is judged, in low-resolution pixels; None for all of it.
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: arithmetic of attacks, of the judge's and, but for float32, of those that are trained on.
+        precision: arithmetic of attacks, of the judge's and, but for float32, of those that are trained on; ``mixed``
+            trains on those searched in float32 where the processor only emulates bfloat16.
         watcher: is told how far it is.
 
     Raises:
@@ -139,7 +140,7 @@ def harden(
     if methods is not None and isinstance(recipe, HardenRecipe):
         raise ConfigError("methods belong to a recipe by name: set the tables of the recipe itself")
     asked = _asked(found, minutes=minutes, steps=steps, epsilon=epsilon, share=share, seed=seed, clean_loss=clean_loss)
-    if precision != "float32":
+    if precision == "bfloat16" or (precision == "mixed" and runtime.has_bfloat16(place)):
         asked = dataclasses.replace(asked, search="bfloat16")
     if crop is not None and crop < 16:
         raise ConfigError(f"crop: a side of 16 low-resolution pixels or more, not {crop}")
