@@ -12,9 +12,6 @@ from resolute.errors import ConfigError
 from resolute.training.restore_recipe import DataTable, LossTable, MethodTables
 from resolute.training.tables import STRICT, OptimizerTable, RunTable
 
-# Decay of the weights' average that a limit on lost clean PSNR is held by.
-_AVERAGED = 0.98
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class HardenRecipe(RunTable, MethodTables):
@@ -33,7 +30,7 @@ class HardenRecipe(RunTable, MethodTables):
         clean_loss: dB of clean PSNR that may be lost on what is held out; 0 for no limit. The less is lost at a
             validation, the more weigh attacked patches and penalties from there on, beside 1 for a clean patch. What
             costs more in the end is taken back, along the straight line between the weights after and before. The noise
-            of single steps is larger than such a limit: weights are averaged, over some fifty steps where
+            of single steps is larger than such a limit: ``harden`` averages the weights over some fifty steps where
             ``optimizer.ema`` says nothing.
         weights: sha256 of the weights that it starts from, filled in by ``harden``.
         photos: sha256 of the names and sizes of the photographs, filled in by ``harden``.
@@ -61,8 +58,6 @@ class HardenRecipe(RunTable, MethodTables):
         super().__post_init__()
         if self.adversarial is not None and self.adversarial.combine == "sum":
             raise ConfigError("adversarial.combine: hardening takes the mean over clean and attacked patches")
-        if self.clean_loss and not self.optimizer.ema:
-            object.__setattr__(self, "optimizer", dataclasses.replace(self.optimizer, ema=_AVERAGED))
 
     @property
     def budget(self) -> float:

@@ -49,6 +49,9 @@ _PIXELS = 80_000_000
 # Between checkpoints, so that little is lost by a kill, and between validations, as a share of the training.
 _SECONDS, _VALIDATIONS = 20.0, 20
 
+# Decay of the average of the weights that a limit on lost clean PSNR is held by.
+_AVERAGED = 0.98
+
 _PLAN = "plan.json"
 
 
@@ -231,6 +234,8 @@ def _asked(
         found, adversarial=attack, consistency=consistency, optimizer=optimizer, minutes=minutes, seed=seed,
         level=level, clean_loss=clean_loss,
     )  # fmt: skip
+    if asked.clean_loss and not asked.optimizer.ema:
+        asked = dataclasses.replace(asked, optimizer=dataclasses.replace(asked.optimizer, ema=_AVERAGED))
     if asked.budget < 1:
         raise ConfigError(f"a budget of {asked.budget:g}/255 changes no sample of an 8-bit image; give 1/255 or more")
     return asked
