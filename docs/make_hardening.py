@@ -212,7 +212,8 @@ def gather(runs: Path) -> None:
         if training.is_file() and f"{id}:hardened" in known:
             plan = json.loads(training.read_text())
             steps = plan["planned"]["optimizer"]["steps"]
-            seconds[id] = {"steps": steps, "minutes": round(steps * plan["seconds_per_step"] / 60, 1)}
+            minutes = round(steps * plan["seconds_per_step"] / 60, 1)
+            seconds[id] = {"steps": steps, "minutes": minutes, "clean_loss": plan["planned"]["clean_loss"]}
     RECORDS.parent.mkdir(exist_ok=True)
     write_runs(RECORDS, known)
     write_text(RECORDS.with_name("training.json"), json.dumps(seconds, indent=1, sort_keys=True) + "\n")
@@ -257,7 +258,8 @@ def lines(hardened: dict[str, Run], before: dict[str, Run], trained: dict[str, d
         ]
         network = networks[id]
         minutes = trained.get(id, {}).get("minutes", 0)
-        cells = [network.title, network.family, clean, truth, *beside, kept, f"{minutes:.0f}"]
+        title = network.title if trained.get(id, {}).get("clean_loss") else rf"{network.title}\*"
+        cells = [title, network.family, clean, truth, *beside, kept, f"{minutes:.0f}"]
         found.append(f"| {' | '.join(cells)} |")
     bicubic = worst(before["bicubic"])
     clean, truth, kept = (
