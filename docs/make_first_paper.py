@@ -27,6 +27,7 @@ from resolute.attacks.registry import AttackTable
 from resolute.defences import load_defended
 from resolute.engine.queue import Machine
 from resolute.engine.running import plan_of, run
+from resolute.models.address import parse_address
 from resolute.pairing import matched_images
 from resolute.runtime import full_float32, tune_allocator
 from resolute.studies.claims import Claim
@@ -137,10 +138,7 @@ def train(asked: argparse.Namespace, files: Sequence[Any], variant: str) -> str:
             task = HardenTask(recipe, model, files, subject.write, unfreeze=True)
             fit(recipe, task, folder, fabric_for(recipe, asked.device), weights=weights)
         print(f"{recipe.name}: {(folder / 'log.jsonl').read_text().splitlines()[-1]}", flush=True)
-    head, code, rest = asked.address.partition("weights=")
-    if code:
-        return f"{head}weights={weights}{''.join(rest.partition(',')[1:])}"
-    return f"{weights}{''.join(asked.address.partition('#')[1:])}"
+    return str(parse_address(asked.address).holding(weights))
 
 
 def named(name: str, places: dict[str, str], images: Path, layer: str) -> Grid:

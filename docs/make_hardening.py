@@ -43,6 +43,7 @@ from resolute.leaderboard.compact import Run, read_runs, write_runs
 from resolute.leaderboard.network import read_networks
 from resolute.measure.fidelity import psnr_y
 from resolute.measure.intervals import Interval, bootstrap_mean
+from resolute.models.address import parse_address
 from resolute.models.base import Restorer
 from resolute.provenance import Provenance
 from resolute.report.reading import read_source
@@ -106,7 +107,7 @@ def main() -> None:
                 address, data, out / f"{asked.id}-{form}-training", methods=methods, steps=asked.steps, tested=1,
                 precision="mixed", device=asked.device,
             )  # fmt: skip
-            places[form] = with_weights(address, made.weights)
+            places[form] = str(parse_address(address).holding(made.weights))
     suite = read_study("sr-linf-1")
     assert isinstance(suite, Grid)
     suite = dataclasses.replace(suite, images=(f"bsd100={images}",))
@@ -172,13 +173,6 @@ def through_jpeg(images: Tensor, quality: int) -> Tensor:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None] / 255
-
-
-def with_weights(address: str, weights: Path) -> str:
-    """Return the address of a network with other weights."""
-    if ".py:" not in address:
-        return f"{weights}{address[address.index('#') :] if '#' in address else ''}"
-    return re.sub(r"weights=[^,#]+", f"weights={weights}", address)
 
 
 def share(before: Restorer, after: Restorer, suite: Grid) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -164,6 +165,19 @@ def test_a_network_by_its_code_on_the_command_line(tmp_path, photos):
     assert (status, "by 2, not by 4" in said) == (4, True)
     status, said = typed("models", "edsr-xs", "--argument", "nf=5")
     assert (status, "--argument" in said) == (5, True)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("carn.pth#x4", "new.pth#x4"),
+        (f"net.pth#sha256={64 * 'a'}", "new.pth"),
+        ("net.py:Net#x4,weights=old.pth,blocks=5", "net.py:Net#x4,weights=new.pth,blocks=5"),
+        ("net.py:Net#x4", "net.py:Net#x4,weights=new.pth"),
+    ],
+)
+def test_the_same_network_with_other_weights(address, expected):
+    assert str(parse_address(address).holding(Path("new.pth"))) == expected
 
 
 def test_options_of_a_study_are_about_one_model(tmp_path):

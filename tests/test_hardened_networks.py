@@ -44,18 +44,6 @@ def test_gains_are_paired_by_image(script, monkeypatch):
     assert script.gain(before, after, "sr_psnr") == "+2.00 [2.00, 2.00]"
 
 
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("carn.pth#x4", "new.pth#x4"),
-        ("net.pth", "new.pth"),
-        ("net.py:Net#x4,weights=old.pth,blocks=5", "net.py:Net#x4,weights=new.pth,blocks=5"),
-    ],
-)
-def test_an_address_with_other_weights(script, address, expected):
-    assert script.with_weights(address, "new.pth") == expected
-
-
 def test_noise_and_jpeg_are_milder_where_they_should_be(script):
     from resolute.images import sample_image
 

@@ -125,6 +125,15 @@ def test_activations_no_longer_work_in_place_and_the_module_stays_the_users():
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.parametrize(
+    "activation", [nn.Identity(), nn.ReLU(), nn.LeakyReLU(0.1, inplace=True), nn.PReLU(), nn.GELU()]
+)
+def test_features_end_before_what_makes_subpixels(activation):
+    body, head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 32, 3, padding=1)
+    network = nn.Sequential(body, head, activation, nn.PixelShuffle(2), nn.Conv2d(8, 3, 3, padding=1))
+    assert as_restorer(network, scale=2).feature_layer == "network.0"
+
+
 class Reused(nn.Module):
     """Uses what an activation wrote into, as SPAN does, and has another that can give new tensors."""
 

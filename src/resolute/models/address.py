@@ -60,6 +60,11 @@ class Address:
         """Whether the model is built by Python code in a file."""
         return bool(self.name)
 
+    def holding(self, weights: Path) -> Address:
+        """Return the address of the same network with the weights of another file."""
+        held = {"weights": str(weights)} if self.code else {"target": str(weights)}
+        return dataclasses.replace(self, sha256="", **held)  # pyright: ignore[reportArgumentType]
+
     def __str__(self) -> str:
         """Return the address in its one form."""
         options = [f"x{self.scale}"] if self.scale is not None else []

@@ -34,6 +34,10 @@ IN_PLACE = (
 )
 
 
+# Functions by name, those that work in place with an underscore behind it.
+_ACTIVATIONS = {"relu", "leaky_relu", "prelu", "elu", "gelu", "silu", "mish", "hardswish"}
+
+
 class _Reached(Exception):  # noqa: N818, no error
     """Thrown out of a network as soon as the layer asked for has run."""
 
@@ -47,8 +51,8 @@ class Foreign(Restorer, ABC):
     splits.
 
     Φ is the output of the last convolution before the maps grow larger than those of the first, those not counted that
-    make the sub-pixels of a pixel shuffle, from the image itself too; in models that do not upscale, of the last with
-    more than three channels.
+    make the sub-pixels of a pixel shuffle, with an activation between them or from the image itself too; in models that
+    do not upscale, of the last with more than three channels.
     Where there is none, Φ is the output. What comes after may take shortcuts around it, so there is no
     ``reconstruct``.
 
@@ -350,18 +354,24 @@ class _PartsApart(TorchFunctionMode):
 
 @final
 class _Shuffles(TorchFunctionMode):
-    """Takes note of what is turned into sub-pixels."""
+    """Takes note of what is turned into sub-pixels, as it was before an activation in front of them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inputs: set[int] = set()
+        # The tensors themselves, so that no other one gets their memory.
+        self._activated: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        found = func(*args, **(kwargs or {}))
         if func is torch.pixel_shuffle:
-            self.inputs.add(args[0].data_ptr())
-        return func(*args, **(kwargs or {}))
+            _, made = self._activated.get(args[0].data_ptr(), (None, args[0]))
+            self.inputs.add(made.data_ptr())
+        elif getattr(func, "__name__", "").rstrip("_") in _ACTIVATIONS and isinstance(found, Tensor):
+            self._activated[found.data_ptr()] = found, args[0]
+        return found
 
 
 @contextmanager

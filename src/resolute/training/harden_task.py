@@ -25,6 +25,7 @@ from resolute.training.hardener import Hardener, Outputs, reconstruction_loss
 from resolute.training.judge import BROKEN, EQUAL, Photograph
 from resolute.training.patches import Patches
 from resolute.training.reached import reach_of
+from resolute.training.restore_recipe import LossTable
 from resolute.training.task import Figures, Task
 
 # Of the attack of a validation, which watches and does not judge; and the side of its images. Those on which the limit
@@ -40,6 +41,9 @@ _TINY = 1e-3
 
 # dB of clean PSNR below the model before at which a training has diverged, whatever its loss says.
 _LOST = 10.0
+
+# Between two validations, by how much what hardens comes to weigh more or less, and what it may weigh.
+_PACE, _EMPHASES = 1.5, (0.125, 16.0)
 
 # Of the share of the way between weights: to a thousandth.
 _BISECTIONS = 10
@@ -119,6 +123,8 @@ class HardenTask(Task[Restorer]):
             recipe, model, recipe.seed, first=first, frozen_norms=True, branches=self.reach.branches
         )
         rates = [] if recipe.defence is None else [(self.hardener.regularizers, recipe.defence.rate)]
+        # Where it is saved with the weights.
+        self.hardener.register_buffer("emphasis", torch.ones(()))
         super().__init__(
             model, self.hardener, len(self.patches.training), rates=rates, paces=_paces(model), fixed=[self.before]
         )
@@ -148,9 +154,10 @@ class HardenTask(Task[Restorer]):
                 former = self.before(low[: seen.clean]).float()
             originals = torch.cat([torch.lerp(high[: seen.clean], former, recipe.anchor), originals[seen.clean :]])
         outputs: Outputs = module(seen.low, originals, *twins)
-        loss = reconstruction_loss(recipe.loss, outputs.output, originals)
+        emphasis = self.hardener.get_buffer("emphasis")
+        loss = _weighted(recipe.loss, outputs.output, originals, seen.clean, emphasis)
         added, figures = self.hardener.added(outputs, seen, twins, recipe.loss)
-        return loss + added, {recipe.loss.kind: loss.item()} | figures
+        return loss + emphasis * added, {recipe.loss.kind: loss.item()} | figures
 
     def validate(self) -> Figures:
         """Return the clean PSNR of the middle of what was held out, and that under a short attack on the truth."""
@@ -165,16 +172,24 @@ class HardenTask(Task[Restorer]):
                 attacked.append(_psnr(self.model(moved), y, self.model.scale))
         if not attacked:
             return {}
-        clean, before = _clean(self.model, watched), self._clean_before
+        clean, before = _clean(self.model, self._watched(_LIMIT_SIDE)), self._clean_before
         if clean < before - _LOST:
             raise TrainingError(
                 f"the training has diverged: without an attack the model has {clean:.1f} dB on the photographs held "
                 f"out, and had {before:.1f} dB; lower optimizer.rate in a recipe of your own"
             )
-        return {"psnr_y": clean, "attacked": sum(attacked) / len(attacked)}
+        figures = {"psnr_y": clean, "attacked": sum(attacked) / len(attacked)}
+        return figures | {"emphasis": self._steered(before - clean)} if self.recipe.clean_loss else figures
+
+    def _steered(self, lost: float) -> float:
+        """Return what attacked patches and penalties weigh from here on: the more, the less clean PSNR is lost."""
+        left = 1 - lost / self.recipe.clean_loss
+        emphasis = self.hardener.get_buffer("emphasis")
+        emphasis.mul_(_PACE ** max(-1.0, min(left, 1.0))).clamp_(*_EMPHASES)
+        return float(emphasis)
 
     def save(self, weights: Path, training: dict[str, object]) -> None:
-        if self.recipe.clean_loss is not None and self.held_out:
+        if self.recipe.clean_loss and self.held_out:
             self.kept = self._take_back(self.recipe.clean_loss)
             training |= {"kept": self.kept}
         self.made = copy.deepcopy(self.model)
@@ -183,8 +198,7 @@ class HardenTask(Task[Restorer]):
     def _take_back(self, most: float) -> float:
         """Move the weights towards those before until no more clean PSNR is lost; return the share that was kept."""
         after = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        images = self._watched(_LIMIT_SIDE)
-        least = _clean(self.before, images) - most
+        images, least = self._watched(_LIMIT_SIDE), self._clean_before - most
 
         def holds(share: float) -> bool:
             self.model.load_state_dict(between(self.before.state_dict(), after, share))
@@ -200,7 +214,7 @@ class HardenTask(Task[Restorer]):
 
     @functools.cached_property
     def _clean_before(self) -> float:
-        return _clean(self.before, self._watched(_WATCH_SIDE))
+        return _clean(self.before, self._watched(_LIMIT_SIDE))
 
     def _watched(self, side: int) -> list[tuple[Tensor, Tensor]]:
         return [photograph.cut(side).tensors(self.device) for photograph in self.held_out]
@@ -216,6 +230,16 @@ class HardenTask(Task[Restorer]):
             taken.append(time.perf_counter() - began)
         # The first one finds its memory and its kernels.
         return sorted(taken[1:])[steps // 2]
+
+
+def _weighted(table: LossTable, output: Tensor, originals: Tensor, clean: int, emphasis: Tensor) -> Tensor:
+    """Return the mean distance of outputs, of which those behind the ``clean`` ones weigh more or less."""
+    total, weights = torch.zeros_like(emphasis), torch.zeros_like(emphasis)
+    for part, weight in ((slice(clean), torch.ones_like(emphasis)), (slice(clean, None), emphasis)):
+        if count := len(output[part]):
+            total = total + count * weight * reconstruction_loss(table, output[part], originals[part])
+            weights = weights + count * weight
+    return total / weights
 
 
 def between(before: State, after: State, share: float) -> State:

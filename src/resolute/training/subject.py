@@ -73,9 +73,7 @@ class Checkpoint:
         """Return the model as the written file has it: what was rounded to fewer bits is judged as rounded."""
         if not self.address:
             return copy.deepcopy(model)
-        address = dataclasses.replace(parse_address(self.address), sha256="")
-        written = {"weights": str(path)} if address.code else {"target": str(path)}
-        return load_address(dataclasses.replace(address, **written))  # pyright: ignore[reportArgumentType]
+        return load_address(parse_address(self.address).holding(path))
 
     def page(self, made: Hardening) -> str:
         """Return the card of the hardened weights as Markdown."""

@@ -41,6 +41,7 @@ _OF_A_VALIDATION = {
     "psnr_y": "{:.2f} dB",
     "psnr_rgb": "{:.2f} dB",
     "attacked": "attacked {:.2f} dB",
+    "emphasis": "weight {:.2f}",
     "srocc": "SROCC {:.3f}",
     "plcc": "PLCC {:.3f}",
     "srocc_clean": "SROCC with clean {:.3f}",
