@@ -38,9 +38,8 @@ TABLES = (
     {"kind": "fgsm"}, {"kind": "ifgsm", "steps": 4}, {"kind": "mifgsm", "steps": 4}, {"kind": "apgd", "steps": 5},
     {"kind": "pgd", "steps": 4, "restarts": 2}, {"kind": "pgd", "steps": 4, "norm": "l2"}, {"kind": "noise",
     "draws": 5},
-    {"kind": "fda", "steps": 4, "layers": ("all-relu",)}, {"kind": "square", "queries": 6}, {"kind": "worst",
-    "attacks": ("pgd", "apgd"),
-    "steps": 3},
+    {"kind": "fda", "steps": 4, "layers": ("all-relu",)}, {"kind": "square", "queries": 6},
+    {"kind": "worst", "attacks": ({"kind": "pgd", "steps": 3}, {"kind": "apgd", "steps": 3})},
     {"kind": "partial", "region": (0, 0, 1, 0.5), "steps": 3}, {"kind": "warm_start", "source": "bicubic", "steps": 3},
 )  # fmt: skip
 

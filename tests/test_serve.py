@@ -427,7 +427,7 @@ def attacked(port, session, *, image, level):
 @tried(1, 10)
 def test_sessions_at_once_get_their_own_answers_or_hear_that_it_is_busy(rng, served):
     port, kinds = served[1], [("coffee", 2), ("astronaut", 8), ("chelsea", 32)]
-    alone = {kind: attacked(port, f"alone{kind}", image=kind[0], level=kind[1]) for kind in kinds}
+    alone = {kind: attacked(port, f"alone-{kind[1]}", image=kind[0], level=kind[1]) for kind in kinds}
     assert len(set(alone.values())) == len(kinds)
     chosen = [rng.choice(kinds) for _ in range(20)]
     with ThreadPoolExecutor(20) as pool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from resolute import notebook
 from resolute.attacks.ball import Ball, Images, Length, Linf
+from resolute.attacks.features import in_precision_of
 from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift, bound_to
 from resolute.attacks.options import Count, check_fields
 from resolute.errors import ConfigError, ModelWarning
@@ -541,11 +542,13 @@ def arithmetic(model: nn.Module, precision: Precision, device: torch.device) -> 
         torch.set_autocast_enabled(device.type, False)
         return tuple(x.to(module.weight.dtype) for x in inputs)
 
-    def enter(module: nn.Module, _inputs: object, output: Tensor | None) -> Tensor | None:
+    def enter(module: nn.Conv2d, _inputs: object, output: Tensor | None) -> Tensor | None:
         reduced = before.pop()
         torch.set_autocast_enabled(device.type, reduced)
         # What becomes of the image may be rounded, not the image itself, shifted or weighted.
-        return output.bfloat16() if reduced and output is not None and module.out_channels != 3 else output
+        # A network of double precision stays one.
+        rounded = reduced and module.out_channels != 3 and module.weight.dtype != torch.float64
+        return output.bfloat16() if rounded and output is not None else output
 
     with contextlib.ExitStack() as hooks, torch.autocast(device.type, torch.bfloat16):
         for module in model.modules():
@@ -579,16 +582,14 @@ def at_work(model: nn.Module, device: torch.device) -> Generator[None]:
         raise ConfigError("the model was made inside torch.inference_mode and has no gradients; load it outside")
     # Autocast off, for the verdict is float32 wherever this is called, also inside the search of another attack.
     unreduced = torch.autocast(device.type, enabled=False)
-    own = [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
-    dtype = own[0] if own else torch.float32
 
-    def enter(_module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
-        return tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
+    def enter(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+        return tuple(
+            in_precision_of(module, x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs
+        )
 
     with _ALONE, contextlib.ExitStack() as hooks:
-        if own:
-            # Of any precision: the image is of full precision, or finer.
-            hooks.callback(model.register_forward_pre_hook(enter).remove)
+        hooks.callback(model.register_forward_pre_hook(enter).remove)
         with (
             torch.inference_mode(mode=False),
             torch.enable_grad(),
