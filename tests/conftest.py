@@ -1,5 +1,7 @@
 import os
+import random
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +64,15 @@ def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     run(grid(folder), folder / "run")
     return folder / "run"
+
+
+@pytest.fixture
+def rng(seed: int) -> Iterator[random.Random]:
+    """Return the generator of a seed, see ``odd.tried``; what hangs on what it makes fails."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("hangs"))
+    signal.alarm(90)
+    yield random.Random(seed)
+    signal.alarm(0)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Every kind of study keeps the same promises, whatever happens to its runs."""
 
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -10,15 +11,17 @@ import shutil
 
 import pytest
 import torch
+from odd import damaged, forged, text_of, tried
 from small import grid, read_lines
 
 from resolute import run
 from resolute.attacks.score import ScoreAttack
+from resolute.engine.journal import RecordsRead
 from resolute.engine.query import query
 from resolute.engine.queue import Machine
 from resolute.engine.running import plan_of
 from resolute.engine.store import Store, files_of
-from resolute.errors import OutputError
+from resolute.errors import ConfigError, OutputError
 from resolute.images import sample_image, write_png
 from resolute.models import Card, QualityNet
 from resolute.models.denoisers import UNet
@@ -234,3 +237,28 @@ def test_the_outline_and_the_facts_are_words(study):
     cells = study.cells()
     assert any(letter.isdigit() for letter in study.outline(cells))
     assert all(study.facts(cells).values())
+
+
+@tried(1, 12)
+def test_forged_records_cost_nobody_else_a_record(rng, study, whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "run", ignore=lambda _, names: {n for n in names if n.endswith(".lock")})
+    rows = [row for file in files_of(folder, "records") for row in read_lines(file)]
+    chosen = set(rng.sample(range(len(rows)), len(rows) // 2))
+    lines = [line_of(rng, row) if place in chosen else text_of(row) for place, row in enumerate(rows)]
+    (folder / "records.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    records, bad = Store(folder).read_all()
+    assert {record.key for record in records} >= {row["key"] for place, row in enumerate(rows) if place not in chosen}
+    assert all(len(str(one)) < 400 and one.reason for one in bad)
+    assert set(RecordsRead(Store(folder)).refresh()) == {record.key for record in records}
+    counts = [
+        query(f"SELECT count(*) FROM {view}", [folder]).rows[0][0] for view in dict.fromkeys(r.view for r in records)
+    ]
+    assert sum(counts) == len(records)
+    write_page([folder], tmp_path / "report.html")
+    write_markdown([folder], tmp_path / "tables.md")
+    with contextlib.suppress(ConfigError):
+        compare_folders(folder, whole)
+
+
+def line_of(rng, row):
+    return damaged(rng, text_of(row)) if rng.random() < 0.3 else text_of(forged(rng, row))

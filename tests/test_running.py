@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from odd import tried
 from small import Fatal, read_lines
 
 from resolute import ConfigError, Grid, ImageError, run
@@ -27,6 +29,7 @@ from resolute.engine.running import Machine, plan_of
 from resolute.engine.store import files_of
 from resolute.engine.workers import packed
 from resolute.errors import OutputError
+from resolute.files import among_others_in
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
@@ -172,10 +175,10 @@ def test_a_killed_first_process_leaves_no_worker_behind_that_spoils_the_next_run
     assert len(lines(out)) == len(set(lines(out)))
 
 
-def test_two_runs_at_once_share_the_work(study, tmp_path):
+def test_five_runs_at_once_share_the_work(study, tmp_path):
     run(study, tmp_path / "whole")
     out = tmp_path / "out"
-    processes = [child(study, out) for _ in range(3)]
+    processes = [child(study, out) for _ in range(5)]
     for process in processes:
         process.join(120)
         assert process.exitcode == 0
@@ -212,6 +215,53 @@ def test_a_disk_that_is_really_full(study, tmp_path):
         assert figures(out) == figures(tmp_path / "whole")
     finally:
         subprocess.run(["umount", "-l", out], check=True)
+
+
+@tried(1, 10)
+def test_killed_runs_of_three_processes_change_no_figure(rng, study, tmp_path):
+    out = tmp_path / "out"
+    whole = run(study, tmp_path / "whole")
+    for _ in range(4):
+        ours, theirs = warm.Pipe()
+        process = child(study, out, theirs, machine=Machine(workers=3))
+        assert ours.recv() == "begun"
+        process.join(rng.random() * 3)
+        process.kill()
+        process.join()
+    again = run(study, out, Machine(workers=3))
+    assert [record.figures() for record in again] == [record.figures() for record in whole]
+    assert len(lines(out)) == len(set(lines(out))) == 24
+    assert not list(out.rglob(".*"))
+
+
+def test_what_a_killed_run_left_half_written_goes_once_nobody_is_at_work(study, tmp_path):
+    left = tmp_path / "attacked" / ".0f3a-0123456789abcdef.png"
+    left.parent.mkdir()
+    left.touch()
+    with among_others_in(tmp_path):
+        assert not left.exists()
+        left.touch()
+        run(tiny(study), tmp_path)
+        assert left.exists()
+    run(tiny(study), tmp_path)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    "lose", [shutil.rmtree, lambda out: out.rename(out.with_name("moved"))], ids=["removed", "moved"]
+)
+def test_a_folder_that_is_lost_under_way_is_said(study, tmp_path, lose):
+    out, found = tmp_path / "out", []
+
+    def disturb(one):
+        found.append(one)
+        if len(found) == 2:
+            lose(out)
+
+    with pytest.raises(OutputError, match="removed"):
+        run(study, out, on_found=disturb)
+    assert len(run(study, out)) == 24
+    assert not Store(out).read_all()[1]
 
 
 def test_a_line_torn_anywhere_costs_that_line_alone(study, tmp_path):

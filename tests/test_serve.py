@@ -1,5 +1,7 @@
 """The local page, used by hand: a really started server, a real browser, and uploads that mean harm."""
 
+import http.client
+import json
 import os
 import re
 import socket
@@ -11,17 +13,20 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import torch
+from odd import tried
 
 from resolute.errors import ImageError
 from resolute.images import sample_image, write_png
 from resolute.models import load
 from resolute.models.scorers import load_scorer
 from resolute.serve import attack_steps, certify_steps, read_upload
-from resolute.serve.jobs import MAX_PIXELS, Step, Trial
+from resolute.serve.jobs import MAX_BYTES, MAX_PIXELS, Step, Trial
 
 
 def huge_png(path: Path, width: int = 8000, height: int = 8000) -> Path:
@@ -146,7 +151,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Start the command as a person would; yield its address and port."""
+    """Start the command as a person would; yield its address, port and process id."""
     pytest.importorskip("gradio", reason="the page needs the extra [demo]")
     folder = tmp_path_factory.mktemp("serve")
     log, port = (folder / "log").open("w+"), free_port()
@@ -161,7 +166,7 @@ def served(tmp_path_factory):
                 break
             time.sleep(0.1)
         assert f"http://127.0.0.1:{port}/" in said, said
-        yield f"http://127.0.0.1:{port}/", port
+        yield f"http://127.0.0.1:{port}/", port, process.pid
     finally:
         process.terminate()
         process.wait(30)
@@ -279,3 +284,154 @@ def test_a_taken_port_is_said(served):
     )  # fmt: skip
     assert result.returncode == 5
     assert f"port {served[1]} is taken" in result.stderr
+
+
+# Requests that no browser sends.
+
+SECRET = "a secret beside what is served"
+PATHS = (
+    "/", "/config", "/gradio_api/info", "/gradio_api/file={}", "/file={}", "/gradio_api/file/{}", "/static/{}",
+    "/assets/{}",
+    "/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/queue/data?session_hash={}", "/gradio_api/call/{}",
+    "/gradio_api/component_server", "/gradio_api/run/predict", "/gradio_api/reset", "/gradio_api/cancel", "/proxy={}",
+    "/gradio_api/stream/{}", "/gradio_api/heartbeat/{}", "/login", "/monitoring", "/docs", "/openapi.json", "/mcp",
+    "/{}",
+    "/theme.css", "/gradio_api/startup-events", "/custom_component/{}/x/y/z", "/gradio_api/deep_link", "/pwa_icon/{}",
+)  # fmt: skip
+BODIES = (
+    b"",
+    b"{}",
+    b"[]",
+    b"null",
+    b"{",
+    b'{"data": []}',
+    b'{"data": [1], "fn_index": 0, "session_hash": "x"}',
+    b"\xff" * 50,
+)
+
+
+def places(secret):
+    climbed = f"{'../' * 12}{str(secret)[1:]}"
+    return (
+        str(secret), climbed, quote(climbed, safe=""), f"..%252f{secret}", f"//{secret}", f"\\\\host\\{secret}",
+        "x" * 9000,
+        "%00", "%ff%fe", "http://127.0.0.1:1/", f"file://{secret}", "/proc/self/environ", "~/.ssh/id_rsa",
+    )  # fmt: skip
+
+
+def ask(port, method, path, body=b"", headers=()):
+    """Return the status of an answer, its head and its beginning; None where there is none within seconds."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.putrequest(method, path.encode("latin-1", "replace").decode("latin-1"), skip_host=True)
+        for name, value in {"Host": f"127.0.0.1:{port}", "Content-Length": str(len(body)), **dict(headers)}.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read(100_000)
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+
+
+def odd_request(rng, port, secret):
+    path = rng.choice(PATHS).replace("{}", rng.choice(places(secret))).replace(" ", "%20")
+    headers = rng.choice(
+        (
+            {}, {}, {"Content-Type": "application/json"}, {"Content-Type": "multipart/form-data; boundary=x"},
+            {"Origin": "https://rebound.example"}, {"Host": "rebound.example"}, {"Content-Length": "-1"},
+            {"Content-Length": "99999999999"}, {"Range": "bytes=0-99999999999"}, {"Cookie": "x" * 9000},
+            {"X-Forwarded-Host": "rebound.example"}, {"Transfer-Encoding": "chunked"}, {"Upgrade": "websocket"},
+        )
+    )  # fmt: skip
+    return (
+        rng.choice(("GET", "GET", "POST", "HEAD", "PUT", "OPTIONS", "DELETE", "X")),
+        path,
+        rng.choice(BODIES),
+        headers,
+    )
+
+
+def occupied(pid):
+    """Resident memory in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1000
+
+
+@tried(2, 40)
+def test_odd_requests_are_told_nothing(rng, served, tmp_path):
+    _, port, pid = served
+    secret = tmp_path / "secret.txt"
+    secret.write_text(SECRET)
+    slow = []
+    for _ in range(5):
+        client = socket.create_connection(("127.0.0.1", port), timeout=5)
+        client.sendall(
+            rng.choice((b"", b"GET /", b"POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n"))
+        )
+        slow.append(client)
+    before = occupied(pid)
+    for _ in range(25):
+        method, path, body, headers = odd_request(rng, port, secret)
+        found = ask(port, method, path, body, headers.items())
+        if found is not None:
+            status, head, content = found
+            assert SECRET.encode() not in content
+            assert b"root:" not in content
+            assert b"Traceback" not in content
+            assert head.get("access-control-allow-origin", "") not in ("*", "https://rebound.example")
+            assert status < 500 or b"Internal Server Error" in content
+    assert ask(port, "GET", "/config")[0] == 200
+    assert occupied(pid) - before < 50
+    for client in slow:
+        client.close()
+
+
+@pytest.mark.parametrize(("size", "status"), [(MAX_BYTES - 1000, 200), (MAX_BYTES + 1000, 413)])
+def test_an_upload_is_taken_up_to_its_limit(served, size, status):
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="../../a.png"\r\n\r\n'
+    body = head + bytes(size) + b"\r\n--x--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    found = ask(served[1], "POST", "/gradio_api/upload", body, kind.items())
+    assert found[0] == status
+    if status == 200:
+        (path,) = json.loads(found[2])
+        assert ".." not in path
+
+
+def attacked(port, session, *, image, level):
+    """Attack as a page does, and return the last thing that it is told."""
+    from resolute.serve.page import SHRINK
+
+    config = json.loads(ask(port, "GET", "/config")[2])
+    button = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "attack-go")
+    number = next(one["id"] for one in config["dependencies"] if [button, "click"] in one["targets"])
+    data = [None, image, SHRINK, "edsr-xs", "I-FGSM", level, 1, 16, 8]
+    body = json.dumps({"data": data, "event_data": None, "fn_index": number, "session_hash": session})
+    joined = ask(port, "POST", "/gradio_api/queue/join", body.encode(), {"Content-Type": "application/json"}.items())
+    if joined is None or joined[0] != 200:
+        return "busy" if joined is not None and b"full" in joined[2] else joined
+    address = f"http://127.0.0.1:{port}/gradio_api/queue/data?session_hash={session}"
+    figures = ""
+    with urllib.request.urlopen(address, timeout=300) as stream:
+        for line in stream:
+            told = json.loads(line[5:]) if line.startswith(b"data:") else {}
+            found = re.findall(r"[\d.]+ dB|full", json.dumps(told))
+            figures = " ".join(found) or figures
+            if told.get("msg") in ("process_completed", "close_stream"):
+                return figures
+    return figures
+
+
+@tried(1, 10)
+def test_sessions_at_once_get_their_own_answers_or_hear_that_it_is_busy(rng, served):
+    port, kinds = served[1], [("coffee", 2), ("astronaut", 8), ("chelsea", 32)]
+    alone = {kind: attacked(port, f"alone-{kind[1]}", image=kind[0], level=kind[1]) for kind in kinds}
+    assert len(set(alone.values())) == len(kinds)
+    chosen = [rng.choice(kinds) for _ in range(20)]
+    with ThreadPoolExecutor(20) as pool:
+        jobs = [pool.submit(attacked, port, f"s{rng.random()}", image=kind[0], level=kind[1]) for kind in chosen]
+        found = [job.result() for job in jobs]
+    assert all(one in (alone[kind], "busy") for one, kind in zip(found, chosen, strict=True)), found
+    assert sum(one != "busy" for one in found) >= 8

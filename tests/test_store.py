@@ -1,21 +1,16 @@
 """The folder of a study, whatever its files hold: bad lines are named, counted and left out."""
 
 import codecs
-import contextlib
 import json
 import shutil
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from small import edit, read_lines
 from test_cli import fails, run
-from test_record import JSON
 
-from resolute.engine.query import query
 from resolute.engine.store import DEPTH, Store, loaded
-from resolute.errors import BadRecordsError, ConfigError
-from resolute.report.page import CHECK, write_markdown
+from resolute.errors import BadRecordsError
+from resolute.report.page import CHECK
 from resolute.report.reading import read_source
 
 BAD = {
@@ -120,38 +115,6 @@ def test_what_is_loaded():
     for wrong in (deep.replace(b"[", b"[[").replace(b"]", b"]]"), b"7", b'{"a": 9223372036854775808}', b"\xff"):
         with pytest.raises(ValueError, match=r"."):
             loaded(wrong)
-
-
-FIELDS = st.sampled_from(["record", "schema", "key", "model", "image", "width", "sr_psnr", "files", "configuration"])
-
-
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(FIELDS, JSON, st.integers(0, 23))
-def test_no_value_in_a_record_ends_a_reader(folder, name, value, number):
-    content = rows(folder)
-    try:
-        lines = lines_of(content)
-        lines[number] = json.dumps(content[number] | {name: value}).encode()
-        write(folder, lines)
-        records, bad = Store(folder).read_all()
-        assert len(records) + len(bad) in (23, 24)
-        assert query("SELECT count(*) FROM attacks", [folder]).rows == [(len(records),)]
-    finally:
-        write(folder, lines_of(content))
-
-
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(["schema", "kind", "study", "provenance", "facts", "cells", "another"]), JSON)
-def test_no_value_in_a_study_ends_a_reader(folder, name, value):
-    path = folder / "study.json"
-    before = path.read_bytes()
-    try:
-        path.write_text(json.dumps(json.loads(before) | {name: value}))
-        assert len(Store(folder).read()) == 24
-        with contextlib.suppress(ConfigError):
-            write_markdown([folder], folder / "tables.md")
-    finally:
-        path.write_bytes(before)
 
 
 def test_commands_say_it_with_an_exit_code(folder, tmp_path):

@@ -12,6 +12,7 @@ from resolute.errors import OutputError
 from resolute.figures import MINUS
 from resolute.images import read_image, sample_image, write_png
 from resolute.studies.attacked import AttackRecord
+from resolute.studies.datasets import find_photos
 from resolute.studies.record import PROTOCOL, record_key
 from resolute.studies.summary import bicubic_line, compare, level_of, standings, worst_case
 from resolute.studies.verdicts import verdict
@@ -210,3 +211,14 @@ def test_the_verdict_says_where_the_gain_vanishes():
     assert "be compared" in verdict(PAIR, "net", "net-entropy", level=2)
     chance = [*PAIR[:2], record("net-entropy", "a", 33.0), record("net-entropy", "b", 31.0)]
     assert "chance" in verdict(chance, "net", "net-entropy")
+
+
+def test_images_of_one_name_or_of_equal_pixels_are_images_of_their_own(tmp_path):
+    paths = [tmp_path / name for name in ("d1/a.png", "d2/a.png", "d3/a-2.png", "d3/a-3.png", "d4/a.png")]
+    for path in paths:
+        write_png(path, sample_image("coffee")[:, :32, :32])
+    photos = find_photos(list(map(str, paths)))
+    assert [photo.name for photo in photos] == ["a", "a-4", "a-2", "a-3", "a-5"]
+    attack, images = AttackTable("fgsm", epsilons=(4,)), tuple(map(str, paths))
+    study = Grid(name="x", models=("bicubic",), attacks=(attack,), images=images)
+    assert len({cell.key for cell in study.cells()}) == len(paths)

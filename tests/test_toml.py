@@ -135,3 +135,15 @@ def test_a_key_of_another_table_is_not_proposed_again(tmp_path):
     path.write_text('name = "a"\nrate = 0.1\nscale = 4\n')
     with pytest.raises(ConfigError, match="line 2: rate: no such key here, but in another table"):
         read_recipe(path)
+
+
+@pytest.mark.parametrize("text", [f"x = {'[' * 70}{']' * 70}", f"x = {'[' * 5000}{']' * 5000}", f"x{'.x' * 200} = 1"])
+def test_what_is_nested_too_deep_is_named(tmp_path, text):
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"study\.toml.*nested"):
+        read_table(path)
+
+
+def test_a_key_of_many_characters_takes_no_time():
+    assert line_of(f'"\\"{"a" * 60}" = 1\nb = 2', ("b",)) == 2

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -114,7 +113,8 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_unbroken_one(moment, pho
 
 
 @pytest.mark.slow
-def test_a_killed_process_resumes_to_the_same_weights(photos, unbroken, tmp_path):
+@tried(1, 10)
+def test_a_killed_process_resumes_to_the_same_weights(rng, photos, unbroken, tmp_path):
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(
         'name = "tiny"\ncheckpoint_every = 4\nvalidate_every = 6\n'
@@ -125,7 +125,6 @@ def test_a_killed_process_resumes_to_the_same_weights(photos, unbroken, tmp_path
     assert read_recipe(recipe) == TINY
     out = tmp_path / "run"
     command = [sys.executable, "-m", "resolute", "train", str(recipe), "--data", str(photos), "--out", str(out)]
-    rng = random.Random(0)
     for _ in range(2):
         process = subprocess.Popen(
             [*command, "--device", "cpu"],
@@ -142,6 +141,7 @@ def test_a_killed_process_resumes_to_the_same_weights(photos, unbroken, tmp_path
     assert not list(out.glob("tiny.safetensors.*"))
     subprocess.run([*command, "--device", "cpu"], check=True, capture_output=True)
     assert same(weights(out), weights(unbroken))
+    assert not list(out.rglob(".*"))
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_weights(photos, tmp_path, monkeypatch):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import ClassVar
 
+# What would end the line, act on a terminal or turn the text around; a name from a file may hold it.
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 class ResoluteError(Exception):
-    """Base of all errors caused by input, not by a defect of Resolute.
+    """Base of all errors caused by input, not by a defect of Resolute; its text is one line, whatever names are in it.
 
     Attributes:
         exit_code: what the command line exits with.
     """
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        return _UNSHOWN.sub("?", super().__str__())
 
 
 class ImageError(ResoluteError):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import secrets
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import pydantic
 
 from resolute.errors import ConfigError, OutputError
 
@@ -19,6 +22,31 @@ else:  # no locks: two runs in one folder are not noticed
 
 # Temporary files that are being written: what is left to remove if a process ends at once.
 UNFINISHED = set[Path]()
+
+# As ``write_atomically`` names what it has not finished.
+_TEMPORARY = re.compile(r"\..*-[0-9a-f]{16}(\.[^.]*)?")
+_FILE_NAME = re.compile(r"(?!\.)[^/\\:\x00-\x1f\x7f\ud800-\udfff]+")
+
+
+def check_file_name(name: str) -> str:
+    """Return a name that others gave, if a file can be called by it without leaving its folder.
+
+    Raises:
+        ConfigError: none can, on some system.
+
+    Example:
+        >>> check_file_name("edsr-xs, δ = 0.1")
+        'edsr-xs, δ = 0.1'
+    """
+    if not _FILE_NAME.fullmatch(name) or len(name.encode()) > 200:
+        raise ConfigError(
+            f"{name[:40]!r} is to call files: no slash, backslash or colon, no dot in front, at most 200 bytes"
+        )
+    return name
+
+
+# A name that others gave, by which files are called.
+FileName = Annotated[str, pydantic.AfterValidator(check_file_name)]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -67,6 +95,8 @@ def write_text(path: Path, text: str) -> None:
 def alone_in(folder: Path) -> Generator[None]:
     """Keep other processes that ask for the same out of a folder, by a lock that the kernel drops with the process.
 
+    What killed ones have left half-written is removed.
+
     Raises:
         ConfigError: another process is at work there.
         OutputError: the folder cannot be written to.
@@ -76,22 +106,45 @@ def alone_in(folder: Path) -> Generator[None]:
         >>> with alone_in(Path(tempfile.mkdtemp()) / "run"):
         ...     pass
     """
+    with _lock_file(folder) as file:
+        if _taken(file) is False:
+            raise ConfigError(f"another process is at work in {folder}: wait for it, or choose another --out")
+        yield
+
+
+@contextlib.contextmanager
+def among_others_in(folder: Path) -> Generator[None]:
+    """Be one of several processes at work in a folder, of which the first removes what killed ones left half-written.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    with _lock_file(folder) as file:
+        if _taken(file) is not None and fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def _lock_file(folder: Path) -> BinaryIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "run.lock").open("wb")
+        return (folder / "run.lock").open("wb")
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from None
-    with file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                # Other errors come of file systems without locks.
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise ConfigError(
-                        f"another process is at work in {folder}: wait for it, or choose another --out"
-                    ) from None
-        yield
+
+
+def _taken(file: BinaryIO) -> bool | None:
+    """Lock a file, and remove what is left half-written around it; None where the file system has no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    for path in Path(file.name).parent.rglob(".*"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    return True
 
 
 def beside(out: Path, name: str) -> Path | None:

@@ -33,9 +33,9 @@ def find_images(paths: Iterable[Path | str]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
+        if not _exists(path):
+            raise ImageError(f"cannot find {path}: there is no such file or folder; check the name")
         if not path.is_dir():
-            if not _exists(path):
-                raise ImageError(f"cannot find {path}: there is no such file or folder; check the name")
             found.append(path)
             continue
         inside = images_in(path)

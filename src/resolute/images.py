@@ -27,6 +27,8 @@ from resolute.errors import BrokenImageError, ImageError, first_line
 from resolute.files import write_atomically
 
 MAX_PIXELS = 100_000_000
+# A decoder keeps something for every row: of 99,000,000 rows of a single pixel it takes gigabytes.
+MAX_SIDE = 2**17
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF")
 _AVIF_STARTS = (b"ftypavif", b"ftypavis")
@@ -77,7 +79,9 @@ def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
     except _UnfitError as error:
         reason = str(error)
     except Image.DecompressionBombError:
-        reason = f"it is larger than {MAX_PIXELS // 1_000_000} megapixels; crop or shrink it first"
+        reason = (
+            f"it is larger than {MAX_PIXELS // 1_000_000} megapixels, or {MAX_SIDE:,} a side; crop or shrink it first"
+        )
     except Image.UnidentifiedImageError:
         reason = f"it is no image of a known kind ({', '.join(_FORMATS)}); convert it to PNG"
     except Exception as error:  # A damaged file can raise anything in a decoder: SyntaxError, struct.error, KeyError...
@@ -92,9 +96,12 @@ def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
 def image_size(path: Path) -> tuple[int, int] | None:
     """Return width and height by the head of a file, as an upright image; None where it cannot be read."""
     try:
+        # One would wait for what somebody writes into a pipe.
+        if not path.is_file():
+            return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_formats()) as image:
+            with Image.open(path, formats=read_formats()) as image:
                 width, height = image.size
                 turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     except Exception:  # What is wrong with it is said when it is read.
@@ -172,7 +179,8 @@ def reads_avif() -> bool:
         return bool(features.check("avif"))
 
 
-def _formats() -> tuple[str, ...]:
+def read_formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that are read, so that no other decoder sees a file of others."""
     return _FORMATS if reads_avif() else _FORMATS[:-1]
 
 
@@ -222,7 +230,7 @@ def _decode_tiff(path: Path) -> NDArray[Any]:
 
 
 def _decode_with_pillow(path: Path) -> NDArray[Any]:
-    with Image.open(path, formats=_formats()) as image:
+    with Image.open(path, formats=read_formats()) as image:
         _check_size(*image.size)
         args = image.tile[0].args if image.tile else None
         rawmode = str(args[0] if isinstance(args, tuple) else args)
@@ -262,7 +270,7 @@ def _decode_16_bits(image: Image.Image, path: Path, rawmode: str) -> NDArray[np.
 
 
 def _decode_as(path: Path, rawmode: str) -> NDArray[np.uint8]:
-    with Image.open(path, formats=_formats()) as image:
+    with Image.open(path, formats=read_formats()) as image:
         image.tile = [
             tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
             for tile in image.tile
@@ -296,5 +304,5 @@ def _to_tensor(pixels: NDArray[Any]) -> Float[Tensor, "3 h w"]:
 def _check_size(width: int, height: int) -> None:
     if min(width, height) < 1:
         raise _UnfitError("it has no pixels; choose another image")
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise Image.DecompressionBombError

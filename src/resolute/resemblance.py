@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resolute.errors import ImageError, ImageWarning
-from resolute.images import image_size, read_image, to_uint8
+from resolute.images import image_size, read_formats, read_image, to_uint8
 
 # A file, or 8-bit pixels.
 Picture = Path | UInt8[ndarray, "_ _ 3"]
@@ -123,7 +123,7 @@ def _thumbnail(path: Path) -> NDArray[np.float32] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path, formats=read_formats()) as image:
                 return _small(image)
     except Exception:  # What is wrong with it is said when it is read.
         return None

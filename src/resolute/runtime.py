@@ -116,7 +116,8 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        if torch.empty(0, device=device).is_meta:
+            raise RuntimeError("it holds no values")
     except (RuntimeError, AssertionError) as error:
         reason = first_line(error).split(". ")[0]
         raise ConfigError(f"device {device!r} cannot be used ({reason}); try --device cpu") from None

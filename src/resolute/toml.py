@@ -7,7 +7,7 @@ import difflib
 import re
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -17,31 +17,43 @@ from resolute.errors import ConfigError
 
 T = TypeVar("T")
 
+# No study or recipe comes near; what is deeper would end readers in the middle.
+DEPTH = 64
+
 
 def read_table(path: Path) -> dict[str, object]:
     """Return what a TOML file says, unchecked.
 
     Raises:
-        ConfigError: no valid TOML, to which whole numbers of more than 64 bits belong.
+        ConfigError: it cannot be read, or is no valid TOML, to which whole numbers of more than 64 bits and what is
+            nested more than ``DEPTH`` deep belong.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except RecursionError:
+        raise ConfigError(f"{path.name} is no valid TOML: nested more than {DEPTH} deep") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} is no valid TOML: {error}") from None
-    if key := _too_long(content):
-        raise located(path, key, "a whole number of more than 64 bits")
+    for key, value in _leaves(content):
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise located(path, key, "a whole number of more than 64 bits")
+        if len(key) > DEPTH:
+            raise located(path, key[:1], f"nested more than {DEPTH} deep")
     return content
 
 
-def _too_long(content: object) -> tuple[str, ...]:
-    """Return the key of a whole number that no record could hold; nothing where there is none."""
-    if isinstance(content, int):
-        return () if -(2**63) <= content < 2**63 else ("",)
+def _leaves(content: object, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Yield all values that hold no others, or lie too deep, with their keys."""
     if isinstance(content, list):
         parts = [(str(place), part) for place, part in enumerate(cast("list[object]", content))]
     else:
         parts = list(cast("dict[str, object]", content).items()) if isinstance(content, dict) else []
-    return next(((name, *key) if key != ("",) else (name,) for name, part in parts if (key := _too_long(part))), ())
+    if not parts or len(key) > DEPTH:
+        yield key, content
+    for name, part in parts if len(key) <= DEPTH else ():
+        yield from _leaves(part, (*key, name))
 
 
 def check_table(path: Path, content: Mapping[str, object], kind: type[T]) -> T:
@@ -119,7 +131,7 @@ def line_of(text: str, key: Sequence[str]) -> int | None:
                 counts[table] = counts.get(table, -1) + 1
                 table = (*table, str(counts[table]))
             found.setdefault(table, number)
-        elif setting := re.match(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*'|\s*\.\s*)+?)\s*=(.*)""", line):
+        elif setting := re.match(r"""\s*((?:[\w-]++|"[^"]*"|'[^']*'|\s*\.\s*)+?)\s*=(.*)""", line):
             found.setdefault(table + _names(setting[1]), number)
             value = setting[2]
         if value and _whole(value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from resolute import notebook
 from resolute.attacks.ball import Ball, Images, Length, Linf
+from resolute.attacks.features import in_precision_of
 from resolute.attacks.objective import Bound, FeatureShift, Objective, OutputShift, RegionShift, bound_to
 from resolute.attacks.options import Count, check_fields
 from resolute.errors import ConfigError, ModelWarning
@@ -40,6 +41,15 @@ _STRETCH, _STRETCHES, _FLAT = 10.0, 4, 0.5
 
 # What sums in float32 may lie beyond a budget, as a share of it or of a level.
 _EXCESS = 1e-3
+
+# Of a radius in l2: the whole range of some billions of pixels.
+LARGEST = 1e5
+
+# Training flags, frozen parameters and hooks are the model's, and cuDNN's arithmetic the process's: threads take turns.
+_ALONE = threading.RLock()
+
+# Convolutions whose image ``arithmetic`` keeps in float32.
+_REDUCED = set[nn.Module]()
 
 NO_SLOPE = (
     "the gradient is zero everywhere in the image: the model rounds or saturates inside, and an attack that follows it "
@@ -200,7 +210,7 @@ class Attack(ABC):
     def __post_init__(self) -> None:
         check_fields(self)
         # An l2 norm over all pixels and channels may well exceed the range of one.
-        if not 0 < self.epsilon < math.inf or (self.epsilon > 1 and isinstance(self.aim()[1], Linf)):
+        if not 0 < self.epsilon <= LARGEST or (self.epsilon > 1 and isinstance(self.aim()[1], Linf)):
             raise ConfigError(f"epsilon is a radius in (0, 1], such as 4/255, not {self.epsilon}")
         # So that a plan that cannot work is refused before a model is loaded for it.
         _pair(self, "aim", self.aim(), "objective and ball")
@@ -527,20 +537,25 @@ def arithmetic(model: nn.Module, precision: Precision, device: torch.device) -> 
         return
     before: list[bool] = []
 
-    def leave(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def leave(module: nn.Conv2d, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         before.append(torch.is_autocast_enabled(device.type))
         torch.set_autocast_enabled(device.type, False)
-        return tuple(x.float() for x in inputs)
+        return tuple(x.to(module.weight.dtype) for x in inputs)
 
-    def enter(module: nn.Module, _inputs: object, output: Tensor | None) -> Tensor | None:
+    def enter(module: nn.Conv2d, _inputs: object, output: Tensor | None) -> Tensor | None:
         reduced = before.pop()
         torch.set_autocast_enabled(device.type, reduced)
         # What becomes of the image may be rounded, not the image itself, shifted or weighted.
-        return output.bfloat16() if reduced and output is not None and module.out_channels != 3 else output
+        # A network of double precision stays one.
+        rounded = reduced and module.out_channels != 3 and module.weight.dtype != torch.float64
+        return output.bfloat16() if rounded and output is not None else output
 
     with contextlib.ExitStack() as hooks, torch.autocast(device.type, torch.bfloat16):
         for module in model.modules():
-            if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            # An attack inside another meets the hooks of that one, which do for both.
+            if isinstance(module, nn.Conv2d) and module.in_channels == 3 and module not in _REDUCED:
+                _REDUCED.add(module)
+                hooks.callback(_REDUCED.discard, module)
                 hooks.callback(module.register_forward_pre_hook(leave).remove)
                 hooks.callback(module.register_forward_hook(enter, always_call=True).remove)
             elif type(module) is nn.PReLU and "forward" not in vars(module):
@@ -558,6 +573,8 @@ def _rectified(module: nn.PReLU, x: Tensor) -> Tensor:
 def at_work(model: nn.Module, device: torch.device) -> Generator[None]:
     """Set up what an attack works in: a frozen model and gradients, in float32 until a search says otherwise.
 
+    Threads wait for one another.
+
     Raises:
         ConfigError: the model was made inside ``torch.inference_mode``.
     """
@@ -565,14 +582,14 @@ def at_work(model: nn.Module, device: torch.device) -> Generator[None]:
         raise ConfigError("the model was made inside torch.inference_mode and has no gradients; load it outside")
     # Autocast off, for the verdict is float32 wherever this is called, also inside the search of another attack.
     unreduced = torch.autocast(device.type, enabled=False)
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
-    def enter(_module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
-        return tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
+    def enter(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+        return tuple(
+            in_precision_of(module, x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs
+        )
 
-    # A model of half precision is attacked with an image of full precision.
-    hook = model.register_forward_pre_hook(enter) if dtype != torch.float32 else None
-    try:
+    with _ALONE, contextlib.ExitStack() as hooks:
+        hooks.callback(model.register_forward_pre_hook(enter).remove)
         with (
             torch.inference_mode(mode=False),
             torch.enable_grad(),
@@ -582,6 +599,3 @@ def at_work(model: nn.Module, device: torch.device) -> Generator[None]:
             frozen(model),
         ):
             yield
-    finally:
-        if hook is not None:
-            hook.remove()

@@ -13,6 +13,17 @@ from resolute.models.base import Restorer
 from resolute.models.layers import find_layers
 
 
+def in_precision_of(model: nn.Module, x: Tensor) -> Tensor:
+    """Return a tensor in the precision of a model's weights: the image that is attacked is of full precision, or finer.
+
+    Example:
+        >>> in_precision_of(nn.Conv2d(3, 3, 1).half(), torch.rand(1, 3, 4, 4)).dtype
+        torch.float16
+    """
+    own = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), x.dtype)
+    return x.to(own)
+
+
 def layer_outputs(
     model: nn.Module, x: Float[Tensor, "b c h w"], layers: Sequence[str]
 ) -> list[Float[Tensor, "b d h1 w1"]]:
@@ -22,7 +33,7 @@ def layer_outputs(
         ConfigError: a layer did not run in this pass, or makes no tensor of real numbers.
     """
     if isinstance(model, Restorer) and tuple(layers) == (model.feature_layer,):
-        return [model.features(x)]
+        return [model.features(in_precision_of(model, x))]
     found = _outputs(model, x, layers)
     missing = [name for name, outputs in found.items() if not outputs]
     if missing:

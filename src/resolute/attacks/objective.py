@@ -56,6 +56,21 @@ def bound_to(objective: Objective, model: nn.Module, clean: Images) -> Bound:
     return values
 
 
+def output_of(model: nn.Module, x: Images) -> Tensor:
+    """Return what a model makes of images, in float32.
+
+    Raises:
+        ConfigError: it is no tensor.
+    """
+    y: object = model(x)
+    if not isinstance(y, Tensor):
+        raise ConfigError(
+            f"{type(model).__name__} returns an object of type {type(y).__name__} for images, not a tensor; "
+            "as_restorer finds the image in it"
+        )
+    return y.float()
+
+
 @final
 @dataclasses.dataclass(frozen=True)
 class OutputShift:
@@ -67,10 +82,10 @@ class OutputShift:
 
     def bind(self, model: nn.Module, clean: Images) -> Bound:
         with torch.no_grad():
-            reference = model(clean)
+            reference = output_of(model, clean)
 
         def shift(x: Images) -> Float[Tensor, " b"]:
-            return (model(x).float() - reference.float()).square().flatten(1).mean(dim=1)
+            return (output_of(model, x) - reference).square().flatten(1).mean(dim=1)
 
         return shift
 
@@ -87,7 +102,7 @@ class RegionShift:
 
     def bind(self, model: nn.Module, clean: Images) -> Bound:
         with torch.no_grad():
-            reference = model(clean).float()
+            reference = output_of(model, clean)
         height, width = clean.shape[-2:]
         outside = ~self.region.mask(height, width).to(clean.device)
         for dim, ratio in enumerate((reference.shape[-2] // height, reference.shape[-1] // width)):
@@ -96,7 +111,7 @@ class RegionShift:
             raise ValueError("the region covers the whole image and leaves nothing to measure on; choose a smaller one")
 
         def shift(x: Images) -> Float[Tensor, " b"]:
-            return (model(x).float() - reference).square()[..., outside].flatten(1).mean(dim=1)
+            return (output_of(model, x) - reference).square()[..., outside].flatten(1).mean(dim=1)
 
         return shift
 
@@ -112,7 +127,7 @@ class ScoreGain:
         check_fields(self)
 
     def bind(self, model: nn.Module, clean: Images) -> Bound:
-        return lambda x: self.sign * model(x).float()
+        return lambda x: self.sign * output_of(model, x)
 
 
 @final

@@ -15,7 +15,8 @@ from resolute.errors import ConfigError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Count = Annotated[int, pydantic.Field(ge=1)]
+# What is larger would not end, and is no number of a record either.
+Count = Annotated[int, pydantic.Field(ge=1, le=10**9)]
 Share = Annotated[float, pydantic.Field(gt=0, le=1)]
 Validator = Callable[[object], object]
 

@@ -63,7 +63,7 @@ class AttackTable:
     epsilons: tuple[float, ...]
     options: dict[str, object]
 
-    def __init__(self, kind: str, *, label: str = "", epsilons: Sequence[float] = (), **options: object) -> None:
+    def __init__(self, /, kind: str, *, label: str = "", epsilons: Sequence[float] = (), **options: object) -> None:
         object.__setattr__(self, "kind", check_value(str, "kind", kind))
         object.__setattr__(self, "label", check_value(str, "label", label))
         object.__setattr__(self, "epsilons", check_value(_Levels, "epsilons", tuple(epsilons)))
@@ -172,8 +172,11 @@ def _table(value: object) -> AttackTable:
         table = dict(cast("Mapping[str, Any]", value))
         if "kind" not in table:
             raise ConfigError(f"an attack is one of {', '.join(ATTACKS)}", ("kind",))
+        for name, hint in (("kind", str), ("label", str), ("epsilons", _Levels)):
+            if name in table:
+                table[name] = check_value(hint, name, table[name])
         # As ``dataclasses.asdict`` writes it, in records of a study.
-        if table.keys() - {"epsilons"} == {"kind", "label", "options"}:
+        if table.keys() - {"epsilons"} == {"kind", "label", "options"} and isinstance(table["options"], Mapping):
             if holds_code(table):
                 # Read back with the records of a study, from wherever: no reason to run code.
                 return _unchecked(table)

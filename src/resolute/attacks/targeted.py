@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from resolute.attacks.ascent import Attack
 from resolute.attacks.ball import Images
-from resolute.attacks.objective import Bound
+from resolute.attacks.objective import Bound, output_of
 from resolute.attacks.options import EqualByRepr
 from resolute.errors import ConfigError
 from resolute.images import image_sha256, read_image
@@ -40,7 +40,7 @@ class SavedOutput:
     """
 
     def __call__(self, model: nn.Module, clean: Images) -> Outputs:
-        return torch.round(model(clean).float().clamp(0.0, 1.0) * 255.0) / 255.0
+        return torch.round(output_of(model, clean).clamp(0.0, 1.0) * 255.0) / 255.0
 
 
 @final
@@ -98,7 +98,7 @@ class OutputOf(_Tensor):
     """
 
     def __call__(self, model: nn.Module, clean: Images) -> Outputs:
-        return model(self.images.to(clean))
+        return output_of(model, self.images.to(clean))
 
 
 @final
@@ -124,7 +124,7 @@ class Picture:
         return Picture(str(path), image_sha256(read_image(path)))
 
     def __call__(self, model: nn.Module, clean: Images) -> Outputs:
-        size = model(clean[:1]).shape[-2:]
+        size = output_of(model, clean[:1]).shape[-2:]
         pixels = read_image(self.path).unsqueeze(0).to(clean)
         return F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False).clamp(0.0, 1.0)
 
@@ -201,7 +201,7 @@ def with_truth(attack: Attack, truth: Outputs | None) -> Attack:
 
 def _distance(reference: Reference, model: nn.Module, clean: Images, sign: int) -> Bound:
     with torch.no_grad():
-        wanted, output = reference(model, clean).float(), model(clean)
+        wanted, output = reference(model, clean).float(), output_of(model, clean)
     if wanted.shape[1:] != output.shape[1:] or wanted.shape[0] not in (1, output.shape[0]):
         raise ValueError(
             f"the output is {tuple(output.shape)} and the image to compare it with {tuple(wanted.shape)}; "
@@ -209,6 +209,6 @@ def _distance(reference: Reference, model: nn.Module, clean: Images, sign: int) 
         )
 
     def distance(x: Images) -> Float[Tensor, " b"]:
-        return sign * (model(x).float() - wanted).square().flatten(1).mean(dim=1)
+        return sign * (output_of(model, x) - wanted).square().flatten(1).mean(dim=1)
 
     return distance

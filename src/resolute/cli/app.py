@@ -5,9 +5,12 @@ Nothing here imports PyTorch, so that ``resolute --help`` answers at once.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import math
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, final
@@ -18,7 +21,7 @@ from typer.core import TyperGroup
 
 import resolute
 from resolute.cli.stopping import INTERRUPTED, KEPT, TERMINATED, Terminated
-from resolute.errors import ConfigError, ResoluteError
+from resolute.errors import ConfigError, OutputError, ResoluteError
 from resolute.of_file import told_in_one_line
 from resolute.printing import errors
 
@@ -79,12 +82,23 @@ class Commands(TyperGroup):
     """The commands; only the one that is run is imported, for PyTorch takes seconds, and its errors become one line."""
 
     def invoke(self, ctx: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A file may have a name that is no text.
+                stream.reconfigure(errors="backslashreplace")
         try:
             with told_in_one_line():
                 return super().invoke(ctx)
         except ResoluteError as error:
             errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            # A reader that has gone away, as after `| head`, is told to nobody.
+            if error.errno == errno.EPIPE:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            errors.print(f"[red]error:[/red] {escape(f'{where}{error.strerror or error}')}", soft_wrap=True)
+            raise typer.Exit(OutputError.exit_code) from None
         except Terminated:
             errors.print(f"terminated: {KEPT}")
             raise typer.Exit(TERMINATED) from None
@@ -178,7 +192,10 @@ Workers = Annotated[
 Scale = Annotated[
     int | None,
     typer.Option(
-        help="Upscaling factor, where the file holds several or is code; FILE#x4.", min=1, rich_help_panel="Model"
+        help="Upscaling factor, where the file holds several or is code; FILE#x4.",
+        min=1,
+        max=64,
+        rich_help_panel="Model",
     ),
 ]
 Weights = Annotated[
@@ -276,7 +293,7 @@ def parse_epsilon(text: str, option: str = "--epsilon") -> float:
         (True, 0.031)
     """
     value = _fraction(text)
-    whole = math.floor(value * 255) / 255 if value < math.inf else value
+    whole = math.floor(value * 255) / 255 if 0 < value <= 1 else value
     # Of a decimal only ever the level below, so that no attack gets more than was asked for.
     if 0 < whole < value and round(whole, len(text.strip().partition(".")[2])) == value:
         value = whole

@@ -57,6 +57,8 @@ class Journal:
         """
         if self._path is None:
             self._path = self._take()
+        elif self._lock is not None and not _same_file(self._lock, self._path):
+            raise OutputError(f"{self._path} was removed while it was written to; run the same command again")
         append_line(self._path, *contents)
 
     def close(self) -> None:
@@ -169,6 +171,14 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from None
+
+
+def _same_file(opened: int, path: Path) -> bool:
+    """Tell whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(opened), path.stat())
+    except OSError:
+        return False
 
 
 def _byte(key: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from resolute.engine.plan import Plan
 from resolute.engine.queue import Machine, Queue, Tell, wait_for_others
 from resolute.engine.records import Records
 from resolute.engine.store import Store
+from resolute.files import among_others_in
 from resolute.of_file import told_in_one_line
 from resolute.provenance import provenance
 from resolute.runtime import resolve_device
@@ -60,30 +62,29 @@ def run(
     plan = study if isinstance(study, Plan) else plan_of(study)
     study = plan.study
     folder = Path(out or Path("runs") / plan.study.name)
-    Store(folder).write_facts(
-        {
-            "schema": SCHEMA,
-            "kind": study.kind,
-            "study": dataclasses.asdict(study),
-            "provenance": dataclasses.asdict(provenance()),
-            "facts": study.facts(plan.cells) if isinstance(study, Described) else {},
-            "cells": [cell.key for cell in plan.cells],
-        }
-    )
-    queue = Queue(plan, folder, machine.cells, progress, on_found)
-    try:
-        if machine.ray:
-            from resolute.engine.cluster import run_on_ray
+    with among_others_in(folder):
+        Store(folder).write_facts(
+            {
+                "schema": SCHEMA,
+                "kind": study.kind,
+                "study": dataclasses.asdict(study),
+                "provenance": dataclasses.asdict(provenance()),
+                "facts": study.facts(plan.cells) if isinstance(study, Described) else {},
+                "cells": [cell.key for cell in plan.cells],
+            }
+        )
+        queue = Queue(plan, folder, machine.cells, progress, on_found)
+        with contextlib.closing(queue):
+            if machine.ray:
+                from resolute.engine.cluster import run_on_ray
 
-            run_on_ray(queue, machine)
-        elif machine.workers > 1:
-            from resolute.engine.workers import Workers
+                run_on_ray(queue, machine)
+            elif machine.workers > 1:
+                from resolute.engine.workers import Workers
 
-            Workers(queue, machine).run()
-        else:
-            _run_here(queue, machine)
-    finally:
-        queue.close()
+                Workers(queue, machine).run()
+            else:
+                _run_here(queue, machine)
     queue.tell("done")
     done = queue.done()
     return Records(study, (done[cell.key] for cell in plan.cells if cell.key in done))

@@ -21,6 +21,9 @@ RECORDS_STEM = "records"
 # No record or study comes near; what is deeper would end readers in the middle.
 DEPTH = 64
 
+# No figure comes near, and sums of squares stay finite.
+LARGEST = 1e100
+
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 Kind = TypeVar("Kind", bound=Record)
@@ -144,7 +147,8 @@ def loaded(text: bytes) -> dict[str, Any]:
     """Return the object that a text of JSON holds.
 
     Raises:
-        ValueError: it holds none, or one that is nested too deeply, or a whole number of more than 64 bits.
+        ValueError: it holds none, or one that is nested too deeply, a whole number of more than 64 bits, or a
+            number beyond ``LARGEST``.
 
     Example:
         >>> loaded(b'{"n": 12345678901234567890}')
@@ -157,7 +161,7 @@ def loaded(text: bytes) -> dict[str, Any]:
         raise ValueError(f"byte {error.start + 1} is no UTF-8") from None
     if _depth(decoded)[1] > DEPTH:
         raise ValueError(f"nested more than {DEPTH} deep")
-    content: object = json.loads(decoded, parse_int=_whole)
+    content: object = json.loads(decoded, parse_int=_whole, parse_float=_figure)
     if not isinstance(content, dict):
         raise ValueError(f"no object of JSON, but a {type(content).__name__}")
     return cast("dict[str, Any]", content)
@@ -223,6 +227,13 @@ def _whole(digits: str) -> int:
     if not -(2**63) <= number < 2**63:
         raise ValueError(f"{digits[:10]}... is a whole number of more than 64 bits")
     return number
+
+
+def _figure(text: str) -> float:
+    value = float(text)
+    if not abs(value) <= LARGEST:
+        raise ValueError(f"{text[:10]} is beyond {LARGEST:g}")
+    return value
 
 
 def _rank(record: Record) -> tuple[str, float]:

@@ -16,13 +16,13 @@ from resolute.errors import ConfigError, did_you_mean, first_line
 from resolute.files import write_atomically
 from resolute.provenance import Provenance
 from resolute.studies.attacked import AttackRecord
+from resolute.studies.record import columns
 
 # After the point, of figures in dB and of features.
 DIGITS = 4
 
-_TYPES = {"str": "VARCHAR", "int": "BIGINT", "bool": "BOOLEAN", "float": "FLOAT", "float | None": "FLOAT"}
-_FIELDS = {one.name: one.type for one in dataclasses.fields(AttackRecord) if one.name != "files"}
-_ROUNDED = [name for name, kind in _FIELDS.items() if str(kind).startswith("float") and name != "epsilon"]
+_TYPES = {one.name: one.kind for one in columns(AttackRecord) if one.name != "files"}
+_ROUNDED = [name for name, kind in _TYPES.items() if kind == "DOUBLE" and name != "epsilon"]
 _PROVENANCE = pydantic.TypeAdapter(Provenance)
 _RECORDS = pydantic.TypeAdapter(list[AttackRecord])
 
@@ -48,8 +48,9 @@ def write_runs(path: Path, runs: Mapping[str, Run]) -> None:
     """
     import duckdb  # a fifth of a second, which what reads no Parquet need not wait for
 
-    columns = {"id": "VARCHAR", **{name: _type(name) for name in _FIELDS}, "made": "VARCHAR"}
-    typed = ", ".join(f"'{name}': '{kind}'" for name, kind in columns.items())
+    single = dict.fromkeys(_ROUNDED, "FLOAT")
+    kinds = {"id": "VARCHAR", **_TYPES, **single, "made": "VARCHAR"}
+    typed = ", ".join(f"'{name}': '{kind}'" for name, kind in kinds.items())
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
         lines = Path(folder) / "records.jsonl"
         with lines.open("w", encoding="utf-8") as file:
@@ -125,14 +126,10 @@ def _made(text: str) -> Provenance | None:
 
 
 def _row(record: AttackRecord) -> dict[str, Any]:
-    values = {name: getattr(record, name) for name in _FIELDS}
+    values = {name: getattr(record, name) for name in _TYPES}
     return values | {name: _again(values[name]) for name in _ROUNDED}
 
 
 def _again(value: float | None) -> float | None:
     # What is no number is refused with the whole record.
     return round(value, DIGITS) if isinstance(value, float) else value
-
-
-def _type(name: str) -> str:
-    return "DOUBLE" if name == "epsilon" else _TYPES[str(_FIELDS[name])]

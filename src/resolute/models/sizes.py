@@ -67,7 +67,7 @@ def upscaled_by(y: Tensor, x: Float[Tensor, "b c h w"]) -> int:
         (2, 0)
     """
     height, width = x.shape[-2:]
-    if y.ndim != 4 or y.shape[:2] != x.shape[:2] or y.shape[2] % height:
+    if y.device != x.device or y.ndim != 4 or y.shape[:2] != x.shape[:2] or y.shape[2] % height:
         return 0
     scale = y.shape[2] // height
     return scale if y.shape[3] == scale * width else 0

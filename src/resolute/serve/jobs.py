@@ -21,7 +21,7 @@ from resolute.attacks.registry import AttackTable
 from resolute.certificates.certificate import Certificate
 from resolute.certificates.median import certify
 from resolute.errors import ImageError
-from resolute.images import from_uint8, read_image, sample_image, to_uint8
+from resolute.images import from_uint8, read_formats, read_image, sample_image, to_uint8
 from resolute.models.base import Restorer, Scorer
 from resolute.models.fitted import size_within
 from resolute.of_file import told_in_one_line
@@ -97,7 +97,7 @@ def read_upload(path: str | None, sample: str) -> Pixels:
         # Reads the header only: an image of a few kilobytes can unfold to gigabytes.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file) as header:
+            with Image.open(file, formats=read_formats()) as header:
                 pixels = header.width * header.height
     except Exception:  # whatever a damaged file raises, read_image says it in a sentence
         pixels = 0

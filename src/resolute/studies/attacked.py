@@ -22,7 +22,7 @@ from resolute.models.base import Restorer, SplitRestorer
 from resolute.of_file import described
 from resolute.randomness import generator_for
 from resolute.runtime import full_float32
-from resolute.studies.record import Record, record_key
+from resolute.studies.record import Radius, Record, record_key
 from resolute.studies.study import Cell, about
 
 Image = Float[Tensor, "1 3 h w"]
@@ -106,7 +106,7 @@ class AttackRecord(Record):
     defends: str = ""
     attack: str
     configuration: str
-    epsilon: float
+    epsilon: Radius
     clean_psnr_y: float | None
     clean_ssim_y: float | None
     attacked_psnr_y: float | None

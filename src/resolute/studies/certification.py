@@ -14,6 +14,7 @@ from resolute.attacks.ascent import Arithmetic
 from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
 from resolute.errors import ImageError
+from resolute.files import FileName
 from resolute.folders import read_each
 from resolute.images import image_sha256, read_image
 from resolute.models.fitted import FittedScorer, size_within
@@ -67,7 +68,7 @@ class Certification(ScoreStudy):
     kind: ClassVar[str] = "certification"
     records: ClassVar[tuple[type[Record], ...]] = (ScoreRecord, ScoreAttackRecord)
 
-    name: str = "certify"
+    name: FileName = "certify"
     images: tuple[str, ...] = pydantic.Field(min_length=1)
     metric: str = METRIC
     denoiser: str = ""

@@ -18,6 +18,7 @@ from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import DenoisedScorer, prepared
 from resolute.defences.purify import purifier
 from resolute.errors import ConfigError, ImageError
+from resolute.files import FileName
 from resolute.images import from_uint8, read_image, to_uint8
 from resolute.models.scorers import load_scorer
 from resolute.of_file import own_code
@@ -109,7 +110,7 @@ class CertifiedIqa(ScoreStudy):
     kind: ClassVar[str] = "certified-iqa"
     records: ClassVar[tuple[type[Record], ...]] = (ScoreRecord, ScoreAttackRecord)
 
-    name: str
+    name: FileName
     metric: str
     contenders: tuple[Contender, ...] = pydantic.Field(min_length=1)
     images: str

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from resolute.defences import load_defended
 from resolute.errors import ImageError
+from resolute.files import FileName
 from resolute.folders import read_each
 from resolute.images import from_uint8, image_sha256, sample_image, to_uint8
 from resolute.models.base import Restorer
@@ -109,7 +110,7 @@ class Check(Study, Compared, Described):
     records: ClassVar[tuple[type[Record], ...]] = (CheckRecord,)
     cumulative: ClassVar[bool] = True
 
-    name: str = "check"
+    name: FileName = "check"
     models: tuple[str, ...] = pydantic.Field(min_length=1)
     images: tuple[str, ...] = ()
     twin: str = ""

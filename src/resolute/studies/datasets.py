@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,12 +112,15 @@ def find_photos(images: Sequence[str], every: int = 1, scale: int = 1, *, high: 
         else:
             found = matched_images(paths, scale, high=high, every=every)
             photos += [Photo(dataset, one.name, one.path, one.low, one.name) for one in found]
-    seen: Counter[str] = Counter()
+    given, taken = {photo.name for photo in photos}, set[str]()
     # Files of one name lie in two folders more often than one would think.
     for place, photo in enumerate(photos):
-        seen[photo.name] += 1
-        if seen[photo.name] > 1:
-            photos[place] = dataclasses.replace(photo, name=f"{photo.name}-{seen[photo.name]}")
+        name = photo.name
+        if name in taken:
+            numbered = (f"{name}-{number}" for number in itertools.count(2))
+            name = next(one for one in numbered if one not in given | taken)
+            photos[place] = dataclasses.replace(photo, name=name)
+        taken.add(name)
     return photos
 
 

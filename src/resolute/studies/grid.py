@@ -19,6 +19,7 @@ from resolute.attacks.registry import AttackTable
 from resolute.attacks.transfer import Transfer, WarmStart
 from resolute.defences import load_defended, undefended
 from resolute.errors import ConfigError, ImageError, ImageNote
+from resolute.files import FileName
 from resolute.folders import read_each
 from resolute.images import from_uint8, to_uint8
 from resolute.models.base import Restorer
@@ -94,7 +95,7 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
     records: ClassVar[tuple[type[Record], ...]] = (AttackRecord, CleverRecord)
     cumulative: ClassVar[bool] = True
 
-    name: str
+    name: FileName
     models: tuple[str, ...] = pydantic.Field(min_length=1)
     attacks: tuple[AttackTable, ...] = pydantic.Field(min_length=1)
     epsilons: tuple[float, ...] = pydantic.Field(default=(1, 2, 4, 8, 16, 32), min_length=1)
@@ -103,7 +104,7 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
     names: tuple[str, ...] = ()
     every: int = pydantic.Field(default=1, ge=1)
     crop: int = pydantic.Field(default=0, ge=0)
-    scale: int = 4
+    scale: int = pydantic.Field(default=4, ge=1, le=64)
     baseline: str = ""
     seed: int = 0
     seeds: tuple[int, ...] = ()

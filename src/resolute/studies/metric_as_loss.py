@@ -18,7 +18,7 @@ from torch import Tensor
 
 from resolute.certificates.median import certify
 from resolute.errors import ConfigError, ImageError
-from resolute.files import beside
+from resolute.files import FileName, beside
 from resolute.folders import read_each
 from resolute.images import SAMPLE_NAMES, from_uint8, image_sha256, read_image, sample_image, to_uint8
 from resolute.measure.fidelity import psnr_rgb, ssim_y
@@ -104,7 +104,7 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
     kind: ClassVar[str] = "metric-as-loss"
     records: ClassVar[tuple[type[Record], ...]] = (RestorationRecord,)
 
-    name: str
+    name: FileName
     restorers: tuple[str, ...] = pydantic.Field(min_length=2)
     control: str
     metric: str

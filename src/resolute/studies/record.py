@@ -9,7 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import pydantic
 
@@ -19,6 +19,10 @@ from resolute.errors import ConfigError
 SCHEMA = 2
 # Raised whenever the same key could mean other numbers: a change of the attack loop, the measures or the key itself.
 PROTOCOL = 2
+
+Count = Annotated[int, pydantic.Field(ge=1)]
+# Of an attack: what has no logarithm, or rounds to nothing, is none.
+Radius = Annotated[float, pydantic.Field(ge=1e-5, le=1e5)]
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
@@ -58,8 +62,8 @@ class Record:
     weights: str
     image: str
     pixels: str
-    width: int
-    height: int
+    width: Count
+    height: Count
     seed: int
     seconds: float
     dataset: str = ""

@@ -10,6 +10,7 @@ from typing import ClassVar, TypedDict, TypeVar
 
 from torch import Tensor, nn
 
+from resolute.files import FileName
 from resolute.images import image_sha256
 from resolute.models.base import Card, ScorerCard
 from resolute.studies.record import Record
@@ -141,13 +142,13 @@ class Study(abc.ABC):
         kind: as TOML files name it.
         records: the kinds of its answers.
         cumulative: results of all that was ever run into a folder count, and not only those of the last plan.
-        name: in reports.
+        name: in reports, and of the folder of its results.
     """
 
     kind: ClassVar[str]
     records: ClassVar[tuple[type[Record], ...]]
     cumulative: ClassVar[bool] = False
-    name: str
+    name: FileName
 
     @abc.abstractmethod
     def cells(self) -> Iterable[Cell]:

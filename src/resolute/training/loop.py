@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import resolute
 from resolute.errors import CheckpointError, ConfigError, TrainingError
-from resolute.files import beside, write_text
+from resolute.files import alone_in, beside, write_text
 from resolute.models.archive import load_archive, save_archive
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.recipe import AnyRecipe
@@ -76,12 +76,13 @@ def train(
         on_read: called with (images read, images in all).
 
     Raises:
-        ConfigError: ``out`` holds a run of another recipe, or the data does not fit.
+        ConfigError: ``out`` holds a run of another recipe, another process trains there, or the data does not fit.
         TrainingError: the loss is not finite; the last good checkpoint is kept and written as the model.
         OutputError: a file cannot be written.
     """
     fabric = fabric_for(recipe, device, devices)
-    return fit(recipe, task_of(recipe, data, out, on_read), out, fabric, on_step)
+    with alone_in(out) if fabric.is_global_zero else contextlib.nullcontext():
+        return fit(recipe, task_of(recipe, data, out, on_read), out, fabric, on_step)
 
 
 def fabric_for(recipe: AnyRecipe, device: str, devices: int = 1) -> lightning_fabric.Fabric:

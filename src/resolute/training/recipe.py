@@ -54,7 +54,7 @@ def read_recipe(source: str | Path, methods: Sequence[str] | None = None) -> Any
     """
     path, content = _content(str(source))
     task = content.get("task", "restore")
-    if task not in _TASKS:
+    if not isinstance(task, str) or task not in _TASKS:
         raise ConfigError(f"{path.name}: task is one of {', '.join(map(str, _TASKS))}, not {task!r}")
     if task == "restore":
         content.pop("task", None)
@@ -165,7 +165,10 @@ def _content(source: str, beside: Path | None = None, seen: tuple[str, ...] = ()
             base = str(content.pop("base"))
             if base in (*seen, source):
                 raise ConfigError(f"{path.name}: base: {base} is based on this recipe")
-            return path, _merge(_content(base, path.parent, (*seen, source))[1], content)
+            try:
+                return path, _merge(_content(base, path.parent, (*seen, source))[1], content)
+            except ConfigError as error:
+                raise ConfigError(f"{path.name}: base: {error}") from None
     return _varied(source, beside, seen)
 
 

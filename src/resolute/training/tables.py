@@ -8,6 +8,7 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from resolute.defences.method import STRICT
+from resolute.files import FileName
 
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -41,7 +42,7 @@ class RunTable:
     """What a recipe of any kind begins with.
 
     Attributes:
-        name: of the model that comes out.
+        name: of the model that comes out, and of its files.
         start: weights to start from instead of random ones: the name of a recipe whose run lies beside this one, or a
             weights file.
         seed: of the initial weights, of what is drawn from the data, and of the noise.
@@ -51,7 +52,7 @@ class RunTable:
         validate_first: validate before the first step too.
     """
 
-    name: str
+    name: FileName
     start: str = ""
     seed: int = 0
     precision: Precision = "32-true"
