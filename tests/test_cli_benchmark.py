@@ -55,6 +55,14 @@ def test_the_plan_computes_nothing(tiny_model, photos, tmp_path):
     assert not (tmp_path / "out-quick" / "records.jsonl").exists()
 
 
+def test_the_quick_form_takes_a_few_of_many_images(tiny_model, photos, tmp_path):
+    for number in range(9):
+        write_png(photos / f"more{number}.png", sample_image("coffee")[:, number : number + 48, 100:148])
+    code, stdout, _ = run("benchmark", tiny_model, "--quick", "--plan", "--images", photos, "--out", tmp_path / "out")
+    assert code == 0
+    assert f"{4 * 22} cells" in stdout
+
+
 def test_images_of_the_suite_are_missed_by_name(tiny_model, photos, tmp_path):
     code, _, stderr = run("benchmark", tiny_model, "--images", photos, "--out", tmp_path / "out")
     assert code == 3

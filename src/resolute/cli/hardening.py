@@ -61,7 +61,7 @@ def harden_model(
     share: Annotated[
         float | None,
         typer.Option(
-            help="Of every batch that is attacked, 0.2 if not given: more is more robust, and costs clean PSNR.",
+            help="Of every batch that is attacked, 0.2 if not given; a step takes longer with more.",
             show_default=False,
         ),
     ] = None,
@@ -75,7 +75,8 @@ def harden_model(
     clean_loss: Annotated[
         float | None,
         typer.Option(
-            help="Most clean PSNR to lose, in dB, on photographs held out: what would cost more is taken back.",
+            help="Clean PSNR that may be lost on photographs held out, in dB, 0.05 if not given: the more, the more "
+            "robust. 0 for no limit.",
             show_default=False,
         ),
     ] = None,

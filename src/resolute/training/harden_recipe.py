@@ -27,8 +27,11 @@ class HardenRecipe(RunTable, MethodTables):
         search: arithmetic in which patches are attacked; ``bfloat16`` costs nothing but bits where the processor has
             it, and makes a step faster (docs/harden.md). Weights and loss are ``precision``.
         level: budget of the judge, in levels of 255, where no method has one of its own.
-        clean_loss: dB of clean PSNR that may be lost at most on what is held out; what would cost more is taken back,
-            along the straight line between the weights after and before. None for no limit.
+        clean_loss: dB of clean PSNR that may be lost on what is held out; 0 for no limit. The less is lost at a
+            validation, the more weigh attacked patches and penalties from there on, beside 1 for a clean patch. What
+            costs more in the end is taken back, along the straight line between the weights after and before. The noise
+            of single steps is larger than such a limit: ``harden`` averages the weights over some fifty steps where
+            ``optimizer.ema`` says nothing.
         weights: sha256 of the weights that it starts from, filled in by ``harden``.
         photos: sha256 of the names and sizes of the photographs, filled in by ``harden``.
 
@@ -47,7 +50,7 @@ class HardenRecipe(RunTable, MethodTables):
     optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
     search: Literal["float32", "bfloat16"] = "float32"
     level: float = pydantic.Field(default=4.0, ge=1, le=255)
-    clean_loss: float | None = pydantic.Field(default=None, gt=0)
+    clean_loss: float = pydantic.Field(default=0.0, ge=0)
     weights: str = ""
     photos: str = ""
 

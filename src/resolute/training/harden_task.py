@@ -179,18 +179,17 @@ class HardenTask(Task[Restorer]):
                 f"out, and had {before:.1f} dB; lower optimizer.rate in a recipe of your own"
             )
         figures = {"psnr_y": clean, "attacked": sum(attacked) / len(attacked)}
-        return figures if self.recipe.clean_loss is None else figures | {"emphasis": self._steered(before - clean)}
+        return figures | {"emphasis": self._steered(before - clean)} if self.recipe.clean_loss else figures
 
     def _steered(self, lost: float) -> float:
         """Return what attacked patches and penalties weigh from here on: the more, the less clean PSNR is lost."""
-        assert self.recipe.clean_loss is not None
         left = 1 - lost / self.recipe.clean_loss
         emphasis = self.hardener.get_buffer("emphasis")
         emphasis.mul_(_PACE ** max(-1.0, min(left, 1.0))).clamp_(*_EMPHASES)
         return float(emphasis)
 
     def save(self, weights: Path, training: dict[str, object]) -> None:
-        if self.recipe.clean_loss is not None and self.held_out:
+        if self.recipe.clean_loss and self.held_out:
             self.kept = self._take_back(self.recipe.clean_loss)
             training |= {"kept": self.kept}
         self.made = copy.deepcopy(self.model)

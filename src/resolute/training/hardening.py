@@ -47,7 +47,10 @@ Table = TypeVar("Table", HardenRecipe, Adversarial, Consistency, OptimizerTable)
 _PIXELS = 80_000_000
 
 # Between checkpoints, so that little is lost by a kill, and between validations, as a share of the training.
-_SECONDS, _VALIDATIONS = 20.0, 10
+_SECONDS, _VALIDATIONS = 20.0, 20
+
+# Decay of the average of the weights that a limit on lost clean PSNR is held by.
+_AVERAGED = 0.98
 
 _PLAN = "plan.json"
 
@@ -108,9 +111,10 @@ def harden(
         minutes: of training, instead of the recipe's.
         steps: of training, instead of minutes.
         epsilon: largest change of a pixel, on the scale of [0, 1], instead of the recipe's 4/255.
-        share: of every batch that is attacked, instead of the recipe's 0.2: more is more robust, and costs clean PSNR.
-        clean_loss: dB of clean PSNR that may be lost at most on photographs held out: what would cost more is taken
-            back, along the straight line between the weights after and before.
+        share: of every batch that is attacked, instead of the recipe's 0.2: a step takes longer with more.
+        clean_loss: dB of clean PSNR that may be lost on photographs held out, instead of the recipe's 0.05: attacked
+            patches weigh as much as that allows, and what costs more in the end is taken back. 0 for no limit: all
+            patches weigh alike.
         seed: of everything random, instead of the recipe's.
         test: judge on these high-resolution images or folders instead of on what is held out, and by more attacks;
             those of them that are among ``photos`` are not trained on.
@@ -151,7 +155,7 @@ def harden(
     judged_on = matched_images(_paths(test), restorer.scale) if test else []
     found = matched_images(_paths(photos), restorer.scale)
     files = _chosen(found, judged_on, restorer.scale * asked.data.patch)
-    if not asked.data.validation and (not judged_on or asked.clean_loss is not None):
+    if not asked.data.validation and (not judged_on or clean_loss):
         what = "nothing is left to judge on" if not judged_on else "no clean PSNR can be watched"
         raise ConfigError(f"data.validation is 0, so {what}: hold photographs out, or name some to test")
     # Half of few photographs at most, so that some are left to train on.
@@ -217,8 +221,8 @@ def _asked(
         raise ConfigError(f"a budget is from 1/255, one level of an 8-bit image, to 1, not {epsilon:g}")
     if share is not None and not 0 < share <= 1:
         raise ConfigError(f"the attacked share of a batch is above 0 and at most 1, not {share:g}")
-    if clean_loss is not None and not 0 < clean_loss < math.inf:
-        raise ConfigError(f"the clean PSNR that may be lost is above 0 dB, not {clean_loss:g}")
+    if clean_loss is not None and not 0 <= clean_loss < math.inf:
+        raise ConfigError(f"the clean PSNR that may be lost is above 0 dB, or 0 for no limit, not {clean_loss:g}")
     if share is not None and found.adversarial is None:
         raise ConfigError("share: no patches are attacked without the method adversarial")
     level = None if epsilon is None else round(epsilon * 255, 6)
@@ -230,6 +234,8 @@ def _asked(
         found, adversarial=attack, consistency=consistency, optimizer=optimizer, minutes=minutes, seed=seed,
         level=level, clean_loss=clean_loss,
     )  # fmt: skip
+    if asked.clean_loss and not asked.optimizer.ema:
+        asked = dataclasses.replace(asked, optimizer=dataclasses.replace(asked.optimizer, ema=_AVERAGED))
     if asked.budget < 1:
         raise ConfigError(f"a budget of {asked.budget:g}/255 changes no sample of an 8-bit image; give 1/255 or more")
     return asked
