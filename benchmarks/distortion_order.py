@@ -70,11 +70,11 @@ DISTORTIONS: dict[str, Callable[[Pixels, float, np.random.Generator], Pixels]] =
 
 def ladder(image: Pixels, name: str, index: int, seed: int) -> list[Pixels]:
     """Return a photograph as it is, and its levels of a distortion, which share one noise."""
-    levels = np.linspace(0, 1, LEVELS)
-    return [
-        image,
-        *(DISTORTIONS[name](image, v, np.random.default_rng(stream_seed(seed, name, index))) for v in levels),
-    ]
+    streams = [np.random.default_rng(stream_seed(seed, name, index)) for _ in range(LEVELS)]
+    # Pillow cannot do with NumPy's floats.
+    levels = np.linspace(0, 1, LEVELS).tolist()
+    distort = DISTORTIONS[name]
+    return [image, *(distort(image, level, stream) for level, stream in zip(levels, streams, strict=True))]
 
 
 @torch.no_grad()
