@@ -131,8 +131,10 @@ class ScoreTask(Task[QualityNet | MobileNetScorer | EfficientNetScorer]):
             "learned": "mean opinion scores" if data.kind == "rated" else synthetic,
             "loss": " + ".join(term for term in terms if term),
         }
-        if self.backbone:
-            facts["backbone"] = f"{Path(self.recipe.model.backbone).name}, sha256 `{self.backbone}`"
+        if self.backbone and not self.recipe.start:
+            model = self.recipe.model
+            head = f"ridge regression, penalty {model.ridge:g}" if model.ridge else "random"
+            facts["starts from"] = f"features of {Path(model.backbone).name}, sha256 `{self.backbone}`; head: {head}"
         if data.sigma > 0:
             facts["noise"] = f"Gaussian, standard deviation {data.sigma:g} on [0, 1], in training and validation"
         size = f"crops of {data.crop} x {data.crop}" if data.crop else "whole images"
