@@ -10,8 +10,8 @@ from resolute.images import SAMPLE_NAMES, sample_image, write_png
 from resolute.studies.certification import Certification
 from resolute.studies.scored import size_within
 
-# The small one, at so many pixels of the longer side: with so many samples, all photographs and both attacks take half a
-# minute on two cores.
+# The small one, at so many pixels of the longer side: with so many samples, all photographs and both attacks take half
+# a minute on two cores.
 METRIC = "quality-s"
 SIDE = 256
 SAMPLES = 400
