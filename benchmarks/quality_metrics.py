@@ -26,6 +26,7 @@ from resolute.images import read_image
 from resolute.measure.agreement import agreement_difference, agreement_of
 from resolute.models import Scorer
 from resolute.provenance import provenance
+from resolute.randomness import generator_for
 from resolute.studies.scored import size_within
 from resolute.table import Column, Table, row
 from resolute.training.rated import read_ratings
@@ -44,15 +45,21 @@ def biq2021(folder: Path, count: int, seed: int) -> Rated:
 
 
 @torch.no_grad()
-def scores_of(metric: Scorer, rated: Rated, fit: int) -> tuple[list[float], float]:
-    """Return what a metric says of each image, the higher the better, and the seconds that an image takes."""
+def scores_of(metric: Scorer, rated: Rated, fit: int, sigma: float = 0.0, copies: int = 1) -> tuple[list[float], float]:
+    """Return what a metric says of each image, the higher the better, and the seconds that an image takes.
+
+    With ``sigma``, the median over noisy copies.
+    """
     found: list[float] = []
     spent = 0.0
-    for path, _ in rated:
+    for index, (path, _) in enumerate(rated):
         image = read_image(path)
         image = prepared(image, size_within(image, fit))[None]
+        if sigma > 0:
+            noise = torch.randn((copies, *image.shape[1:]), generator=generator_for(0, "noise", index))
+            image = image + sigma * noise
         began = time.process_time()
-        score = metric(image).item()
+        score = metric(image).median().item()
         spent += time.process_time() - began
         found.append(-score if metric.lower_better else score)
     return found, spent / len(rated)
@@ -62,7 +69,7 @@ def interval(value: Interval, form: str = "{:.3f}") -> str:
     return f"{form} [{form}, {form}]".format(value.mean, value.low, value.high)
 
 
-def table(title: str, rated: Rated, metrics: dict[str, Scorer], sizes: list[int]) -> Table:
+def table(title: str, rated: Rated, metrics: dict[str, Scorer], sizes: list[int], sigma: float, copies: int) -> Table:
     opinions = [mos for _, mos in rated]
     columns = [
         Column("metric"), Column("longest side"), Column("SROCC"), Column("PLCC"), Column("PLCC, logistic"),
@@ -71,7 +78,7 @@ def table(title: str, rated: Rated, metrics: dict[str, Scorer], sizes: list[int]
     rows, first = [], None
     for name, metric in metrics.items():
         for fit in sizes:
-            scores, seconds = scores_of(metric, rated, fit)
+            scores, seconds = scores_of(metric, rated, fit, sigma, copies)
             found = agreement_of(scores, opinions)
             less = "" if first is None else interval(agreement_difference(scores, first, opinions), "{:+.3f}")
             first = first or scores
@@ -89,6 +96,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=250, help="images of the test split of BIQ2021")
     parser.add_argument("--seed", type=int, default=0, help="which of them")
     parser.add_argument("--fit", type=int, nargs="*", default=[0], help="longest sides to shrink to; 0 for none")
+    parser.add_argument("--sigma", type=float, default=0.0, help="of noise, whose median score then counts")
+    parser.add_argument("--copies", type=int, default=7, help="with noise")
     arguments = parser.parse_args()
     sets: dict[str, Rated] = {}
     for folder in arguments.data:
@@ -99,7 +108,8 @@ def main() -> None:
     print(f"{provenance().hardware}, {torch.get_num_threads()} threads")
     metrics = {name: load_scorer(name) for name in arguments.metrics}
     for title, rated in sets.items():
-        print(f"\n{title}, {len(rated)} images\n\n{table(title, rated, metrics, arguments.fit).markdown()}", flush=True)
+        found = table(title, rated, metrics, arguments.fit, arguments.sigma, arguments.copies)
+        print(f"\n{found.markdown()}", flush=True)
 
 
 if __name__ == "__main__":
