@@ -134,7 +134,7 @@ def main() -> None:
             recipe,
             optimizer=dataclasses.replace(recipe.optimizer, steps=steps),
             checkpoint_every=max(1, round(50 / recipe.replay)) * recipe.replay,
-            validate_every=max(1, steps // 4),
+            validate_every=max(1, steps // 20),
         )
         network = load_defended(given.model).eval().to(given.device)
         task = HardenTask(recipe, network, matched_images([given.data], model.scale), lambda *_: None, unfreeze=True)

@@ -25,9 +25,9 @@ from resolute.figures import Interval
 from resolute.images import read_image
 from resolute.measure.agreement import agreement_difference, agreement_of
 from resolute.models import Scorer
+from resolute.models.fitted import size_within
 from resolute.provenance import provenance
 from resolute.randomness import generator_for
-from resolute.studies.scored import size_within
 from resolute.table import Column, Table, row
 from resolute.training.rated import read_ratings
 
@@ -54,7 +54,7 @@ def scores_of(metric: Scorer, rated: Rated, fit: int, sigma: float = 0.0, copies
     spent = 0.0
     for index, (path, _) in enumerate(rated):
         image = read_image(path)
-        image = prepared(image, size_within(image, fit))[None]
+        image = prepared(image, size_within((image.shape[1], image.shape[2]), fit))[None]
         if sigma > 0:
             noise = torch.randn((copies, *image.shape[1:]), generator=generator_for(0, "noise", index))
             image = image + sigma * noise

@@ -20,11 +20,12 @@ from resolute import run as run_study
 from resolute.attacks.registry import AttackTable
 from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
-from resolute.certificates.median import certify, prepared
+from resolute.certificates.median import certify
 from resolute.engine import Store
 from resolute.engine.store import files_of
 from resolute.images import SAMPLE_NAMES, image_sha256, read_image, sample_image, write_png
 from resolute.models import QualityNet
+from resolute.models.fitted import resized, size_within
 from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
 from resolute.report.comparison import compare_folders
@@ -35,7 +36,7 @@ from resolute.studies.demonstration import certification as demonstrated
 from resolute.studies.score_attacked import ScoreAttackRecord, verdict
 from resolute.studies.score_study import parted
 from resolute.studies.score_words import attack_words, certified_words
-from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within
+from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord
 
 NAMES = ("coffee", "chelsea", "rocket")
 
@@ -72,7 +73,9 @@ def drawn(monkeypatch):
 
 def plan(metric, *images, **changes):
     images = tuple(map(str, images))
-    return Certification(**{"images": images, "metric": str(metric), "samples": 40, "sigma": 0.1, **changes})
+    # With a seed, so that runs repeat.
+    kept = {"samples": 40, "sigma": 0.1, "seed": 0}
+    return Certification(**{"images": images, "metric": str(metric), **kept, **changes})
 
 
 def certified(study, out, **options):
@@ -96,7 +99,7 @@ def test_a_record_is_the_certificate_of_its_image(metric, folder, tmp_path):
     assert [Path(score.image).name for score in scores] == sorted(f"{name}.png" for name in NAMES)
     for score in scores:
         image = read_image(Path(score.image))
-        made = certify(load_scorer(str(metric)), image, 0.1, 0.05, 40, 0.001)
+        made = certify(load_scorer(str(metric)), image, 0.1, 0.05, 40, 0.001, seed=0)
         assert (score.score, score.lower, score.upper) == (made.score, made.lower, made.upper)
         assert score.interval(0.05) == (made.lower, made.upper)
         assert score.samples == tuple(made.scores)
@@ -142,7 +145,7 @@ def test_another_radius_is_answered_from_the_stored_samples(metric, folder, tmp_
     widths = [[study.measured(score).values["certified width"] for score in first] for study in plans]
     for score, asked, wider, narrower in zip(first, *widths, strict=True):
         assert narrower < asked < wider
-        fresh = certify(load_scorer(str(metric)), read_image(Path(score.image)), 0.1, 0.1, 100, 0.001)
+        fresh = certify(load_scorer(str(metric)), read_image(Path(score.image)), 0.1, 0.1, 100, 0.001, seed=0)
         assert score.interval(0.1) == (fresh.lower, fresh.upper)
         assert asked == score.upper - score.lower
     table = plans[1].results(first).tables[0].records()
@@ -177,17 +180,41 @@ def test_a_declared_range_is_part_of_the_question(folder):
     assert key(1.0) != key(100.0)
 
 
-def test_an_image_that_is_shrunk_is_certified_at_that_size(metric, folder, tmp_path):
-    study = plan(metric, folder / "rocket.png", fit=44)
+@pytest.mark.parametrize("noise", ["gaussian", "grid"])
+def test_an_image_that_is_shrunk_is_certified_as_a_file(noise, metric, folder, tmp_path):
+    study = plan(metric, folder / "rocket.png", fit=44, noise=noise)
     (score,) = run_study(study, tmp_path / "out")
-    assert (score.width, score.height, score.resized) == (44, 33, True)
     image = read_image(folder / "rocket.png")
-    assert size_within(image, 44) == (33, 44)
-    assert score.pixels == image_sha256(prepared(image, (33, 44)))
+    assert (score.width, score.height) == (image.shape[2], image.shape[1])
+    assert score.pixels == image_sha256(image)
+    assert size_within((score.height, score.width), 44) == (33, 44)
+    # Exact noise is added to the file's own pixels, and shrunk with them.
+    shrunk = noise == "gaussian"
+    assert score.size == ((33, 44) if shrunk else None)
+    assert (score.norm < 1) == shrunk
+    with torch.no_grad():
+        seen = load_scorer(str(metric))(resized(image[None], (33, 44)))
+    assert score.undefended == pytest.approx(seen.item())
     assert score.lower <= score.score <= score.upper
     assert score.scorer["sha256"]
-    assert "resizing" in score.certificate.words()
+    assert ("resizing" in score.certificate.words()) == shrunk
     assert score.radii() == sorted(score.radii())
+
+
+def test_without_a_seed_each_image_has_noise_of_its_own_that_is_kept(metric, folder, tmp_path, drawn):
+    study = plan(metric, folder, seed=None)
+    first = run_study(study, tmp_path / "out")
+    assert len({score.seed for score in first}) == len(NAMES)
+    assert all(score.smoothing.drawn and score.smoothing.seed == score.seed for score in first)
+    drawn.clear()
+    assert [score.figures() for score in run_study(study, tmp_path / "out")] == [score.figures() for score in first]
+    assert drawn == []
+    assert run_study(study, tmp_path / "again")[0].samples != first[0].samples
+
+
+def test_an_option_that_shrinks_too_far_is_blamed_and_not_the_file(metric, folder):
+    with pytest.raises(ImageError, match="--fit"):
+        plan(metric, folder, fit=20).cells()
 
 
 def test_a_width_stops_early(metric, folder, tmp_path):
@@ -360,7 +387,9 @@ def test_a_lost_picture_is_made_again(metric, folder, tmp_path):
 def test_a_resized_image_is_attacked_as_it_was_certified(metric, folder, tmp_path):
     attack = ScoreAttack(epsilon=2 / 255, norm="l2", steps=2)
     (score,), (attacked,) = certified(plan(metric, folder / "rocket.png", fit=44, attacks=(attack,)), tmp_path / "out")
-    assert read_image(tmp_path / "out" / attacked.files[0]).shape[1:] == (score.height, score.width) == (33, 44)
+    image = read_image(folder / "rocket.png")
+    assert read_image(tmp_path / "out" / attacked.files[0]).shape == image.shape
+    assert score.size == (33, 44)
     assert score.undefended == pytest.approx(attacked.clean)
     # Four samples by one level each are all that the radius of two levels holds, and no more than was proven for.
     assert attacked.l2 == pytest.approx(2 / 255, rel=1e-4)
@@ -402,9 +431,9 @@ def test_adaptive_attacks_are_at_least_as_strong_as_transferred_ones(tmp_path):
         image = sample_image(name)
         height, width = image.shape[1:]
         shrink = 48 / max(height, width)
-        write_png(tmp_path / f"{name}.png", prepared(image, (round(shrink * height), round(shrink * width))))
+        write_png(tmp_path / f"{name}.png", resized(image[None], (round(shrink * height), round(shrink * width)))[0])
     kinds = tuple(ScoreAttack(epsilon=2 / 255, adaptive=adaptive) for adaptive in (False, True))
-    study = Certification(images=(str(tmp_path),), metric="quality-s", samples=60, attacks=kinds)
+    study = Certification(images=(str(tmp_path),), metric="quality-s", samples=60, seed=0, attacks=kinds)
     scores, attacks = certified(study, tmp_path / "out")
     assert len(scores) == len(SAMPLE_NAMES)
     for score in scores:

@@ -18,6 +18,7 @@ from resolute.attacks.objective import Bound, Images, Objective, ScoreGain
 from resolute.attacks.options import Count, check_fields
 from resolute.errors import ConfigError
 from resolute.models.base import Scorer
+from resolute.models.fitted import resized
 from resolute.randomness import generator_for
 
 Image = Float[Tensor, "3 h w"]
@@ -56,12 +57,14 @@ class SmoothedGain:
         sigma: standard deviation of the noise.
         draws: noisy copies at each call.
         seed: of the noise, which is not the defender's.
+        size: (height, width) that the defender resizes images to before the noise; None where it does not.
     """
 
     sign: Literal[1, -1]
     sigma: float
     draws: int
     seed: int = 0
+    size: tuple[int, int] | None = None
 
     def bind(self, model: nn.Module, clean: Images) -> Bound:
         generator = generator_for(self.seed, "smoothed gain")
@@ -70,6 +73,7 @@ class SmoothedGain:
             return noisy_scores(model, x, self.sigma, noise.to(x))
 
         def gain(x: Images) -> Float[Tensor, " b"]:
+            x = x if self.size is None else resized(x, self.size)
             noise = torch.randn((len(x), self.draws, *x.shape[1:]), generator=generator)
             scores = [
                 checkpoint(part, x, share, use_reentrant=False, preserve_rng_state=False)
@@ -127,6 +131,7 @@ class ScoreAttack:
         *,
         defended: Scorer | None = None,
         sigma: float = 0.0,
+        size: tuple[int, int] | None = None,
         progress: Progress | None = None,
     ) -> dict[Origin, Image]:
         """Return the attacked images: ``transferred``, found on the bare metric, and ``adaptive`` where asked for.
@@ -139,6 +144,7 @@ class ScoreAttack:
             image: in [0, 1]; on the 8-bit grid where the attack is to be.
             defended: the metric behind its denoiser or purifier; by default the metric itself.
             sigma: standard deviation of the noise of the defence; 0 for none.
+            size: (height, width) that the defence resizes the image to before the noise.
             progress: called with (steps done, steps in all).
 
         Raises:
@@ -158,7 +164,7 @@ class ScoreAttack:
             transferred = self._climb(metric, ScoreGain(sign), image, None, report)
             found: dict[Origin, Image] = {"transferred": self._finished(transferred, image)}
             if self.adaptive:
-                objective = SmoothedGain(sign, sigma, self.draws, self.seed) if sigma > 0 else ScoreGain(sign)
+                objective = SmoothedGain(sign, sigma, self.draws, self.seed, size) if sigma > 0 else ScoreGain(sign)
                 last = self._climb(
                     defended or metric, objective, image, transferred,
                     lambda done, total: report(done, total, self.steps),

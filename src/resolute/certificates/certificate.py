@@ -21,6 +21,7 @@ from resolute.certificates.order_statistics import (
     level,
     median_rank,
     median_slack,
+    samples_needed,
     sequential_ranks,
 )
 
@@ -33,7 +34,8 @@ class Smoothing:
         sigma: standard deviation of the noise, on the scale of [0, 1].
         n: samples drawn, or allowed at most in sequential mode.
         alpha: chance that the guarantee fails, all sides together.
-        seed: of the noise.
+        seed: of the noise; None for one that the operating system draws once the image is fixed.
+        drawn: whether the seed was so drawn.
         noise: ``gaussian`` in float32, or ``grid``, exact on the 8-bit grid.
         deployed: samples behind the deployed score that the guarantee is to cover too (end to end); 0 for the true
             median alone.
@@ -44,7 +46,8 @@ class Smoothing:
     sigma: float = 0.12
     n: int = 1000
     alpha: float = 0.001
-    seed: int = 0
+    seed: int | None = None
+    drawn: bool = False
     noise: Kind = "gaussian"
     deployed: int = 0
     sequential: bool = False
@@ -63,7 +66,7 @@ class Bounds:
     """An interval for one radius.
 
     Attributes:
-        epsilon: l2 radius over all pixels and channels, on the scale of [0, 1].
+        epsilon: l2 radius over all pixels and channels of the image as given, on the scale of [0, 1].
         lower, upper: the interval; the metric's proven range, or infinite, on a side that the samples cannot bound.
         ranks: the order statistics used, counted from 1.
     """
@@ -94,8 +97,9 @@ class Certificate:
         smoothing: how it was sampled.
         samples: scores drawn, at most ``smoothing.n``.
         non_finite: samples that were NaN or infinite; any makes the certificate abstain.
-        size: (height, width) at which the noise was added and the ball is measured.
+        size: (height, width) at which the noise was added.
         resized: whether the image was resized to that size first.
+        norm: by how much resizing can lengthen a change of the image at most, its operator norm; 1 where it was not.
         image_sha256: of the image at that size.
         scorer: the metric's card, as a mapping.
         low, high: the metric's proven range; infinite where it has none.
@@ -109,6 +113,7 @@ class Certificate:
     non_finite: int
     size: tuple[int, int]
     resized: bool
+    norm: float = 1.0
     image_sha256: str
     scorer: dict[str, object]
     low: float
@@ -140,7 +145,9 @@ class Certificate:
 
         Each radius holds with the certificate's confidence by itself.
         """
-        return bounds_of(self._sorted, epsilon, self.smoothing, self.low, self.high, abstain=self.abstained)
+        return bounds_of(
+            self._sorted, epsilon, self.smoothing, self.low, self.high, norm=self.norm, abstain=self.abstained
+        )
 
     def curve(self, epsilons: Sequence[float]) -> list[Bounds]:
         """Return the intervals at many radii, from the same samples; see ``at``."""
@@ -162,13 +169,20 @@ class Certificate:
         """
         if not self.shift(0.0) <= delta:
             return 0.0
-        inside, outside = 0.0, 8 * self.smoothing.sigma
+        inside, outside = 0.0, 8 * self.smoothing.sigma / self.norm
         if self.shift(outside) <= delta:
             return outside
         for _ in range(40):
             middle = (inside + outside) / 2
             inside, outside = (middle, outside) if self.shift(middle) <= delta else (inside, middle)
         return inside
+
+    def needed(self, epsilon: float) -> float:
+        """Return how many samples bound both sides at a radius at all; infinity where no number does.
+
+        What stopping early or covering a deployed median takes beyond that is left out.
+        """
+        return samples_needed(level(epsilon * self.norm, self.smoothing.sigma), self.smoothing.alpha)
 
     def exhausted(self, epsilon: float) -> bool:
         """Whether ``shift`` is bounded up to this radius and, for want of samples, at none beyond it."""
@@ -201,7 +215,6 @@ class Certificate:
             if made.deployed
             else ""
         )
-        where = "after resizing it to that size" if self.resized else "its size as given"
         sound = (
             "The noise was drawn exactly on the 8-bit grid, so the proof also holds in the computer's arithmetic for "
             "perturbed images on that grid."
@@ -210,12 +223,16 @@ class Certificate:
         )
         if made.precision == "bfloat16":
             sound += " The metric is the one computed in bfloat16."
+        needed = self.needed(self.bounds.epsilon)
+        more = f" At this radius it takes {needed:,} samples to bound both." if self.samples < needed < math.inf else ""
         vacuous = (
             " A side that the samples cannot bound is given as the metric's proven range, or as infinite: it says "
-            "nothing."
+            f"nothing.{more}"
             if self.bounds.vacuous
             else ""
         )
+        if self.scorer.get("deterministic") is False:
+            sound += f" {name} scores equal images differently: it must draw afresh at every call."
         if self.saturated:
             sound += (
                 f" The score is an end of the range that {name} declares: if that range is too small, scores are cut "
@@ -224,10 +241,29 @@ class Certificate:
         reach = "" if made.deployed else " A deployed score is a sampled median and may stray from the true one."
         return (
             f"With confidence {100 * (1 - self.error):.6g} %, the median of {name} under noise of sigma {made.sigma:g} "
-            f"{deployed}stays in [{self.lower:.6g}, {self.upper:.6g}] for every perturbation of l2 norm up to "
-            f"{self.bounds.epsilon:g} (over all pixels and channels in [0, 1], at {self.size[1]} x {self.size[0]}, "
-            f"{where}), whoever chose it and whatever they know of the metric.{vacuous} {sound}{reach} Nothing is "
-            "said about larger perturbations, about whether the score is a good one, or about the metric without noise."
+            f"{deployed}stays in [{self.lower:.6g}, {self.upper:.6g}] for every perturbation of the image of l2 norm "
+            f"up to {self.bounds.epsilon:g} (over all pixels and channels in [0, 1]{self._resizing}), whoever chose it "
+            f"and whatever they know of the metric.{self._origin}{vacuous} {sound}{reach} Nothing is said about larger "
+            "perturbations, about whether the score is a good one, or about the metric without noise."
+        )
+
+    @property
+    def _resizing(self) -> str:
+        if not self.resized:
+            return ""
+        height, width = self.size
+        return (
+            f"; the noise was added after resizing it to {width} x {height}, which makes a change at most "
+            f"{self.norm:.3g} times as long"
+        )
+
+    @property
+    def _origin(self) -> str:
+        if self.smoothing.drawn:
+            return ""
+        return (
+            " The seed of the noise was given, to repeat a run: for an image whose maker knew it the confidence does "
+            "not hold."
         )
 
     def __repr__(self) -> str:
@@ -265,7 +301,7 @@ class Certificate:
 
     def _halved(self, epsilon: float) -> Bounds:
         halved = dataclasses.replace(self.smoothing, alpha=self.smoothing.alpha / 2, deployed=0)
-        return bounds_of(self._sorted, epsilon, halved, self.low, self.high, abstain=self.abstained)
+        return bounds_of(self._sorted, epsilon, halved, self.low, self.high, norm=self.norm, abstain=self.abstained)
 
     @functools.cached_property
     def _sorted(self) -> NDArray[np.float64]:
@@ -273,16 +309,24 @@ class Certificate:
 
 
 def bounds_of(
-    ordered: NDArray[np.float64], epsilon: float, made: Smoothing, low: float, high: float, *, abstain: bool = False
+    ordered: NDArray[np.float64],
+    epsilon: float,
+    made: Smoothing,
+    low: float,
+    high: float,
+    *,
+    norm: float = 1.0,
+    abstain: bool = False,
 ) -> Bounds:
     """Return the interval at ``epsilon`` from scores in ascending order.
 
-    A guarantee that covers a deployed median too gives half of alpha to the deployed sampling.
+    A change of the image of length epsilon is one of at most ``norm`` times that where the noise is added. A guarantee
+    that covers a deployed median too gives half of alpha to the deployed sampling.
     """
     alpha, slack = made.alpha, 0.0
     if made.deployed:
         alpha, slack = made.alpha / 2, median_slack(made.deployed, made.alpha / 2)
-    p_low = level(epsilon, made.sigma, slack)
+    p_low = level(epsilon * norm, made.sigma, slack)
     n = len(ordered)
     if abstain:
         ranks = Ranks(None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import secrets
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,13 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from resolute.attacks.ascent import Arithmetic, Progress
 from resolute.attacks.score import noisy_scores
 from resolute.certificates.certificate import Bounds, Certificate, Smoothing, bounds_of, sampled_median
 from resolute.certificates.noise import Kind, Noise, noise_for, values_sha256
-from resolute.models.base import Scorer, frozen
+from resolute.models.base import Scorer, ScorerCard, frozen
+from resolute.models.fitted import resized, resizing_norm
 from resolute.randomness import generator_for
 
 Stop = Callable[[Bounds], bool]
@@ -71,10 +72,11 @@ def certify(
     n: int = 1000,
     alpha: float = 0.001,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     noise: Kind = "gaussian",
     deployed: int = 0,
     size: tuple[int, int] | None = None,
+    trusted: bool = False,
     stop: Stop | None = None,
     precision: Arithmetic = "float32",
     progress: Progress | None = None,
@@ -88,13 +90,17 @@ def certify(
         scorer: the metric; with a denoiser in front, a ``DenoisedScorer``.
         image: RGB float in [0, 1].
         sigma: standard deviation of the noise.
-        epsilon: l2 radius of the perturbations, over all pixels and channels.
+        epsilon: l2 radius of the perturbations of the image as given, over all pixels and channels.
         n: samples; at most so many where ``stop`` is given.
         alpha: chance that the guarantee fails, both sides together.
-        seed: of the noise.
-        noise: ``gaussian`` in float32, or ``grid``, exact on the 8-bit grid.
+        seed: of the noise, to repeat a run; None to let the operating system draw one now that the image is fixed.
+            Whoever knows the seed can search for an image whose noise misleads.
+        noise: ``gaussian`` in float32, or ``grid``, exact on the 8-bit grid; then put resizing into the scorer, as
+            ``FittedScorer`` does.
         deployed: end to end: let the guarantee cover a deployed median of so many fresh samples as well.
-        size: (height, width) to resize the image to first; the ball is then measured there.
+        size: (height, width) to resize the image to before the noise.
+        trusted: certify a metric that is known to score equal images differently, or an image by the others of its
+            batch, too; the certificate then holds only if it draws afresh at every call.
         stop: sequential mode: sampling ends as soon as it returns True, as ``width_below`` and ``decided_at`` do. The
             bounds come from a confidence sequence, which is valid at every time, and are somewhat wider for it.
         precision: ``bfloat16`` runs metric and denoiser under autocast, several times as fast where the processor has
@@ -102,8 +108,8 @@ def certify(
         progress: called with (samples done, samples in all).
 
     Raises:
-        ValueError: the image is no RGB image in [0, 1], a parameter is out of range, or a score is outside the range
-            that the metric's card calls proven.
+        ValueError: the image is no RGB image in [0, 1], a parameter is out of range, the metric is not to be
+            ``trusted``, or a score is outside the range that the metric's card calls proven.
 
     Example:
         >>> from resolute.models import as_scorer
@@ -116,13 +122,20 @@ def certify(
         sigma=sigma, n=n, alpha=alpha, seed=seed, noise=noise, deployed=deployed, sequential=stop is not None,
         precision=precision,
     )  # fmt: skip
+    norm = 1.0 if size is None else resizing_norm((image.shape[-2], image.shape[-1]), size)
     image = prepared(image, size)
+    if seed is None:
+        made = dataclasses.replace(made, seed=secrets.randbits(63), drawn=True)
+    assert made.seed is not None
     card = scorer.card or scorer.describe(type(scorer).__name__)
     low = -math.inf if card.low is None else card.low
     high = math.inf if card.high is None else card.high
-    bounds_of(np.zeros(1), epsilon, made, low, high)  # so that impossible parameters are refused before any sampling
+    # So that impossible parameters are refused before any sampling.
+    bounds_of(np.zeros(1), epsilon, made, low, high, norm=norm)
+    if not trusted:
+        _require_function(scorer, card, image)
     drawn, done = np.empty(n), 0
-    with frozen(scorer), _scoring(scorer, noise_for(noise, image, sigma, seed), image, precision) as score:
+    with frozen(scorer), _scoring(scorer, noise_for(noise, image, sigma, made.seed), image, precision) as score:
         while done < n:
             last = min(done + BLOCK, n)
             drawn[done:last] = score(done)[: last - done]
@@ -131,7 +144,7 @@ def certify(
                 progress(done, n)
             ordered = np.sort(drawn[:done])
             abstain = not np.isfinite(ordered).all()
-            if stop is not None and stop(bounds_of(ordered, epsilon, made, low, high, abstain=abstain)):
+            if stop is not None and stop(bounds_of(ordered, epsilon, made, low, high, norm=norm, abstain=abstain)):
                 break
     scores = drawn[:done].copy()
     ordered = np.sort(scores)
@@ -144,9 +157,9 @@ def certify(
         )
     return Certificate(
         score=math.nan if non_finite else sampled_median(ordered),
-        bounds=bounds_of(ordered, epsilon, made, low, high, abstain=non_finite > 0),
+        bounds=bounds_of(ordered, epsilon, made, low, high, norm=norm, abstain=non_finite > 0),
         smoothing=made, samples=len(scores), non_finite=non_finite, size=(image.shape[1], image.shape[2]),
-        resized=size is not None, image_sha256=values_sha256(image), scorer=dataclasses.asdict(card),
+        resized=size is not None, norm=norm, image_sha256=values_sha256(image), scorer=dataclasses.asdict(card),
         low=low, high=high, scores=scores,
     )  # fmt: skip
 
@@ -231,10 +244,23 @@ def prepared(image: Float[Tensor, "3 h w"], size: tuple[int, int] | None) -> Flo
     if not bool(torch.isfinite(image).all()) or float(image.min()) < 0 or float(image.max()) > 1:
         raise ValueError("an image is finite and in [0, 1]; divide 8-bit values by 255")
     if size is not None:
-        resized = F.interpolate(image[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
-        # Back on the grid of a file, so that the exact noise remains possible.
-        image = (resized * 255).round() / 255
+        image = resized(image[None], size)[0]
     return image
+
+
+def _require_function(scorer: Scorer, card: ScorerCard, image: Float[Tensor, "3 h w"]) -> None:
+    """Refuse a metric that is no function of the image, by its card or, where that does not know, by asking twice."""
+    same = card.deterministic
+    if same is None:
+        with frozen(scorer), torch.no_grad():
+            once, again = (scorer(image[None]).double() for _ in range(2))
+        # But for the order in which a GPU adds up.
+        same = torch.allclose(once, again, rtol=1e-5, atol=0, equal_nan=True)
+    wrong = "" if same else "gives equal images different scores"
+    if card.batch_invariant is False and image.device.type != "cpu":  # where every copy is scored alone
+        wrong = wrong or "scores an image by the others of its batch"
+    if wrong:
+        raise ValueError(f"{card.name} {wrong}, and no certificate holds for it; trusted=True (--trust) makes one")
 
 
 @final

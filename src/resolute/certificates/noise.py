@@ -145,18 +145,18 @@ def alias_table(sigma: float) -> AliasTable:
 
     if not 0 < sigma <= 10:
         raise ValueError(f"sigma is in (0, 10], not {sigma}")
-    scale = mpmath.mpf(sigma) * 255
     bits = max(4, math.ceil(math.log2(2 * 10 * 255 * sigma + 3)))
     columns = 2**bits
     share = _WORD // columns  # what one column can hold
     with mpmath.workdps(50):
+        scale = mpmath.mpf(sigma) * 255
         exact = [mpmath.ncdf((j + mpmath.mpf(1) / 2) / scale) for j in range(-columns // 2 - 1, columns // 2)]
         masses = [(b - a) * _WORD for a, b in itertools.pairwise(exact)]
         weights = [int(mpmath.nint(mass)) for mass in masses]
         weights[columns // 2] += _WORD - sum(weights)
         outside = 2 * exact[0]
         error = sum(abs(weight - mass) for weight, mass in zip(weights, masses, strict=True)) / _WORD + outside
-        total_variation = float(error) / 2 + 1e-30
+        total_variation = math.nextafter(float(error / 2), 1)
     thresholds, alias = np.zeros(columns, np.uint64), np.arange(columns, dtype=np.int32)
     small = [column for column, weight in enumerate(weights) if weight < share]
     large = [column for column, weight in enumerate(weights) if weight >= share]

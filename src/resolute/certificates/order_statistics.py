@@ -73,6 +73,21 @@ def fixed_ranks(n: int, p_low: float, alpha: float) -> Ranks:
     return _symmetric(n, low)
 
 
+def samples_needed(p_low: float, alpha: float) -> float:
+    """Return the smallest n for which ``fixed_ranks`` bounds both sides; infinity where no number does.
+
+    ``P[Bin(n, p_low) >= 1] >= 1 - alpha/2`` is ``(1 - p_low)^n <= alpha/2``.
+
+    Example:
+        >>> samples_needed(level(0.30, 0.12), alpha=0.002)
+        1109
+        >>> fixed_ranks(1109, level(0.30, 0.12), alpha=0.002)
+        Ranks(low=1, high=1109)
+    """
+    _check(1, p_low, alpha)
+    return math.ceil(math.log(alpha / 2) / math.log1p(-p_low)) if p_low > 0 else math.inf
+
+
 def sequential_ranks(n: int, p_low: float, alpha: float, horizon: int) -> Ranks:
     """Return ranks that hold at every n at once, so that one may stop whenever one likes.
 

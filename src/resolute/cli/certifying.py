@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from resolute.attacks.score import ScoreAttack
-from resolute.cli.app import Device, Out, Seed, SkipBroken, Workers, app, parse_arithmetic, parse_levels, parse_radius
+from resolute.cli.app import (
+    Device,
+    Out,
+    SkipBroken,
+    Workers,
+    app,
+    check_seeds,
+    parse_arithmetic,
+    parse_levels,
+    parse_radius,
+)
 from resolute.cli.studying import run_study
 from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
@@ -49,12 +59,18 @@ def certify(
     fit: Annotated[
         int,
         typer.Option(
-            help="Shrink larger images to this many pixels a side, where score and radius are then measured; 512 takes "
-            "twice as long. 0: never.",
+            help="Shrink larger images to this many pixels a side for the metric; the radius stays that of the file. "
+            "512 takes twice as long. 0: never.",
             min=0,
         ),
     ] = 384,
-    exact: Annotated[bool, typer.Option(help="Noise on the 8-bit grid: sound in the computer's arithmetic.")] = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            help="Noise on the 8-bit grid of the file's own pixels: sound in the computer's arithmetic, and slow for "
+            "large files."
+        ),
+    ] = False,
     deployed: Annotated[int, typer.Option(help="Cover a deployed median of so many fresh samples as well.", min=0)] = 0,
     precision: Annotated[
         str, typer.Option(help="Of the metric: float32, or bfloat16, which is faster.", rich_help_panel="Machine")
@@ -70,9 +86,19 @@ def certify(
     out: Out = Path("runs/certify"),
     device: Device = "auto",
     workers: Workers = 1,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of the noise, to repeat a run; if not given, the operating system draws one once the image is read.",
+            callback=check_seeds,
+            show_default=False,
+        ),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Certify a metric too that gives equal images different scores.")
+    ] = False,
 ) -> None:
-    """Certify quality scores: an interval that no small perturbation can move the median score out of.
+    """Certify quality scores: an interval that no small perturbation of the file can move the median score out of.
 
     Writes records.jsonl and report.html, with --attack also the attacked images. What is there already is not done
     again, and another --epsilon is answered from the same samples. Exits with 10 where an attack refutes a
@@ -87,8 +113,8 @@ def certify(
     plan = Certification(
         images=tuple(map(str, images)), metric=metric, denoiser=denoiser, sigma=sigma,
         epsilon=parse_radius(epsilon), samples=samples, alpha=alpha, width=width, fit=fit,
-        noise="grid" if exact else "gaussian", deployed=deployed, seed=seed, precision=parse_arithmetic(precision),
-        skip_broken=skip_broken,
-        attacks=tuple(ScoreAttack(epsilon=budget, norm=norm, adaptive=kind, seed=seed) for kind in kinds),
+        noise="grid" if exact else "gaussian", deployed=deployed, seed=seed, trusted=trust,
+        precision=parse_arithmetic(precision), skip_broken=skip_broken,
+        attacks=tuple(ScoreAttack(epsilon=budget, norm=norm, adaptive=kind, seed=seed or 0) for kind in kinds),
     )  # fmt: skip
     run_study(plan_of(plan), Place(out), Machine(device=resolve_device(device), workers=workers))

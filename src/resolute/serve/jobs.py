@@ -23,10 +23,10 @@ from resolute.certificates.median import certify
 from resolute.errors import ImageError
 from resolute.images import from_uint8, read_image, sample_image, to_uint8
 from resolute.models.base import Restorer, Scorer
+from resolute.models.fitted import size_within
 from resolute.of_file import told_in_one_line
 from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure_all
 from resolute.studies.grid import Grid
-from resolute.studies.scored import size_within
 
 # No other machine can reach it.
 HOST = "127.0.0.1"
@@ -174,13 +174,13 @@ def certify_steps(
         sigma: of the noise.
         epsilon: l2 radius.
         samples: noisy copies.
-        fit: larger images are shrunk to this many pixels a side, and the radius is measured there.
+        fit: larger images are shrunk to this many pixels a side before the noise; the radius is that of the image.
         stop: set by whoever does not want to wait.
 
     Raises:
         ImageError: the image is too small for the metric.
     """
-    size = size_within(image, fit)
+    size = size_within((image.shape[-2], image.shape[-1]), fit)
     smallest = scorer.card.smallest if scorer.card is not None else 1
     if min(size or image.shape[1:]) < smallest:
         raise ImageError(f"the image is too small: the metric needs {smallest} pixels a side")

@@ -13,10 +13,10 @@ from pydantic.dataclasses import dataclass
 from resolute.attacks.ascent import Arithmetic
 from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
-from resolute.certificates.median import prepared
 from resolute.errors import ImageError
 from resolute.folders import read_each
 from resolute.images import image_sha256, read_image
+from resolute.models.fitted import FittedScorer, size_within
 from resolute.models.scorers import load_scorer
 from resolute.studies.certification_results import results_of
 from resolute.studies.datasets import Photo, find_photos
@@ -25,7 +25,7 @@ from resolute.studies.results import Case, Results, View
 from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord, refutes
 from resolute.studies.score_study import ScoreStudy, behind, parted
 from resolute.studies.score_words import attack_words, score_words
-from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within, width_of
+from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, require_room, width_of
 from resolute.studies.study import Cell, count
 
 # The built-in metric that is certified where none is named, and a denoiser to stand before one.
@@ -49,11 +49,12 @@ class Certification(ScoreStudy):
         epsilon: l2 radius that is asked for; another one is answered from the same samples.
         samples: noisy copies.
         alpha: chance that the guarantee fails.
-        seed: of the noise.
-        noise: ``gaussian`` or ``grid``.
+        seed: of the noise, to repeat a run; None to let the operating system draw one for each image.
+        noise: ``gaussian`` or ``grid``; with the latter it is added to the file's own pixels, and shrunk with them.
         deployed: samples of a deployed median that is covered too.
         precision: of the metric.
-        fit: shrink larger images until their longer side has so many pixels, and measure the ball there; 0 for never.
+        fit: shrink larger images until their longer side has so many pixels; 0 for never.
+        trusted: as for ``certify``.
         width: stop sampling once the interval is no wider than this; 0 to draw all samples.
         attacks: to make on each image as well; a certificate does not depend on them.
         skip_broken: leave images out that cannot be read, and say so.
@@ -74,11 +75,12 @@ class Certification(ScoreStudy):
     epsilon: float = pydantic.Field(default=0.05, ge=0)
     samples: int = pydantic.Field(default=1000, ge=1)
     alpha: float = pydantic.Field(default=0.001, gt=0, lt=1)
-    seed: int = 0
+    seed: int | None = None
     noise: Literal["gaussian", "grid"] = "gaussian"
     deployed: int = pydantic.Field(default=0, ge=0)
     precision: Arithmetic = "float32"
     fit: int = pydantic.Field(default=0, ge=0)
+    trusted: bool = False
     width: float = pydantic.Field(default=0.0, ge=0)
     attacks: tuple[ScoreAttack, ...] = ()
     skip_broken: bool = False
@@ -89,14 +91,18 @@ class Certification(ScoreStudy):
         Raises:
             CheckpointError: either cannot be loaded.
         """
-        bare = load_scorer(self.metric)
+        metric = load_scorer(self.metric)
+        bare, scorer = metric, behind(metric, self.denoiser)
+        if self.fit:
+            bare = FittedScorer(metric, self.fit)
+            scorer = FittedScorer(scorer, self.fit) if self.noise == "grid" else scorer
         smoothing = Smoothing(
             sigma=self.sigma, n=self.samples, alpha=self.alpha, seed=self.seed, noise=self.noise,
             deployed=self.deployed, sequential=self.width > 0, precision=self.precision,
         )  # fmt: skip
         return Contestant(
-            defence="", bare=bare, scorer=behind(bare, self.denoiser), smoothing=smoothing, width=self.width,
-            epsilon=self.epsilon,
+            defence="", bare=bare, scorer=scorer, smoothing=smoothing, width=self.width, epsilon=self.epsilon,
+            trusted=self.trusted,
         )  # fmt: skip
 
     def cells(self) -> Sequence[Cell]:
@@ -105,7 +111,9 @@ class Certification(ScoreStudy):
 
         def read(photo: Photo) -> ScoreCell:
             image = photo.read()
-            return ScoreCell.of(contestant, str(photo.path or photo.name), image, size=size_within(image, self.fit))
+            name, size = str(photo.path or photo.name), size_within((image.shape[-2], image.shape[-1]), self.fit)
+            require_room(contestant.bare, name, image, size)
+            return ScoreCell.of(contestant, name, image, size=None if self.noise == "grid" else size)
 
         for clean in read_each(find_photos(self.images), read, self.skip_broken):
             cells += [clean, *(ScoreAttackCell.of(clean, attack, kept=True) for attack in self.attacks)]
@@ -113,8 +121,8 @@ class Certification(ScoreStudy):
 
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         return {
-            "guarantee": "of the median score under noise, for every perturbation of the l2 norm that is given, over "
-            "all pixels and channels in [0, 1], at the size at which the image was judged",
+            "guarantee": "of the median score under noise, for every perturbation of the file of the l2 norm that is "
+            "given, over all pixels and channels in [0, 1]",
             "attacked images": "on the 8-bit grid; the defended score of each is under fresh noise",
         }
 
@@ -139,9 +147,8 @@ class Certification(ScoreStudy):
 
         for score in sorted(scores, key=worst, reverse=True):
             try:
-                image = read_image(Path(score.image))
-                clean = prepared(image, (score.height, score.width) if score.resized else None)
-            except (ImageError, ValueError):
+                clean = read_image(Path(score.image))
+            except ImageError:
                 continue
             if image_sha256(clean) != score.pixels:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -80,10 +81,16 @@ def _certificates_table(scores: Sequence[ScoreRecord], names: dict[str, str], ep
         f"{certified_words(first, epsilon)}"
     )
     few = sum(bool(s.span) and not s.non_finite and None in (s.safe_1, s.safe_5) for s in scores)
-    note = f"No safe radius is shown for {count(few, 'image')}: the samples are too few to prove one; "
-    return Table(
-        "Certificates", columns, rows, caption=words, notes=[f"{note}draw more with --samples."] if few else []
+    notes = (
+        [f"No safe radius is shown for {count(few, 'image')}: the samples are too few; draw more with --samples."]
+        if few
+        else []
     )
+    made = [score.certificate for score in scores if score.certificate is not None and not score.non_finite]
+    needed = max((one.needed(epsilon) for one in made if one.at(epsilon).vacuous), default=0)
+    if 0 < needed < math.inf:
+        notes.append(f"At a radius of {epsilon:g} it takes {needed:,} samples to bound both sides: --samples {needed}.")
+    return Table("Certificates", columns, rows, caption=words, notes=notes)
 
 
 def _ends(score: ScoreRecord, epsilon: float) -> list[TableCell]:

@@ -28,7 +28,7 @@ from resolute.studies.record import Record
 from resolute.studies.results import UNFINISHED, Case, Results, View
 from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord
 from resolute.studies.score_study import ScoreStudy, behind, parted
-from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, size_within
+from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord
 from resolute.studies.study import Cell, count
 from resolute.training.rated import Rating, read_ratings
 
@@ -224,7 +224,7 @@ class CertifiedIqa(ScoreStudy):
             except ImageError:
                 continue
             own = [score for score in scores if score.image == name]
-            size = size_within(image, self.fit)
+            size = size_within((image.shape[-2], image.shape[-1]), self.fit)
             shown = prepared(image, size) if size is not None else image
             facts = [f"opinion {own[0].mos:.4g}"] if own[0].mos is not None else []
             for score in own:
@@ -238,5 +238,5 @@ class CertifiedIqa(ScoreStudy):
 
     def _image(self, rating: Rating) -> Float[Tensor, "3 h w"]:
         image = read_image(rating.path)
-        size = size_within(image, self.fit)
+        size = size_within((image.shape[-2], image.shape[-1]), self.fit)
         return image if size is None else from_uint8(to_uint8(prepared(image, size)))

@@ -7,8 +7,8 @@ from pathlib import Path
 from resolute.attacks.score import ScoreAttack
 from resolute.certificates.median import prepared
 from resolute.images import SAMPLE_NAMES, sample_image, write_png
+from resolute.models.fitted import size_within
 from resolute.studies.certification import Certification
-from resolute.studies.scored import size_within
 
 # The small one, at so many pixels of the longer side: with so many samples, all photographs and both attacks take half
 # a minute on two cores.
@@ -49,5 +49,5 @@ def write_photographs(folder: Path) -> Path:
     """
     for name in SAMPLE_NAMES:
         image = sample_image(name)
-        write_png(folder / f"{name}.png", prepared(image, size_within(image, SIDE)))
+        write_png(folder / f"{name}.png", prepared(image, size_within((image.shape[-2], image.shape[-1]), SIDE)))
     return folder

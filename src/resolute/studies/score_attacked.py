@@ -120,7 +120,7 @@ def attacked(cell: ScoreAttackCell, bench: Bench, progress: Progress) -> Answer:
     """
     began = time.perf_counter()
     contestant, attack = cell.contestant, cell.attack
-    clean = prepared(cell.clean.image.to(bench.device), cell.clean.size)
+    clean = prepared(cell.clean.image.to(bench.device), None)
     score, card = bench.record(cell.clean.key), contestant.scorer.card
     assert isinstance(score, ScoreRecord)
     assert card is not None
@@ -128,7 +128,7 @@ def attacked(cell: ScoreAttackCell, bench: Bench, progress: Progress) -> Answer:
     def search() -> dict[Origin, Image]:
         found = attack(
             bench.place(contestant.bare), clean, defended=bench.place(contestant.scorer), sigma=contestant.sigma,
-            progress=lambda done, total: progress(0.5 * done / total),
+            size=cell.clean.size, progress=lambda done, total: progress(0.5 * done / total),
         )  # fmt: skip
         return {origin: from_uint8(to_uint8(x)).to(clean) if attack.grid else x for origin, x in found.items()}
 
@@ -141,7 +141,7 @@ def attacked(cell: ScoreAttackCell, bench: Bench, progress: Progress) -> Answer:
 
         defended, true_lower, true_upper, true_error = bench.shared(
             ("judged", contestant.identity, image_sha256(image)),
-            lambda image=image, told=told: _judged(contestant, image, bench, told),
+            lambda image=image, told=told: _judged(contestant, image, cell.clean.size, bench, told),
         )
         linf, l2 = norms(image - clean)
         tried[origin] = ScoreAttackRecord(
@@ -169,13 +169,14 @@ def attacked(cell: ScoreAttackCell, bench: Bench, progress: Progress) -> Answer:
 
 
 def _judged(
-    contestant: Contestant, image: Image, bench: Bench, told: Callable[[int, int], None]
+    contestant: Contestant, image: Image, size: tuple[int, int] | None, bench: Bench, told: Callable[[int, int], None]
 ) -> tuple[float | None, float | None, float | None, float]:
     """Return the defended score, bounds on the image's own true median, and the chance that these fail."""
     if contestant.smoothing is None:
         return finite(score_of(bench.place(contestant.scorer), image)), None, None, 0.0
     alone = dataclasses.replace(contestant, width=0.0)
-    made = alone.certify(bench, image, None, contestant.smoothing.seed + 1, told)
+    seed = contestant.smoothing.seed
+    made = alone.certify(bench, image, size, None if seed is None else seed + 1, told)
     bounds = made.at(0.0)
     return finite(made.score), finite(bounds.lower), finite(bounds.upper), made.error
 

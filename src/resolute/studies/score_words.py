@@ -70,15 +70,15 @@ def _proven(score: ScoreRecord, attack: ScoreAttackRecord, epsilon: float) -> st
     found = verdict(score, attack, epsilon)
     if found == "refuted":
         return f" {refutation(score, attack)}"
-    length = f" The change has l2 norm {attack.l2:.3g}"
+    measured = f" The change has l2 norm {attack.l2:.3g}"
     radius = f"the radius {epsilon:g} for which the interval is proven"
     return {
         "vacuous": " The samples do not suffice to bound the score on both sides, so nothing is concluded.",
-        "inside, as proven": f"{length}, within {radius}.",
-        "inside, as observed": f"{length}, larger than {radius}: that the score is inside is an observation, not a "
+        "inside, as proven": f"{measured}, within {radius}.",
+        "inside, as observed": f"{measured}, larger than {radius}: that the score is inside is an observation, not a "
         "guarantee.",
-        "outside": f"{length}, larger than {radius}: nothing was promised for it.",
-        "outside by sampling": f"{length}, within {radius}. The proof is of the true median, this score is a sampled "
+        "outside": f"{measured}, larger than {radius}: nothing was promised for it.",
+        "outside by sampling": f"{measured}, within {radius}. The proof is of the true median, this score is a sampled "
         f"one: the true median of the attacked image lies in {_between(attack.true_lower, attack.true_upper)} with "
         f"confidence {_percent(1 - attack.true_error)}, which overlaps the interval, so the certificate is not "
         "refuted.",

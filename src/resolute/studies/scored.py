@@ -38,7 +38,7 @@ STEPS = 60
 class ScoreRecord(Record):
     """What a metric says of one image, alone or behind a defence; of a smoothed score with the samples behind it.
 
-    Width and height are those at which the image was judged, and at which an l2 radius is measured.
+    An l2 radius is one of the image as given, whose width and height these are.
 
     Attributes:
         defence: what the metric stands behind; empty where the study has one only.
@@ -48,7 +48,8 @@ class ScoreRecord(Record):
         smoothing: how the score was smoothed; None where it is not.
         samples: scores behind the median, in the order drawn; none where one of them was not finite.
         non_finite: samples that were NaN or infinite.
-        resized: whether the image was resized first.
+        size: (height, width) to which the image was resized before the noise; None where it was not.
+        norm: by how much that lengthens a change of the image at most.
         scorer: the metric's card.
         low: end of the metric's proven range; None where nothing is proven.
         high: end of the metric's proven range; None where nothing is proven.
@@ -70,7 +71,8 @@ class ScoreRecord(Record):
     smoothing: Smoothing | None = None
     samples: tuple[float, ...] = ()
     non_finite: int = 0
-    resized: bool = False
+    size: tuple[int, int] | None = None
+    norm: float = 1.0
     scorer: dict[str, Any]
     low: float | None = None
     high: float | None = None
@@ -105,11 +107,14 @@ class ScoreRecord(Record):
         scores = np.array(self.samples or [math.nan] * max(1, self.non_finite))
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
-        bounds = bounds_of(np.sort(scores), self.epsilon, self.smoothing, low, high, abstain=self.non_finite > 0)
+        bounds = bounds_of(
+            np.sort(scores), self.epsilon, self.smoothing, low, high, norm=self.norm, abstain=self.non_finite > 0
+        )
         return Certificate(
             score=math.nan if self.score is None else self.score, bounds=bounds, smoothing=self.smoothing,
-            samples=len(scores), non_finite=self.non_finite, size=(self.height, self.width), resized=self.resized,
-            image_sha256=self.pixels, scorer=self.scorer, low=low, high=high, scores=scores,
+            samples=len(scores), non_finite=self.non_finite, size=self.size or (self.height, self.width),
+            resized=self.size is not None,
+            norm=self.norm, image_sha256=self.pixels, scorer=self.scorer, low=low, high=high, scores=scores,
         )  # fmt: skip
 
     def at(self, epsilon: float) -> Certificate | None:
@@ -128,7 +133,7 @@ class ScoreRecord(Record):
     def radii(self) -> list[float]:
         """Return the radii of a curve."""
         assert self.smoothing is not None
-        return [self.smoothing.sigma * step * 3 / STEPS for step in range(STEPS + 1)]
+        return [self.smoothing.sigma / self.norm * step * 3 / STEPS for step in range(STEPS + 1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,6 +147,7 @@ class Contestant:
         smoothing: how the score is smoothed; None where it is not.
         width: stop sampling once the interval is no wider than this; 0 to draw all samples.
         epsilon: radius that is asked for.
+        trusted: as for ``certify``.
     """
 
     defence: str
@@ -150,6 +156,7 @@ class Contestant:
     smoothing: Smoothing | None
     width: float = 0.0
     epsilon: float = 0.0
+    trusted: bool = False
 
     @functools.cached_property
     def identity(self) -> tuple[object, ...]:
@@ -177,16 +184,21 @@ class Contestant:
         return (DENOISING if denoised else 1) * (self.smoothing.n if self.smoothing is not None else 1) + 1
 
     def certify(
-        self, bench: Bench, image: Image, size: tuple[int, int] | None, seed: int, progress: Callable[[int, int], None]
+        self,
+        bench: Bench,
+        image: Image,
+        size: tuple[int, int] | None,
+        seed: int | None,
+        progress: Callable[[int, int], None],
     ) -> Certificate:
-        """Certify the smoothed score of an image under noise of a seed."""
+        """Certify the smoothed score of an image under noise of a seed, or of one drawn now."""
         made = self.smoothing
         assert made is not None
         stop = width_below(self.width) if self.width > 0 else None
         return certify(
             bench.place(self.scorer), image.to(bench.device), made.sigma, self.epsilon, made.n, made.alpha, seed=seed,
             noise=made.noise, deployed=made.deployed, size=size, stop=stop, precision=made.precision,
-            progress=progress,
+            trusted=self.trusted, progress=progress,
         )  # fmt: skip
 
 
@@ -209,15 +221,12 @@ class ScoreCell(Cell):
         size: tuple[int, int] | None = None,
         mos: float | None = None,
     ) -> ScoreCell:
-        """Return the cell that asks what a contestant says of an image, resized first to a ``size`` of (height, width).
+        """Return the cell that asks what a contestant says of an image; before noise it is resized to a ``size``.
 
         Raises:
             ImageError: it is too small for the metric.
         """
-        smallest, (height, width) = contestant.bare.smallest, size or tuple(image.shape[1:])
-        if min(height, width) < smallest:
-            metric = contestant.bare.card.name if contestant.bare.card is not None else "the metric"
-            raise ImageError(f"{name} is too small: {metric} needs {smallest} pixels a side")
+        height, width = require_room(contestant.bare, name, image, size)
         return ScoreCell(
             key=record_key("score", contestant.defence, contestant.identity, name, image_sha256(image), size, mos),
             title=f"{name}, {contestant.defence}" if contestant.defence else name,
@@ -232,10 +241,27 @@ class ScoreCell(Cell):
         )
 
 
+def require_room(metric: Scorer, name: str, image: Image, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the (height, width) at which a metric sees an image that is resized to a ``size`` first, if to any.
+
+    Raises:
+        ImageError: it is too small for the metric.
+    """
+    own = (image.shape[-2], image.shape[-1])
+    height, width = size or own
+    if min(height, width) < metric.smallest:
+        called = "the metric" if metric.card is None else metric.card.name
+        needs = f"{called} needs {metric.smallest} pixels a side"
+        if min(own) >= metric.smallest:
+            raise ImageError(f"{name} shrunk to {width} x {height} is too small: {needs}; raise --fit")
+        raise ImageError(f"{name} is too small: {needs}")
+    return height, width
+
+
 def scored(cell: ScoreCell, bench: Bench, progress: Progress) -> ScoreRecord:
     """Return what a contestant says of an image."""
     began = time.perf_counter()
-    contestant, image = cell.contestant, prepared(cell.image.to(bench.device), cell.size)
+    contestant, image = cell.contestant, prepared(cell.image.to(bench.device), None)
     card, smoothing = contestant.scorer.card, contestant.smoothing
     assert card is not None
     bare, span = finite(score_of(bench.place(contestant.bare), image)), score_span(contestant.bare)
@@ -247,7 +273,8 @@ def scored(cell: ScoreCell, bench: Bench, progress: Progress) -> ScoreRecord:
             bench, cell.image, cell.size, smoothing.seed, lambda done, total: progress(done / total)
         )
         score = finite(made.score)
-        facts = {"smoothing": made.smoothing, "low": finite(made.low), "high": finite(made.high)}
+        smoothing = made.smoothing
+        facts = {"smoothing": smoothing, "norm": made.norm, "low": finite(made.low), "high": finite(made.high)}
         facts |= {"non_finite": made.non_finite}
         if not made.abstained:
             facts |= {"samples": tuple(made.scores.tolist())}
@@ -255,32 +282,18 @@ def scored(cell: ScoreCell, bench: Bench, progress: Progress) -> ScoreRecord:
         if span:
             facts |= {name: made.largest_epsilon(share * span) or None for name, share in SHARES.items()}
     return ScoreRecord(
-        **about(cell, card, cell.name, image, smoothing.seed if smoothing is not None else 0),
+        **about(cell, card, cell.name, image, 0 if smoothing is None or smoothing.seed is None else smoothing.seed),
         **facts,
         defence=contestant.defence,
         score=score,
         undefended=bare,
         mos=cell.mos,
-        resized=cell.size is not None,
+        size=cell.size,
         scorer={name: value for name, value in dataclasses.asdict(card).items() if name != "training"},
         span=span,
         epsilon=contestant.epsilon,
         seconds=round(time.perf_counter() - began, 4),
     )
-
-
-def size_within(image: Image, longest: int) -> tuple[int, int] | None:
-    """Return the (height, width) at which the longer side of an image is so long; None where it is not longer, or 0.
-
-    Example:
-        >>> size_within(torch.zeros(3, 400, 600), 300), size_within(torch.zeros(3, 400, 600), 0)
-        ((200, 300), None)
-    """
-    height, width = image.shape[1:]
-    if not longest or max(height, width) <= longest:
-        return None
-    shrink = longest / max(height, width)
-    return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
 def width_of(score: ScoreRecord, epsilon: float) -> float | None:
