@@ -48,3 +48,38 @@ def upsampled(conv, name, scale, h):
     for stage, factor in enumerate(stages(scale)):
         h = F.pixel_shuffle(conv(f"{name}.{2 * stage}", h), factor)
     return h
+
+
+# Of EfficientNet-B0, by row of table 1: expansion, channels out, layers, stride, kernel.
+TABLE_1_OF_EFFICIENTNET = [
+    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+]  # fmt: skip
+
+
+def imagenet_classifier():
+    """Return random weights of EfficientNet-Lite0 by the names of its PyTorch port, norms and all."""
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+
+    def add(conv, norm, outputs, inputs, kernel=1):
+        scale = 2 / (inputs * kernel**2) ** 0.5
+        state[f"{conv}.weight"] = scale * torch.randn(outputs, inputs, kernel, kernel, generator=generator)
+        for name in ("weight", "running_var"):
+            state[f"{norm}.{name}"] = 0.5 + torch.rand(outputs, generator=generator)
+        for name in ("bias", "running_mean"):
+            state[f"{norm}.{name}"] = torch.randn(outputs, generator=generator) / 4
+        state[f"{norm}.num_batches_tracked"] = torch.tensor(7)
+
+    add("_conv_stem", "_bn0", 32, 3, 3)
+    channels, number = 32, 0
+    for expansion, outputs, layers, _, kernel in TABLE_1_OF_EFFICIENTNET:
+        for _ in range(layers):
+            block, width = f"_blocks.{number}", channels * expansion
+            if expansion > 1:
+                add(f"{block}._expand_conv", f"{block}._bn0", width, channels)
+            add(f"{block}._depthwise_conv", f"{block}._bn1", width, 1, kernel)
+            add(f"{block}._project_conv", f"{block}._bn2", outputs, width)
+            channels, number = outputs, number + 1
+    add("_conv_head", "_bn1", 1280, 320)
+    return state | {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}

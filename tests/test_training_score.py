@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from layouts import imagenet_classifier
 from small import train_killed_once
 from typer.testing import CliRunner
 
@@ -13,9 +14,10 @@ from resolute import ConfigError, ImageError, Recipe, ScoreRecipe, TrainingError
 from resolute.cli import app
 from resolute.images import sample_image, to_uint8, write_png
 from resolute.measure.gmsd import gmsd
-from resolute.models import MobileNetScorer
+from resolute.models import EfficientNetScorer, MobileNetScorer
+from resolute.models.weights import weights_sha256
 from resolute.training.distortions import DISTORTIONS, DistortedImages, distort
-from resolute.training.rated import RatedImages, read_ratings
+from resolute.training.rated import RatedImages, read_ratings, to_images
 from resolute.training.recipe import adjusted
 from resolute.training.score import ScoreTask, batch_plcc
 from resolute.training.score_recipe import ScoreDataTable, ScoreLossTable, ScoreModelTable
@@ -381,6 +383,40 @@ def test_recipes_name_their_task_and_inherit(tmp_path):
         (tmp_path / "wrong.toml").write_text(text)
         with pytest.raises(ConfigError, match=message):
             read_recipe(tmp_path / "wrong.toml")
+
+
+@pytest.fixture(scope="module")
+def tuning(tmp_path_factory):
+    """A recipe that starts from a classifier with random weights."""
+    path = tmp_path_factory.mktemp("backbone") / "lite0.pth"
+    torch.save(imagenet_classifier(), path)
+    model = ScoreModelTable(architecture="efficientnet", hidden=0, ridge=1.0, backbone=str(path))
+    return dataclasses.replace(TINY, model=model, optimizer=OptimizerTable(steps=3, rate=1e-4, ema=0.5))
+
+
+def test_a_linear_head_starts_from_ridge_regression(rated, tuning):
+    task = ScoreTask(tuning, [rated])
+    images, opinions = zip(*task.source.training, strict=True)
+
+    def error():
+        with torch.no_grad():
+            found = torch.cat([task.model(to_images([image])) for image in images])
+        return (found - torch.tensor(opinions)).abs().mean().item()
+
+    before = error()
+    task.begin()
+    assert error() < before / 4
+
+
+def test_all_of_an_efficientnet_learns_from_a_backbone_that_the_card_names(rated, tuning, tmp_path):
+    metric = load_scorer(train(tuning, [rated], tmp_path, device="cpu").weights)
+    assert isinstance(metric, EfficientNetScorer)
+    fresh = EfficientNetScorer.from_backbone(Path(tuning.model.backbone))
+    assert not any(torch.equal(a, b) for a, b in zip(metric.parameters(), fresh.parameters(), strict=True))
+    assert metric.card.training["recipe"]["model"]["backbone"] == "lite0.pth"
+    page = (tmp_path / "tiny.md").read_text()
+    assert f"lite0.pth, sha256 `{weights_sha256(fresh.backbone.state_dict())}`" in page
+    assert str(tmp_path.parent) not in page
 
 
 @pytest.mark.data

@@ -4,6 +4,7 @@ from resolute.models.base import Card, Origin, Restorer, Scorer, ScorerCard, Spl
 from resolute.models.brisque import BRISQUE
 from resolute.models.carn import CARN
 from resolute.models.edsr import EDSR
+from resolute.models.efficientnet import EfficientNetScorer
 from resolute.models.function import as_scorer
 from resolute.models.mobilenet import MobileNetScorer
 from resolute.models.msrn import MSRN
@@ -18,7 +19,7 @@ from resolute.models.tiling import Tiled
 from resolute.models.wrapped import as_restorer
 
 __all__ = [
-    "BRISQUE", "CARN", "EDSR", "MSRN", "NIQE", "RCAN", "Bicubic", "Card", "MobileNetScorer", "Origin",
-    "QualityNet", "Restorer", "SRResNet", "Scorer", "ScorerCard", "SplitRestorer", "Tiled", "as_restorer",
+    "BRISQUE", "CARN", "EDSR", "MSRN", "NIQE", "RCAN", "Bicubic", "Card", "EfficientNetScorer", "MobileNetScorer",
+    "Origin", "QualityNet", "Restorer", "SRResNet", "Scorer", "ScorerCard", "SplitRestorer", "Tiled", "as_restorer",
     "as_scorer", "built_in_models", "built_in_scorers", "load", "load_scorer", "probe",
 ]  # fmt: skip

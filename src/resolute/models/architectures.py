@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resolute.models import carn, denoisers, edsr, mobilenet, msrn, quality, rcan, srresnet
+from resolute.models import carn, denoisers, edsr, efficientnet, mobilenet, msrn, quality, rcan, srresnet
 from resolute.models.architecture import Architecture
 from resolute.models.base import Restorer, Scorer
 
@@ -11,4 +11,6 @@ RESTORERS: tuple[Architecture[Restorer], ...] = (
     edsr.ARCHITECTURE, rcan.ARCHITECTURE, msrn.ARCHITECTURE, carn.ARCHITECTURE, srresnet.ARCHITECTURE,
     denoisers.UNET, denoisers.DNCNN,
 )  # fmt: skip
-SCORERS: tuple[Architecture[Scorer], ...] = (quality.ARCHITECTURE, mobilenet.ARCHITECTURE)
+SCORERS: tuple[Architecture[Scorer], ...] = (
+    quality.ARCHITECTURE, mobilenet.ARCHITECTURE, efficientnet.ARCHITECTURE,
+)  # fmt: skip

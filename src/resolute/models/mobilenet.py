@@ -12,56 +12,24 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from resolute.errors import CheckpointError
 from resolute.models.architecture import Architecture, Arguments, Weights, holds
 from resolute.models.base import Scorer
+from resolute.models.bottlenecks import PaddedConv, bottlenecks
 from resolute.models.pooling import ScoreHead, mean_and_std, read_hidden
 from resolute.models.weights import read_weights
 
-# Expansion, channels, repeats and stride of the seven groups of blocks: table 2 of the paper, at width 1.0.
-_GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+# Table 2 of the paper, at width 1.0.
+_GROUPS = (
+    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 32, 3, 2, 3), (6, 64, 4, 2, 3), (6, 96, 3, 1, 3), (6, 160, 3, 2, 3),
+    (6, 320, 1, 1, 3),
+)  # fmt: skip
 _LAST = 1280
 
 # The blocks after which the image is halved next, and the end: one pooling for each size.
 _STAGES = (0, 2, 5, 12, 16)
 FEATURES = 2 * (16 + 24 + 32 + 96 + _LAST)
-
-
-@final
-class _Conv(nn.Module):
-    """A convolution with bias, padded as Keras does, and ReLU6 unless it is a linear bottleneck."""
-
-    def __init__(
-        self, inputs: int, outputs: int, size: int = 1, stride: int = 1, groups: int = 1, relu: bool = True
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2 if stride == 1 else 0, groups=groups)
-        self.relu = relu
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
-        if self.conv.stride[0] == 2:
-            height, width = x.shape[-2:]
-            x = F.pad(x, (width % 2, 1, height % 2, 1))
-        x = self.conv(x)
-        return F.relu6(x) if self.relu else x
-
-
-@final
-class _Bottleneck(nn.Module):
-    """Expand, filter each channel, project; with a skip where input and output have one shape."""
-
-    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
-        super().__init__()
-        width = inputs * expansion
-        expand = [_Conv(inputs, width)] if expansion > 1 else []
-        depthwise = _Conv(width, width, size=3, stride=stride, groups=width)
-        self.c = nn.Sequential(*expand, depthwise, _Conv(width, outputs, relu=False))
-        self.skip = stride == 1 and inputs == outputs
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
-        return x + self.c(x) if self.skip else self.c(x)
 
 
 @final
@@ -76,15 +44,9 @@ class MobileNetFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _Conv(3, 32, size=3, stride=2)
-        blocks: list[nn.Module] = []
-        channels = 32
-        for expansion, outputs, repeats, stride in _GROUPS:
-            for i in range(repeats):
-                blocks.append(_Bottleneck(channels, outputs, expansion, stride if i == 0 else 1))
-                channels = outputs
-        self.blocks = nn.ModuleList(blocks)
-        self.head = _Conv(channels, _LAST)
+        self.stem = PaddedConv(3, 32, size=3, stride=2)
+        self.blocks = bottlenecks(32, _GROUPS)
+        self.head = PaddedConv(320, _LAST)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
         """Return means and standard deviations of the channels of five stages, of an image in [0, 1]."""

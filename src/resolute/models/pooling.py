@@ -8,6 +8,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def mean_and_std(
@@ -67,3 +68,39 @@ class ScoreHead(nn.Module):
 def read_hidden(state: Mapping[str, Tensor]) -> int:
     """Return the hidden units of the ``ScoreHead`` that a metric calls ``head``."""
     return state["head.hidden.0.weight"].shape[0] if "head.hidden.0.weight" in state else 0
+
+
+@torch.no_grad()
+def fit_linear(head: ScoreHead, features: Float[Tensor, "n f"], scores: Float[Tensor, " n"], penalty: float) -> None:
+    """Set a linear head by ridge regression of the scores' logits on standardised features.
+
+    Args:
+        head: with no hidden units.
+        features: of so many images.
+        scores: of the same images, on the head's range; those at its ends count as one per mille inside.
+        penalty: on the squared weights of the standardised features, against a sum of squared errors.
+
+    Raises:
+        ValueError: the head is no linear one.
+
+    Example:
+        >>> head, features = ScoreHead(8, hidden=0), torch.rand(50, 8)
+        >>> fit_linear(head, features, 20 + 40 * features[:, 0], penalty=0.1)
+        >>> bool((head(features) - 20 - 40 * features[:, 0]).abs().mean() < 5)
+        True
+    """
+    if len(head.hidden):
+        raise ValueError("ridge regression fits a linear head, and this one has hidden units")
+    low, high = head.range.double().unbind()
+    logits = torch.logit(((scores.double() - low) / (high - low)).clamp(1e-3, 1 - 1e-3))
+    seen = F.layer_norm(features.double(), features.shape[1:], eps=head.norm.eps)
+    mean, std = seen.mean(dim=0), seen.std(dim=0) + 1e-6
+    seen = (seen - mean) / std
+    # By the kernel: there are fewer images than features.
+    kernel = seen @ seen.T + penalty * torch.eye(len(seen), dtype=seen.dtype, device=seen.device)
+    weights = seen.T @ torch.linalg.solve(kernel, logits - logits.mean())
+    # The norm's own gain standardises, so that in training all weights of the head are of one size.
+    head.norm.weight.copy_(1 / std)
+    head.norm.bias.copy_(-mean / std)
+    head.score.weight.copy_(weights[None])
+    head.score.bias.fill_(logits.mean())

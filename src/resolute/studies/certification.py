@@ -29,8 +29,8 @@ from resolute.studies.score_words import attack_words, score_words
 from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, require_room, width_of
 from resolute.studies.study import Cell, count
 
-# The built-in metric that is certified where none is named, and the denoiser trained to stand before it.
-METRIC = "quality-s"
+# The built-in metric that is certified where none is named, and a denoiser to stand before one.
+METRIC = "quality-m"
 DENOISER = "denoiser-iqa-012"
 
 # An amplification at which a change that nobody sees is seen.

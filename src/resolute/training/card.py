@@ -38,7 +38,7 @@ def save_with_card(
     rows = {
         "architecture": ", ".join(f"{key} {value}" for key, value in card.architecture.items()),
         **facts,
-        "starts from": start,
+        "starts from": facts.get("starts from", start),
         "data": f"{training['images']} images; {recipe['data']['licence']}",
         "steps": f"{training['steps']} of {steps}",
         "optimiser": f"Adam, {optimizer['rate']:g}, {optimizer['schedule']}",

@@ -211,6 +211,8 @@ class _TrainingRun:
         """Take the weights that the recipe starts from, if it names any."""
         start = self.recipe.start
         if not start:
+            self.task.begin()
+            self.average = self._state()
             return
         is_file = start.endswith((".safetensors", ".pth", ".pt"))
         path = Path(start) if is_file else self.out.parent / start / f"{start}.safetensors"

@@ -94,7 +94,7 @@ def adjusted(
         return recipe
     if isinstance(recipe, Recipe) and recipe.gan is not None:
         return dataclasses.replace(recipe, gan=dataclasses.replace(recipe.gan, backbone=str(backbone)))
-    if isinstance(recipe, ScoreRecipe) and recipe.model.architecture == "mobilenet":
+    if isinstance(recipe, ScoreRecipe) and recipe.model.architecture != "quality":
         return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, backbone=str(backbone)))
     raise ConfigError(f"{recipe.name} has no backbone; leave out --backbone")
 

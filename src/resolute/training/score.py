@@ -16,10 +16,12 @@ from torch.nn import functional as F
 from resolute.defences.dms_iqa import rank_loss
 from resolute.errors import ConfigError
 from resolute.measure.agreement import plcc, srocc
+from resolute.models.efficientnet import EfficientNetScorer
 from resolute.models.mobilenet import MobileNetScorer
+from resolute.models.pooling import fit_linear
 from resolute.models.quality import QualityNet
 from resolute.models.readings import State
-from resolute.models.weights import read_weights
+from resolute.models.weights import read_weights, weights_sha256
 from resolute.randomness import generator_for, stream_seed
 from resolute.training.card import save_with_card
 from resolute.training.distortions import WORST, DistortedImages
@@ -29,7 +31,7 @@ from resolute.training.task import Figures, Task
 
 
 @final
-class ScoreTask(Task[QualityNet | MobileNetScorer]):
+class ScoreTask(Task[QualityNet | MobileNetScorer | EfficientNetScorer]):
     """Regression on scores, plus correlation and order within the batch; all on scores divided by their range.
 
     Raises:
@@ -43,6 +45,8 @@ class ScoreTask(Task[QualityNet | MobileNetScorer]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(recipe.seed, "weights"))
             metric = recipe.build()
+        # Of its first weights, which are those of the file that the recipe names.
+        self.backbone = "" if isinstance(metric, QualityNet) else weights_sha256(metric.backbone.state_dict())
         table, (low, high) = recipe.data, (recipe.model.low, recipe.model.high)
         if table.kind == "rated":
             if len(data) != 1:
@@ -60,6 +64,16 @@ class ScoreTask(Task[QualityNet | MobileNetScorer]):
             # Distances come in [0, 1] already.
             self.offset, self.range = 0.0, 1.0
         super().__init__(metric, metric, len(self.source.training))
+
+    def begin(self) -> None:
+        table = self.recipe.model
+        if table.ridge == 0 or isinstance(self.model, QualityNet):
+            return
+        with torch.no_grad():
+            whole = (to_images([image]) for image, _ in self.source.training)
+            features = torch.cat([self.model.features(image.to(self.device)) for image in whole])
+        scores = torch.tensor([score for _, score in self.source.training], device=self.device)
+        fit_linear(self.model.head, features, scores, table.ridge)
 
     def weights_in(self, path: Path) -> State:
         return read_weights(path)[0]
@@ -117,6 +131,10 @@ class ScoreTask(Task[QualityNet | MobileNetScorer]):
             "learned": "mean opinion scores" if data.kind == "rated" else synthetic,
             "loss": " + ".join(term for term in terms if term),
         }
+        if self.backbone and not self.recipe.start:
+            model = self.recipe.model
+            head = f"ridge regression, penalty {model.ridge:g}" if model.ridge else "random"
+            facts["starts from"] = f"features of {Path(model.backbone).name}, sha256 `{self.backbone}`; head: {head}"
         if data.sigma > 0:
             facts["noise"] = f"Gaussian, standard deviation {data.sigma:g} on [0, 1], in training and validation"
         size = f"crops of {data.crop} x {data.crop}" if data.crop else "whole images"

@@ -10,6 +10,7 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from resolute.errors import ConfigError
+from resolute.models.efficientnet import EfficientNetScorer
 from resolute.models.mobilenet import MobileNetScorer
 from resolute.models.quality import QualityNet
 from resolute.training.tables import STRICT, OptimizerTable, RunTable
@@ -20,17 +21,21 @@ class ScoreModelTable:
     """Which metric to train.
 
     Attributes:
-        architecture: ``quality``, a ``QualityNet``; or ``mobilenet``, a head on frozen features.
-        widths, blocks, hidden: see ``QualityNet``; ``mobilenet`` takes ``hidden`` alone.
-        backbone: file of the frozen features, for ``mobilenet``.
+        architecture: ``quality``, a ``QualityNet``; ``mobilenet``, a head on frozen features; or ``efficientnet``, an
+            ``EfficientNetScorer``, all of which learns.
+        widths, blocks, hidden: see ``QualityNet``; the other two take ``hidden`` alone.
+        backbone: file of the features that ``mobilenet`` and ``efficientnet`` rest on or start from.
+        ridge: penalty of the ridge regression that a linear head (``hidden`` 0) starts from, on the standardised
+            features of all training images; 0 for a random head.
         low, high: range of the score.
     """
 
-    architecture: Literal["quality", "mobilenet"] = "quality"
+    architecture: Literal["quality", "mobilenet", "efficientnet"] = "quality"
     widths: tuple[int, ...] = (32, 48, 64, 96)
     blocks: int = pydantic.Field(default=1, ge=0)
     hidden: int = pydantic.Field(default=64, ge=0)
     backbone: str = ""
+    ridge: float = pydantic.Field(default=0.0, ge=0)
     low: float = 0.0
     high: float = 100.0
 
@@ -91,7 +96,7 @@ class ScoreRecipe(RunTable):
     loss: ScoreLossTable = dataclasses.field(default_factory=ScoreLossTable)
     optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
 
-    def build(self) -> QualityNet | MobileNetScorer:
+    def build(self) -> QualityNet | MobileNetScorer | EfficientNetScorer:
         """Return the untrained metric; its weights are the caller's to seed.
 
         Raises:
@@ -103,4 +108,5 @@ class ScoreRecipe(RunTable):
             return QualityNet(table.widths, table.blocks, table.hidden, table.low, table.high)
         if not table.backbone:
             raise ConfigError(f"{self.name} rests on a trained backbone; name its file with --backbone")
-        return MobileNetScorer.from_backbone(Path(table.backbone), table.hidden, table.low, table.high)
+        kind = MobileNetScorer if table.architecture == "mobilenet" else EfficientNetScorer
+        return kind.from_backbone(Path(table.backbone), table.hidden, table.low, table.high)

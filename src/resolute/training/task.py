@@ -137,6 +137,9 @@ class Task(ABC, Generic[Model]):
         self.model.load_state_dict(state)
         return weights_sha256(state)
 
+    def begin(self) -> None:
+        """Prepare a model that starts from no other run's weights, before its first step; a resumed run does not."""
+
     @abstractmethod
     def weights_in(self, path: Path) -> State:
         """Return the weights of another run, to start from."""
