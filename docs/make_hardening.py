@@ -4,8 +4,8 @@
     python docs/make_hardening.py --gather RUNS
 
 The first form takes the network ID of docs/leaderboard/networks.toml from a clone of its source. It is hardened by
-``resolute harden --precision mixed``, and by the method ``plain`` for as many steps. The hardened network goes through
-the standard suite; the other, and the mixture with bicubic interpolation whose clean PSNR on the suite's images is the
+``resolute harden --precision mixed``, with ``--even`` also told ``--clean-loss 0``, and by the method ``plain`` for as
+many steps and without that limit. The hardened network goes through the standard suite; the other, and the mixture with bicubic interpolation whose clean PSNR on the suite's images is the
 hardened network's, through its two strongest attacks at 4/255. The hardened one also goes through the studies
 hardened-adaptive.toml and, as the network before does, hardened-beyond.toml in docs/studies, and both are measured on
 inputs with noise and JPEG. A killed run goes on. Processes that work on different networks do not disturb each other.
@@ -62,7 +62,7 @@ NETWORKS = (
     "carn-m", "rnet", "rfdn-aim", "srgan", "2022-04_RLFN", "2022-18_RFDNFINALB5", "2022-03_FMEN", "2022-20_MobileSR",
     "2024-22_GFMN", "2025-51_SPAN",
 )  # fmt: skip
-FORMS = ("hardened", "plain", "mixture", "adaptive", "beyond", "beyond-before")
+FORMS = ("hardened", "even", "plain", "mixture", "adaptive", "beyond", "beyond-before")
 STEPS = 2000
 FIELDS = ("attacked_psnr_y", "sr_psnr")
 # Other budgets: where they were measured, in levels, and in words.
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--address", help="instead of the leaderboard's, where one's own code builds the network")
     parts = ("hardened", "plain", "mixture", "beyond")
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), help="of all that is measured")
+    parser.add_argument("--even", action="store_true", help="let all patches weigh alike")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--gather", type=Path)
@@ -101,18 +102,21 @@ def main() -> None:
     os.chdir(asked.clone)
     address = asked.address or read_networks(LEADERBOARD / "networks.toml")[asked.id].address
     places = {}
-    for form, methods in (("hardened", None), ("plain", ["plain"])):
-        if form in asked.only or (form == "hardened" and asked.only != ["plain"]):
+    hardened = "even" if asked.even else "hardened"
+    wanted = [hardened if part == "hardened" else part for part in asked.only]
+    for form in (hardened, "plain"):
+        if form in wanted or (form == hardened and wanted != ["plain"]):
             made = harden(
-                address, data, out / f"{asked.id}-{form}-training", methods=methods, steps=asked.steps, tested=1,
-                precision="mixed", device=asked.device,
+                address, data, out / f"{asked.id}-{form}-training", methods=["plain"] if form == "plain" else None,
+                steps=asked.steps, clean_loss=None if form == "hardened" else 0.0, tested=1, precision="mixed",
+                device=asked.device,
             )  # fmt: skip
             places[form] = str(parse_address(address).holding(made.weights))
     suite = read_study("sr-linf-1")
     assert isinstance(suite, Grid)
     suite = dataclasses.replace(suite, images=(f"bsd100={images}",))
-    if "mixture" in asked.only:
-        theta = share(load_defended(address), load_defended(places["hardened"]), suite)
+    if "mixture" in wanted:
+        theta = share(load_defended(address), load_defended(places[hardened]), suite)
         if theta < 1:
             places["mixture"] = f"{address}+mix={theta:.4f}"
     # What the networks to compare with go through flatters them if anything.
@@ -120,17 +124,18 @@ def main() -> None:
     assert len(strongest) == 2, "the output and the truth"
     short = dataclasses.replace(suite, attacks=strongest, epsilons=(HEADLINE,))
     for form, place in places.items():
-        if form not in asked.only:
+        if form not in wanted:
             continue
-        plan = plan_of(dataclasses.replace(suite if form == "hardened" else short, models=(place,)))
+        plan = plan_of(dataclasses.replace(suite if form == hardened else short, models=(place,)))
         run(plan, out / f"{asked.id}-{form}", Machine(device=asked.device))
-    if "beyond" not in asked.only:
+    if "beyond" not in wanted:
         return
-    for form, place in (("adaptive", places["hardened"]), ("beyond", places["hardened"]), ("beyond-before", address)):
+    after = places[hardened]
+    for form, place in (("adaptive", after), ("beyond", after), ("beyond-before", address)):
         plan = plan_of(template(form.removesuffix("-before"), place, address, suite.images))
         run(plan, out / f"{asked.id}-{form}", Machine(device=asked.device))
     figures = {
-        form: corrupted(load_defended(one), suite) for form, one in (("before", address), ("after", places["hardened"]))
+        form: corrupted(load_defended(one), suite) for form, one in (("before", address), ("after", after))
     }
     write_text(out / f"{asked.id}-corrupted.json", json.dumps(figures, indent=1) + "\n")
 
@@ -208,12 +213,13 @@ def gather(runs: Path) -> None:
         corruptions = runs / f"{id}-corrupted.json"
         if corruptions.is_file():
             damaged[id] = json.loads(corruptions.read_text())
-        training = runs / f"{id}-hardened-training" / "plan.json"
-        if training.is_file() and f"{id}:hardened" in known:
-            plan = json.loads(training.read_text())
-            steps = plan["planned"]["optimizer"]["steps"]
-            minutes = round(steps * plan["seconds_per_step"] / 60, 1)
-            seconds[id] = {"steps": steps, "minutes": minutes, "clean_loss": plan["planned"]["clean_loss"]}
+        for form in ("hardened", "even"):
+            training = runs / f"{id}-{form}-training" / "plan.json"
+            if training.is_file() and f"{id}:{form}" in known:
+                plan = json.loads(training.read_text())
+                steps = plan["planned"]["optimizer"]["steps"]
+                minutes = round(steps * plan["seconds_per_step"] / 60, 1)
+                seconds[f"{id}:{form}"] = {"steps": steps, "minutes": minutes}
     RECORDS.parent.mkdir(exist_ok=True)
     write_runs(RECORDS, known)
     write_text(RECORDS.with_name("training.json"), json.dumps(seconds, indent=1, sort_keys=True) + "\n")
@@ -245,10 +251,10 @@ def lines(hardened: dict[str, Run], before: dict[str, Run], trained: dict[str, d
         "| network | family | clean PSNR | attacked, against the original | plain | mixture | SR-PSNR | minutes |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for id in NETWORKS:
-        if f"{id}:hardened" not in hardened:
+    for id, made in ((id, f"{id}:{form}") for id in NETWORKS for form in ("even", "hardened")):
+        if made not in hardened:
             continue
-        start, end = worst(before[id]), worst(hardened[f"{id}:hardened"])
+        start, end = worst(before[id]), worst(hardened[made])
         clean, truth, kept = (changed(start, end, field) for field in ("clean_psnr_y", *FIELDS))
         beside = [
             f"{mean(worst(hardened[f'{id}:{form}']), 'attacked_psnr_y').mean:.2f}"
@@ -257,8 +263,8 @@ def lines(hardened: dict[str, Run], before: dict[str, Run], trained: dict[str, d
             for form in ("plain", "mixture")
         ]
         network = networks[id]
-        minutes = trained.get(id, {}).get("minutes", 0)
-        title = network.title if trained.get(id, {}).get("clean_loss") else rf"{network.title}\*"
+        minutes = trained.get(made, {}).get("minutes", 0)
+        title = network.title if made.endswith("hardened") else rf"{network.title}\*"
         cells = [title, network.family, clean, truth, *beside, kept, f"{minutes:.0f}"]
         found.append(f"| {' | '.join(cells)} |")
     bicubic = worst(before["bicubic"])
@@ -277,7 +283,7 @@ def adaptive_lines(hardened: dict[str, Run]) -> list[str]:
     images = {one.image for run in runs for one in run.records}
     rows = {
         "the suite's worst": [
-            {image: record for image, record in worst(hardened[f"{id}:hardened"]).items() if image in images}
+            {image: record for image, record in worst(measured(hardened, id)).items() if image in images}
             for id in shown
         ]
     }
@@ -290,6 +296,16 @@ def adaptive_lines(hardened: dict[str, Run]) -> list[str]:
     return found
 
 
+def measured(hardened: dict[str, Run], id: str) -> Run:
+    """Return the suite's run of the network that the other attackers were set on."""
+    weights = hardened[f"{id}:adaptive"].records[0].weights
+    return next(
+        run
+        for run in (hardened.get(f"{id}:{form}") for form in ("hardened", "even"))
+        if run is not None and run.records[0].weights == weights
+    )
+
+
 def beyond_lines(hardened: dict[str, Run], before: dict[str, Run], damaged: dict[str, Any]) -> list[str]:
     """Return the table of what else hardening bought or paid: other budgets, another norm, noise and JPEG."""
     shown = [id for id in NETWORKS if f"{id}:beyond" in hardened]
@@ -298,7 +314,7 @@ def beyond_lines(hardened: dict[str, Run], before: dict[str, Run], damaged: dict
         cells: list[str] = []
         for id in shown:
             if form == "suite":
-                start, end = worst(before[id], level), worst(hardened[f"{id}:hardened"], level)
+                start, end = worst(before[id], level), worst(measured(hardened, id), level)
             else:
                 start, end = (at(hardened[f"{id}:{one}"], level) for one in ("beyond-before", "beyond"))
             cells.append(changed(start, end, "attacked_psnr_y"))
