@@ -5,10 +5,11 @@
 
 The first form takes the network ID of docs/leaderboard/networks.toml from a clone of its source. It is hardened by
 ``resolute harden --precision mixed``, with ``--even`` also told ``--clean-loss 0``, and by the method ``plain`` for as
-many steps and without that limit. The hardened network goes through the standard suite; the other, and the mixture with bicubic interpolation whose clean PSNR on the suite's images is the
-hardened network's, through its two strongest attacks at 4/255. The hardened one also goes through the studies
-hardened-adaptive.toml and, as the network before does, hardened-beyond.toml in docs/studies, and both are measured on
-inputs with noise and JPEG. A killed run goes on. Processes that work on different networks do not disturb each other.
+many steps and without that limit. The hardened network goes through the standard suite; the other, and the mixture with
+bicubic interpolation whose clean PSNR on the suite's images is the hardened network's, through its two strongest
+attacks at 4/255. The hardened one also goes through the studies hardened-adaptive.toml and, as the network before does,
+hardened-beyond.toml in docs/studies, and both are measured on inputs with noise and JPEG. A killed run goes on.
+Processes that work on different networks do not disturb each other.
 
 The second one takes the finished runs below RUNS into docs/hardening/records.parquet, and writes the tables of the page
 again from all records there and those of the undefended networks in the leaderboard. Intervals are 95 % bootstrap
@@ -134,9 +135,7 @@ def main() -> None:
     for form, place in (("adaptive", after), ("beyond", after), ("beyond-before", address)):
         plan = plan_of(template(form.removesuffix("-before"), place, address, suite.images))
         run(plan, out / f"{asked.id}-{form}", Machine(device=asked.device))
-    figures = {
-        form: corrupted(load_defended(one), suite) for form, one in (("before", address), ("after", after))
-    }
+    figures = {form: corrupted(load_defended(one), suite) for form, one in (("before", address), ("after", after))}
     write_text(out / f"{asked.id}-corrupted.json", json.dumps(figures, indent=1) + "\n")
 
 

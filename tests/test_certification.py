@@ -191,7 +191,7 @@ def test_an_image_that_is_shrunk_is_certified_as_a_file(noise, metric, folder, t
     # Exact noise is added to the file's own pixels, and shrunk with them.
     shrunk = noise == "gaussian"
     assert score.size == ((33, 44) if shrunk else None)
-    assert (score.norm < 1) == shrunk
+    assert (score.lengthening < 1) == shrunk
     with torch.no_grad():
         seen = load_scorer(str(metric))(resized(image[None], (33, 44)))
     assert score.undefended == pytest.approx(seen.item())

@@ -48,7 +48,7 @@ def place(tmp_path, monkeypatch):
         write_png(tmp_path / "photos" / f"{name}.png", sample_image(name)[:, 100:200, 150:250])
     torch.save({"params_ema": network().state_dict()}, tmp_path / "mine.pth")
     (tmp_path / "quick.toml").write_text(RECIPE.format(rate=1e-3))
-    (tmp_path / "wild.toml").write_text(RECIPE.format(rate=0.0025))
+    (tmp_path / "wild.toml").write_text("clean_loss = 0" + RECIPE.format(rate=0.0025))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -169,7 +169,7 @@ def test_hostile_names_stay_names(copied, tmp_path):
     image, model = "<script>alert(1)</script>", "a\"b'c</script><img src=x onerror=alert(2)>"
     edit(copied, lambda r: dataclasses.replace(r, model=r.model.replace("tiny", model), image=image + r.image))
     facts = json.loads((copied / "study.json").read_text())
-    facts["study"]["name"] = "</title><script>alert(3)</script>"
+    facts["study"]["name"] = "<svg onload=alert(3)>"
     facts["provenance"]["command"] = "<b onmouseover=alert(4)>"
     (copied / "study.json").write_text(json.dumps(facts))
     page = Page(write_report([copied], tmp_path / "report.html"))

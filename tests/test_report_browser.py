@@ -277,7 +277,7 @@ def test_hostile_names_do_nothing(browser, tmp_path):
         tiny(Path(path), f"{name}{'-entropy' * number}", number)
     (tmp_path / "photos" / "coffee.png").rename(tmp_path / "photos" / f"{bait}.png")
     attacks = tuple(AttackTable(table.kind, label=name + table.kind, steps=2) for table in study.attacks)
-    run(dataclasses.replace(study, attacks=attacks, name=name), tmp_path / "run", Machine())
+    run(dataclasses.replace(study, attacks=attacks, name=bait), tmp_path / "run", Machine())
     opened = Watched(browser, write_report([tmp_path / "run"], tmp_path / "report.html"))
     opened.page.wait_for_load_state("networkidle")
     assert opened.trouble == []
@@ -287,7 +287,7 @@ def test_hostile_names_do_nothing(browser, tmp_path):
     opened.page.locator("#pick-image").select_option(label=bait)
     assert bait in str(opened.page.locator("#left").get_attribute("alt"))
     assert name == opened.page.locator("#budget-0 .legendtext").first.text_content()
-    assert name == opened.page.locator("h1").inner_text()
+    assert bait == opened.page.locator("h1").inner_text()
     opened.context.close()
 
 

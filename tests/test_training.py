@@ -13,6 +13,7 @@ import numpy as np
 import pydantic
 import pytest
 import torch
+from odd import tried
 from safetensors.torch import load_file
 
 import resolute

@@ -39,7 +39,7 @@ COMMANDS = {
     ),
     "certify": (
         "certifying",
-        "Certify quality scores: an interval that no small perturbation can move the median score out of.",
+        "Certify quality scores: an interval that no small perturbation of the file can move the median score out of.",
     ),
     "check": (
         "checking",

@@ -48,7 +48,7 @@ def resizing_norm(size: tuple[int, int], new: tuple[int, int]) -> float:
 
     Example:
         >>> round(resizing_norm((500, 500), (384, 384)), 3), resizing_norm((8, 8), (8, 8))
-        (0.768, 1.0)
+        (0.769, 1.0)
     """
     return _side_norm(size[0], new[0]) * _side_norm(size[1], new[1])
 

@@ -20,6 +20,7 @@ from resolute.defences.purify import purifier
 from resolute.errors import ConfigError, ImageError
 from resolute.files import FileName
 from resolute.images import from_uint8, read_image, to_uint8
+from resolute.models.fitted import size_within
 from resolute.models.scorers import load_scorer
 from resolute.of_file import own_code
 from resolute.studies.certified_iqa_charts import charts_of

@@ -49,7 +49,7 @@ class ScoreRecord(Record):
         samples: scores behind the median, in the order drawn; none where one of them was not finite.
         non_finite: samples that were NaN or infinite.
         size: (height, width) to which the image was resized before the noise; None where it was not.
-        norm: by how much that lengthens a change of the image at most.
+        lengthening: by how much that lengthens a change of the image at most.
         scorer: the metric's card.
         low: end of the metric's proven range; None where nothing is proven.
         high: end of the metric's proven range; None where nothing is proven.
@@ -72,7 +72,7 @@ class ScoreRecord(Record):
     samples: tuple[float, ...] = ()
     non_finite: int = 0
     size: tuple[int, int] | None = None
-    norm: float = 1.0
+    lengthening: float = 1.0
     scorer: dict[str, Any]
     low: float | None = None
     high: float | None = None
@@ -108,13 +108,13 @@ class ScoreRecord(Record):
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         bounds = bounds_of(
-            np.sort(scores), self.epsilon, self.smoothing, low, high, norm=self.norm, abstain=self.non_finite > 0
+            np.sort(scores), self.epsilon, self.smoothing, low, high, norm=self.lengthening, abstain=self.non_finite > 0
         )
         return Certificate(
             score=math.nan if self.score is None else self.score, bounds=bounds, smoothing=self.smoothing,
             samples=len(scores), non_finite=self.non_finite, size=self.size or (self.height, self.width),
             resized=self.size is not None,
-            norm=self.norm, image_sha256=self.pixels, scorer=self.scorer, low=low, high=high, scores=scores,
+            norm=self.lengthening, image_sha256=self.pixels, scorer=self.scorer, low=low, high=high, scores=scores,
         )  # fmt: skip
 
     def at(self, epsilon: float) -> Certificate | None:
@@ -133,7 +133,7 @@ class ScoreRecord(Record):
     def radii(self) -> list[float]:
         """Return the radii of a curve."""
         assert self.smoothing is not None
-        return [self.smoothing.sigma / self.norm * step * 3 / STEPS for step in range(STEPS + 1)]
+        return [self.smoothing.sigma / self.lengthening * step * 3 / STEPS for step in range(STEPS + 1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -274,7 +274,7 @@ def scored(cell: ScoreCell, bench: Bench, progress: Progress) -> ScoreRecord:
         )
         score = finite(made.score)
         smoothing = made.smoothing
-        facts = {"smoothing": smoothing, "norm": made.norm, "low": finite(made.low), "high": finite(made.high)}
+        facts = {"smoothing": smoothing, "lengthening": made.norm, "low": finite(made.low), "high": finite(made.high)}
         facts |= {"non_finite": made.non_finite}
         if not made.abstained:
             facts |= {"samples": tuple(made.scores.tolist())}
