@@ -17,7 +17,7 @@ from resolute.errors import CheckpointError
 from resolute.models.architecture import Architecture, Arguments, Weights, holds
 from resolute.models.base import Scorer
 from resolute.models.bottlenecks import PaddedConv, bottlenecks
-from resolute.models.pooling import ScoreHead, mean_and_std, read_hidden
+from resolute.models.pooling import ScoreHead, mean_and_std, read_head
 from resolute.models.weights import read_weights
 
 # Table 1 of the paper.
@@ -156,8 +156,7 @@ class EfficientNetScorer(Scorer):
 
 
 def _read(state: Weights) -> tuple[Arguments, Weights]:
-    low, high = state["head.range"].tolist()
-    return {"hidden": read_hidden(state), "low": low, "high": high}, state
+    return read_head(state), state
 
 
 ARCHITECTURE = Architecture(

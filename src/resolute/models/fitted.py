@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from resolute.models.base import Scorer
 
 
-def size_within(size: tuple[int, int], longest: int) -> tuple[int, int] | None:
+def size_within(images: Float[Tensor, "*b 3 h w"], longest: int) -> tuple[int, int] | None:
     """Return the (height, width) at which the longer side is so long; None where it is not longer, or 0.
 
     Example:
-        >>> size_within((400, 600), 300), size_within((400, 600), 0)
+        >>> size_within(torch.zeros(3, 400, 600), 300), size_within(torch.zeros(3, 400, 600), 0)
         ((200, 300), None)
     """
-    height, width = size
+    height, width = images.shape[-2:]
     if not longest or max(height, width) <= longest:
         return None
     shrink = longest / max(height, width)
@@ -96,5 +96,5 @@ class FittedScorer(Scorer):
         return {"class": "FittedScorer", "scorer": self.scorer.arguments(), "longest": self.longest}
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        size = size_within((x.shape[-2], x.shape[-1]), self.longest)
+        size = size_within(x, self.longest)
         return self.scorer(x if size is None else resized(x, size))

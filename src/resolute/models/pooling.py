@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -65,9 +65,11 @@ class ScoreHead(nn.Module):
             return (low + (high - low) * share).clamp(low, high)
 
 
-def read_hidden(state: Mapping[str, Tensor]) -> int:
-    """Return the hidden units of the ``ScoreHead`` that a metric calls ``head``."""
-    return state["head.hidden.0.weight"].shape[0] if "head.hidden.0.weight" in state else 0
+def read_head(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of the ``ScoreHead`` that a metric calls ``head``: hidden units, and ends of the range."""
+    low, high = state["head.range"].tolist()
+    first = state.get("head.hidden.0.weight")
+    return {"hidden": 0 if first is None else len(first), "low": low, "high": high}
 
 
 @torch.no_grad()

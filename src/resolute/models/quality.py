@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from resolute.models.architecture import Architecture, Arguments, Weights, holds
 from resolute.models.base import Scorer
 from resolute.models.blocks import count
-from resolute.models.pooling import ScoreHead, mean_and_std, read_hidden
+from resolute.models.pooling import ScoreHead, mean_and_std, read_head
 
 PATCH = 4
 
@@ -107,13 +107,10 @@ class QualityNet(Scorer):
 
 def _read(state: Weights) -> tuple[Arguments, Weights]:
     downs = count(state, r"downs\.\d+\.weight")
-    low, high = state["head.range"].tolist()
     arguments: Arguments = {
         "widths": (state["stem.weight"].shape[0], *(state[f"downs.{i}.weight"].shape[0] for i in range(downs))),
         "blocks": count(state, r"stages\.0\.\d+\.conv\.weight"),
-        "hidden": read_hidden(state),
-        "low": low,
-        "high": high,
+        **read_head(state),
     }
     return arguments, state
 

@@ -180,7 +180,7 @@ def certify_steps(
     Raises:
         ImageError: the image is too small for the metric.
     """
-    size = size_within((image.shape[-2], image.shape[-1]), fit)
+    size = size_within(image, fit)
     smallest = scorer.card.smallest if scorer.card is not None else 1
     if min(size or image.shape[1:]) < smallest:
         raise ImageError(f"the image is too small: the metric needs {smallest} pixels a side")

@@ -112,7 +112,7 @@ class Certification(ScoreStudy):
 
         def read(photo: Photo) -> ScoreCell:
             image = photo.read()
-            name, size = str(photo.path or photo.name), size_within((image.shape[-2], image.shape[-1]), self.fit)
+            name, size = str(photo.path or photo.name), size_within(image, self.fit)
             require_room(contestant.bare, name, image, size)
             return ScoreCell.of(contestant, name, image, size=None if self.noise == "grid" else size)
 

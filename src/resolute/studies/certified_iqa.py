@@ -226,7 +226,7 @@ class CertifiedIqa(ScoreStudy):
             except ImageError:
                 continue
             own = [score for score in scores if score.image == name]
-            size = size_within((image.shape[-2], image.shape[-1]), self.fit)
+            size = size_within(image, self.fit)
             shown = prepared(image, size) if size is not None else image
             facts = [f"opinion {own[0].mos:.4g}"] if own[0].mos is not None else []
             for score in own:
@@ -240,5 +240,5 @@ class CertifiedIqa(ScoreStudy):
 
     def _image(self, rating: Rating) -> Float[Tensor, "3 h w"]:
         image = read_image(rating.path)
-        size = size_within((image.shape[-2], image.shape[-1]), self.fit)
+        size = size_within(image, self.fit)
         return image if size is None else from_uint8(to_uint8(prepared(image, size)))

@@ -49,5 +49,5 @@ def write_photographs(folder: Path) -> Path:
     """
     for name in SAMPLE_NAMES:
         image = sample_image(name)
-        write_png(folder / f"{name}.png", prepared(image, size_within((image.shape[-2], image.shape[-1]), SIDE)))
+        write_png(folder / f"{name}.png", prepared(image, size_within(image, SIDE)))
     return folder
