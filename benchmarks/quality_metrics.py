@@ -54,7 +54,7 @@ def scores_of(metric: Scorer, rated: Rated, fit: int, sigma: float = 0.0, copies
     spent = 0.0
     for index, (path, _) in enumerate(rated):
         image = read_image(path)
-        image = prepared(image, size_within((image.shape[1], image.shape[2]), fit))[None]
+        image = prepared(image, size_within(image, fit))[None]
         if sigma > 0:
             noise = torch.randn((copies, *image.shape[1:]), generator=generator_for(0, "noise", index))
             image = image + sigma * noise
