@@ -10,43 +10,34 @@ from pathlib import Path
 from typing import ClassVar, final
 
 import pydantic
-from jaxtyping import Float
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from resolute.attacks.ascent import Precision
 from resolute.attacks.registry import AttackTable
 from resolute.attacks.transfer import Transfer, WarmStart
 from resolute.defences import load_defended, undefended
-from resolute.errors import ConfigError, ImageError, ImageNote
+from resolute.errors import ConfigError, ImageNote
 from resolute.files import FileName
-from resolute.folders import read_each
-from resolute.images import from_uint8, to_uint8
 from resolute.models.base import Restorer
 from resolute.models.tiling import Tiled
-from resolute.of_file import was_run
-from resolute.resize import downscale, mod_crop
-from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure_all
+from resolute.studies.attacked import AttackCell, AttackRecord, Clean, measure_all
 from resolute.studies.claims import Claim
 from resolute.studies.conventions import conventions
-from resolute.studies.datasets import Photo, dataset_title, find_photos, middle, own_set
-from resolute.studies.grid_cases import Scene, cases_of
+from resolute.studies.datasets import dataset_title
+from resolute.studies.grid_cases import cases_of
 from resolute.studies.grid_results import results_of
 from resolute.studies.pairs import defends_of
 from resolute.studies.quick import Quick
 from resolute.studies.record import Record
+from resolute.studies.restore_study import RestoreStudy
 from resolute.studies.results import Case, Measured, Missing, Quantity, Results
 from resolute.studies.steepness import CleverCell, CleverRecord, CleverTable, take
 from resolute.studies.study import (
     Answer,
     Bench,
     Cell,
-    Compared,
-    Described,
     InTiles,
-    Pictured,
     Progress,
-    Study,
     count,
     one_by_one,
 )
@@ -57,7 +48,7 @@ from resolute.toml import located
 
 @final
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
-class Grid(Study, Pictured, Compared, InTiles, Described):
+class Grid(RestoreStudy, InTiles):
     """A grid of models, attacks, budgets and images.
 
     Attributes:
@@ -138,56 +129,6 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
             crop=self.crop if quick.crop is None else quick.crop, clever=quick.lighten_clever(self.clever), quick=None,
         )  # fmt: skip
 
-    def photos(self) -> list[Photo]:
-        """Return the photographs that the study is about, unread.
-
-        Raises:
-            ImageError: a data set or a file is not to be found.
-        """
-        found = find_photos(self.images, self.every, self.scale, high=self.high_resolution)
-        if not self.names:
-            return found
-        named = {photo.name: photo for photo in found}
-        missing = [name for name in self.names if name not in named]
-        if missing:
-            there = f"{count(len(found), 'image')} without {', '.join(missing[:3])}{' ...' if missing[3:] else ''}"
-            raise ImageError(f"the study {self.name} is about images by name, and {' '.join(self.images)} has {there}")
-        return [named[name] for name in self.names]
-
-    def subjects(self) -> list[Subject]:
-        """Read and prepare the images.
-
-        Raises:
-            ImageError: an image cannot be found or read, or is too small.
-        """
-        return read_each(self.photos(), self.subject, self.skip_broken)
-
-    def subject(self, photo: Photo) -> Subject:
-        """Read one photograph, and return it as the study uses it.
-
-        Raises:
-            ImageError: it cannot be read, or is too small.
-        """
-        if not photo.paired:
-            return self.prepare(photo.name, photo.read(), photo.dataset)
-        low, high = photo.read_pair(self.scale)
-        if self.crop:
-            side = self.crop // self.scale if self.high_resolution else self.crop
-            low, high = middle(low, side), middle(high, side, self.scale)
-        return Subject(photo.name, low.unsqueeze(0), high.unsqueeze(0), photo.dataset, given=True)
-
-    def prepare(self, name: str, image: Float[Tensor, "3 h w"], dataset: str = "") -> Subject:
-        """Return one image as the study uses it."""
-        pixels = to_uint8(middle(image, self.crop))
-        if not self.high_resolution:
-            return Subject(name, from_uint8(pixels).unsqueeze(0), None, dataset)
-        try:
-            pixels = mod_crop(pixels, self.scale)
-        except ValueError as error:
-            raise ImageError(f"{name}: {error}") from None
-        low = from_uint8(downscale(pixels, self.scale)).unsqueeze(0)
-        return Subject(name, low, from_uint8(pixels).unsqueeze(0), dataset)
-
     def cells(self) -> Sequence[Cell]:
         return self.cells_of([load_defended(model, self.scale) for model in self.models])
 
@@ -263,13 +204,6 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
     def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case | Missing]:
         attacks = [record for record in records if isinstance(record, AttackRecord)]
         return cases_of(self.scene(), attacks, folder, _defends(attacks))
-
-    def scene(self) -> Scene:
-        """Return what is needed to show the study's images again."""
-        # A folder may come from anyone, and what it names is no reason to run code.
-        images = tuple(one for one in self.images if not ((code := own_set(one)) and not was_run(code)))
-        replace = dataclasses.replace
-        return Scene(self.models, self.scale, replace(self, every=1, images=images).photos, self.subject)
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
         return [Quantity(name, "dB") for name in ("SR-PSNR", "attacked PSNR", "clean PSNR")]
