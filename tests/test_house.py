@@ -20,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     {"errors", "randomness", "figures", "chart"},
     {"files", "runtime", "provenance", "toml", "importing", "of_file", "plugins", "printing", "table"},
-    {"damage", "folders", "images", "marks", "pairing", "resemblance", "resize", "notebook"},
+    {"corruptions", "damage", "folders", "images", "marks", "pairing", "resemblance", "resize", "notebook"},
     {"models"},
     {"attacks", "defences", "measure", "export"},
     {"certificates"},

@@ -34,6 +34,7 @@ from resolute.studies.check import Check
 from resolute.studies.check_suite import CheckSuite
 from resolute.studies.kinds import KINDS
 from resolute.studies.metric_as_loss import MetricAsLoss
+from resolute.studies.survival import Survival
 
 warm = multiprocessing.get_context("forkserver")
 warm.set_forkserver_preload(["resolute", "resolute.engine.running"])
@@ -82,6 +83,10 @@ def studies(tmp_path_factory):
         MetricAsLoss(
             name="loss", restorers=("plain", "other"), control="plain", metric="score", judges=("judge",), samples=3,
             images=(photos,), sigma=0.1, pictures=1, runs=str(folder),
+        ),
+        Survival(
+            models=("bicubic",), images=(photos,), high_resolution=False, corruptions=("jpeg", "noise"),
+            severities=(1, 3),
         ),
     )  # fmt: skip
     return {study.kind: study for study in made}

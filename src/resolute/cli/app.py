@@ -45,6 +45,11 @@ COMMANDS = {
         "checking",
         "Check whether a model only looks robust: masked gradients, randomness, attacks that were too weak.",
     ),
+    "survive": (
+        "surviving",
+        "See what a super-resolution model survives: JPEG, WebP, noise, blur and the like on its input, five "
+        "severities.",
+    ),
     "export": (
         "exporting",
         "Write a model for programs without Resolute: any batch, any size, checked against the model itself.",

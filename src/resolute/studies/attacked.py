@@ -186,7 +186,7 @@ class Clean:
     def of(model: Restorer, subject: Subject) -> Clean:
         """Run the model on the clean image and measure the output."""
         phi, output = passed(model, subject.low.to(next(model.parameters(), subject.low).device))
-        return Clean(model, subject, phi, output, *_against_truth(output, subject, model.scale))
+        return Clean(model, subject, phi, output, *against_truth(output, subject, model.scale))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -228,7 +228,7 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
     phi, attacked = passed(model, saved.to(found.images))
     with torch.no_grad(), full_float32():
         unrounded = model(found.unrounded).cpu()
-    attacked_psnr_y, attacked_ssim_y = _against_truth(attacked, subject, model.scale)
+    attacked_psnr_y, attacked_ssim_y = against_truth(attacked, subject, model.scale)
     signs = moved_at_random(cell.attack, found.clean, coins(cell)[None])
     with torch.no_grad(), full_float32():
         floor = model(signs).cpu()
@@ -243,9 +243,9 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
         clean_ssim_y=clean.ssim_y,
         attacked_psnr_y=attacked_psnr_y,
         attacked_ssim_y=attacked_ssim_y,
-        lr_psnr=_psnr(subject.low, saved),
-        sr_psnr=_psnr(clean.output, attacked),
-        sr_psnr_unrounded=_psnr(clean.output, unrounded),
+        lr_psnr=psnr_between(subject.low, saved),
+        sr_psnr=psnr_between(clean.output, attacked),
+        sr_psnr_unrounded=psnr_between(clean.output, unrounded),
         sr_psnr_y=_shaved_psnr(clean.output, attacked, model.scale),
         sr_ssim=_ssim(clean.output, attacked, model.scale),
         linf=round(float((saved - subject.low).abs().max()) * 255, 4),
@@ -259,7 +259,7 @@ def _judged(cell: AttackCell, clean: Clean, found: Adversarial, seconds: float) 
         attacked_phi_std=_finite(phi.std(correction=0)),
         attacked_phi_range=_finite(phi.max() - phi.min()),
         phi_moved=_finite(relative_change(clean.phi, phi)),
-        signs_sr_psnr=_psnr(clean.output, floor),
+        signs_sr_psnr=psnr_between(clean.output, floor),
         signs_psnr_y=None if subject.truth is None else _shaved_psnr(floor, subject.truth, model.scale),
         broken=not bool(attacked.isfinite().all()),
     )
@@ -296,7 +296,8 @@ def passed(model: Restorer, x: Image) -> tuple[Features, Large]:
         return phi.cpu(), (model.reconstruct(phi) if isinstance(model, SplitRestorer) else model(x)).cpu()
 
 
-def _against_truth(output: Image, subject: Subject, border: int) -> tuple[float | None, float | None]:
+def against_truth(output: Image, subject: Subject, border: int) -> tuple[float | None, float | None]:
+    """Return PSNR and SSIM of an output on Y, the border shaved; None without ground truth, or where it is tiny."""
     if subject.truth is None:
         return None, None
     return _shaved_psnr(output, subject.truth, border), _ssim(output, subject.truth, border)
@@ -306,7 +307,8 @@ def _finite(value: Tensor) -> float | None:
     return float(value) if bool(torch.isfinite(value).all()) else None
 
 
-def _psnr(a: Image, b: Image) -> float | None:
+def psnr_between(a: Image, b: Image) -> float | None:
+    """Return the PSNR on RGB in dB; None where two images are equal, 0 where the second is not finite."""
     return _finite(psnr_rgb(a, b)) if bool(b.isfinite().all()) else BROKEN
 
 

@@ -27,7 +27,7 @@ from resolute.models.python_file import was_run
 from resolute.studies.attacked import AttackRecord, Subject
 from resolute.studies.datasets import Photo
 from resolute.studies.pairs import Defends, pairs_of
-from resolute.studies.record import grouped
+from resolute.studies.record import Record, grouped
 from resolute.studies.results import Case, Missing, View
 from resolute.studies.summary import attack_title, headline_level, kept, level_of
 
@@ -99,7 +99,7 @@ class Replay:
             self._clean[key] = _pass(model, subject.low)
         return Passed(subject, low, self._clean[key], _pass(model, low[None]))
 
-    def subject_of(self, record: AttackRecord) -> tuple[Restorer, Subject]:
+    def subject_of(self, record: Record) -> tuple[Restorer, Subject]:
         """Return the model and the image of a record.
 
         Raises:

@@ -18,6 +18,7 @@ from resolute.studies.grid import Grid, checked_attacks
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.record import Record
 from resolute.studies.study import Study
+from resolute.studies.survival import Survival
 from resolute.toml import check_table, located, read_table
 
 KINDS: dict[str, type[Study]] = {}
@@ -43,7 +44,7 @@ def register(kind: Kind) -> Kind:
     return kind
 
 
-for _kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss):
+for _kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss, Survival):
     register(_kind)
 
 

@@ -1,0 +1,80 @@
+"""The command about damage that nobody meant: survive."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from resolute.cli.app import (
+    Argument,
+    Device,
+    Memory,
+    Range,
+    Scale,
+    Seed,
+    SkipBroken,
+    Weights,
+    Workers,
+    all_addressed,
+    app,
+    parse_memory,
+)
+from resolute.cli.studying import plan_and_run
+from resolute.corruptions import CORRUPTIONS
+from resolute.defences import load_defended
+from resolute.engine.queue import Machine
+from resolute.runtime import resolve_device
+from resolute.studies.survival import Survival
+
+
+@app.command(epilog="Example:  [bold]resolute survive mine.pth --images photos/[/bold]")
+def survive(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Built-in names, weights files or FILE.py:NAME, with defences around them if wanted.",
+        ),
+    ],
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="High-resolution photographs, folders or data sets, instead of five samples; may be repeated."
+        ),
+    ] = None,
+    low_resolution: Annotated[
+        bool, typer.Option("--low-resolution", help="The images are inputs as they are; nothing is known of the truth.")
+    ] = False,
+    corruption: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(CORRUPTIONS)}, instead of all; may be repeated.")
+    ] = None,
+    crop: Annotated[int, typer.Option(help="Use the middle square of so many pixels; 0 for whole images.", min=0)] = 0,
+    every: Annotated[int, typer.Option(help="Take each n-th image only.", min=1)] = 1,
+    skip_broken: SkipBroken = False,
+    scale: Scale = None,
+    weights: Weights = "",
+    range: Range = "",
+    argument: Argument = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and stop.")] = False,
+    out: Annotated[
+        str, typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs of several add up.")
+    ] = "runs/survive",
+    device: Device = "auto",
+    memory: Memory = "",
+    workers: Workers = 1,
+    seed: Seed = 0,
+) -> None:
+    """See what a super-resolution model survives: JPEG, WebP, noise, blur and the like on its input, five severities.
+
+    Bicubic interpolation goes through the same. Told are the PSNR against the truth, and the consistency: whether the
+    output, shrunk again, still fits the input. What was stopped goes on with the same command.
+    """
+    named = all_addressed(models, scale, weights, range, argument)
+    study = Survival(
+        models=tuple(dict.fromkeys([*named, "bicubic"])), images=tuple(images or ("samples",)),
+        high_resolution=not low_resolution, corruptions=tuple(corruption or CORRUPTIONS), crop=crop, every=every,
+        scale=load_defended(named[0]).scale, seed=seed, skip_broken=skip_broken,
+    )  # fmt: skip
+    machine = Machine(device=resolve_device(device), workers=workers, memory=parse_memory(memory))
+    plan_and_run(study, out, machine, only_plan=plan)
