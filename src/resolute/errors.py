@@ -84,6 +84,12 @@ class BadRecordsError(ResoluteError):
     exit_code: ClassVar[int] = 11
 
 
+class GateError(ResoluteError):
+    """A figure does not keep the bound that was set for it; all is written all the same."""
+
+    exit_code: ClassVar[int] = 12
+
+
 class ModelWarning(UserWarning):
     """A model loads, and there is something about it that its user must know before anything is measured."""
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from resolute.cli.app import Argument, Device, Memory, Range, Scale, Weights, Workers, all_addressed, app, parse_memory
+from resolute.cli.gating import FailUnder, Gates, JUnit, Summary
 from resolute.cli.studying import plan_and_run
 from resolute.engine.queue import Machine
 from resolute.runtime import resolve_device
@@ -49,6 +50,9 @@ def benchmark(
     device: Device = "auto",
     memory: Memory = "",
     workers: Workers = 1,
+    fail_under: FailUnder = None,
+    junit: JUnit = None,
+    summary: Summary = None,
 ) -> None:
     """Attack super-resolution models by the standard suite, at full strength, for figures that can be compared.
 
@@ -69,4 +73,5 @@ def benchmark(
         photos = len(dataclasses.replace(suite, every=1).photos())
         suite = dataclasses.replace(suite, every=max(suite.every, -(-photos // _QUICK)))
     machine = Machine(device=resolve_device(device), workers=workers, memory=parse_memory(memory))
-    plan_and_run(suite, f"{out}-quick" if quick else out, machine, only_plan=plan)
+    gates = Gates(fail_under or (), junit, summary)
+    plan_and_run(suite, f"{out}-quick" if quick else out, machine, only_plan=plan, gates=gates)

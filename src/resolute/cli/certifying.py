@@ -19,6 +19,7 @@ from resolute.cli.app import (
     parse_levels,
     parse_radius,
 )
+from resolute.cli.gating import FailUnder, Gates, JUnit, Summary
 from resolute.cli.studying import run_study
 from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
@@ -97,6 +98,9 @@ def certify(
     trust: Annotated[
         bool, typer.Option("--trust", help="Certify a metric too that gives equal images different scores.")
     ] = False,
+    fail_under: FailUnder = None,
+    junit: JUnit = None,
+    summary: Summary = None,
 ) -> None:
     """Certify quality scores: an interval that no small perturbation of the file can move the median score out of.
 
@@ -117,4 +121,5 @@ def certify(
         precision=parse_arithmetic(precision), skip_broken=skip_broken,
         attacks=tuple(ScoreAttack(epsilon=budget, norm=norm, adaptive=kind, seed=seed or 0) for kind in kinds),
     )  # fmt: skip
-    run_study(plan_of(plan), Place(out), Machine(device=resolve_device(device), workers=workers))
+    machine = Machine(device=resolve_device(device), workers=workers)
+    run_study(plan_of(plan), Place(out), machine, Gates(fail_under or (), junit, summary))

@@ -27,6 +27,7 @@ from resolute.cli.app import (
     parse_memory,
     parse_precision,
 )
+from resolute.cli.gating import UNGATED, FailUnder, Gates, JUnit, Summary
 from resolute.cli.records import tell_bad
 from resolute.engine.bench import Failure, Found
 from resolute.engine.estimate import estimate
@@ -94,6 +95,9 @@ def study(
     ray: Annotated[
         str, typer.Option(help="Run on Ray: local, auto or the address of a cluster.", rich_help_panel="Machine")
     ] = "",
+    fail_under: FailUnder = None,
+    junit: JUnit = None,
+    summary: Summary = None,
 ) -> None:
     """Run a grid of models, attacks, budgets and images; print a table and write a report.
 
@@ -124,11 +128,13 @@ def study(
     machine = Machine(
         device=runtime.resolve_device(device), workers=workers, batch=batch, memory=parse_memory(memory), ray=ray
     )
-    plan_and_run(planned, out or str(Path("runs") / planned.name), machine, only_plan=plan)
+    gates = Gates(fail_under or (), junit, summary)
+    plan_and_run(planned, out or str(Path("runs") / planned.name), machine, only_plan=plan, gates=gates)
 
 
-def plan_and_run(study: Study, out: str, machine: Machine, *, only_plan: bool) -> None:
+def plan_and_run(study: Study, out: str, machine: Machine, *, only_plan: bool, gates: Gates = UNGATED) -> None:
     """Plan a study, say what it will cost, and run it unless only the plan is wanted."""
+    gates.parsed(study)
     with at_place(out) as place:
         with shown_progress():
             cells = plan_of(study)
@@ -136,7 +142,7 @@ def plan_and_run(study: Study, out: str, machine: Machine, *, only_plan: bool) -
         if only_plan:
             tell_bad([place.folder], torn=False)
         else:
-            run_study(cells, place, machine)
+            run_study(cells, place, machine, gates)
 
 
 def announce(plan: Plan, folder: Path, machine: Machine) -> None:
@@ -153,15 +159,17 @@ def announce(plan: Plan, folder: Path, machine: Machine) -> None:
     console.print(plan_in_words(plan, left, cost, machine), highlight=False, soft_wrap=True)
 
 
-def run_study(plan: Plan, place: Place, machine: Machine) -> Path:
+def run_study(plan: Plan, place: Place, machine: Machine, gates: Gates = UNGATED) -> Path:
     """Run a study, print what came out, write its report and return its path.
 
     Raises:
         RefutedError: an attack refuted a certificate; the page is written all the same.
+        GateError: a figure does not keep its bound; the page is written all the same.
         BadRecordsError: the folder also holds lines that are no records.
     """
     from resolute.report.writing import write_report
 
+    gates.parsed(plan.study)
     records, failures = run_cells(plan, place, machine)
     if not records:
         raise typer.Exit(FAILED)
@@ -174,6 +182,7 @@ def run_study(plan: Plan, place: Place, machine: Machine) -> Path:
     if failures:
         raise typer.Exit(FAILED)
     tell_bad([place.folder], torn=False)
+    gates.passed(plan.study, records)
     return page
 
 

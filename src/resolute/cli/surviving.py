@@ -20,6 +20,7 @@ from resolute.cli.app import (
     app,
     parse_memory,
 )
+from resolute.cli.gating import FailUnder, Gates, JUnit, Summary
 from resolute.cli.studying import plan_and_run
 from resolute.corruptions import CORRUPTIONS
 from resolute.defences import load_defended
@@ -64,6 +65,9 @@ def survive(
     memory: Memory = "",
     workers: Workers = 1,
     seed: Seed = 0,
+    fail_under: FailUnder = None,
+    junit: JUnit = None,
+    summary: Summary = None,
 ) -> None:
     """See what a super-resolution model survives: JPEG, WebP, noise, blur and the like on its input, five severities.
 
@@ -77,4 +81,5 @@ def survive(
         scale=load_defended(named[0]).scale, seed=seed, skip_broken=skip_broken,
     )  # fmt: skip
     machine = Machine(device=resolve_device(device), workers=workers, memory=parse_memory(memory))
-    plan_and_run(study, out, machine, only_plan=plan)
+    gates = Gates(fail_under or (), junit, summary)
+    plan_and_run(study, out, machine, only_plan=plan, gates=gates)

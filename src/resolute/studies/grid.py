@@ -85,6 +85,7 @@ class Grid(RestoreStudy, InTiles):
     kind: ClassVar[str] = "attacks"
     records: ClassVar[tuple[type[Record], ...]] = (AttackRecord, CleverRecord)
     cumulative: ClassVar[bool] = True
+    worst_of: ClassVar[tuple[str, ...]] = ("attack",)
 
     name: FileName
     models: tuple[str, ...] = pydantic.Field(min_length=1)

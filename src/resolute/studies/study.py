@@ -195,7 +195,13 @@ class Pictured(abc.ABC):
 
 
 class Compared(abc.ABC):
-    """A study of which two runs can be compared."""
+    """A study of which two runs can be compared.
+
+    Attributes:
+        worst_of: settings among which an attacker chooses, so that for a bound the worst on each image counts.
+    """
+
+    worst_of: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:

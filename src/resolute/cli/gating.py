@@ -1,0 +1,78 @@
+"""The options of commands that hold figures against bounds, and what they do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resolute.errors import ConfigError, GateError
+from resolute.files import write_text
+from resolute.studies.gate import Gate, check_gates, gates_table, parse_gate, pass_gates, write_junit
+from resolute.studies.record import Record
+from resolute.studies.study import Study
+from resolute.terminal import console
+
+FailUnder = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Exit with 12 where a figure is worse, as QUANTITY[@SETTING]=BOUND, such as attacked-psnr@4/255=24.5; of "
+        "attacks that are left open the worst on each image counts. May be repeated.",
+        rich_help_panel="Gates",
+    ),
+]
+JUnit = Annotated[Path | None, typer.Option(help="Write the gates as JUnit XML.", rich_help_panel="Gates")]
+Summary = Annotated[
+    Path | None,
+    typer.Option(help="Append gates, verdict and tables as Markdown, for a pull request.", rich_help_panel="Gates"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gates:
+    """What was typed about gates: their texts, and files to write."""
+
+    bounds: Sequence[str] = ()
+    junit: Path | None = None
+    summary: Path | None = None
+
+    def parsed(self, study: Study) -> list[Gate]:
+        """Return the gates.
+
+        Raises:
+            ConfigError: one is none, or on what the study does not measure; or a file is wanted without any.
+        """
+        gates = [parse_gate(text) for text in self.bounds]
+        if self.junit is not None and not gates:
+            raise ConfigError("--junit writes what came of gates: give --fail-under too")
+        check_gates(study, gates)
+        return gates
+
+    def passed(self, study: Study, records: Sequence[Record]) -> None:
+        """Tell and write what came of the gates.
+
+        Raises:
+            GateError: one is not passed.
+        """
+        passages = pass_gates(study, records, self.parsed(study))
+        if self.junit is not None:
+            write_junit(passages, self.junit, study.name)
+        table = gates_table(passages) if passages else None
+        if table is not None:
+            console.print(table.terminal())
+        if self.summary is not None:
+            results = study.results(records)
+            tables = [one.markdown() for one in (*([table] if table is not None else []), *results.tables)]
+            # Servers give every step of a job the same file.
+            before = self.summary.read_text("utf-8") if self.summary.is_file() else ""
+            write_text(self.summary, before + "\n\n".join([*results.sentences, *tables]) + "\n")
+        failed = [one.words() for one in passages if not one.passed]
+        if failed:
+            raise GateError("; ".join(failed))
+
+
+# Where no bounds were typed.
+UNGATED = Gates()

@@ -1,0 +1,145 @@
+"""Gates: bounds on the figures of studies, as continuous integration reads them."""
+
+import dataclasses
+from xml.etree import ElementTree
+
+import pytest
+from test_cli import fails, run
+
+from resolute import ConfigError
+from resolute.images import sample_image, write_png
+from resolute.studies.certification import Certification
+from resolute.studies.gate import check_gates, gates_table, parse_gate, pass_gates, write_junit
+from resolute.studies.grid import Grid
+from resolute.studies.record import Record, record_key
+from resolute.studies.results import Measured, Quantity, Results
+from resolute.studies.study import Compared, Study
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seen(Record):
+    """A record with one figure."""
+
+    view = "seen"
+
+    attack: str
+    level: str
+    value: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked(Study, Compared):
+    """A study of such records."""
+
+    kind = "asked"
+    records = (Seen,)
+    worst_of = ("attack",)
+    name: str = "asked"
+
+    def cells(self):
+        return []
+
+    def answer(self, cells, bench, progress):
+        return []
+
+    def results(self, records):
+        return Results([], [])
+
+    def quantities(self, records):
+        return [Quantity("attacked PSNR", "dB"), Quantity("spread", lower_better=True)]
+
+    def measured(self, record):
+        setting = {"model": record.model, "attack": record.attack, "budget": record.level}
+        return Measured(setting, {"attacked PSNR": record.value, "spread": record.value})
+
+
+def seen(**facts):
+    about = {"weights": "", "pixels": "", "width": 1, "height": 1, "seed": 0, "seconds": 0.0}
+    return Seen(key=record_key(*facts.values()), **about, **facts)
+
+
+RECORDS = [
+    seen(
+        model=model, image=image, attack=attack, level=level,
+        value=value + 10 * (model == "bicubic") - 5 * (level == "8/255"),
+    )
+    for model in ("net", "bicubic")
+    for level in ("4/255", "8/255")
+    for image, attack, value in (("a", "FDA", 20.0), ("a", "PGD", 22.0), ("b", "FDA", 30.0), ("b", "PGD", 26.0))
+]  # fmt: skip
+
+
+def values(text, records=RECORDS):
+    return [(one.subject, one.value, one.passed) for one in pass_gates(Asked(), records, [parse_gate(text)])]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "passed"),
+    [
+        ("attacked-psnr@4/255=23", 23.0, True),  # the worst attack on each image: 20 and 26
+        ("attacked-psnr@4/255=23.01", 23.0, False),
+        ("attacked-psnr@budget=8/255=10", 18.0, True),
+        ("Attacked PSNR@fda,4/255=25", 25.0, True),
+        ("attacked_psnr=20.5", 20.5, True),  # over budgets the mean, since nobody but an attacker takes the worst
+        ("spread@4/255=26", 26.0, True),  # worst attacks 22 and 30
+        ("spread@4/255=25.9", 26.0, False),
+    ],
+)
+def test_the_worst_attack_and_the_mean_over_images(text, expected, passed):
+    assert values(text) == [("net", pytest.approx(expected), passed)]
+
+
+def test_bicubic_counts_where_nothing_else_does_and_infinity_is_left_out():
+    alone = [one for one in RECORDS if one.model == "bicubic"]
+    assert values("attacked-psnr@4/255=30", alone) == [("bicubic", 33.0, True)]
+    unmoved = [dataclasses.replace(one, value=None) if one.image == "a" else one for one in RECORDS]
+    assert values("attacked-psnr@4/255=26", unmoved) == [("net", 26.0, True)]
+
+
+@pytest.mark.parametrize("text", ["", "psnr", "=3", "psnr=high", "psnr=nan", "psnr=1e3", "@4/255=2"])
+def test_what_is_no_gate_is_said(text):
+    with pytest.raises(ConfigError):
+        parse_gate(text)
+
+
+@pytest.mark.parametrize("text", ["sharpness=3", "attacked-psnr@2/255=3", "attacked-psnr@severity=1=3"])
+def test_what_is_not_there_is_said(text):
+    with pytest.raises(ConfigError):
+        values(text)
+    with pytest.raises(ConfigError):
+        pass_gates(Asked(), [dataclasses.replace(one, value=None) for one in RECORDS], [parse_gate("spread=1")])
+
+
+def test_studies_know_before_they_run():
+    study = Certification(images=("photo.jpg",))
+    check_gates(study, [parse_gate("certified-width=5")])
+    with pytest.raises(ConfigError):
+        check_gates(study, [parse_gate("attacked-psnr=5")])
+    assert Grid.worst_of == ("attack",)
+
+
+def test_junit_holds_odd_names_and_counts_failures(tmp_path):
+    odd = [dataclasses.replace(one, model="<net> & \x00\ud800") for one in RECORDS if one.model == "net"]
+    gates = [parse_gate("attacked-psnr@4/255=23"), parse_gate("spread@4/255=1")]
+    passages = pass_gates(Asked(), odd, gates)
+    write_junit(passages, tmp_path / "junit.xml", "asked")
+    (suite,) = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
+    assert [case.get("classname") for case in suite] == ["<net> & ??"] * 2
+    assert [len(case) for case in suite] == [0, 1]
+    assert [cells.cells[-1].value for cells in gates_table(passages).rows] == [True, False]
+
+
+def test_as_typed(tmp_path):
+    write_png(tmp_path / "coffee.png", sample_image("coffee")[:, 100:148, 100:148])
+    arguments = ("survive", "bicubic", "--images", tmp_path, "--corruption", "noise", "--out", tmp_path / "run")
+    files = ("--junit", tmp_path / "junit.xml", "--summary", tmp_path / "summary.md")
+    assert run(*arguments, "--fail-under", "psnr@severity=1=10", *files)[0] == 0
+    told = fails(12, *arguments, "--fail-under", "psnr@noise=10", "--fail-under", "psnr@5=60", *files)
+    assert "psnr@5=60" in told
+    assert "psnr@noise" not in told
+    (suite,) = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert suite.get("failures") == "1"
+    assert "bicubic has" in (tmp_path / "summary.md").read_text()
+    fails(5, *arguments, "--fail-under", "attacked-psnr=3")
+    fails(5, *arguments, "--junit", tmp_path / "junit.xml")
