@@ -8,6 +8,7 @@ The rule for what is in a block:
   Makefile, the scripts and the extras. A ``resolute`` line is parsed by the real command line, so that a wrong command,
   option or type fails, and its study or recipe is looked up. Where it is quick and its files are there it is also
   executed, see ``is_run``.
+- ``yaml`` is a job of a server, whose ``run`` lines are parsed likewise.
 - ``json``, ``text`` and the like are looked at by people.
 
 Commands in running text, in backticks, are parsed too, without asking for all arguments.
@@ -38,12 +39,12 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/RE
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 COMMANDS = with_commands().commands
-QUICK = {"attack", "certify", "models", "report", "leaderboard"}
+QUICK = {"attack", "certify", "models", "report", "leaderboard", "survive"}
 SHELL = {"", "bash", "sh", "console"}
 LOOKED_AT = {"json", "text", "csv", "markdown", "html", "sql"}
 # Commands that a page must not stop running unnoticed.
 RUN = {
-    "docs/howto/ship.md": ["models", "attack", "attack", "study", "report"],
+    "docs/howto/ship.md": ["models", "attack", "attack", "study", "report", "survive"],
     "docs/howto/benchmark.md": ["certify", "certify", "certify"],
     "docs/howto/research.md": ["attack", "attack", "certify", "attack", "study", "study", "report"],
 }
@@ -74,6 +75,9 @@ def test_blocks_run(name, tmp_path, monkeypatch):
                 if words and is_run(words):
                     executed(words)
                     ran.append(words[0])
+        elif language == "yaml":
+            for line in re.findall(r"^- run: (.+)$", block.content, re.MULTILINE):
+                parsed(line)
         else:
             assert language in LOOKED_AT, f"{name}:{first}: no rule for a block of {language!r}"
     assert ran == RUN.get(name, ran)
