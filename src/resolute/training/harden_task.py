@@ -23,7 +23,6 @@ from resolute.randomness import generator_for
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.hardener import Hardener, Outputs, reconstruction_loss
 from resolute.training.judge import BROKEN, EQUAL, Photograph
-from resolute.training.loop import learning_rate
 from resolute.training.patches import Patches
 from resolute.training.reached import reach_of
 from resolute.training.restore_recipe import LossTable
@@ -45,8 +44,6 @@ _LOST = 10.0
 
 # Between two validations, by how much what hardens comes to weigh more or less, and what it may weigh.
 _PACE, _EMPHASES = 1.5, (0.125, 16.0)
-# dB of clean PSNR that weights shaken by the full learning rate lose beside what is lost for good.
-_SHAKEN = 0.1
 
 # Of the share of the way between weights: to a thousandth.
 _BISECTIONS = 10
@@ -118,7 +115,6 @@ class HardenTask(Task[Restorer]):
         self.before = copy.deepcopy(model).eval().requires_grad_(False)
         self.before.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue], a gap in torch's stubs
         self._write = write
-        self._step = 0
         self.made: Restorer = model
         self.kept = 1.0
         regularised = () if recipe.defence is None else recipe.defence.layers
@@ -147,7 +143,6 @@ class HardenTask(Task[Restorer]):
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
         recipe = self.recipe
-        self._step = step
         low, high = (images.to(self.device) for images in batch)
         low = low.to(memory_format=self.memory_format)
         coarse = recipe.search == "bfloat16" or recipe.precision == "bf16-mixed"
@@ -188,9 +183,7 @@ class HardenTask(Task[Restorer]):
 
     def _steered(self, lost: float) -> float:
         """Return what attacked patches and penalties weigh from here on: the more, the less clean PSNR is lost."""
-        # What comes back as the learning rate falls is not held against the training.
-        shaken = _SHAKEN * learning_rate(self.recipe, self._step) / self.recipe.optimizer.rate
-        left = 1 - lost / (self.recipe.clean_loss + shaken)
+        left = 1 - lost / self.recipe.clean_loss
         emphasis = self.hardener.get_buffer("emphasis")
         emphasis.mul_(_PACE ** max(-1.0, min(left, 1.0))).clamp_(*_EMPHASES)
         return float(emphasis)
