@@ -35,6 +35,7 @@ from resolute.studies.check_suite import CheckSuite
 from resolute.studies.kinds import KINDS
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.survival import Survival
+from resolute.studies.twin import Twin
 
 warm = multiprocessing.get_context("forkserver")
 warm.set_forkserver_preload(["resolute", "resolute.engine.running"])
@@ -87,6 +88,10 @@ def studies(tmp_path_factory):
         Survival(
             models=("bicubic",), images=(photos,), high_resolution=False, corruptions=("jpeg", "noise"),
             severities=(1, 3),
+        ),
+        Twin(
+            models=(str(folder / "plain" / "plain.safetensors"), str(folder / "other" / "other.safetensors")),
+            images=(photos,), scale=1, steps=1,
         ),
     )  # fmt: skip
     return {study.kind: study for study in made}

@@ -50,6 +50,10 @@ COMMANDS = {
         "See what a super-resolution model survives: JPEG, WebP, noise, blur and the like on its input, five "
         "severities.",
     ),
+    "twin": (
+        "twinning",
+        "Compare two forms of one network: half precision, eight-bit weights, ONNX, another export.",
+    ),
     "export": (
         "exporting",
         "Write a model for programs without Resolute: any batch, any size, checked against the model itself.",

@@ -9,16 +9,19 @@ from resolute.defences.resizing import RandomResizing
 from resolute.defences.wrappers import Defended, EightBit, LowPass, Mixture, OutputBlur, SelfEnsemble
 from resolute.errors import ConfigError
 from resolute.models.base import Restorer
+from resolute.models.forms import InForm
 from resolute.models.registry import load
 
 DEFENCES = "mix=THETA, lowpass=SIGMA, blur=SIGMA, resize, resize=GROWTH, round8, ensemble"
+# What is none, and goes around a model by the same sign.
+_FORM = "as"
 _OF_A_NUMBER: dict[str, Callable[..., Defended]] = {
     "mix": Mixture, "lowpass": LowPass, "blur": OutputBlur, "resize": RandomResizing
 }  # fmt: skip
 _ALONE: dict[str, Callable[..., Defended]] = {
     "resize": RandomResizing, "round8": EightBit, "ensemble": SelfEnsemble
 }  # fmt: skip
-_WORDS = {text.partition("=")[0] for text in DEFENCES.split(", ")}
+_WORDS = {text.partition("=")[0] for text in DEFENCES.split(", ")} | {_FORM}
 
 
 def load_defended(model: str | Path, scale: int | None = None) -> Restorer:
@@ -29,7 +32,8 @@ def load_defended(model: str | Path, scale: int | None = None) -> Restorer:
 
     Args:
         model: name, path or address (see ``models.address``), and any number of ``+DEFENCE``: ``mix=THETA``,
-            ``lowpass=SIGMA``, ``blur=SIGMA``, ``resize`` or ``resize=GROWTH``, ``round8``, ``ensemble``.
+            ``lowpass=SIGMA``, ``blur=SIGMA``, ``resize`` or ``resize=GROWTH``, ``round8``, ``ensemble``; or
+            ``+as=FORM``, the model in another arithmetic, see ``InForm``.
         scale: the scale you expect, as for ``load``.
 
     Raises:
@@ -64,11 +68,11 @@ def undefended(model: str | Path) -> tuple[str, list[str]]:
     return address, [*defences, tail]
 
 
-def defence(text: str) -> Callable[[Restorer], Defended]:
-    """Return what puts a defence around a model, by the defence's name.
+def defence(text: str) -> Callable[[Restorer], Restorer]:
+    """Return what puts a defence around a model, by the defence's name, or the model into another form.
 
     Args:
-        text: such as ``mix=0.5``, ``lowpass=0.7``, ``blur=0.8``, ``resize``, ``round8`` or ``ensemble``.
+        text: such as ``mix=0.5``, ``blur=0.8``, ``resize``, ``round8``, ``ensemble`` or ``as=float16``.
 
     Raises:
         ConfigError: no such defence; putting it around a model raises the same where its parameter is out of range.
@@ -79,6 +83,8 @@ def defence(text: str) -> Callable[[Restorer], Defended]:
         0.7
     """
     kind, equals, number = text.partition("=")
+    if kind == _FORM:
+        return lambda inner: InForm(inner, number)
     made = (_OF_A_NUMBER if equals else _ALONE).get(kind)
     if made is None:
         raise ConfigError(f"no defence {text!r} (nor a file of the whole name); the defences are {DEFENCES}")

@@ -19,6 +19,7 @@ from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.record import Record
 from resolute.studies.study import Study
 from resolute.studies.survival import Survival
+from resolute.studies.twin import Twin
 from resolute.toml import check_table, located, read_table
 
 KINDS: dict[str, type[Study]] = {}
@@ -44,7 +45,7 @@ def register(kind: Kind) -> Kind:
     return kind
 
 
-for _kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss, Survival):
+for _kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss, Survival, Twin):
     register(_kind)
 
 
