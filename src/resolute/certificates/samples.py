@@ -51,11 +51,7 @@ class Samples:
         self.exact = 4 * n * size <= memory
         counter = torch.int16 if n < 2**15 else torch.int32
         histograms = 0 if self.exact else size * (BINS + 2) * counter.itemsize
-        if histograms > memory:
-            raise MemoryError(
-                f"the histograms of {size:,} output values take {histograms / 1e6:.0f} MB, and {memory / 1e6:.0f} MB "
-                "are allowed: give more memory, or a smaller crop"
-            )
+        require_memory(n, size, memory)
         self.kept = n if self.exact else (memory - histograms) // (4 * size)
         self.rows = torch.empty(self.kept, size)
         self.counts = torch.zeros(0 if self.exact else size, BINS + 2, dtype=counter)
@@ -93,6 +89,25 @@ class Samples:
         lower[places == 0], upper[places == BINS + 1] = self.low, self.high
         low, high = (torch.nextafter(end.float(), torch.tensor(to)) for end, to in ((lower, -1e9), (upper, 1e9)))
         return low.clamp(self.low, self.high), high.clamp(self.low, self.high)
+
+
+def require_memory(n: int, size: int, memory: int) -> None:
+    """Refuse so many samples of so many values where not even histograms of them fit.
+
+    Raises:
+        MemoryError: they do not.
+
+    Example:
+        >>> require_memory(1000, 3 * 1920 * 1280, 2**30)
+        Traceback (most recent call last):
+        MemoryError: histograms of 7,372,800 output values take 3775 MB, and 1074 are allowed: ...
+    """
+    least = min(4 * n, (BINS + 2) * (2 if n < 2**15 else 4)) * size
+    if least > memory:
+        raise MemoryError(
+            f"histograms of {size:,} output values take {least / 1e6:.0f} MB, and {memory / 1e6:.0f} are allowed: "
+            "allow more memory, or cut the image"
+        )
 
 
 def _sorted(columns: Float[Tensor, "size n"]) -> NDArray[np.float32]:

@@ -21,15 +21,13 @@ from resolute.defences import load_defended, undefended
 from resolute.errors import ConfigError, ImageError, ImageNote
 from resolute.files import FileName
 from resolute.folders import read_each
-from resolute.images import from_uint8, to_uint8
 from resolute.models.base import Restorer
 from resolute.models.tiling import Tiled
 from resolute.of_file import was_run
-from resolute.resize import downscale, mod_crop
 from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure_all
 from resolute.studies.claims import Claim
 from resolute.studies.conventions import conventions
-from resolute.studies.datasets import Photo, dataset_title, find_photos, middle, own_set
+from resolute.studies.datasets import Photo, dataset_title, find_photos, own_set
 from resolute.studies.grid_cases import Scene, cases_of
 from resolute.studies.grid_results import results_of
 from resolute.studies.pairs import defends_of
@@ -50,6 +48,7 @@ from resolute.studies.study import (
     count,
     one_by_one,
 )
+from resolute.studies.subjects import prepared_subject, subject_of
 from resolute.studies.summary import attack_title, level_of
 from resolute.studies.tiles import Fit, attack_in_tiles, fit
 from resolute.toml import located
@@ -168,25 +167,11 @@ class Grid(Study, Pictured, Compared, InTiles, Described):
         Raises:
             ImageError: it cannot be read, or is too small.
         """
-        if not photo.paired:
-            return self.prepare(photo.name, photo.read(), photo.dataset)
-        low, high = photo.read_pair(self.scale)
-        if self.crop:
-            side = self.crop // self.scale if self.high_resolution else self.crop
-            low, high = middle(low, side), middle(high, side, self.scale)
-        return Subject(photo.name, low.unsqueeze(0), high.unsqueeze(0), photo.dataset, given=True)
+        return subject_of(photo, self.scale, self.crop, high=self.high_resolution)
 
     def prepare(self, name: str, image: Float[Tensor, "3 h w"], dataset: str = "") -> Subject:
         """Return one image as the study uses it."""
-        pixels = to_uint8(middle(image, self.crop))
-        if not self.high_resolution:
-            return Subject(name, from_uint8(pixels).unsqueeze(0), None, dataset)
-        try:
-            pixels = mod_crop(pixels, self.scale)
-        except ValueError as error:
-            raise ImageError(f"{name}: {error}") from None
-        low = from_uint8(downscale(pixels, self.scale)).unsqueeze(0)
-        return Subject(name, low, from_uint8(pixels).unsqueeze(0), dataset)
+        return prepared_subject(name, image, dataset, self.scale, self.crop, high=self.high_resolution)
 
     def cells(self) -> Sequence[Cell]:
         return self.cells_of([load_defended(model, self.scale) for model in self.models])
