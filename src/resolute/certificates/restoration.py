@@ -19,9 +19,11 @@ from resolute.certificates.noise import Kind, noise_for, values_sha256
 from resolute.certificates.order_statistics import median_rank
 from resolute.certificates.restored import PIXELS, Group, RestorationCertificate, needed
 from resolute.certificates.samples import Samples
-from resolute.certificates.spread import Around
+from resolute.certificates.spread import Around, Spread
 from resolute.certificates.statistic import Statistic
+from resolute.defences.wrappers import Confined
 from resolute.models.base import Restorer, frozen
+from resolute.resize import upscale_tensor, upscaling_norm
 from resolute.runtime import full_float32
 
 # Beyond, half of all noisy pixels of middle grey leave [0, 1] and are clipped.
@@ -112,6 +114,8 @@ def certify_restoration(
                 if progress is not None:
                     progress(min(start + BLOCK, n), n)
     spread = around.spread(samples.rows[:, groups[0].places], sigma, alpha)
+    if isinstance(model, Confined):
+        spread = _near(spread, model, image, around.centre)
     samples.settle()
     middle = sum(samples.bracket(median_rank(n)))[groups[0].places] / 2
     return RestorationCertificate(
@@ -119,6 +123,17 @@ def certify_restoration(
         plain=plain, smoothing=made, samples=samples, groups=groups, spread=spread, model=_name(model),
         size=(image.shape[1], image.shape[2]), scale=model.scale, image_sha256=values_sha256(image),
     )  # fmt: skip
+
+
+def _near(spread: Spread, model: Confined, image: Float[Tensor, "3 h w"], centre: Tensor | None) -> Spread:
+    """Return what is known of a model that is confined: it is near a linear map of noise, whose length is known."""
+    assert centre is not None
+    plain = upscale_tensor(image.double()[None].cpu(), model.scale).flatten()
+    gain = upscaling_norm((image.shape[1], image.shape[2]), model.scale)
+    noise = spread.sigma * (math.sqrt(image.numel()) + 6)
+    # The confinement is computed in float32: a part in ten thousand more than asked for is beyond its rounding.
+    near = float((plain - centre).norm()) + model.spread * math.sqrt(spread.values) * (1 + 1e-4) + gain * noise
+    return dataclasses.replace(spread, near=near, gain=gain)
 
 
 def _groups(

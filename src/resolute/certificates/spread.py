@@ -33,6 +33,9 @@ class Spread:
         values: D.
         distances: of outputs from the centre, in ascending order.
         reach: no output is farther from the centre.
+        near, gain: of a model that is confined, the outputs under noise no longer than ``sigma (sqrt(d) + 6)``, d
+            being the values of the input, are no farther than ``near``, and ``gain`` times as far as the input is
+            moved; infinite and 0 for other models.
         cut: length to which differences from the centre are cut for the covariance, fixed before they were drawn.
         beyond: distances longer than ``cut``, as the sum of what they are longer.
         pairs: pairs of outputs behind the covariance; 0 for none.
@@ -48,6 +51,8 @@ class Spread:
     beyond: float
     pairs: int
     largest: float
+    near: float = math.inf
+    gain: float = 0.0
 
     def centre(self, epsilon: float) -> float:
         """Return how far the centre of the perturbed image's outputs is from the centre here at most.
@@ -74,7 +79,7 @@ class Spread:
         if self.pairs == 0 or t > 6:
             return math.inf
         moved = float(special.ndtr(special.ndtri(self._beyond) + t)) + self._beyond
-        return math.sqrt(math.expm1(t * t) * self.eigenvalue) + max(0.0, self.reach - self.cut) * moved
+        return math.sqrt(math.expm1(t * t) * self.eigenvalue) + self._excess(epsilon) * moved + 2 * self._far
 
     @property
     def eigenvalue(self) -> float:
@@ -94,7 +99,15 @@ class Spread:
         """
         n = len(self.distances)
         drawn = self.cut * (1 + math.sqrt(2 * math.log(3 / self.alpha))) / math.sqrt(n)
-        return drawn + self.beyond / n + max(0.0, self.reach - self.cut) * self._beyond
+        return drawn + self.beyond / n + self._excess(0.0) * self._beyond + self._far
+
+    def _excess(self, epsilon: float) -> float:
+        return max(0.0, min(self.reach, self.near + self.gain * epsilon) - self.cut)
+
+    @property
+    def _far(self) -> float:
+        """What noise longer than ``sigma (sqrt(d) + 6)`` adds: the integral of exp(-s^2/2) from 6 on."""
+        return self.gain * self.sigma * 2.6e-9
 
     @property
     def _beyond(self) -> float:
