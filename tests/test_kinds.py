@@ -34,6 +34,7 @@ from resolute.studies.check import Check
 from resolute.studies.check_suite import CheckSuite
 from resolute.studies.kinds import KINDS
 from resolute.studies.metric_as_loss import MetricAsLoss
+from resolute.studies.restoration import Restoration
 
 warm = multiprocessing.get_context("forkserver")
 warm.set_forkserver_preload(["resolute", "resolute.engine.running"])
@@ -82,6 +83,10 @@ def studies(tmp_path_factory):
         MetricAsLoss(
             name="loss", restorers=("plain", "other"), control="plain", metric="score", judges=("judge",), samples=3,
             images=(photos,), sigma=0.1, pictures=1, runs=str(folder),
+        ),
+        Restoration(
+            models=("bicubic",), images=(str(folder / "low"),), high_resolution=False, scale=2, sigmas=(0.05, 0.1),
+            epsilons=(0.01, 0.02), samples=96, seed=0,
         ),
     )  # fmt: skip
     return {study.kind: study for study in made}

@@ -28,7 +28,7 @@ from resolute.runtime import full_float32
 
 # Beyond, half of all noisy pixels of middle grey leave [0, 1] and are clipped.
 LARGEST_SIGMA = 0.5
-MEMORY = 2**30
+MEMORY = 2**29
 # A centre, a length and distances take a block of copies each at least.
 LEAST = 3 * BLOCK
 
@@ -117,9 +117,10 @@ def certify_restoration(
     if isinstance(model, Confined):
         spread = _near(spread, model, image, around.centre)
     samples.settle()
-    middle = sum(samples.bracket(median_rank(n)))[groups[0].places] / 2
+    below, above = samples.bracket(median_rank(n))
+    output = ((below + above) / 2)[groups[0].places].view(groups[0].shape)
     return RestorationCertificate(
-        epsilon=epsilon, output=middle.view(groups[0].shape), mean=around.mean.float().view(groups[0].shape),
+        epsilon=epsilon, output=output, mean=around.mean.float().view(groups[0].shape),
         plain=plain, smoothing=made, samples=samples, groups=groups, spread=spread, model=_name(model),
         size=(image.shape[1], image.shape[2]), scale=model.scale, image_sha256=values_sha256(image),
     )  # fmt: skip

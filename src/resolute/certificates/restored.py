@@ -257,7 +257,7 @@ class RestorationCertificate:
             f"{self.smoothing.alpha:g})"
         )
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str:  # pyright: ignore[reportUnusedFunction], notebooks call it
         caption = "defended output"
         return notebook.picture(self.output, caption) + notebook.paragraph(self.words())
 

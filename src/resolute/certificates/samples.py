@@ -63,13 +63,16 @@ class Samples:
         kept = block[: max(0, self.kept - self.done)]
         self.rows[self.done : self.done + len(kept)] = kept
         if not self.exact:
-            values = block.T.double()
             if self.done == 0:
-                first, last = values.amin(dim=1), values.amax(dim=1)
+                first, last = block.amin(dim=0).double(), block.amax(dim=0).double()
                 self.step = ((last - first) * 3 / BINS).clamp_min(1e-9)
                 self.start = first - (last - first)
-            places = ((values - self.start[:, None]) / self.step[:, None]).floor_().clamp_(-1, BINS).long() + 1
-            self.counts.scatter_add_(1, places, torch.ones((), dtype=self.counts.dtype).expand_as(places))
+            one = torch.ones((), dtype=self.counts.dtype)
+            # By parts, for the places of a whole block take more memory than the block.
+            parts = (part.split(_ROWS) for part in (block.T, self.start, self.step, self.counts))
+            for values, start, step, counts in zip(*parts, strict=True):
+                places = ((values.double() - start[:, None]) / step[:, None]).floor_().clamp_(-1, BINS).long() + 1
+                counts.scatter_add_(1, places, one.expand_as(places))
         self.done += len(block)
 
     def settle(self) -> None:

@@ -173,7 +173,7 @@ def certify_restoration(
     out: Out = Path("runs/certify-restoration"),
     device: Device = "auto",
     workers: Workers = 1,
-    memory: Memory = "1GiB",
+    memory: Memory = "512MiB",
     seed: Annotated[
         int | None,
         typer.Option(

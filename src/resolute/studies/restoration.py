@@ -116,13 +116,7 @@ class Restoration(Study, Pictured, Compared, InTiles, Described):
             raise ConfigError(
                 f"sigma is above 0 and at most {LARGEST_SIGMA:g}, beyond which noise leaves nothing of the picture"
             )
-        photos = find_photos(self.images, self.every, self.scale, high=self.high_resolution)
-
-        def read(photo: Photo) -> Subject:
-            return subject_of(photo, self.scale, self.crop, high=self.high_resolution)
-
-        subjects = read_each(photos, read, self.skip_broken)
-        statistics = self.statistics()
+        subjects, statistics = self.subjects(), self.statistics()
         cells: list[Cell] = []
         for subject in subjects:
             self._require_room(subject, statistics)
@@ -136,6 +130,19 @@ class Restoration(Study, Pictured, Compared, InTiles, Described):
                         for epsilon in dict.fromkeys(self.epsilons)
                     ]
         return cells
+
+    def subjects(self) -> list[Subject]:
+        """Read and prepare the images.
+
+        Raises:
+            ImageError: an image cannot be found or read, or is too small.
+        """
+
+        def read(photo: Photo) -> Subject:
+            return subject_of(photo, self.scale, self.crop, high=self.high_resolution)
+
+        photos = find_photos(self.images, self.every, self.scale, high=self.high_resolution)
+        return read_each(photos, read, self.skip_broken)
 
     def statistics(self) -> tuple[Statistic, ...]:
         """Return what is bounded besides the pixels.
