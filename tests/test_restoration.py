@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 import torch
 from scipy import special
+from typer.testing import CliRunner
 
-from resolute import Tiled, certify_restoration
+from resolute import Tiled, certify_restoration, load_defended
 from resolute.certificates import downscaled, region_mean, score_of
 from resolute.certificates.order_statistics import fixed_ranks, level
 from resolute.certificates.restored import needed
 from resolute.certificates.samples import Samples
 from resolute.certificates.spread import Spread, largest_eigenvalue
+from resolute.cli import app
 from resolute.defences.wrappers import Confined
+from resolute.engine.store import Store
+from resolute.images import from_uint8, read_image, sample_image, to_uint8, write_png
 from resolute.models import EDSR, Bicubic, as_scorer
-from resolute.resize import upscale_tensor
+from resolute.resize import downscale, upscale_tensor
 
 GREY = torch.full((3, 6, 6), 0.5)
 SIGMA, RADIUS = 0.05, 0.025
@@ -248,3 +252,54 @@ def test_regions_and_names_are_checked():
 def test_a_union_over_a_photograph_costs_few_samples(certificate):
     one, all_of_them = needed(RADIUS, certificate.smoothing, 1), needed(RADIUS, certificate.smoothing, 3 * 480 * 320)
     assert all_of_them < 3 * one
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["certify-restoration", *map(str, arguments)])
+
+
+def test_the_command_writes_images_that_hold_and_says_what_is_proven(tmp_path):
+    write_png(tmp_path / "coffee.png", sample_image("coffee")[:, 100:148, 200:248])
+    out = tmp_path / "out"
+    asked = (
+        tmp_path / "coffee.png", "--truth", "--model", "bicubic+confine=0.05", "--sigma", 0.05, "--radius", 0.01,
+        "--radius", 0.02, "--samples", 128, "--region", "8,8,16,16", "--seed", 1, "--out", out,
+    )  # fmt: skip
+    done = call(*asked)
+    assert done.exit_code == 0, done.output
+    near, far = sorted(Store(out).read(), key=lambda record: record.epsilon)
+    assert near.certified_median > far.certified_median
+    assert near.certified_mean > far.certified_mean
+    assert near.certified_truth_median < near.median_psnr < near.plain_psnr + 1
+    assert [one.name for one in near.statistics] == ["mean of 8,8,16,16", "shrunk by 4"]
+    assert near.statistics[0].lower < near.statistics[0].value < near.statistics[0].upper
+    lower, upper, defended = (read_image(out / kind / f"{near.key}.png") for kind in ("lower", "upper", "defended"))
+    assert bool(((lower <= defended) & (defended <= upper)).all())
+    # With the seed given, the files hold what the function certifies, rounded outwards.
+    low = from_uint8(downscale(to_uint8(read_image(tmp_path / "coffee.png")), 4))
+    model = load_defended("bicubic+confine=0.05", 4)
+    exact = certify_restoration(model, low, 0.05, 0.01, n=128, seed=1)
+    assert bool((lower <= exact.lower).all() and (upper >= exact.upper).all())
+    assert float((exact.lower - lower).max()) <= 1 / 255 + 1e-6
+    page = (out / "report.html").read_text()
+    assert "lower image" in page
+    assert "how far each pixel may move" in page
+    assert "covariance" in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("--radius", 1), "more samples, a larger sigma or a smaller radius"),
+        (("--sigma", 0.7), "leaves nothing"),
+        (("--region", "40,0,20,5"), "leaves the output of coffee, 48 x 48"),
+        (("--region", "1,2,3"), "X,Y,W,H"),
+        (("--memory", "1M"), "allow more memory"),
+        (("--samples", 95), "96"),
+    ],
+)
+def test_the_command_says_in_a_line_what_cannot_be(asked, told, tmp_path):
+    write_png(tmp_path / "coffee.png", sample_image("coffee")[:, 100:112, 200:212])
+    done = call(tmp_path / "coffee.png", "--model", "bicubic#x4", *asked, "--out", tmp_path / "out")
+    assert done.exit_code
+    assert told in " ".join(done.output.split()), done.output
