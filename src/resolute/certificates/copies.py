@@ -29,8 +29,9 @@ def running(
     A function gives a row for every copy; the 32 rows of a block come on the CPU.
 
     On a CPU every copy is run alone and by one thread, several copies side by side: kernels add up in another order
-    at other batch sizes and thread counts, and one image a thread is also the fastest use of a small cache. Elsewhere a
-    block is one batch, always of the same size.
+    at other batch sizes and thread counts, and one image a thread is also the fastest use of a small cache. For the
+    same reason the caller's own sums are made by one thread meanwhile. Elsewhere a block is one batch, always of the
+    same size.
     """
 
     def forward(copies: Float[Tensor, "b 3 h w"]) -> Tensor:
@@ -64,6 +65,7 @@ def running(
 
     try:
         with ThreadPoolExecutor(threads, initializer=prepare) as pool:
+            torch.set_num_threads(1)
             yield threaded
     finally:
         torch.set_num_threads(threads)

@@ -113,7 +113,7 @@ def certify_restoration(
                 around.add(block[:, groups[0].places])
                 if progress is not None:
                     progress(min(start + BLOCK, n), n)
-    spread = around.spread(samples.rows[:, groups[0].places], sigma, alpha)
+            spread = around.spread(samples.rows[:, groups[0].places], sigma, alpha)
     if isinstance(model, Confined):
         spread = _near(spread, model, image, around.centre)
     samples.settle()

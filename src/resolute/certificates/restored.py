@@ -231,7 +231,13 @@ class RestorationCertificate:
         )
         ranks = "" if self.samples.exact else " Ranks are bracketed by the bins of histograms, ends rounded outwards."
         best, decibels = self.sr_psnr_best()
-        name = {"median": "per-pixel median", "mean": "mean", "centre": "centre"}[best]
+        # The median's is in the first clause.
+        norm = (
+            f"; and the {best} output, the best bounded in norm of the three, keeps {decibels:.1f} dB of SR-PSNR at "
+            f"least (with {100 * (1 - 3 * self.error):.6g} %, for it was chosen)"
+            if best != "median" and decibels > 0
+            else ""
+        )
         joint = (
             f"every pixel of the median output stays between the lower and the upper image, all "
             f"{self.groups[0].count:,} values at once, none moving by more than {self.largest_change():.3g} of 1, "
@@ -242,11 +248,9 @@ class RestorationCertificate:
         return (
             f"With confidence {100 * (1 - self.error):.6g} % each, for every perturbation of the input of l2 norm up "
             f"to {self.epsilon:g} (over all pixels and channels in [0, 1]), whoever chose it and whatever they know of "
-            f"{self.model}, under noise of sigma {made.sigma:g}: {joint}; and the {name} output, the best bounded in "
-            f"norm of the three, keeps {decibels:.1f} dB of SR-PSNR at least (with {100 * (1 - 3 * self.error):.6g} %, "
-            f"for it was chosen).{origin}{ranks} {sound} The proof is of the true "
-            "median, mean and centre; sampled ones stray from them. Nothing is said about larger perturbations, about "
-            "whether the output is a good one, or about the model without noise."
+            f"{self.model}, under noise of sigma {made.sigma:g}: {joint}{norm}.{origin}{ranks} {sound} The proof "
+            "is of the true median, mean and centre; sampled ones stray from them. Nothing is said "
+            "about larger perturbations, about whether the output is a good one, or about the model without noise."
         )
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -42,23 +43,17 @@ def region_mean(x: int, y: int, width: int, height: int) -> Statistic:
     """
     if min(x, y) < 0 or min(width, height) < 1:
         raise ValueError(f"a region is X,Y,W,H with X and Y from 0 and W and H from 1, not {x},{y},{width},{height}")
-
-    def measure(outputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        if y + height > outputs.shape[2] or x + width > outputs.shape[3]:
-            size = f"{outputs.shape[3]} x {outputs.shape[2]}"
-            raise ValueError(f"the region {x},{y},{width},{height} leaves the output of {size} pixels")
-        return outputs[:, :, y : y + height, x : x + width].mean(dim=(1, 2, 3))
-
-    return Statistic(name=f"mean of {x},{y},{width},{height}", measure=measure, low=0.0, high=1.0)
+    return Statistic(
+        name=f"mean of {x},{y},{width},{height}",
+        measure=functools.partial(_mean, x, y, width, height),
+        low=0.0,
+        high=1.0,
+    )
 
 
 def downscaled(scale: int) -> Statistic:
     """Return the output shrunk by a factor with MATLAB's bicubic weights, clipped to [0, 1]: what it means in large."""
-
-    def measure(outputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h1 w1"]:
-        return downscale_tensor(outputs, scale).clamp(0, 1)
-
-    return Statistic(name=f"shrunk by {scale}", measure=measure, low=0.0, high=1.0)
+    return Statistic(name=f"shrunk by {scale}", measure=functools.partial(_shrunk, scale), low=0.0, high=1.0)
 
 
 def score_of(scorer: Scorer) -> Statistic:
@@ -67,3 +62,17 @@ def score_of(scorer: Scorer) -> Statistic:
     low = -math.inf if scorer.low is None else scorer.low
     high = math.inf if scorer.high is None else scorer.high
     return Statistic(name=f"score by {name}", measure=scorer, low=low, high=high)
+
+
+# At the level of the module, so that statistics can be sent to other processes.
+
+
+def _mean(x: int, y: int, width: int, height: int, outputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+    if y + height > outputs.shape[2] or x + width > outputs.shape[3]:
+        size = f"{outputs.shape[3]} x {outputs.shape[2]}"
+        raise ValueError(f"the region {x},{y},{width},{height} leaves the output of {size} pixels")
+    return outputs[:, :, y : y + height, x : x + width].mean(dim=(1, 2, 3))
+
+
+def _shrunk(scale: int, outputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h1 w1"]:
+    return downscale_tensor(outputs, scale).clamp(0, 1)

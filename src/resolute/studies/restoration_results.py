@@ -35,8 +35,8 @@ def case_facts(record: RestorationRecord) -> list[str]:
 
 def _moved(record: RestorationRecord) -> str:
     return (
-        f"Of the median output no value can move by more than {255 * record.largest_move:.1f} levels of 255, and all "
-        f"together by {255 * record.mean_move:.1f} in the mean."
+        f"Of the median output no value can move by more than {255 * record.largest_move:.1f} levels of 255, and in "
+        f"the mean over all values by {255 * record.mean_move:.1f}."
     )
 
 
@@ -57,9 +57,11 @@ def _summary(records: Records) -> list[str]:
         low = min(_certified(one) for one in best)
         lost = _lost(best)
         paid = "" if lost is None else f", for {figure(lost, 2)} dB of clean PSNR"
+        confidence = 100 * (1 - 3 * best[0].alpha)
+        images = f"any of {len(best)} images" if len(best) > 1 else "the image"
         told.append(
-            f"{model}: no perturbation of l2 norm up to {radius:g} leaves less than {low:.1f} dB of SR-PSNR on any of "
-            f"{count(len(best), 'image')}, by noise of sigma {best[0].sigma:g}{paid}."
+            f"{model}: no perturbation of l2 norm up to {radius:g} leaves less than {low:.1f} dB of SR-PSNR on "
+            f"{images}, by noise of sigma {best[0].sigma:g}{paid}; with confidence {confidence:.6g} % an image."
             if low > 0
             else f"{model}: nothing is proven at an l2 norm of {radius:g}."
         )

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.certificates.certificate import Smoothing
-from resolute.certificates.noise import Kind
 from resolute.certificates.restoration import certify_restoration
 from resolute.certificates.restored import PIXELS, RestorationCertificate
 from resolute.certificates.statistic import Statistic
@@ -92,7 +91,7 @@ class RestorationRecord(Record):
     epsilon: Radius
     samples: int
     alpha: float
-    noise: Kind
+    noise: str
     drawn: bool
     exact_ranks: bool
     plain_psnr: float | None
