@@ -136,8 +136,8 @@ def verdict(certified: Certified, left: dict[tuple[str, float], float]) -> list[
         f"The covariance bound of the mean output is above that of the pixels in {better} of {len(gains)} cells, by "
         f"{statistics.median(gains):.1f} dB in the median and up to {max(gains):.1f} dB.",
         f"The goal: certified SR-PSNR {GAIN:g} dB above what l2-PGD leaves of the same network without noise, for at "
-        f"most {PRICE:g} dB of clean PSNR. {told} It is missed by up to {short:.1f} dB. No number of samples could meet it "
-        f"for {', '.join(forbidden)}; for the others these samples are too few.",
+        f"most {PRICE:g} dB of clean PSNR. {told} It is missed by up to {short:.1f} dB. No number of samples could "
+        f"meet it for {', '.join(forbidden)}; for the others these samples are too few.",
     ]
 
 
