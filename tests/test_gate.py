@@ -1,6 +1,7 @@
 """Gates: bounds on the figures of studies, as continuous integration reads them."""
 
 import dataclasses
+import math
 from xml.etree import ElementTree
 
 import pytest
@@ -46,11 +47,12 @@ class Asked(Study, Compared):
         return Results([], [])
 
     def quantities(self, records):
-        return [Quantity("attacked PSNR", "dB"), Quantity("spread", lower_better=True)]
+        proven = Quantity("certified PSNR", "dB", proven=True)
+        return [Quantity("attacked PSNR", "dB"), Quantity("spread", lower_better=True), proven]
 
     def measured(self, record):
         setting = {"model": record.model, "attack": record.attack, "budget": record.level}
-        return Measured(setting, {"attacked PSNR": record.value, "spread": record.value})
+        return Measured(setting, dict.fromkeys(("attacked PSNR", "spread", "certified PSNR"), record.value))
 
 
 def seen(**facts):
@@ -94,6 +96,8 @@ def test_bicubic_counts_where_nothing_else_does_and_infinity_is_left_out():
     assert values("attacked-psnr@4/255=30", alone) == [("bicubic", 33.0, True)]
     unmoved = [dataclasses.replace(one, value=None) if one.image == "a" else one for one in RECORDS]
     assert values("attacked-psnr@4/255=26", unmoved) == [("net", 26.0, True)]
+    # Where nothing is proven, no bound is kept.
+    assert values("certified-psnr@4/255=0", unmoved) == [("net", -math.inf, False)]
 
 
 @pytest.mark.parametrize("text", ["", "psnr", "=3", "psnr=high", "psnr=nan", "psnr=1e3", "@4/255=2"])

@@ -34,6 +34,7 @@ from resolute.studies.check import Check
 from resolute.studies.check_suite import CheckSuite
 from resolute.studies.kinds import KINDS
 from resolute.studies.metric_as_loss import MetricAsLoss
+from resolute.studies.restoration import Restoration
 from resolute.studies.survival import Survival
 from resolute.studies.twin import Twin
 
@@ -92,6 +93,10 @@ def studies(tmp_path_factory):
         Twin(
             models=(str(folder / "plain" / "plain.safetensors"), str(folder / "other" / "other.safetensors")),
             images=(photos,), scale=1, steps=1,
+        ),
+        Restoration(
+            models=("bicubic",), images=(str(folder / "low"),), high_resolution=False, scale=2, sigmas=(0.05, 0.1),
+            epsilons=(0.01, 0.02), samples=96, seed=0,
         ),
     )  # fmt: skip
     return {study.kind: study for study in made}

@@ -27,7 +27,7 @@ from resolute.images import from_uint8, sample_image, to_uint8
 from resolute.models import EDSR
 from resolute.resize import downscale
 
-NAMES = ("mix=0.5", "lowpass=0.7", "blur=0.8", "resize", "resize=1.5", "round8", "ensemble")
+NAMES = ("mix=0.5", "lowpass=0.7", "blur=0.8", "confine=0.02", "resize", "resize=1.5", "round8", "ensemble")
 
 
 def images(count=2, height=12, width=15):
@@ -94,6 +94,7 @@ def test_the_card_tells_what_is_around_what(name):
 
 def test_every_setting_and_every_weight_has_a_sha256_of_its_own():
     names = ["mix=0.5", "mix=0.6", "lowpass=0.5", "blur=0.5", "resize", "resize=1.2", "round8", "ensemble"]
+    names += ["confine=0.5"]
     names += ["mix=0.5+blur=0.5", "blur=0.5+mix=0.5"]
     models = [f"{model}+{name}" for model in ("edsr-s", "edsr-s-entropy") for name in names]
     assert len({load_defended(model).card.sha256 for model in models}) == len(models)
@@ -143,7 +144,8 @@ def test_an_unknown_defence_is_told_what_there_is(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["mix=1.5", "mix=-1", "mix=nan", "lowpass=-1", "lowpass=inf", "blur=nan", "resize=1", "resize=9"]
+    "name",
+    ["mix=1.5", "mix=-1", "mix=nan", "lowpass=-1", "lowpass=inf", "blur=nan", "resize=1", "resize=9", "confine=0"],
 )
 def test_a_parameter_out_of_range_is_told_the_range(name):
     with pytest.raises(ConfigError, match=f"{name.partition('=')[0]} takes .*not "):

@@ -32,11 +32,11 @@ MENU = {
     "How to": ["howto/ship", "howto/benchmark", "howto/research"],
     "Guide": [
         "harden", "zoo", "metrics", "onnx", "training", "running", "records", "leaderboard", "serve", "certificates",
-        "conventions", "flags", "security",
+        "certified-restoration", "conventions", "flags", "security",
     ],
     "Mathematics": ["maths", "maths-certified"],
     "Reference": ["cli/index", "api/index"],
-    "Results": ["findings", "results", "certified"],
+    "Results": ["findings", "results", "certified", "restoration"],
     "Project": ["contributing", "changelog", "benchmarks"],
 }  # fmt: skip
 TABLES = {

@@ -29,6 +29,7 @@ from .attacks import Square as Square
 from .certificates import Certificate as Certificate
 from .certificates import DenoisedScorer as DenoisedScorer
 from .certificates import certify as certify
+from .certificates import certify_restoration as certify_restoration
 from .defences import EntropyRegularizer as EntropyRegularizer
 from .defences import load_defended as load_defended
 from .engine import Machine as Machine

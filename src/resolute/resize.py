@@ -10,6 +10,7 @@ both exist, and differ only within three low-resolution pixels of the border.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -53,6 +54,17 @@ def upscale_tensor(x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "b 
     rows = torch.tensor(_weights(x.shape[-2], scale, "mirror")).to(x)
     columns = torch.tensor(_weights(x.shape[-1], scale, "mirror")).to(x)
     return rows @ x @ columns.T
+
+
+def upscaling_norm(size: tuple[int, int], scale: int) -> float:
+    """Return by how much ``upscale_tensor`` lengthens a change of an image of this (height, width) at most.
+
+    Example:
+        >>> round(upscaling_norm((8, 8), 1), 6), 4 < upscaling_norm((8, 9), 4) < 5
+        (1.000001, True)
+    """
+    # One part in a million more than computed, which no rounding of singular values reaches.
+    return math.prod(float(np.linalg.norm(_weights(side, scale, "mirror"), 2)) for side in size) * (1 + 1e-6)
 
 
 def downscale_tensor(x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "b c h1 w1"]:

@@ -1,10 +1,15 @@
-"""Certificates: proven intervals for smoothed scores."""
+"""Certificates: proven intervals for smoothed scores, and for what smoothed super-resolution models output."""
 
 from resolute.certificates.certificate import Bounds, Certificate, Smoothing
 from resolute.certificates.median import DenoisedScorer, ExpectedScore, certify, decided_at, width_below
 from resolute.certificates.order_statistics import Ranks
+from resolute.certificates.restoration import certify_restoration
+from resolute.certificates.restored import JointBounds, RestorationCertificate
+from resolute.certificates.spread import Spread
+from resolute.certificates.statistic import Statistic, downscaled, region_mean, score_of
 
 __all__ = [
-    "Bounds", "Certificate", "DenoisedScorer", "ExpectedScore", "Ranks", "Smoothing", "certify", "decided_at",
-    "width_below",
+    "Bounds", "Certificate", "DenoisedScorer", "ExpectedScore", "JointBounds", "Ranks", "RestorationCertificate",
+    "Smoothing", "Spread", "Statistic", "certify", "certify_restoration", "decided_at", "downscaled", "region_mean",
+    "score_of", "width_below",
 ]  # fmt: skip

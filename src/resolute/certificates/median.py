@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import secrets
-import threading
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resolute.attacks.ascent import Arithmetic, Progress
 from resolute.attacks.score import noisy_scores
 from resolute.certificates.certificate import Bounds, Certificate, Smoothing, bounds_of, sampled_median
-from resolute.certificates.noise import Kind, Noise, noise_for, values_sha256
+from resolute.certificates.copies import BLOCK, running
+from resolute.certificates.noise import Kind, noise_for, values_sha256
 from resolute.models.base import Scorer, ScorerCard, frozen
 from resolute.models.fitted import resized, resizing_norm
 from resolute.randomness import generator_for
 
 Stop = Callable[[Bounds], bool]
-
-# Samples between two looks at the stop rule, and the batch of a GPU. Fixed, so that no option can change a number.
-BLOCK = 32
 
 
 @final
@@ -135,10 +129,10 @@ def certify(
     if not trusted:
         _require_function(scorer, card, image)
     drawn, done = np.empty(n), 0
-    with frozen(scorer), _scoring(scorer, noise_for(noise, image, sigma, made.seed), image, precision) as score:
+    with frozen(scorer), running(scorer, noise_for(noise, image, sigma, made.seed), image, precision) as score:
         while done < n:
             last = min(done + BLOCK, n)
-            drawn[done:last] = score(done)[: last - done]
+            drawn[done:last] = score(done)[: last - done].double().numpy()
             done = last
             if progress is not None:
                 progress(done, n)
@@ -172,64 +166,6 @@ def width_below(width: float) -> Stop:
 def decided_at(threshold: float) -> Stop:
     """Return the rule that stops once the interval lies on one side of ``threshold``."""
     return lambda bounds: bounds.lower > threshold or bounds.upper < threshold
-
-
-@contextlib.contextmanager
-def _scoring(
-    scorer: Scorer, noise: Noise, image: Float[Tensor, "3 h w"], precision: Arithmetic
-) -> Generator[Callable[[int], NDArray[np.float64]]]:
-    """Yield the function that scores one block of noisy copies, the same way however many threads there are.
-
-    On a CPU every copy is scored alone and by one thread, several copies side by side: kernels add up in another order
-    at other batch sizes and thread counts, and one image a thread is also the fastest use of a small cache. Elsewhere a
-    block is one batch, always of the same size.
-    """
-
-    def forward(copies: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        fast = precision == "bfloat16"
-        with torch.no_grad(), torch.autocast(image.device.type, torch.bfloat16, enabled=fast):
-            return scorer(copies)
-
-    if image.device.type != "cpu":
-        copies = _copies(BLOCK, image)
-
-        def batched(first: int) -> NDArray[np.float64]:
-            noise.fill(copies, first)
-            return forward(copies).double().cpu().numpy()
-
-        yield batched
-        return
-
-    threads = torch.get_num_threads()
-    local = threading.local()
-
-    def prepare() -> None:
-        torch.set_num_threads(1)
-        local.copy = _copies(1, image)
-
-    def alone(indices: range) -> list[float]:
-        scores: list[float] = []
-        for index in indices:
-            noise.fill(local.copy, index)
-            scores.append(float(forward(local.copy)))
-        return scores
-
-    def threaded(first: int) -> NDArray[np.float64]:
-        shares = [range(first + thread, first + BLOCK, threads) for thread in range(threads)]
-        scores = np.empty(BLOCK)
-        for share, found in zip(shares, pool.map(alone, shares), strict=True):
-            scores[share.start - first :: threads] = found
-        return scores
-
-    try:
-        with ThreadPoolExecutor(threads, initializer=prepare) as pool:
-            yield threaded
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _copies(count: int, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    return torch.empty((count, *image.shape), device=image.device, memory_format=torch.channels_last)
 
 
 def prepared(image: Float[Tensor, "3 h w"], size: tuple[int, int] | None) -> Float[Tensor, "3 new_h new_w"]:

@@ -41,6 +41,10 @@ COMMANDS = {
         "certifying",
         "Certify quality scores: an interval that no small perturbation of the file can move the median score out of.",
     ),
+    "certify-restoration": (
+        "certifying",
+        "Certify what a model makes of images: a lower and an upper image that no small perturbation can leave.",
+    ),
     "check": (
         "checking",
         "Check whether a model only looks robust: masked gradients, randomness, attacks that were too weak.",

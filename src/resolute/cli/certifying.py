@@ -1,4 +1,4 @@
-"""The command about quality metrics: certify."""
+"""The commands that certify: scores of quality metrics, outputs of super-resolution models."""
 
 from __future__ import annotations
 
@@ -9,24 +9,34 @@ import typer
 
 from resolute.attacks.score import ScoreAttack
 from resolute.cli.app import (
+    Argument,
     Device,
+    Memory,
     Out,
+    Range,
+    Scale,
     SkipBroken,
+    Weights,
     Workers,
+    addressed,
     app,
     check_seeds,
     parse_arithmetic,
     parse_levels,
+    parse_memory,
     parse_radius,
 )
 from resolute.cli.gating import FailUnder, Gates, JUnit, Summary
 from resolute.cli.studying import run_study
+from resolute.defences import load_defended
+from resolute.engine.plan import Plan
 from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
 from resolute.engine.running import plan_of
 from resolute.errors import ConfigError
 from resolute.runtime import resolve_device
 from resolute.studies.certification import DENOISER, METRIC, Certification
+from resolute.studies.restoration import Restoration
 
 
 @app.command(epilog="Example:  [bold]resolute certify photo.jpg[/bold]")
@@ -123,3 +133,82 @@ def certify(
     )  # fmt: skip
     machine = Machine(device=resolve_device(device), workers=workers)
     run_study(plan_of(plan), Place(out), machine, Gates(fail_under or (), junit, summary))
+
+
+@app.command(
+    "certify-restoration", epilog="Example:  [bold]resolute certify-restoration photo.png --model edsr-s[/bold]"
+)
+def certify_restoration(
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Low-resolution images, or folders of them; with the high-resolution file of each beside it, as "
+            "NAME_HR and NAME_LR or NAME and NAMEx4, also certified against that."
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Built-in name (see `resolute models`), a weights file, or FILE.py:NAME; with +confine=0.05 behind "
+            "it, which keeps it near bicubic interpolation, far more is certified of its mean output."
+        ),
+    ],
+    truth: Annotated[
+        bool,
+        typer.Option("--truth", help="The images are high-resolution: shrink them first, and certify against them."),
+    ] = False,
+    radius: Annotated[
+        list[str] | None,
+        typer.Option(help="l2 radius over all pixels and channels in [0, 1]; may be repeated.", show_default="0.01"),
+    ] = None,
+    sigma: Annotated[
+        list[float] | None,
+        typer.Option(help="Standard deviation of the noise, up to 0.5; may be repeated.", show_default="0.02"),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Noisy copies.", min=96)] = 1000,
+    alpha: Annotated[float, typer.Option(help="Chance that a certified figure is wrong.", min=1e-12, max=0.3)] = 0.001,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(help="Bound the mean of this region too: X,Y,W,H in pixels of the output; may be repeated."),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="Bound this quality score of the output too: a name or a file, as for certify.")
+    ] = "",
+    crop: Annotated[int, typer.Option(help="Cut the middle square of so many pixels out first.", min=0)] = 0,
+    exact: Annotated[bool, typer.Option(help="Noise on the 8-bit grid: sound in the computer's arithmetic.")] = False,
+    skip_broken: SkipBroken = False,
+    scale: Scale = None,
+    weights: Weights = "",
+    range: Range = "",
+    argument: Argument = None,
+    out: Out = Path("runs/certify-restoration"),
+    device: Device = "auto",
+    workers: Workers = 1,
+    memory: Memory = "512MiB",
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of the noise, to repeat a run; if not given, the operating system draws one once the image is read.",
+            callback=check_seeds,
+            show_default=False,
+        ),
+    ] = None,
+    fail_under: FailUnder = None,
+    junit: JUnit = None,
+    summary: Summary = None,
+) -> None:
+    """Certify what a model makes of images: a lower and an upper image that no small perturbation can leave.
+
+    Writes records.jsonl, report.html and, by folders, lower, upper and defended outputs and maps of how far each pixel
+    may move. What is there already is not done again.
+    """
+    address = addressed(model, scale, weights, range, argument)
+    restorer = load_defended(address)
+    study = Restoration(
+        models=(address,), images=tuple(map(str, images)), high_resolution=truth, crop=crop, scale=restorer.scale,
+        sigmas=tuple(sigma or (0.02,)), epsilons=tuple(parse_radius(text, "--radius") for text in radius or ("0.01",)),
+        samples=samples, alpha=alpha, seed=seed, noise="grid" if exact else "gaussian", regions=tuple(region or ()),
+        metric=metric, memory=parse_memory(memory), skip_broken=skip_broken,
+    )  # fmt: skip
+    machine, gates = Machine(device=resolve_device(device), workers=workers), Gates(fail_under or (), junit, summary)
+    run_study(Plan(study, study.cells_of([restorer])), Place(out), machine, gates)

@@ -5,6 +5,7 @@ from resolute.defences.entropy import ChannelDensity, EntropyRegularizer
 from resolute.defences.loading import load_defended
 from resolute.defences.resizing import RandomResizing
 from resolute.defences.wrappers import (
+    Confined,
     Defended,
     EightBit,
     LowPass,
@@ -16,6 +17,6 @@ from resolute.defences.wrappers import (
 )
 
 __all__ = [
-    "ChannelDensity", "Defended", "EightBit", "EntropyRegularizer", "LowPass", "Mixture", "OutputBlur",
+    "ChannelDensity", "Confined", "Defended", "EightBit", "EntropyRegularizer", "LowPass", "Mixture", "OutputBlur",
     "RandomResizing", "SelfEnsemble", "load_defended", "match_clean_psnr", "surrogate", "undefended",
 ]  # fmt: skip

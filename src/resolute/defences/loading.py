@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resolute.defences.resizing import RandomResizing
-from resolute.defences.wrappers import Defended, EightBit, LowPass, Mixture, OutputBlur, SelfEnsemble
+from resolute.defences.wrappers import Confined, Defended, EightBit, LowPass, Mixture, OutputBlur, SelfEnsemble
 from resolute.errors import ConfigError
 from resolute.models.base import Restorer
 from resolute.models.forms import InForm
 from resolute.models.registry import load
 
-DEFENCES = "mix=THETA, lowpass=SIGMA, blur=SIGMA, resize, resize=GROWTH, round8, ensemble"
+DEFENCES = "mix=THETA, lowpass=SIGMA, blur=SIGMA, confine=SPREAD, resize, resize=GROWTH, round8, ensemble"
 # What is none, and goes around a model by the same sign.
 _FORM = "as"
 _OF_A_NUMBER: dict[str, Callable[..., Defended]] = {
-    "mix": Mixture, "lowpass": LowPass, "blur": OutputBlur, "resize": RandomResizing
+    "mix": Mixture, "lowpass": LowPass, "blur": OutputBlur, "confine": Confined, "resize": RandomResizing
 }  # fmt: skip
 _ALONE: dict[str, Callable[..., Defended]] = {
     "resize": RandomResizing, "round8": EightBit, "ensemble": SelfEnsemble
@@ -32,8 +32,8 @@ def load_defended(model: str | Path, scale: int | None = None) -> Restorer:
 
     Args:
         model: name, path or address (see ``models.address``), and any number of ``+DEFENCE``: ``mix=THETA``,
-            ``lowpass=SIGMA``, ``blur=SIGMA``, ``resize`` or ``resize=GROWTH``, ``round8``, ``ensemble``; or
-            ``+as=FORM``, the model in another arithmetic, see ``InForm``.
+            ``lowpass=SIGMA``, ``blur=SIGMA``, ``confine=SPREAD``, ``resize`` or ``resize=GROWTH``, ``round8``,
+            ``ensemble``; or ``+as=FORM``, the model in another arithmetic, see ``InForm``.
         scale: the scale you expect, as for ``load``.
 
     Raises:

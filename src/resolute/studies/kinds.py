@@ -17,6 +17,7 @@ from resolute.studies.check import Check
 from resolute.studies.grid import Grid, checked_attacks
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.record import Record
+from resolute.studies.restoration import Restoration
 from resolute.studies.study import Study
 from resolute.studies.survival import Survival
 from resolute.studies.twin import Twin
@@ -45,7 +46,7 @@ def register(kind: Kind) -> Kind:
     return kind
 
 
-for _kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss, Survival, Twin):
+for _kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss, Restoration, Survival, Twin):
     register(_kind)
 
 

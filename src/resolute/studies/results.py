@@ -96,12 +96,14 @@ class Quantity:
         unit: of the values.
         lower_better: whether less is better.
         digits: after the point.
+        proven: it is a certificate's, so that None says that nothing is proven, and keeps no bound.
     """
 
     name: str
     unit: str = ""
     lower_better: bool = False
     digits: int = 2
+    proven: bool = False
 
 
 @final
