@@ -114,7 +114,7 @@ def test_the_package_does_not_import_torch():
 
 
 def test_loading_a_model_does_not_import_the_compiler_of_torch():
-    """Some arithmetic without memory, in which a network is counted before it is built, costs two seconds of imports."""
+    """Some arithmetic without memory, where a network is counted before it is built, costs two seconds of imports."""
     code = """
 import sys, resolute
 for name in ("edsr-xs", "rcan-xs", "srresnet-xs", "msrn-xs", "carn-xs"):
