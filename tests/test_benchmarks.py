@@ -95,3 +95,14 @@ def test_scores_that_are_better_when_lower_are_turned(quality_metrics, tmp_path)
     (dark, bright), _ = quality_metrics.scores_of(metric, [(path, 0.0) for path in photos], fit=4)
     assert dark == pytest.approx(-0.2, abs=1e-6)
     assert bright < dark
+
+
+def test_a_head_on_frozen_features_is_judged_by_images_it_has_not_seen(monkeypatch):
+    frozen_features = imported(monkeypatch, "frozen_features")
+    features = torch.randn(60, 90, generator=torch.Generator().manual_seed(0))
+    known = 100 * torch.rand(60, generator=torch.Generator().manual_seed(1))
+    assert min(frozen_features.folds((features[:, :20], 50 + 10 * features[:, 0]), 1.0)[0]) > 0.5
+    # More features than images fit any opinions, of the images that they were fitted to.
+    assert abs(frozen_features.folds((features, known), 1.0)[1].mean) < 0.4
+    fitted = frozen_features.predicted((features, known), features, 1e-3)
+    assert np.corrcoef(fitted, known)[0, 1] > 0.95

@@ -113,6 +113,19 @@ def test_the_package_does_not_import_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_loading_a_model_does_not_import_the_compiler_of_torch():
+    """Some arithmetic without memory, where a network is counted before it is built, costs two seconds of imports."""
+    code = """
+import sys, resolute
+for name in ("edsr-xs", "rcan-xs", "srresnet-xs", "msrn-xs", "carn-xs"):
+    resolute.load(name)
+for name in ("quality-m", "quality-s"):
+    resolute.load_scorer(name)
+assert not {"torch._dynamo", "sympy"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_version_matches_the_metadata_and_the_changelog():
     metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -1,12 +1,14 @@
 import csv
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from layouts import imagenet_classifier
+from scipy.stats import spearmanr
 from small import train_killed_once
 from typer.testing import CliRunner
 
@@ -16,8 +18,8 @@ from resolute.images import sample_image, to_uint8, write_png
 from resolute.measure.gmsd import gmsd
 from resolute.models import EfficientNetScorer, MobileNetScorer
 from resolute.models.weights import weights_sha256
-from resolute.training.distortions import DISTORTIONS, DistortedImages, distort
-from resolute.training.rated import RatedImages, read_ratings, to_images
+from resolute.training.distortions import DISTORTIONS, DistortedImages, distort, worsened
+from resolute.training.rated import RatedImages, read_ratings
 from resolute.training.recipe import adjusted
 from resolute.training.score import ScoreTask, batch_plcc
 from resolute.training.score_recipe import ScoreDataTable, ScoreLossTable, ScoreModelTable
@@ -265,6 +267,38 @@ def test_some_images_stay_as_they_are_and_scores_lie_in_their_range(photos):
     assert 0 <= scores.min() < 0.6 < scores.max() <= 1
 
 
+def test_a_worsened_photograph_keeps_the_less_of_its_opinion_the_more_it_changed():
+    image = to_uint8(sample_image("coffee")[:, 100:164, 100:164])
+    found = [worsened(image, 80.0, np.random.default_rng(seed), share=0.5, low=10.0) for seed in range(300)]
+    changed = np.array([float(np.abs(other.astype(float) - image).mean()) for other, _ in found])
+    left = np.array([opinion for _, opinion in found])
+    assert ((changed == 0) == (left == 80)).mean() > 0.97
+    assert 110 < (left == 80).sum() < 190
+    assert 10 < left.min() < 30
+    assert spearmanr(changed, left)[0] < -0.7
+
+
+def test_crops_of_any_side_are_shrunk_and_worsened_the_same_for_every_rank(rated):
+    plain, zoomed = RatedImages(rated, 24), RatedImages(rated, 24, zoom=True, alter=partial(worsened, share=0.5))
+    images, scores = zoomed.batch(0, 3, 6)
+    assert images.shape == (6, 3, 24, 24)
+    shares = [zoomed.batch(0, 3, 6, rank, 3) for rank in range(3)]
+    assert torch.equal(images, torch.stack([share[0] for share in shares], dim=1).flatten(0, 1))
+    torch.testing.assert_close(scores, torch.stack([share[1] for share in shares], dim=1).flatten())
+    below = [zoomed.batch(0, step, 8)[1] < plain.batch(0, step, 8)[1] for step in range(20)]
+    assert 0.3 < torch.cat(below).float().mean() < 0.7
+
+
+def test_zoomed_crops_reach_from_the_crop_to_the_whole_image(tmp_path):
+    ramp = torch.linspace(0, 1, 80).expand(3, 80, 80)
+    write_png(tmp_path / "a.png", ramp)
+    write_table(tmp_path, [GOOD, VAL])
+    images, _ = RatedImages(tmp_path, 40, zoom=True).batch(0, 0, 64)
+    spans = (images[:, 0].amax(dim=(1, 2)) - images[:, 0].amin(dim=(1, 2))) * 79 + 1
+    assert 38 < spans.min() < 46
+    assert 74 < spans.max() <= 81
+
+
 def test_gmsd_is_zero_for_equal_images_grows_with_blur_and_knows_a_hand_made_case():
     x = sample_image("coffee")[None, :, :96, :96]
     blurred = [torch.nn.functional.avg_pool2d(x, k, stride=1, padding=k // 2, count_include_pad=False) for k in (3, 7)]
@@ -396,12 +430,11 @@ def tuning(tmp_path_factory):
 
 def test_a_linear_head_starts_from_ridge_regression(rated, tuning):
     task = ScoreTask(tuning, [rated])
-    images, opinions = zip(*task.source.training, strict=True)
+    seen = [task.batch(step, 0, 1) for step in range(4)]
 
     def error():
         with torch.no_grad():
-            found = torch.cat([task.model(to_images([image])) for image in images])
-        return (found - torch.tensor(opinions)).abs().mean().item()
+            return torch.cat([task.model(images) - opinions for images, opinions in seen]).abs().mean().item()
 
     before = error()
     task.begin()

@@ -40,8 +40,7 @@ class DenoisedScorer(Scorer):
         super().__init__()
         self.scorer = scorer
         self.denoiser = denoiser
-        self.low, self.high, self.usual = scorer.low, scorer.high, scorer.usual
-        self.lower_better, self.size_rule, self.smallest = scorer.lower_better, scorer.size_rule, scorer.smallest
+        self.declare(scorer)
         inner = getattr(denoiser, "card", None)
         if scorer.card is not None:
             name = inner.name if inner is not None else type(denoiser).__name__
@@ -216,8 +215,7 @@ class ExpectedScore(Scorer):
         self.sigma = sigma
         self.draws = draws
         self.seed = seed
-        self.low, self.high, self.usual = scorer.low, scorer.high, scorer.usual
-        self.lower_better, self.size_rule, self.smallest = scorer.lower_better, scorer.size_rule, scorer.smallest
+        self.declare(scorer)
 
     def arguments(self) -> dict[str, object]:
         inner = self.scorer.arguments()

@@ -60,21 +60,20 @@ def certify(
     samples: Annotated[
         int,
         typer.Option(
-            help="Noisy copies, at most so many with --width; 1000 take five times as long for intervals a quarter "
-            "narrower.",
+            help="Noisy copies, at most so many with --width; 1000 take ten times as long for intervals half as wide.",
             min=1,
         ),
-    ] = 200,
+    ] = 100,
     alpha: Annotated[float, typer.Option(help="Chance that the guarantee fails.", min=1e-12, max=0.5)] = 0.001,
     width: Annotated[float, typer.Option(help="Stop once the interval is this narrow; 0 to draw all.", min=0)] = 0.0,
     fit: Annotated[
         int,
         typer.Option(
             help="Shrink larger images to this many pixels a side for the metric; the radius stays that of the file. "
-            "512 takes twice as long. 0: never.",
+            "384 takes twice as long. 0: never.",
             min=0,
         ),
-    ] = 384,
+    ] = 256,
     exact: Annotated[
         bool,
         typer.Option(

@@ -227,10 +227,10 @@ class Scorer(nn.Module, ABC):
             sha256=sha256, training=dict(training or {}),
         )  # fmt: skip
 
-    def declare(self, card: ScorerCard) -> None:
-        """Take the declared facts of a card for this metric's own."""
-        self.low, self.high, self.usual = card.low, card.high, card.usual
-        self.lower_better, self.size_rule, self.smallest = card.lower_better, card.size_rule, card.smallest
+    def declare(self, facts: ScorerCard | Scorer) -> None:
+        """Take the declared facts of a card, or of the metric that this one is built around, for its own."""
+        self.low, self.high, self.usual = facts.low, facts.high, facts.usual
+        self.lower_better, self.size_rule, self.smallest = facts.lower_better, facts.size_rule, facts.smallest
 
     def require_size(self, x: Float[Tensor, "b 3 h w"]) -> None:
         """Raise ImageError if the images have a side below ``smallest``."""

@@ -24,16 +24,20 @@ class PaddedConv(nn.Module):
         self, inputs: int, outputs: int, size: int = 1, stride: int = 1, groups: int = 1, relu: bool = True
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2 if stride == 1 else 0, groups=groups)
+        self.conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups)
         self.relu = relu
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
-        if self.conv.stride[0] == 2:
-            size = self.conv.kernel_size[0]
-            top, left = ((size - 2 + length % 2) // 2 for length in x.shape[-2:])
-            x = F.pad(x, (left, size // 2, top, size // 2))
-        x = self.conv(x)
-        return F.relu6(x) if self.relu else x
+        conv = self.conv
+        if conv.stride[0] == 1:
+            x = conv(x)
+        else:
+            # A row and a column of zeros before the kernel move it as no zeros before the maps would, which are larger.
+            before = [1 - length % 2 for length in x.shape[-2:]]
+            kernel = F.pad(conv.weight, (before[1], 0, before[0], 0))
+            x = F.conv2d(x, kernel, conv.bias, conv.stride, conv.padding, groups=conv.groups)
+        # In place: maps of the first blocks are larger than a cache.
+        return F.relu6(x, inplace=True) if self.relu else x
 
 
 @final

@@ -86,8 +86,7 @@ class FittedScorer(Scorer):
         super().__init__()
         self.scorer = scorer
         self.longest = longest
-        self.low, self.high, self.usual = scorer.low, scorer.high, scorer.usual
-        self.lower_better, self.smallest = scorer.lower_better, scorer.smallest
+        self.declare(scorer)
         self.size_rule = f"shrunk to {longest} pixels a side, then {scorer.size_rule}"
         if scorer.card is not None:
             self.card = dataclasses.replace(scorer.card, size_rule=self.size_rule, architecture=self.arguments())

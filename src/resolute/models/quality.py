@@ -76,10 +76,12 @@ class QualityNet(Scorer):
         self.low, self.high = low, high
         self._arguments = {"widths": widths, "blocks": blocks, "hidden": hidden, "low": low, "high": high}
         self.stem = nn.Conv2d(3, widths[0], kernel_size=PATCH, stride=PATCH)
-        with torch.no_grad():
-            # Mid-grey starts at zero, as if the input were centred, which would cost a pass over the whole image.
+        # Mid-grey starts at zero, as if the input were centred, which would cost a pass over the whole image. Without
+        # memory there is nothing to start, and arithmetic there makes torch import its compiler for two seconds.
+        if not self.stem.weight.is_meta:
             assert self.stem.bias is not None
-            self.stem.bias.copy_(-self.stem.weight.sum(dim=(1, 2, 3)) / 2)
+            with torch.no_grad():
+                self.stem.bias.copy_(-self.stem.weight.sum(dim=(1, 2, 3)) / 2)
         self.stages = nn.ModuleList(nn.Sequential(*(Block(width) for _ in range(blocks))) for width in widths)
         self.downs = nn.ModuleList(
             nn.Conv2d(fine, coarse, kernel_size=3, stride=2, padding=1) for fine, coarse in itertools.pairwise(widths)

@@ -24,6 +24,9 @@ from resolute.training.rated import random_crop, read_all, shuffled, spread, to_
 
 WORST = 0.3
 
+# Of the opinion of a photograph, at the highest level of a distortion.
+_LOST = 0.8
+
 _BICUBIC = Image.Resampling.BICUBIC
 
 # Of each original that is held out.
@@ -92,6 +95,30 @@ def distort(image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt
     for index in sorted(rng.choice(len(DISTORTIONS), count, replace=False)):
         image = DISTORTIONS[index](image, float(rng.random()), rng)
     return image
+
+
+def worsened(
+    image: UInt8[np.ndarray, "h w 3"], opinion: float, rng: np.random.Generator, share: float, low: float = 0.0
+) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
+    """Distort a ``share`` of photographs, half of those by noise alone, and lower the opinion of them by the levels.
+
+    Of what the opinion is above ``low``, a distortion at its highest level leaves a fifth, at its lowest all.
+
+    Example:
+        >>> image = np.zeros((16, 16, 3), dtype=np.uint8)
+        >>> _, opinion = worsened(image, 60.0, np.random.default_rng(0), share=1.0)
+        >>> 2.4 < opinion < 60
+        True
+    """
+    if rng.random() >= share:
+        return image, opinion
+    alone = rng.random() < 0.5
+    chosen = [noise] if alone else [DISTORTIONS[i] for i in sorted(rng.choice(len(DISTORTIONS), 2, replace=False))]
+    # Of two, the second comes in every other case.
+    for distortion in chosen[: 1 + int(rng.random() < 0.5)]:
+        level = float(rng.random())
+        image, opinion = distortion(image, level, rng), low + (opinion - low) * (1 - _LOST * level)
+    return image, opinion
 
 
 class DistortedImages:

@@ -13,11 +13,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from resolute.errors import ConfigError
 from resolute.images import read_image, to_uint8
 from resolute.randomness import generator_for, stream_seed
+
+# Of a crop, its score, and what is random.
+Alteration = Callable[[NDArray[np.uint8], float, np.random.Generator], tuple[NDArray[np.uint8], float]]
 
 TABLE = "mos.csv"
 _COLUMNS = ("path", "mos", "split")
@@ -70,14 +74,16 @@ class Crops:
 
     Attributes:
         crop: side of the crops; 0 for whole images.
+        zoom: crops have any side from ``crop`` to that of the image, and are shrunk to ``crop``.
+        alter: what becomes of a crop and its score on the way into a batch.
         training, validation: images, and the human score of each or NaN.
     """
 
     # Names the random numbers, so that two kinds of images draw different ones.
     stream: ClassVar[str]
 
-    def __init__(self, crop: int) -> None:
-        self.crop = crop
+    def __init__(self, crop: int, zoom: bool = False, alter: Alteration | None = None) -> None:
+        self.crop, self.zoom, self.alter = crop, zoom, alter
         self.training: list[tuple[NDArray[np.uint8], float]] = []
         self.validation: list[tuple[NDArray[np.uint8], float]] = []
 
@@ -91,14 +97,21 @@ class Crops:
         rng = np.random.default_rng(stream_seed(seed, self.stream, step))
         places = rng.random((size, 2))
         mirrored = rng.random(size) < 0.5
+        sides = rng.random(size) if self.zoom else np.zeros(size)
         crops: list[NDArray[np.uint8]] = []
         scores: list[float] = []
         for index in range(rank, size, ranks):
             image, mos = self.training[shuffled(seed, step * size + index, len(self.training))]
-            part = random_crop(image, self.crop, places[index])
+            part = random_crop(image, self._side(image, sides[index]), places[index])
+            part = shrunk(part, self.crop) if self.zoom else part
+            if self.alter is not None:
+                part, mos = self.alter(part, mos, np.random.default_rng(stream_seed(seed, "altered", step, index)))
             crops.append(part[:, ::-1] if mirrored[index] else part)
             scores.append(mos)
         return to_images(crops), torch.tensor(scores)
+
+    def _side(self, image: NDArray[np.uint8], share: float) -> int:
+        return self.crop + int(share * (min(image.shape[:2]) - self.crop + 1)) if self.zoom else self.crop
 
 
 class RatedImages(Crops):
@@ -106,7 +119,7 @@ class RatedImages(Crops):
 
     Args:
         folder: with ``mos.csv``.
-        crop: side of the crops; 0 for whole images.
+        crop, zoom, alter: see ``Crops``.
         progress: called with (images read, images in all).
 
     Raises:
@@ -116,8 +129,16 @@ class RatedImages(Crops):
 
     stream = "rated"
 
-    def __init__(self, folder: Path, crop: int, progress: Callable[[int, int], None] | None = None) -> None:
-        super().__init__(crop)
+    def __init__(
+        self,
+        folder: Path,
+        crop: int,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        zoom: bool = False,
+        alter: Alteration | None = None,
+    ) -> None:
+        super().__init__(crop, zoom, alter)
         ratings = [rating for rating in read_ratings(folder) if rating.split != "test"]
         for rating, image in zip(ratings, read_all([rating.path for rating in ratings], progress), strict=True):
             if rating.split == "train":
@@ -170,6 +191,16 @@ def random_crop(image: NDArray[np.uint8], side: int, place: NDArray[np.float64])
         return image
     top, left = (int(share * (length - side + 1)) for share, length in zip(place, image.shape[:2], strict=True))
     return image[top : top + side, left : left + side]
+
+
+def shrunk(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Shrink a square to ``side`` pixels, bicubic and antialiased.
+
+    Example:
+        >>> shrunk(np.zeros((9, 9, 3), dtype=np.uint8), 6).shape
+        (6, 6, 3)
+    """
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def to_images(images: list[NDArray[np.uint8]]) -> Float[Tensor, "b 3 h w"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -16,22 +17,24 @@ from torch.nn import functional as F
 from resolute.defences.dms_iqa import rank_loss
 from resolute.errors import ConfigError
 from resolute.measure.agreement import plcc, srocc
-from resolute.models.efficientnet import EfficientNetScorer
-from resolute.models.mobilenet import MobileNetScorer
+from resolute.models.backbone import BackboneScorer
 from resolute.models.pooling import fit_linear
 from resolute.models.quality import QualityNet
 from resolute.models.readings import State
 from resolute.models.weights import read_weights, weights_sha256
 from resolute.randomness import generator_for, stream_seed
 from resolute.training.card import save_with_card
-from resolute.training.distortions import WORST, DistortedImages
+from resolute.training.distortions import WORST, DistortedImages, worsened
 from resolute.training.rated import RatedImages, batch_noise, noisy, to_images
 from resolute.training.score_recipe import ScoreRecipe
 from resolute.training.task import Figures, Task
 
+# Over the images, before the first step, where the head starts from ridge regression.
+_PASSES = 2
+
 
 @final
-class ScoreTask(Task[QualityNet | MobileNetScorer | EfficientNetScorer]):
+class ScoreTask(Task[QualityNet | BackboneScorer]):
     """Regression on scores, plus correlation and order within the batch; all on scores divided by their range.
 
     Raises:
@@ -51,7 +54,10 @@ class ScoreTask(Task[QualityNet | MobileNetScorer | EfficientNetScorer]):
         if table.kind == "rated":
             if len(data) != 1:
                 raise ConfigError(f"{recipe.name} trains on one folder with mos.csv, not {len(data)}; give one --data")
-            self.source: RatedImages | DistortedImages = RatedImages(data[0], table.crop, progress)
+            alter = partial(worsened, share=table.worsened, low=low) if table.worsened else None
+            self.source: RatedImages | DistortedImages = RatedImages(
+                data[0], table.crop, progress, zoom=table.zoom, alter=alter
+            )
             self.offset, self.range = low, high - low
             outside = [mos for _, mos in self.source.training if not low <= mos <= high]
             if outside:
@@ -69,11 +75,10 @@ class ScoreTask(Task[QualityNet | MobileNetScorer | EfficientNetScorer]):
         table = self.recipe.model
         if table.ridge == 0 or isinstance(self.model, QualityNet):
             return
+        seen = [self.batch(step, 0, 1) for step in range(-(-_PASSES * self.images // self.recipe.data.batch))]
         with torch.no_grad():
-            whole = (to_images([image]) for image, _ in self.source.training)
-            features = torch.cat([self.model.features(image.to(self.device)) for image in whole])
-        scores = torch.tensor([score for _, score in self.source.training], device=self.device)
-        fit_linear(self.model.head, features, scores, table.ridge)
+            features = torch.cat([self.model.features(images.to(self.device)) for images, _ in seen])
+        fit_linear(self.model.head, features, torch.cat([scores for _, scores in seen]).to(self.device), table.ridge)
 
     def weights_in(self, path: Path) -> State:
         return read_weights(path)[0]
@@ -137,7 +142,10 @@ class ScoreTask(Task[QualityNet | MobileNetScorer | EfficientNetScorer]):
             facts["starts from"] = f"features of {Path(model.backbone).name}, sha256 `{self.backbone}`; head: {head}"
         if data.sigma > 0:
             facts["noise"] = f"Gaussian, standard deviation {data.sigma:g} on [0, 1], in training and validation"
+        if data.worsened > 0:
+            facts["worsened"] = f"{data.worsened:g} of the images distorted, half of those by noise, opinions lowered"
         size = f"crops of {data.crop} x {data.crop}" if data.crop else "whole images"
+        size += f", shrunk from {data.crop} up" if data.zoom else ""
         results = {f"validation {name}": (name.lower(), "{:.3f}") for name in ("SROCC", "PLCC")}
         save_with_card(self.model, weights, training, facts, f"{data.batch} {size}", results)
 

@@ -10,6 +10,7 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from resolute.errors import ConfigError
+from resolute.models.backbone import BackboneScorer
 from resolute.models.efficientnet import EfficientNetScorer
 from resolute.models.mobilenet import MobileNetScorer
 from resolute.models.quality import QualityNet
@@ -21,12 +22,14 @@ class ScoreModelTable:
     """Which metric to train.
 
     Attributes:
-        architecture: ``quality``, a ``QualityNet``; ``mobilenet``, a head on frozen features; or ``efficientnet``, an
-            ``EfficientNetScorer``, all of which learns.
+        architecture: ``quality``, a ``QualityNet``; or ``mobilenet`` or ``efficientnet``, a head on features that were
+            trained to classify ImageNet.
         widths, blocks, hidden: see ``QualityNet``; the other two take ``hidden`` alone.
         backbone: file of the features that ``mobilenet`` and ``efficientnet`` rest on or start from.
+        fixed: blocks of the backbone, and what is before them, that do not learn; with all of its blocks, the whole of
+            it.
         ridge: penalty of the ridge regression that a linear head (``hidden`` 0) starts from, on the standardised
-            features of all training images; 0 for a random head.
+            features of two passes over the training images as batches have them; 0 for a random head.
         low, high: range of the score.
     """
 
@@ -35,6 +38,7 @@ class ScoreModelTable:
     blocks: int = pydantic.Field(default=1, ge=0)
     hidden: int = pydantic.Field(default=64, ge=0)
     backbone: str = ""
+    fixed: int = pydantic.Field(default=0, ge=0)
     ridge: float = pydantic.Field(default=0.0, ge=0)
     low: float = 0.0
     high: float = 100.0
@@ -48,6 +52,10 @@ class ScoreDataTable:
         kind: ``rated``, a folder of images with mean opinion scores in ``mos.csv``; or ``synthetic``, folders of good
             images that are distorted on the way, scored by how far they are from the original.
         crop: side of the random crops, at the images' own resolution; 0 for whole images, which then are of one size.
+        zoom: of ``rated`` images, crops of any side from ``crop`` to that of the image, shrunk to ``crop``, so that
+            the metric knows photographs at their own size and shrunk.
+        worsened: share of ``rated`` images that are distorted on the way, with their opinions lowered (see
+            ``distortions.worsened``).
         batch: crops a step, over all devices together.
         validation: images held out of a ``synthetic`` training; ``mos.csv`` has a split of its own.
         sigma: standard deviation of Gaussian noise on every image, in training and validation, which is then clipped to
@@ -57,6 +65,8 @@ class ScoreDataTable:
 
     kind: Literal["rated", "synthetic"] = "rated"
     crop: int = pydantic.Field(default=256, ge=0)
+    zoom: bool = False
+    worsened: float = pydantic.Field(default=0.0, ge=0, le=1)
     batch: int = pydantic.Field(default=8, ge=2)
     validation: int = pydantic.Field(default=10, ge=1)
     sigma: float = pydantic.Field(default=0.0, ge=0, le=1)
@@ -96,7 +106,7 @@ class ScoreRecipe(RunTable):
     loss: ScoreLossTable = dataclasses.field(default_factory=ScoreLossTable)
     optimizer: OptimizerTable = dataclasses.field(default_factory=OptimizerTable)
 
-    def build(self) -> QualityNet | MobileNetScorer | EfficientNetScorer:
+    def build(self) -> QualityNet | BackboneScorer:
         """Return the untrained metric; its weights are the caller's to seed.
 
         Raises:
@@ -109,4 +119,6 @@ class ScoreRecipe(RunTable):
         if not table.backbone:
             raise ConfigError(f"{self.name} rests on a trained backbone; name its file with --backbone")
         kind = MobileNetScorer if table.architecture == "mobilenet" else EfficientNetScorer
-        return kind.from_backbone(Path(table.backbone), table.hidden, table.low, table.high)
+        metric = kind.from_backbone(Path(table.backbone), table.hidden, table.low, table.high)
+        metric.backbone.fix(table.fixed)
+        return metric
