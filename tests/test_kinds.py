@@ -16,6 +16,7 @@ from small import grid, read_lines
 
 from resolute import run
 from resolute.attacks.score import ScoreAttack
+from resolute.certificates.gap import Calibration, Screening
 from resolute.engine.journal import RecordsRead
 from resolute.engine.query import query
 from resolute.engine.queue import Machine
@@ -25,9 +26,11 @@ from resolute.errors import ConfigError, OutputError
 from resolute.images import sample_image, write_png
 from resolute.models import Card, QualityNet
 from resolute.models.denoisers import UNet
+from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
 from resolute.report.comparison import compare_folders
 from resolute.report.page import write_markdown, write_page
+from resolute.studies.audit import Audit
 from resolute.studies.certification import Certification
 from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
 from resolute.studies.check import Check
@@ -64,6 +67,10 @@ def studies(tmp_path_factory):
     (folder / "iqa" / "mos.csv").write_text("\n".join(["path,mos,split", *ratings]) + "\n")
     score, front = (str(folder / name / f"{name}.safetensors") for name in ("score", "plain"))
     photos = str(folder / "iqa")
+    Calibration(
+        metric="score", fingerprint=Screening("blur-3").fingerprint(load_scorer(score)), photographs="made up",
+        screening=Screening("blur-3"), gaps=tuple(map(float, range(99))),
+    ).write(folder / "honest.json")  # fmt: skip
     made = (
         dataclasses.replace(grid(folder / "grid"), epsilons=(4,)),
         Check(
@@ -82,6 +89,10 @@ def studies(tmp_path_factory):
         MetricAsLoss(
             name="loss", restorers=("plain", "other"), control="plain", metric="score", judges=("judge",), samples=3,
             images=(photos,), sigma=0.1, pictures=1, runs=str(folder),
+        ),
+        Audit(
+            images=(photos,), references=(photos,), metric=score, defence="blur-3",
+            calibration=str(folder / "honest.json"),
         ),
     )  # fmt: skip
     return {study.kind: study for study in made}

@@ -84,6 +84,12 @@ class BadRecordsError(ResoluteError):
     exit_code: ClassVar[int] = 11
 
 
+class FlaggedError(ResoluteError):
+    """An audit flagged a submission: its score looks gamed."""
+
+    exit_code: ClassVar[int] = 12
+
+
 class ModelWarning(UserWarning):
     """A model loads, and there is something about it that its user must know before anything is measured."""
 
