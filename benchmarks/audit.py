@@ -6,8 +6,8 @@
 picked, and all are audited as they are and after JPEG. ``FILE`` holds the gaps of other photographs, as `resolute audit
 --calibrate FOLDER --calibration FILE` writes them; metric, defence and size are those of the calibration. The universal
 perturbation is made on the validation split. Attacks get the budget in l-infinity, PGD in l2 the radius at which every
-value has changed by as much. Attacked images are rounded to 8 bits. Rows are kept in FOLDER/rows.jsonl, and a killed
-run goes on; tables are printed as Markdown, with exact 95 % intervals.
+value has changed by as much. Attacked images are rounded to 8 bits. They and the rows of each calibration are kept in
+FOLDER, and a killed run goes on; tables are printed as Markdown, with exact 95 % intervals.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from resolute import load_scorer
 from resolute.attacks import IFGSM, MADC, MIFGSM, PGD, Korhonen, ScoreGain, perturbed, universal
 from resolute.certificates.evasion import Unflagged
 from resolute.certificates.gap import Calibration, audit
-from resolute.images import from_uint8, read_image, to_uint8
+from resolute.images import from_uint8, read_image, to_uint8, write_png
 from resolute.measure.fidelity import psnr_rgb
 from resolute.runtime import tune_allocator
 from resolute.studies.datasets import middle
@@ -60,7 +60,7 @@ def main() -> None:
     tune_allocator()
     metric, calibration = load_scorer(given.metric), Calibration.read(given.calibration)
     calibration.require(metric)
-    bench = Bench(metric, calibration, given.rate, given.out / "rows.jsonl")
+    bench = Bench(metric, calibration, given.rate, given.out)
     files = {split: [r.path for r in read_ratings(given.data) if r.split == split] for split in ("test", "val")}
     for path in files["test"]:
         bench.row("honest", 0, path, partial(read_image, path))
@@ -79,10 +79,11 @@ class Bench:
     metric: object
     calibration: Calibration
     rate: float
-    rows: Path
+    out: Path
 
     def __post_init__(self) -> None:
-        self.rows.parent.mkdir(parents=True, exist_ok=True)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.rows = self.out / f"rows-{self.calibration.fingerprint}.jsonl"
         self.done = [json.loads(line) for line in self.rows.read_text().splitlines()] if self.rows.exists() else []
         self.keys = {(row["attack"], row["level"], row["image"]) for row in self.done}
         self.shifts: dict[tuple[int, tuple[int, ...]], Tensor] = {}
@@ -102,7 +103,14 @@ class Bench:
         }
 
     def attacked(self, name: str, level: int, path: Path, others: list[Path]) -> Tensor:
-        """Return an attacked photograph."""
+        """Return an attacked photograph, the one of a run before where there is one."""
+        known = f"-{self.calibration.fingerprint}" if name == KNOWS else ""
+        file = self.out / f"{name}-{level}{known}-{path.stem}.png"
+        if not file.exists():
+            write_png(file, self._attacked(name, level, path, others))
+        return read_image(file)
+
+    def _attacked(self, name: str, level: int, path: Path, others: list[Path]) -> Tensor:
         clean, epsilon = read_image(path), level / 255
         if name == UNIVERSAL:
             shift = self.shift(level, tuple(clean.shape[1:]), others)

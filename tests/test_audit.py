@@ -12,11 +12,15 @@ from test_cli import fails, run
 
 from resolute import ConfigError, ImageError, as_scorer
 from resolute import run as run_study
+from resolute.attacks.gradient import PGD
+from resolute.attacks.objective import ScoreGain
 from resolute.attacks.score import ScoreAttack
+from resolute.certificates.evasion import Unflagged
 from resolute.certificates.gap import Calibration, Screening, audit, calibrate, least_photographs
 from resolute.defences.purify import purifier
 from resolute.engine.query import query
 from resolute.images import read_image, sample_image, write_png
+from resolute.models.fitted import resized
 from resolute.models.scorers import load_scorer
 from resolute.report.page import write_markdown, write_page
 from resolute.studies.audit import SHIPPED, Audit, calibration_of
@@ -130,6 +134,31 @@ def test_both_scores_are_those_of_the_metric(metric, crops):
     assert small.undefended != pytest.approx(gap.undefended, abs=0.01)
 
 
+def test_several_defences_are_averaged(metric, crops):
+    image = crops[0]
+    both, jpeg, size = (Screening(f, 48)(metric, image).defended for f in ("jpeg-75+size-0.75", "jpeg-75", "size-0.75"))
+    assert both == pytest.approx((jpeg + size) / 2, abs=1e-3)
+    with torch.no_grad():
+        assert size == pytest.approx(float(metric(resized(image[None], (36, 36)))), abs=1e-3)
+    # Of a smaller image, the share is of its own size.
+    assert Screening("size-0.75", 200)(metric, image).defended == Screening("size-0.75", 0)(metric, image).defended
+
+
+def test_an_attacker_who_knows_of_the_audit_keeps_the_gap_small(metric, crops, honest):
+    threshold = honest.threshold(0.1)
+    for original in crops[9:11]:
+        blind, evading = (
+            PGD(epsilon=4 / 255, steps=12, relative_step=0.25, start="tiny", objective=goal)(
+                metric, original[None]
+            ).images[0]
+            for goal in (ScoreGain(), Unflagged(BLUR, threshold))
+        )
+        before, blind, evading = (BLUR(metric, image) for image in (original, blind, evading))
+        assert blind.value > threshold
+        assert evading.value < blind.value
+        assert before.undefended < evading.undefended < blind.undefended
+
+
 def test_noise_is_drawn_anew_unless_a_seed_says_otherwise(metric, crops):
     screening = Screening("noise-0.1", 48, 5)
     first, other = (screening(metric, crops[0]) for _ in range(2))
@@ -137,7 +166,7 @@ def test_noise_is_drawn_anew_unless_a_seed_says_otherwise(metric, crops):
     assert screening(metric, crops[0], seed=first.seed) == first
 
 
-@pytest.mark.parametrize("wrong", ["noise-", "noise-0", "noise-x", "jpeg-0", "fog"])
+@pytest.mark.parametrize("wrong", ["noise-", "noise-0", "noise-x", "jpeg-0", "fog", "size-1.2", "jpeg-75+size-", ""])
 def test_a_wrong_defence_is_refused(wrong):
     with pytest.raises(ConfigError):
         Screening(wrong)

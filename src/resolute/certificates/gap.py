@@ -26,16 +26,17 @@ from resolute.errors import ConfigError, ImageError
 from resolute.files import write_text
 from resolute.measure.fidelity import psnr_rgb, ssim_y
 from resolute.models.base import Scorer, frozen
-from resolute.models.fitted import FittedScorer, size_within
+from resolute.models.fitted import FittedScorer, resized, size_within
 from resolute.models.weights import sha256_of
 
 Image = Float[Tensor, "3 h w"]
+Scores = Callable[[Tensor], Tensor]
 Other = Float[Tensor, "3 other_h other_w"]
 
 # A change of at most 4/255 a sample has this PSNR or more: nobody sees a gain there.
 UNSEEN = 36.0
 
-_NOISE = "noise-"
+_NOISE, _SIZE = "noise-", "size-"
 _NEW = "make one of honest photographs of the kind that is submitted, with --calibrate FOLDER"
 
 
@@ -74,7 +75,8 @@ class Screening:
     """How a score is defended in an audit, and the size at which both scores are taken.
 
     Attributes:
-        defence: a purifier by its name (see ``defences.purify``), or ``noise-SIGMA`` for the median under noise.
+        defence: purifiers by their names (see ``defences.purify``), and ``size-SHARE`` for the image shrunk to a share
+            of that size, joined by ``+``: their scores are averaged. Or ``noise-SIGMA``, the median under noise.
         fit: shrink larger images until their longer side has so many pixels; 0 for never.
         samples: noisy copies behind that median.
 
@@ -84,42 +86,67 @@ class Screening:
     Example:
         >>> from resolute.models import as_scorer
         >>> sharpness = as_scorer(lambda x: x.diff(dim=-1).abs().mean(dim=(1, 2, 3)), name="sharpness")
-        >>> gap = Screening("blur-3")(sharpness, torch.rand(3, 32, 32))
+        >>> gap = Screening("blur-3+size-0.8")(sharpness, torch.rand(3, 32, 32))
         >>> gap.undefended > gap.defended
         True
     """
 
-    defence: str = "jpeg-75"
+    defence: str = "jpeg-75+size-0.85"
     fit: int = 384
     samples: int = 32
 
     def __post_init__(self) -> None:
         if self.fit < 0 or self.samples < 1:
             raise ConfigError(f"fit is a size or 0, and samples one or more, not {self.fit} and {self.samples}")
-        if self.sigma is None:
-            purifier(self.defence)
-        elif not 0 < self.sigma <= 10:
+        for name in [] if self.sigma is not None else self.defence.split("+"):
+            if not name.startswith(_SIZE):
+                purifier(name)
+            elif not 0 < _number(name, _SIZE) < 1:
+                raise ConfigError(f"size-SHARE keeps a share between 0 and 1 of the sides, as size-0.85, not {name}")
+        if self.sigma is not None and not 0 < self.sigma <= 10:
             raise ConfigError(f"the noise of a defence is above 0 and at most 10, as noise-0.05, not {self.defence}")
 
     @property
     def sigma(self) -> float | None:
-        """Standard deviation of the noise; None where a purifier defends."""
-        if not self.defence.startswith(_NOISE):
-            return None
-        try:
-            return float(self.defence.removeprefix(_NOISE))
-        except ValueError:
-            return math.nan
+        """Standard deviation of the noise; None where there is none."""
+        return _number(self.defence, _NOISE) if self.defence.startswith(_NOISE) else None
+
+    @property
+    def smallest(self) -> float:
+        """Share of the sides that the metric sees at least."""
+        return min([1.0, *(_number(name, _SIZE) for name in self.defence.split("+") if name.startswith(_SIZE))])
 
     def alone(self, metric: Scorer) -> Scorer:
         """Return the metric at the size of this screening."""
         return FittedScorer(metric, self.fit) if self.fit else metric
 
-    def defended(self, metric: Scorer) -> Scorer:
-        """Return the metric behind the purifier, at the size of this screening; with noise the metric alone."""
+    def defended(self, metric: Scorer) -> Scores:
+        """Return the defended score of images, with gradients; with noise the one without it."""
         if self.sigma is not None:
             return self.alone(metric)
-        return self.alone(DenoisedScorer(metric, purifier(self.defence)).eval())
+        parts = [self._part(metric, name) for name in self.defence.split("+")]
+        return lambda x: torch.stack([part(x) for part in parts]).mean(dim=0)
+
+    def _part(self, metric: Scorer, name: str) -> Scores:
+        if not name.startswith(_SIZE):
+            return self.alone(DenoisedScorer(metric, purifier(name)).eval())
+        share = _number(name, _SIZE)
+
+        def smaller(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+            longest = max(x.shape[-2:])
+            size = size_within(x, round(share * (min(longest, self.fit) if self.fit else longest)))
+            return metric(x if size is None else resized(x, size))
+
+        return smaller
+
+    def require_room(self, metric: Scorer, image: Image) -> None:
+        """Raise ``ImageError`` where the metric cannot score an image at the smallest size of this screening."""
+        height, width = size_within(image, self.fit) or (image.shape[-2], image.shape[-1])
+        if self.smallest * min(height, width) < metric.smallest:
+            name = "the metric" if metric.card is None else metric.card.name
+            needs = math.ceil(metric.smallest / self.smallest)
+            remedy = "; raise --fit" if min(image.shape[-2:]) >= needs else ""
+            raise ImageError(f"it is too small: to audit {name} takes {needs} pixels a side{remedy}")
 
     def __call__(self, metric: Scorer, image: Image, *, seed: int | None = None) -> Gap:
         """Score an image, alone and defended.
@@ -132,9 +159,11 @@ class Screening:
         Raises:
             ImageError: the image is too small for the metric.
         """
-        undefended = _score(self.alone(metric), image)
-        if self.sigma is None:
-            return Gap(undefended, _score(self.defended(metric), image), metric.lower_better)
+        self.require_room(metric, image)
+        with frozen(metric), torch.no_grad():
+            undefended = float(self.alone(metric)(image[None]))
+            if self.sigma is None:
+                return Gap(undefended, float(self.defended(metric)(image[None])), metric.lower_better)
         made = certify(
             metric, image, self.sigma, 0.0, self.samples, 0.5, seed=seed, size=size_within(image, self.fit),
             trusted=True,
@@ -149,9 +178,11 @@ class Screening:
         return sha256_of(card.sha256 or card.name, card.architecture, self.defence, self.fit, samples)[:24]
 
 
-def _score(scorer: Scorer, image: Image) -> float:
-    with frozen(scorer), torch.no_grad():
-        return float(scorer(image[None]))
+def _number(name: str, prefix: str) -> float:
+    try:
+        return float(name.removeprefix(prefix))
+    except ValueError:
+        return math.nan
 
 
 @final

@@ -57,7 +57,7 @@ def audit(
     ] = None,
     defence: Annotated[
         str,
-        typer.Option(help="Of the second score: a purifier such as jpeg-75 or blur-3, or noise-0.05 for a median."),
+        typer.Option(help="Of the second score: purifiers and size-SHARE, joined by +, or noise-0.05 for a median."),
     ] = Screening.defence,
     fit: Annotated[
         int, typer.Option(help="Shrink larger images to this many pixels a side for the metric. 0: never.", min=0)

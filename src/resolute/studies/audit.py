@@ -30,14 +30,13 @@ from resolute.files import FileName
 from resolute.folders import find_images
 from resolute.images import image_sha256, read_image
 from resolute.models.base import Scorer
-from resolute.models.fitted import size_within
 from resolute.models.scorers import load_scorer
 from resolute.studies.audit_results import AMPLIFICATION, AuditRecord, results_of, suspicion, words_of
 from resolute.studies.certification import METRIC
 from resolute.studies.datasets import Photo, find_photos
 from resolute.studies.record import Record, record_key
 from resolute.studies.results import Case, Measured, Quantity, Results, View
-from resolute.studies.scored import finite, require_room
+from resolute.studies.scored import finite
 from resolute.studies.study import (
     Answer,
     Bench,
@@ -149,7 +148,7 @@ class Audit(Study, Pictured, Compared, Described):
             image = photo.read()
             shape = (image.shape[-2], image.shape[-1])
             pixels.append(image_sha256(image))
-            require_room(screening.alone(metric), name, image, size_within(image, self.fit))
+            screening.require_room(metric, image)
             if originals is not None:
                 original = originals.path_of(name)
                 reference = read_image(original)
@@ -161,7 +160,7 @@ class Audit(Study, Pictured, Compared, Described):
         return AuditCell(
             key=record_key(self.kind, screening.fingerprint(metric), held, name, original, pixels, self.seed, problem),
             title=name, like=("audit", screening.fingerprint(metric)), shape=shape,
-            cost=1.0 + math.prod(shape) * (1 if screening.sigma is None else screening.samples),
+            cost=1.0 + math.prod(shape) * (2 if screening.sigma is None else screening.samples),
             metric=metric, screening=screening, calibration=calibration, name=name, photo=photo, reference=original,
             problem=problem,
         )  # fmt: skip
