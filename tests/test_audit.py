@@ -357,6 +357,7 @@ def test_the_command_calibrates_audits_and_exits_with_12(folder, crops, monkeypa
     for number, image in enumerate(crops[:9]):
         write_png(folder / "honest" / f"{number}.png", image)
     assert "no calibration" in fails(5, "audit", "sent", *CLI)
+    assert "takes 99 honest photographs, and honest has 9" in fails(5, "audit", "--calibrate", "honest")
     code, told, _ = run("audit", "--calibrate", "honest", *CLI)
     assert code == 0
     assert "9 honest photographs" in told

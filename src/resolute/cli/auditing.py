@@ -82,8 +82,11 @@ def audit(
     report.html. Exits with 12 where an image is flagged, with 8 where one cannot be judged; the others are.
     """
     least_photographs(rate)
+    named = images or ([] if calibrate is None else [calibrate])
+    if not named:
+        raise ConfigError("name the images to audit, or honest photographs with --calibrate FOLDER")
     plan = Audit(
-        images=tuple(map(str, images or ("?",))), references=tuple(map(str, reference or ())), metric=metric,
+        images=tuple(map(str, named)), references=tuple(map(str, reference or ())), metric=metric,
         defence=defence, fit=fit, samples=samples, rate=rate,
         calibration="" if calibration is None else str(calibration), seed=seed,
     )  # fmt: skip
@@ -93,8 +96,6 @@ def audit(
         plan = dataclasses.replace(plan, calibration=str(made))
     if images:
         run_study(plan_of(plan), Place(out), machine)
-    elif calibrate is None:
-        raise ConfigError("name the images to audit, or honest photographs with --calibrate FOLDER")
 
 
 def _calibrated(plan: Audit, folder: Path, machine: Machine) -> Path:
@@ -105,12 +106,18 @@ def _calibrated(plan: Audit, folder: Path, machine: Machine) -> Path:
     # The records are kept, so that a stopped run goes on.
     asked = repr((honest.metric, honest.screening, str(folder.resolve())))
     place = Place(MADE / hashlib.sha256(asked.encode()).hexdigest()[:12])
-    records, _ = run_cells(plan_of(honest), place, machine)
+    cells = plan_of(honest)
+    if len(cells) < (needed := least_photographs(plan.rate)):
+        raise ConfigError(
+            f"a false-alarm rate of {100 * plan.rate:g} % takes {needed} honest photographs, and {folder} has "
+            f"{len(cells)}; add some, or raise --rate"
+        )
+    records, _ = run_cells(cells, place, machine)
     if not records:
         raise typer.Exit(FAILED)
     made = calibration_of(honest, records, folder.resolve().name)
     made.threshold(plan.rate)
-    path = Path(plan.calibration) if plan.calibration else MADE / f"{made.metric}-{made.fingerprint}.json"
+    path = Path(plan.calibration) if plan.calibration else MADE / f"{made.fingerprint}.json"
     made.write(path)
     console.print(honest.results(records).sentences[0], highlight=False, soft_wrap=True)
     name_file("calibration", str(path))
