@@ -72,6 +72,12 @@ class OutputError(ResoluteError):
     exit_code: ClassVar[int] = 7
 
 
+class CellError(ResoluteError):
+    """One cell of a study cannot be answered, and the others can: it is left out, and said."""
+
+    exit_code: ClassVar[int] = 8
+
+
 class RefutedError(ResoluteError):
     """A certificate was refuted: the true median of an attacked image provably lies outside the certified interval."""
 

@@ -25,7 +25,7 @@ from resolute.certificates.gap import (
     find_calibration,
     require_same_size,
 )
-from resolute.errors import BrokenImageError, FlaggedError, ImageError, ImageWarning, ResoluteError
+from resolute.errors import BrokenImageError, CellError, FlaggedError, ImageError, ImageWarning, ResoluteError
 from resolute.files import FileName
 from resolute.folders import find_images
 from resolute.images import image_sha256, read_image
@@ -168,13 +168,16 @@ class Audit(Study, Pictured, Compared, Described):
     def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
         def answer(cell: Cell, _told: Progress) -> Answer:
             assert isinstance(cell, AuditCell)
-            return Answer(self._audited(cell, bench))
+            try:
+                return Answer(self._audited(cell, bench))
+            except ImageError as error:  # the file is another one than when the study was planned
+                raise CellError(str(error)) from None
 
         return one_by_one(cells, progress, answer)
 
     def _audited(self, cell: AuditCell, bench: Bench) -> AuditRecord:
         if cell.problem:
-            raise ImageError(cell.problem)
+            raise CellError(cell.problem)
         began = time.perf_counter()
         metric, card = bench.place(cell.metric), cell.metric.card
         assert card is not None

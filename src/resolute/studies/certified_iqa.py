@@ -219,7 +219,9 @@ class CertifiedIqa(ScoreStudy):
         summary = Summary.of(scores, attacks, order=self.order, epsilon=self.epsilon)
         clean = {score.key: score for score in scores}
         pairs = [(clean[attack.clean_key], attack) for attack in attacks if attack.clean_key in clean]
-        tables = [*tables_of(summary), *gains_tables(pairs)]
+        tables = tables_of(summary)
+        # Before the one that lists images.
+        tables[-1:-1] = gains_tables(pairs)
         return Results(summary.sentences() or [UNFINISHED], tables, charts_of(summary), summary.alarm())
 
     def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:

@@ -173,7 +173,7 @@ class Study(abc.ABC):
         Raises:
             RuntimeError, MemoryError: memory does not suffice; fewer cells or smaller tiles are tried next.
             FloatingPointError: the figures are not finite; the cell is left out, and said.
-            ImageError: an image cannot be used; the cell is left out, and said.
+            CellError: this cell cannot be answered; it is left out, and said.
         """
 
     @abc.abstractmethod
