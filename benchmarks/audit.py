@@ -34,8 +34,8 @@ from resolute.certificates.evasion import Unflagged
 from resolute.certificates.gap import Calibration, audit
 from resolute.images import from_uint8, read_image, to_uint8, write_png
 from resolute.measure.fidelity import psnr_rgb
+from resolute.models.fitted import resized
 from resolute.runtime import tune_allocator
-from resolute.studies.datasets import middle
 from resolute.training.rated import read_ratings
 
 LEVELS = (1, 2, 4)
@@ -126,8 +126,7 @@ class Bench:
     def shift(self, level: int, size: tuple[int, int], others: list[Path]) -> Tensor:
         """Return the universal perturbation for photographs of a size, made on others."""
         if (level, size) not in self.shifts:
-            crops = [middle(read_image(path), max(size)) for path in others]
-            crops = [crop for crop in crops if tuple(crop.shape[1:]) == size][:SEEN]
+            crops = [resized(read_image(path)[None], size)[0] for path in others[:SEEN]]
             goal = ScoreGain(-1 if self.metric.lower_better else 1)
             shift = universal(self.alone, torch.stack(crops), level / 255, steps=20, objective=goal)
             self.shifts[level, size] = shift
