@@ -139,7 +139,7 @@ def test_as_typed(tmp_path):
     arguments = ("survive", "bicubic", "--images", tmp_path, "--corruption", "noise", "--out", tmp_path / "run")
     files = ("--junit", tmp_path / "junit.xml", "--summary", tmp_path / "summary.md")
     assert run(*arguments, "--fail-under", "psnr@severity=1=10", *files)[0] == 0
-    told = fails(12, *arguments, "--fail-under", "psnr@noise=10", "--fail-under", "psnr@5=60", *files)
+    told = fails(13, *arguments, "--fail-under", "psnr@noise=10", "--fail-under", "psnr@5=60", *files)
     assert "psnr@5=60" in told
     assert "psnr@noise" not in told
     (suite,) = ElementTree.parse(tmp_path / "junit.xml").getroot()

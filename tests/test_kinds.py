@@ -16,6 +16,7 @@ from small import grid, read_lines
 
 from resolute import run
 from resolute.attacks.score import ScoreAttack
+from resolute.certificates.gap import Calibration, Screening
 from resolute.engine.journal import RecordsRead
 from resolute.engine.query import query
 from resolute.engine.queue import Machine
@@ -25,9 +26,11 @@ from resolute.errors import ConfigError, OutputError
 from resolute.images import sample_image, write_png
 from resolute.models import Card, QualityNet
 from resolute.models.denoisers import UNet
+from resolute.models.scorers import load_scorer
 from resolute.models.weights import save_model
 from resolute.report.comparison import compare_folders
 from resolute.report.page import write_markdown, write_page
+from resolute.studies.audit import Audit
 from resolute.studies.certification import Certification
 from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
 from resolute.studies.check import Check
@@ -67,6 +70,10 @@ def studies(tmp_path_factory):
     (folder / "iqa" / "mos.csv").write_text("\n".join(["path,mos,split", *ratings]) + "\n")
     score, front = (str(folder / name / f"{name}.safetensors") for name in ("score", "plain"))
     photos = str(folder / "iqa")
+    Calibration(
+        metric="score", fingerprint=Screening("blur-3").fingerprint(load_scorer(score)), photographs="made up",
+        screening=Screening("blur-3"), gaps=tuple(map(float, range(99))),
+    ).write(folder / "honest.json")  # fmt: skip
     made = (
         dataclasses.replace(grid(folder / "grid"), epsilons=(4,)),
         Check(
@@ -97,6 +104,10 @@ def studies(tmp_path_factory):
         Restoration(
             models=("bicubic",), images=(str(folder / "low"),), high_resolution=False, scale=2, sigmas=(0.05, 0.1),
             epsilons=(0.01, 0.02), samples=96, seed=0,
+        ),
+        Audit(
+            images=(photos,), references=(photos,), metric=score, defence="blur-3",
+            calibration=str(folder / "honest.json"),
         ),
     )  # fmt: skip
     return {study.kind: study for study in made}

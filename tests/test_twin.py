@@ -149,7 +149,7 @@ def test_as_typed(place, tmp_path):
     assert len(Store(tmp_path / "run").read()) == 2
     assert "as=int8" in write_markdown([tmp_path / "run"], tmp_path / "page.md").read_text()
     assert (tmp_path / "run" / "report.html").is_file()
-    fails(12, *arguments, tmp_path / "run", "--fail-under", "largest-difference=0")
+    fails(13, *arguments, tmp_path / "run", "--fail-under", "largest-difference=0")
     fails(4, "twin", net, "no-such-net", "--out", tmp_path / "other")
 
 

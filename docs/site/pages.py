@@ -32,7 +32,7 @@ MENU = {
     "How to": ["howto/ship", "howto/benchmark", "howto/research"],
     "Guide": [
         "harden", "zoo", "metrics", "onnx", "training", "running", "records", "leaderboard", "serve", "certificates",
-        "certified-restoration", "conventions", "flags", "security",
+        "certified-restoration", "audit", "conventions", "flags", "security",
     ],
     "Mathematics": ["maths", "maths-certified"],
     "Reference": ["cli/index", "api/index"],

@@ -28,6 +28,8 @@ from .attacks import ScoreGain as ScoreGain
 from .attacks import Square as Square
 from .certificates import Certificate as Certificate
 from .certificates import DenoisedScorer as DenoisedScorer
+from .certificates import audit as audit
+from .certificates import calibrate as calibrate
 from .certificates import certify as certify
 from .certificates import certify_restoration as certify_restoration
 from .defences import EntropyRegularizer as EntropyRegularizer

@@ -72,6 +72,12 @@ class OutputError(ResoluteError):
     exit_code: ClassVar[int] = 7
 
 
+class CellError(ResoluteError):
+    """One cell of a study cannot be answered, and the others can: it is left out, and said."""
+
+    exit_code: ClassVar[int] = 8
+
+
 class RefutedError(ResoluteError):
     """A certificate was refuted: the true median of an attacked image provably lies outside the certified interval."""
 
@@ -84,10 +90,16 @@ class BadRecordsError(ResoluteError):
     exit_code: ClassVar[int] = 11
 
 
+class FlaggedError(ResoluteError):
+    """An audit flagged a submission: its score looks gamed."""
+
+    exit_code: ClassVar[int] = 12
+
+
 class GateError(ResoluteError):
     """A figure does not keep the bound that was set for it; all is written all the same."""
 
-    exit_code: ClassVar[int] = 12
+    exit_code: ClassVar[int] = 13
 
 
 class ModelWarning(UserWarning):

@@ -23,11 +23,12 @@ from resolute.attacks.targeted import (
 )
 from resolute.attacks.transfer import Source, Transfer, WarmStart, WorstOf
 from resolute.attacks.universal import perturbed, universal
+from resolute.attacks.unseen import MADC, Korhonen
 
 __all__ = [
-    "APGD", "FDA", "FGSM", "IFGSM", "L2", "MIFGSM", "PGD", "Adversarial", "Ascent", "Attack", "Ball", "Bits",
-    "FeatureDisruption", "FeatureShift", "Given", "GradientAttack", "Job", "Linf", "Masked", "Objective", "OutputOf",
-    "OutputShift", "Partial", "Picture", "RandomNoise", "Rectangle", "ReferenceShift", "RegionShift", "SavedOutput",
-    "ScoreAttack", "ScoreGain", "Source", "Square", "TargetDistance", "Transfer", "Truth", "WarmStart", "WorstOf",
-    "attack_all", "perturbed", "read_density", "universal", "with_truth",
+    "APGD", "FDA", "FGSM", "IFGSM", "L2", "MADC", "MIFGSM", "PGD", "Adversarial", "Ascent", "Attack", "Ball", "Bits",
+    "FeatureDisruption", "FeatureShift", "Given", "GradientAttack", "Job", "Korhonen", "Linf", "Masked", "Objective",
+    "OutputOf", "OutputShift", "Partial", "Picture", "RandomNoise", "Rectangle", "ReferenceShift", "RegionShift",
+    "SavedOutput", "ScoreAttack", "ScoreGain", "Source", "Square", "TargetDistance", "Transfer", "Truth", "WarmStart",
+    "WorstOf", "attack_all", "perturbed", "read_density", "universal", "with_truth",
 ]  # fmt: skip

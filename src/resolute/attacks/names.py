@@ -21,6 +21,7 @@ from resolute.attacks.partial import Partial
 from resolute.attacks.square import Square
 from resolute.attacks.targeted import Picture, Reference, ReferenceShift, SavedOutput, TargetDistance, Truth
 from resolute.attacks.transfer import Source, Transfer, WarmStart, WorstOf
+from resolute.attacks.unseen import MADC, Korhonen
 from resolute.defences.entropy import ChannelDensity
 from resolute.defences.loading import load_defended
 from resolute.errors import ConfigError, did_you_mean
@@ -37,6 +38,8 @@ ATTACKS: dict[str, type[Attack]] = {
     "fda": FDA,
     "noise": RandomNoise,
     "square": Square,
+    "korhonen": Korhonen,
+    "madc": MADC,
     "transfer": Transfer,
     "warm_start": WarmStart,
     "partial": Partial,

@@ -1,6 +1,7 @@
 """Certificates: proven intervals for smoothed scores, and for what smoothed super-resolution models output."""
 
 from resolute.certificates.certificate import Bounds, Certificate, Smoothing
+from resolute.certificates.gap import Calibration, Finding, Screening, audit, calibrate
 from resolute.certificates.median import DenoisedScorer, ExpectedScore, certify, decided_at, width_below
 from resolute.certificates.order_statistics import Ranks
 from resolute.certificates.restoration import certify_restoration
@@ -9,7 +10,7 @@ from resolute.certificates.spread import Spread
 from resolute.certificates.statistic import Statistic, downscaled, region_mean, score_of
 
 __all__ = [
-    "Bounds", "Certificate", "DenoisedScorer", "ExpectedScore", "JointBounds", "Ranks", "RestorationCertificate",
-    "Smoothing", "Spread", "Statistic", "certify", "certify_restoration", "decided_at", "downscaled", "region_mean",
-    "score_of", "width_below",
+    "Bounds", "Calibration", "Certificate", "DenoisedScorer", "ExpectedScore", "Finding", "JointBounds", "Ranks",
+    "RestorationCertificate", "Screening", "Smoothing", "Spread", "Statistic", "audit", "calibrate", "certify",
+    "certify_restoration", "decided_at", "downscaled", "region_mean", "score_of", "width_below",
 ]  # fmt: skip

@@ -33,6 +33,10 @@ COMMANDS = {
         "ones.",
     ),
     "attack": ("attacking", "Attack a model on your images; write the attacked images, their outputs and the figures."),
+    "audit": (
+        "auditing",
+        "Tell which submitted images have a score that looks gamed, at a stated rate of false alarms.",
+    ),
     "benchmark": (
         "benchmarking",
         "Attack super-resolution models by the standard suite, at full strength, for figures that can be compared.",

@@ -19,7 +19,7 @@ from resolute.terminal import console
 FailUnder = Annotated[
     list[str] | None,
     typer.Option(
-        help="Exit with 12 where a figure is worse, as QUANTITY[@SETTING]=BOUND, such as attacked-psnr@4/255=24.5; of "
+        help="Exit with 13 where a figure is worse, as QUANTITY[@SETTING]=BOUND, such as attacked-psnr@4/255=24.5; of "
         "attacks that are left open the worst on each image counts. May be repeated.",
         rich_help_panel="Gates",
     ),

@@ -36,7 +36,7 @@ from resolute.engine.queue import Machine
 from resolute.engine.remote import Place, at_place
 from resolute.engine.running import plan_of, run
 from resolute.engine.store import Store
-from resolute.errors import ConfigError, RefutedError
+from resolute.errors import ConfigError
 from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study, with_options
 from resolute.studies.record import Record
@@ -163,8 +163,8 @@ def run_study(plan: Plan, place: Place, machine: Machine, gates: Gates = UNGATED
     """Run a study, print what came out, write its report and return its path.
 
     Raises:
-        RefutedError: an attack refuted a certificate; the page is written all the same.
-        GateError: a figure does not keep its bound; the page is written all the same.
+        RefutedError, FlaggedError, GateError: an attack refuted a certificate, a submission is flagged, or a figure
+            does not keep its bound; the page is written all the same.
         BadRecordsError: the folder also holds lines that are no records.
     """
     from resolute.report.writing import write_report
@@ -178,7 +178,7 @@ def run_study(plan: Plan, place: Place, machine: Machine, gates: Gates = UNGATED
     place.push_all()
     name_file("report", place.name_of(page))
     if alarm:
-        raise RefutedError(alarm)
+        raise plan.study.alarmed(alarm)
     if failures:
         raise typer.Exit(FAILED)
     tell_bad([place.folder], torn=False)

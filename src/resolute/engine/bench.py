@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from resolute.engine.plan import Plan, Unit
-from resolute.errors import ResoluteError
+from resolute.errors import CellError, ResoluteError
 from resolute.models.base import Restorer
 from resolute.models.foreign import Foreign
 from resolute.models.tiling import Tiled
@@ -120,7 +120,7 @@ class PlanBench(Bench):
             gc.collect()  # what failed may hang in cycles
             torch.cuda.empty_cache()  # does nothing without a GPU
             reason = f"the memory of {self.device} does not suffice: {_line(error)}"
-        except FloatingPointError as error:
+        except (FloatingPointError, CellError) as error:
             reason = _line(error)
             if len(unit.cells) == 1:
                 return self.failed(unit, reason)

@@ -3,9 +3,10 @@
 from resolute.measure.agreement import Agreement, agreement_difference, agreement_of, plcc, plcc_logistic, srocc
 from resolute.measure.clever import Clever, clever, clever_power
 from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
+from resolute.measure.gains import Gains, gains_of
 from resolute.measure.intervals import Interval, bootstrap_mean
 
 __all__ = [
-    "Agreement", "Clever", "Interval", "agreement_difference", "agreement_of", "bootstrap_mean", "clever",
-    "clever_power", "plcc", "plcc_logistic", "psnr_rgb", "psnr_y", "srocc", "ssim_y",
+    "Agreement", "Clever", "Gains", "Interval", "agreement_difference", "agreement_of", "bootstrap_mean", "clever",
+    "clever_power", "gains_of", "plcc", "plcc_logistic", "psnr_rgb", "psnr_y", "srocc", "ssim_y",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from resolute.chart import Chart, Figure, axis, curve, error_bars, plain_text
 from resolute.figures import Interval
+from resolute.studies.gains_table import gains_tables
 from resolute.studies.results import Results
 from resolute.studies.score_attacked import ScoreAttackRecord, verdict
 from resolute.studies.score_words import attack_words, certified_words, refutation, score_words
@@ -35,6 +36,7 @@ def results_of(
         sentences += [f"{names[s.key]}: {attack_words(s, attack, epsilon)}" for s, attack in pairs if s is worst]
     refuted = [f"{names[s.key]}: {refutation(s, a)}" for s, a in pairs if verdict(s, a, epsilon) == "refuted"]
     tables = [_certificates_table(scores, names, epsilon), *([_attacks_table(pairs, names, epsilon)] if pairs else [])]
+    tables += gains_tables(pairs)
     charts = [*_intervals_chart(scores, names, epsilon), *_curves_chart(scores, names, epsilon)]
     return Results(sentences, tables, charts, " ".join(refuted))
 

@@ -26,6 +26,7 @@ from resolute.of_file import own_code
 from resolute.studies.certified_iqa_charts import charts_of
 from resolute.studies.certified_iqa_summary import Summary, widest_first
 from resolute.studies.certified_iqa_tables import tables_of
+from resolute.studies.gains_table import gains_tables
 from resolute.studies.record import Record
 from resolute.studies.results import UNFINISHED, Case, Results, View
 from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord
@@ -214,8 +215,14 @@ class CertifiedIqa(ScoreStudy):
         )
 
     def results(self, records: Sequence[Record]) -> Results:
-        summary = Summary.of(*parted(records), order=self.order, epsilon=self.epsilon)
-        return Results(summary.sentences() or [UNFINISHED], tables_of(summary), charts_of(summary), summary.alarm())
+        scores, attacks = parted(records)
+        summary = Summary.of(scores, attacks, order=self.order, epsilon=self.epsilon)
+        clean = {score.key: score for score in scores}
+        pairs = [(clean[attack.clean_key], attack) for attack in attacks if attack.clean_key in clean]
+        tables = tables_of(summary)
+        # Before the one that lists images.
+        tables[-1:-1] = gains_tables(pairs)
+        return Results(summary.sentences() or [UNFINISHED], tables, charts_of(summary), summary.alarm())
 
     def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case]:
         scores, _ = parted(records)

@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 from resolute.errors import ConfigError
 from resolute.of_file import anchored
 from resolute.plugins import Plugin, find_plugin
+from resolute.studies.audit import Audit
 from resolute.studies.certification import Certification
 from resolute.studies.certified_iqa import CertifiedIqa
 from resolute.studies.check import Check
@@ -46,7 +47,7 @@ def register(kind: Kind) -> Kind:
     return kind
 
 
-for _kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss, Restoration, Survival, Twin):
+for _kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss, Audit, Restoration, Survival, Twin):
     register(_kind)
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar, TypedDict, TypeVar
 
 from torch import Tensor, nn
 
+from resolute.errors import RefutedError, ResoluteError
 from resolute.files import FileName
 from resolute.images import image_sha256
 from resolute.models.base import Card, ScorerCard
@@ -142,12 +143,14 @@ class Study(abc.ABC):
         kind: as TOML files name it.
         records: the kinds of its answers.
         cumulative: results of all that was ever run into a folder count, and not only those of the last plan.
+        alarmed: what a command ends with where the results raise an alarm.
         name: in reports, and of the folder of its results.
     """
 
     kind: ClassVar[str]
     records: ClassVar[tuple[type[Record], ...]]
     cumulative: ClassVar[bool] = False
+    alarmed: ClassVar[type[ResoluteError]] = RefutedError
     name: FileName
 
     @abc.abstractmethod
@@ -169,7 +172,8 @@ class Study(abc.ABC):
 
         Raises:
             RuntimeError, MemoryError: memory does not suffice; fewer cells or smaller tiles are tried next.
-            FloatingPointError: the figures are not finite.
+            FloatingPointError: the figures are not finite; the cell is left out, and said.
+            CellError: this cell cannot be answered; it is left out, and said.
         """
 
     @abc.abstractmethod

@@ -21,6 +21,7 @@ _NUMBER = re.compile(r" \(\d+\)$")
 _ATTACK_TITLES = {
     "ifgsm": "I-FGSM", "mifgsm": "MI-FGSM", "fgsm": "FGSM", "fda": "FDA", "pgd": "PGD", "apgd": "APGD",
     "square": "Square", "noise": "random noise", "transfer": "transfer", "universal": "universal",
+    "korhonen": "Korhonen", "madc": "MADC",
 }  # fmt: skip
 
 # The name under which the worst attack on each image appears among the attacks.
