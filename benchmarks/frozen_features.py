@@ -49,8 +49,8 @@ def predicted(training: Rated, features: Float[Tensor, "n f"], penalty: float) -
     return head(features).tolist()
 
 
-def folds(training: Rated, penalty: float) -> tuple[list[float], Interval]:
-    """Return SROCC of each fold by the head of the others, and of all such predictions together."""
+def folds(training: Rated, penalty: float) -> tuple[list[float], list[float]]:
+    """Return SROCC of each fold by the head of the others, and all such predictions together."""
     features, opinions = training
     order = torch.randperm(len(opinions), generator=torch.Generator().manual_seed(SEED))
     predictions, single = torch.empty(len(opinions)), []
@@ -62,13 +62,14 @@ def folds(training: Rated, penalty: float) -> tuple[list[float], Interval]:
             predicted((features[others], opinions[others]), features[held_out], penalty)
         )
         single.append(srocc(predictions[held_out].tolist(), opinions[held_out].tolist()))
-    return single, agreement_of(predictions.tolist(), opinions.tolist()).srocc
+    return single, predictions.tolist()
 
 
 def table(splits: dict[str, Rated], penalties: list[float]) -> Table:
     rows = []
     for penalty in penalties:
-        single, together = folds(splits["train"], penalty)
+        single, predictions = folds(splits["train"], penalty)
+        together = agreement_of(predictions, splits["train"][1].tolist()).srocc
         cells = [" ".join(f"{value:.3f}" for value in single), _interval(together)]
         for split in ("val", "test"):
             features, opinions = splits[split]
