@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import torch
 
@@ -39,7 +40,9 @@ from resolute.studies.study import about
 MODELS, SIDE, SCALE = 10, 32, 2
 ATTACKS = ("fgsm", "ifgsm", "mifgsm", "pgd", "fda")
 EPSILONS = (1, 2, 4, 8)
-PHASES = ("plan", "answer", "resume", "resume half", "finished", "markdown", "page", "query")
+PHASES = ("plan", "answer", "resume", "resume half", "finished", "markdown", "page", "query", "parquet", "of parquet")
+# So often the records are written to Parquet, with other keys: 100,000 become 10 million.
+TIMES = 100
 
 
 def prepare(work: Path, images: int) -> None:
@@ -116,6 +119,32 @@ def halved(folder: Path) -> Path:
     return half
 
 
+def to_parquet(folder: Path, out: Path) -> str:
+    """Write the records to Parquet, a folder for each model, ``TIMES`` times over."""
+    with duckdb.connect() as connection:
+        connection.execute("SET threads = 1; SET memory_limit = '1GB'; SET preserve_insertion_order = false")
+        connection.execute(
+            "COPY (SELECT r.* REPLACE (hash(r.key, again)::VARCHAR AS key) "
+            "FROM read_json(?, format='newline_delimited') r, range(?) t(again)) "
+            f"TO '{out}' (FORMAT parquet, PARTITION_BY (model), OVERWRITE_OR_IGNORE)",
+            [str(folder / "records.jsonl"), TIMES],
+        )
+    size = sum(file.stat().st_size for file in out.rglob("*.parquet"))
+    return f"{size / 1e6:.0f} MB"
+
+
+def of_parquet(out: Path) -> str:
+    """Ask all rows for means, and one partition for its worst cases."""
+    with duckdb.connect() as connection:
+        connection.execute("SET threads = 1; SET memory_limit = '1GB'")
+        rows = f"read_parquet('{out}/**/*.parquet', hive_partitioning = true)"
+        found = connection.sql(
+            f"SELECT model, attack, epsilon, count(*), avg(sr_psnr), avg(attacked_psnr_y) FROM {rows} GROUP BY ALL"
+        ).fetchall()
+        worst = connection.sql(f"SELECT image, min(sr_psnr) FROM {rows} WHERE model = 'net-3' GROUP BY ALL").fetchall()
+    return f"{sum(row[3] for row in found)} rows, {len(found)} means, {len(worst)} minima"
+
+
 def measure(phase: str, work: Path) -> dict[str, object]:
     """Run one phase, and return what it took."""
     folder = work / "study"
@@ -142,6 +171,10 @@ def measure(phase: str, work: Path) -> dict[str, object]:
         told = write_markdown([folder], work / "tables.md").stat().st_size
     elif phase == "page":
         told = write_page([folder], work / "report.html").stat().st_size
+    elif phase == "parquet":
+        told = to_parquet(folder, work / "parquet")
+    elif phase == "of parquet":
+        told = of_parquet(work / "parquet")
     else:
         told = query("SELECT model, avg(sr_psnr) FROM attacks GROUP BY model", [folder]).rows[0][1]
     took, spent = time.perf_counter() - began, time.process_time() - spent
