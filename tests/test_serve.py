@@ -468,8 +468,7 @@ def test_ten_minutes_of_sessions_odd_requests_and_slow_clients_leave_memory_flat
                 client.close()
             # What is loaded once is loaded after the first round.
             before = before or occupied(pid)
-    sys.stderr.write(
-        f"{requests} requests, {answers} answers, {occupied(pid) - before:.0f} MB more than after the first round"
-    )
+    more = occupied(pid) - before
+    sys.stderr.write(f"{requests} requests, {answers} answers, {more:.0f} MB more than after the first round\n")
     assert ask(port, "GET", "/config")[0] == 200
     assert more < 50
