@@ -329,6 +329,13 @@ def test_results_page_markdown_query_and_comparison(study, whole, tmp_path):
     assert found.changes == found.only == []
 
 
+def test_checks_by_two_suites_have_no_common_mean(studies, wholes):
+    check = studies["check"]
+    records = Store(wholes["check"][0]).read()
+    odd = dataclasses.replace(records[0], restarts=(*records[0].restarts, 30.0))
+    assert check.results([odd, *records[1:]]).sentences == check.results(records[1:]).sentences
+
+
 def test_results_of_unfinished_runs(study, whole):
     records = Store(whole).read()
     for some in ([], records[:1], records[::2]):
