@@ -5,7 +5,16 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage docs lint types check browser clean
+.PHONY: help demo test coverage docs lint types check browser lock sbom clean
+
+# What was tested: every version and the hashes of its files. torch alone has no hash, since its build for a CPU and that for
+# a GPU are two files of one version; what it needs besides (nvidia-*, triton) comes with it.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+define install
+	$(PIP) --no-deps --require-hashes -r locks/$(1).txt
+	$(PIP) -r locks/torch.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+endef
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -41,13 +50,27 @@ browser:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+$(VENV)/.installed: pyproject.toml locks/run.txt locks/torch.txt | $(VENV)/bin/python
+	$(call install,run)
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(VENV)/.installed-dev: pyproject.toml locks/test.txt locks/torch.txt | $(VENV)/bin/python
+	$(call install,test)
 	@touch $@ $(VENV)/.installed
+
+# Keeps what is locked wherever pyproject.toml allows it; UPGRADE=--upgrade takes the newest, UPGRADE='--resolution lowest-direct'
+# the lowest versions.
+UV := runs/tools/bin/uv pip compile pyproject.toml locks/build.in --universal --python-version 3.11.5 --generate-hashes \
+  --constraint locks/torch.txt --excludes locks/excluded.txt --no-emit-package torch --no-annotate --no-header --quiet $(UPGRADE)
+
+lock: ## write the locks again, after a change of pyproject.toml
+	$(PYTHON) -m venv runs/tools && runs/tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv<0.14'
+	$(UV) --output-file locks/run.txt
+	$(UV) --extra dev --output-file locks/test.txt
+
+sbom: $(VENV)/.installed ## software bill of materials (CycloneDX) of the environment, in runs/sbom.json
+	$(PYTHON) -m venv runs/tools && runs/tools/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8'
+	runs/tools/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --output-file runs/sbom.json
 
 clean: ## remove the environment, caches and results
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .coverage

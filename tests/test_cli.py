@@ -58,6 +58,7 @@ def test_help_shows_a_working_example(command):
     code, stdout, _ = run(command, "--help")
     assert code == 0
     assert f"Example: resolute {command}" in stdout
+    assert "docs/" not in stdout, "who installed it by pip has none"
 
 
 def test_help_shows_an_extra_in_brackets():

@@ -233,6 +233,30 @@ def test_what_the_catalogue_lacks_is_told(catalogue):
     assert "openmodeldb:NAME" in refused("openmodeldb:../x", ConfigError)
 
 
+def test_a_page_of_the_public_catalogue_is_the_one_that_was_pinned(catalogue, monkeypatch, tmp_path):
+    monkeypatch.delenv("RESOLUTE_OPENMODELDB")
+    monkeypatch.setattr(module, "_CATALOGUE", f"{catalogue.url}/models")
+    table = tmp_path / "pinned.sha256"
+    table.write_text(f"{sha256(catalogue.files['/models/4x-Tiny.json'])}  4x-Tiny.json\n{'0' * 64}  4x-Gone.json\n")
+    monkeypatch.setattr(module, "_PINNED", table)
+    assert load("openmodeldb:4x-Tiny").scale == 4
+    asked = len(catalogue.asked)
+    assert load("openmodeldb:4x-Tiny").scale == 4
+    assert len(catalogue.asked) == asked, "what is pinned cannot have changed"
+    page = tmp_path / "cache" / "resolute" / "openmodeldb" / "4x-Tiny" / "model.json"
+    page.write_bytes(page.read_bytes() + b" ")
+    assert load("openmodeldb:4x-Tiny").scale == 4
+    assert "another page" in refused("openmodeldb:4x-Gone")
+    assert "pinned" in refused("openmodeldb:4x-Page")
+
+
+def test_the_pinned_catalogue_has_the_models_that_people_use():
+    pages = module._pages(module._PINNED)
+    assert len(pages) > 600
+    assert {"4x-UltraSharp.json", "4x-ESRGAN.json"} <= pages.keys()
+    assert all(len(digest) == 64 and int(digest, 16) for digest in pages.values())
+
+
 def test_a_download_without_end_is_cut(catalogue, monkeypatch):
     monkeypatch.setattr(module, "MOST_BYTES", 100)
     assert "more than" in refused("openmodeldb:4x-Tiny")

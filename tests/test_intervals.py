@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resolute.measure import intervals
 from resolute.measure.intervals import Interval, bootstrap_mean
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
@@ -54,6 +55,21 @@ def test_pairing_shows_a_difference_that_two_intervals_hide():
     paired = bootstrap_mean((hardened - plain).tolist())
     assert paired.low > 0
     assert paired.low < 0.3 < paired.high
+
+
+@pytest.mark.parametrize("at_once", [1500, 2**22])
+def test_the_figures_are_those_of_scipy(at_once, monkeypatch):
+    from scipy import stats
+
+    monkeypatch.setattr(intervals, "_AT_ONCE", at_once)
+
+    for size in (2, 7, 100):
+        data = np.random.default_rng(size).normal(30, 4, size)
+        found = bootstrap_mean(data.tolist(), confidence=0.9, resamples=500, seed=3)
+        theirs = stats.bootstrap(
+            (data,), np.mean, confidence_level=0.9, n_resamples=500, method="percentile", rng=np.random.default_rng(3)
+        ).confidence_interval
+        assert (found.low, found.high) == pytest.approx(tuple(theirs), abs=1e-12)
 
 
 def test_the_seed_decides_the_resamples_and_nothing_global_does():

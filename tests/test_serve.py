@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import random
 import re
 import socket
 import struct
@@ -19,7 +20,7 @@ from urllib.parse import quote
 
 import pytest
 import torch
-from odd import tried
+from odd import FULL, tried
 
 from resolute.errors import ImageError
 from resolute.images import sample_image, write_png
@@ -435,3 +436,39 @@ def test_sessions_at_once_get_their_own_answers_or_hear_that_it_is_busy(rng, ser
         found = [job.result() for job in jobs]
     assert all(one in (alone[kind], "busy") for one, kind in zip(found, chosen, strict=True)), found
     assert sum(one != "busy" for one in found) >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.hostile
+@pytest.mark.skipif(not FULL, reason="takes ten minutes; RESOLUTE_HOSTILE=full runs it")
+def test_ten_minutes_of_sessions_odd_requests_and_slow_clients_leave_memory_flat(served, tmp_path):
+    _, port, pid = served
+    rng, kinds = random.Random(0), [("coffee", 2), ("astronaut", 8), ("chelsea", 32)]
+    secret = tmp_path / "secret.txt"
+    secret.write_text(SECRET)
+    alone = {kind: attacked(port, f"long-{kind[1]}", image=kind[0], level=kind[1]) for kind in kinds}
+    begin, before, answers, requests = time.monotonic(), 0.0, 0, 0
+    with ThreadPoolExecutor(20) as pool:
+        while time.monotonic() - begin < 600:
+            slow = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(5)]
+            for client in slow:
+                client.sendall(b"POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+            chosen = [rng.choice(kinds) for _ in range(20)]
+            jobs = [pool.submit(attacked, port, f"l{rng.random()}", image=kind[0], level=kind[1]) for kind in chosen]
+            for _ in range(25):
+                method, path, body, headers = odd_request(rng, port, secret)
+                found = ask(port, method, path, body, headers.items())
+                requests += 1
+                assert found is None or SECRET.encode() not in found[2]
+            for kind, job in zip(chosen, jobs, strict=True):
+                told = job.result()
+                assert told in (alone[kind], "busy"), told
+                answers += told != "busy"
+            for client in slow:
+                client.close()
+            # What is loaded once is loaded after the first round.
+            before = before or occupied(pid)
+    more = occupied(pid) - before
+    sys.stderr.write(f"{requests} requests, {answers} answers, {more:.0f} MB more than after the first round\n")
+    assert ask(port, "GET", "/config")[0] == 200
+    assert more < 50

@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -13,13 +15,14 @@ import numpy as np
 import pydantic
 import pytest
 import torch
-from odd import tried
+from full_disk import counted, full_from
+from odd import FULL, tried
 from safetensors.torch import load_file
 
 import resolute
 from resolute import ConfigError, DenoiseRecipe, Recipe, ScoreRecipe, TrainingError, load, load_scorer, train
 from resolute.defences.entropy import Entropy
-from resolute.errors import CheckpointError, ImageError
+from resolute.errors import CheckpointError, ImageError, OutputError
 from resolute.images import sample_image, write_png
 from resolute.models import built_in_models, built_in_scorers
 from resolute.resize import downscale
@@ -143,6 +146,20 @@ def test_a_killed_process_resumes_to_the_same_weights(rng, photos, unbroken, tmp
     subprocess.run([*command, "--device", "cpu"], check=True, capture_output=True)
     assert same(weights(out), weights(unbroken))
     assert not list(out.rglob(".*"))
+
+
+@pytest.mark.hostile
+def test_a_disk_that_is_full_at_any_write_costs_no_step(photos, unbroken, tmp_path):
+    with counted(tmp_path / "count") as found:
+        train(TINY, [photos], tmp_path / "count", device="cpu")
+    for write in range(1, found[0] + 1) if FULL else random.Random(0).sample(range(1, found[0] + 1), 2):
+        out = tmp_path / str(write)
+        with full_from(out, write), pytest.raises(OutputError, match=os.strerror(errno.ENOSPC)):
+            train(TINY, [photos], out, device="cpu")
+        train(TINY, [photos], out, device="cpu")
+        assert same(weights(out), weights(unbroken)), write
+        assert (out / "log.jsonl").read_text() == (unbroken / "log.jsonl").read_text()
+        assert not list(out.rglob(".*"))
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_weights(photos, tmp_path, monkeypatch):

@@ -22,7 +22,8 @@ _SHOWN = (ModelWarning, BudgetWarning, ImageWarning, ImageNote)
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, terminate)
-    if sys.platform != "win32" and sys.argv[1:2] and sys.argv[1] in PROMPT:
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if sys.platform != "win32" and command in PROMPT:
         end_promptly()
     runtime.tune_allocator()
     show_model_warnings()

@@ -9,6 +9,7 @@ import errno
 import importlib
 import io
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ import resolute
 from resolute.cli.stopping import INTERRUPTED, KEPT, TERMINATED, Terminated
 from resolute.errors import ConfigError, OutputError, ResoluteError
 from resolute.of_file import told_in_one_line
+from resolute.offline import OFFLINE, keep_offline
 from resolute.printing import errors
 
 # Of each command its module in this package, and what it does: the first paragraph of its help.
@@ -153,7 +155,14 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
-) -> None: ...
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Ask no other machine for anything, also not for what a name asks for."),
+    ] = False,
+) -> None:
+    if offline:
+        os.environ[OFFLINE] = "1"
+    keep_offline()
 
 
 def _stand_in() -> None:

@@ -55,7 +55,7 @@ def submit(
 
 @app.command(
     epilog="Example:  [bold]resolute recheck entry.json runs/bsd100 --weights mine.pth[/bold]\n\n"
-    "A published network:  [bold]resolute recheck docs/leaderboard/records.parquet carn-m --weights carn_m.pth#x4 "
+    "A published network:  [bold]resolute recheck records.parquet carn-m --weights carn_m.pth#x4 "
     "--images BSD100/[/bold]"
 )
 def recheck(

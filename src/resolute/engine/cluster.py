@@ -16,6 +16,7 @@ from resolute.engine.bench import Found, PlanBench
 from resolute.engine.queue import PATIENCE, ClaimedUnit, Machine, Queue, wait_for_others
 from resolute.engine.workers import packed, unpacked
 from resolute.errors import ConfigError, ResoluteError, first_line
+from resolute.offline import OFFLINE, is_set
 
 # How often Ray starts a unit again whose node or process is lost, before the unit is made smaller here.
 RETRIES = 3
@@ -28,7 +29,7 @@ def run_on_ray(queue: Queue, machine: Machine) -> None:
     and one GPU where the device is one. Units of a lost node are run again on another.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no cluster at this address.
+        ConfigError: Ray is not installed, there is no cluster at this address, or it may not be asked.
         OutputError: a result cannot be written; those before it are kept.
         RuntimeError: a node met a defect, told with its traceback.
     """
@@ -94,6 +95,8 @@ def _connected(ray: Any, machine: Machine) -> Generator[None]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if machine.ray == "local":
         options["include_dashboard"] = False
+    elif is_set(OFFLINE):
+        raise ConfigError(f"--ray {machine.ray} asks other machines, which --offline forbids; try --ray local")
     host, colon, port = machine.ray.rpartition(":")
     try:
         # Ray itself tries for minutes where nobody is at home.

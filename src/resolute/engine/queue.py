@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import final
 
@@ -114,7 +114,12 @@ class Queue:
 
     def done(self) -> Mapping[str, Record]:
         """Return the records of all cells that are answered, by whomever."""
-        return {key: record for key, record in self._seen.refresh().items() if self.store.whole(record)}
+        return self.store.whole_of(self._seen.refresh())
+
+    def _done_of(self, keys: Iterable[str]) -> dict[str, Record]:
+        """Return the records of those of these cells that are answered: a look at all, for each unit, would add up."""
+        known = self._seen.refresh()
+        return {key: known[key] for key in keys if key in known and self.store.whole(known[key])}
 
     def take(self) -> ClaimedUnit | None:
         """Claim the next unit that can be done now; None where all that wait are claimed elsewhere or need others."""
@@ -125,8 +130,7 @@ class Queue:
                 self._waiting.append(unit)
                 continue
             # Looked at only now: what another run finished before it let go of its claim is there to see.
-            done = self.done()
-            left = self.plan.without(unit, done)
+            left = self.plan.without(unit, self._done_of(keys))
             if not left.cells:
                 self._claims.release(keys)
                 self._passed(unit)
@@ -135,8 +139,8 @@ class Queue:
             lacking = [self._failed[key] for key in needs if key in self._failed]
             if lacking:
                 self.put(left, PlanBench(self.plan, "cpu").failed(left, f"what it needs has failed: {lacking[0]}"))
-            elif needs <= done.keys():
-                return ClaimedUnit(left, {key: done[key] for key in needs})
+            elif needs == (known := self._done_of(needs)).keys():
+                return ClaimedUnit(left, known)
             else:
                 self._claims.release(keys)
                 self._waiting.append(unit)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast, final
 from resolute.errors import ConfigError, OutputError, first_line
 from resolute.files import write_text
 from resolute.studies.kinds import RECORDS, find_kind
-from resolute.studies.record import Record, read_record
+from resolute.studies.record import SCHEMA, Record, plain_record, read_record
 
 RECORDS_STEM = "records"
 
@@ -23,6 +23,9 @@ DEPTH = 64
 
 # No figure comes near, and sums of squares stay finite.
 LARGEST = 1e100
+
+# How a line begins that a run has written.
+_PLAIN = re.compile(rb'\{"record": "(\w+)", "schema": %d, (?=")' % SCHEMA)
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
@@ -105,6 +108,16 @@ class Store:
     def whole(self, record: Record) -> bool:
         """Tell whether all pictures of a record are there."""
         return all((self.folder / file).is_file() for file in record.files)
+
+    def whole_of(self, records: Mapping[str, Record]) -> dict[str, Record]:
+        """Return those of many records whose pictures are all there, for less than a look at every one."""
+        there = {
+            f"{folder}/{entry.name}"
+            for folder in {file.partition("/")[0] for record in records.values() for file in record.files}
+            if (self.folder / folder).is_dir()
+            for entry in os.scandir(self.folder / folder)
+        }
+        return {key: record for key, record in records.items() if there.issuperset(record.files)}
 
     def facts(self) -> dict[str, Any]:
         """Return what ``study.json`` says; nothing where it is missing or damaged."""
@@ -192,8 +205,35 @@ def append_line(path: Path, *contents: Mapping[str, object]) -> None:
 
 
 def read_line(line: bytes) -> Record:
-    """Return the record that a line holds, or raise ``ValueError``."""
+    """Return the record that a line holds, or raise ``ValueError``.
+
+    A line as a run writes it takes a fifth of the time of others, since it is checked as it is parsed.
+    """
+    plain = _PLAIN.match(line)
+    kind = RECORDS.get(plain[1].decode()) if plain is not None else None
+    if plain is not None and kind is not None:
+        record = plain_record(b"{" + line[plain.end() :], kind)
+        if record is not None and _in_range(record):
+            return record
     return read_record(loaded(line), RECORDS)
+
+
+def _in_range(record: Record) -> bool:
+    """Tell whether all values of a record are text, truths and numbers in range; others are not looked at."""
+    for value in vars(record).values():
+        kind = type(value)
+        if kind is float:
+            if not -LARGEST <= value <= LARGEST:
+                return False
+        elif kind is int:
+            if not -(2**63) <= value < 2**63:
+                return False
+        elif kind is tuple:
+            if not all(type(one) is str for one in value):
+                return False
+        elif not (kind is str or value is None or kind is bool):
+            return False
+    return True
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -19,6 +19,7 @@ from resolute.engine.plan import DEATHS, Plan
 from resolute.engine.queue import PATIENCE, ClaimedUnit, Machine, Queue, wait_for_others
 from resolute.errors import ConfigError, ResoluteError
 from resolute.of_file import adopt, sources
+from resolute.offline import keep_offline
 from resolute.runtime import tune_allocator
 
 
@@ -164,6 +165,7 @@ def _receive(connection: Any) -> object:
 def _serve(connection: Connection, device: str, threads: int, memory: int) -> None:
     """Do what comes down the pipe until it closes: what a worker runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers Ctrl-C, and ends this one
+    keep_offline()
     tune_allocator()
     torch.set_num_threads(threads)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

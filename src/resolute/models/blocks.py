@@ -35,9 +35,10 @@ class MeanShift(nn.Conv2d):
     def __init__(self, sign: int, peak: float = 255.0, mean: tuple[float, float, float] = DIV2K_MEAN) -> None:
         super().__init__(3, 3, kernel_size=1)
         with torch.no_grad():
+            # Arithmetic on the device meta, where models begin, would import torch._dynamo: seconds.
             nn.init.dirac_(self.weight)
             assert self.bias is not None
-            self.bias.copy_(torch.tensor([sign * peak * part for part in mean]))
+            self.bias.copy_(sign * peak * torch.tensor(mean, device="cpu"))
         self.requires_grad_(False)
         self.mixes = False
         self.register_load_state_dict_post_hook(_look)

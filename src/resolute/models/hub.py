@@ -1,13 +1,16 @@
 """Weights by their address: files on the Hugging Face Hub, and models of OpenModelDB (openmodeldb.info).
 
 ``hf-hub:OWNER/REPOSITORY/FILE``, with ``@REVISION`` and ``#sha256=HEX`` behind it where a name must always mean one and
-the same file; ``openmodeldb:NAME``, whose files are known there by their sha256. What was fetched once is taken from
-the cache; with HF_HUB_OFFLINE=1 nothing else is looked at.
+the same file; ``openmodeldb:NAME``, whose files are known there by their sha256, in the catalogue as it was at one
+commit, every page of which is known here by its own (``openmodeldb.sha256``). What was fetched once is taken from the
+cache; with HF_HUB_OFFLINE=1 nothing else is looked at. RESOLUTE_OPENMODELDB names a catalogue of one's own, which is
+trusted as it is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import json
@@ -21,8 +24,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from resolute.errors import CheckpointError, ConfigError, first_line
-from resolute.files import write_atomically, write_text
+from resolute.files import write_atomically
 from resolute.models.parts import beside, require_sha256
+from resolute.offline import why_offline
 
 HUBS = ("hf-hub:", "openmodeldb:")
 HINT = "pip install 'resolute[zoo]'"
@@ -31,7 +35,10 @@ HINT = "pip install 'resolute[zoo]'"
 MOST_BYTES = 4 * 2**30
 SECONDS = 5.0
 
-_CATALOGUE = "https://raw.githubusercontent.com/OpenModelDB/open-model-database/main/data/models"
+# The table is what `sha256sum *.json` says in this folder of a clone at this commit.
+_COMMIT = "782aac088bd83dd3fc438a42eb0c3868dc559110"
+_CATALOGUE = f"https://raw.githubusercontent.com/OpenModelDB/open-model-database/{_COMMIT}/data/models"
+_PINNED = Path(__file__).with_name("openmodeldb.sha256")
 _TYPES = ("safetensors", "pth", "pt", "onnx")
 
 
@@ -74,12 +81,12 @@ def _from_hub(address: str) -> Path:
         raise ConfigError(f"files on the Hugging Face Hub need huggingface_hub: {HINT}") from None
     endpoint = os.environ.get("HF_ENDPOINT") or str(constants.ENDPOINT)
     # It would try for half a minute to reach a hub that is not there.
-    cached_only = _offline() or not _reachable(endpoint)
+    cached_only = bool(why_offline()) or not _reachable(endpoint)
     try:
         options = {"revision": revision, "endpoint": endpoint, "local_files_only": cached_only}
         path = Path(hub.hf_hub_download(repository, file, etag_timeout=SECONDS, **options))
     except errors.LocalEntryNotFoundError:
-        why = "HF_HUB_OFFLINE is set" if _offline() else f"{endpoint} cannot be reached"
+        why = why_offline() or f"{endpoint} cannot be reached"
         raise CheckpointError(
             f"{file} of {repository} is not in the cache, and {why}: run `hf download {repository} {file}` where there "
             "is a network, and copy its cache (HF_HOME) here"
@@ -107,8 +114,8 @@ def _from_catalogue(name: str, sha256: str) -> Path:
     path = folder / digest[:12] / f"{name}.{kind}"
     if path.is_file() and _sha256(path) == digest:
         return path
-    if _offline():
-        raise CheckpointError(f"{name} is not in the cache ({path}), and HF_HUB_OFFLINE is set")
+    if why := why_offline():
+        raise CheckpointError(f"{name} is not in the cache ({path}), and {why}")
     failures: list[str] = []
     for url in map(str, urls):
         try:
@@ -124,23 +131,29 @@ def _from_catalogue(name: str, sha256: str) -> Path:
 
 
 def _facts(name: str, file: Path) -> Mapping[str, Any]:
-    """Return what the catalogue says about a model: as it says it now or, without a network, as it last said."""
-    base = os.environ.get("RESOLUTE_OPENMODELDB") or _CATALOGUE
-    text = ""
-    if not _offline():
+    """Return what the catalogue says about a model; one's own as it says it now or, without a network, last said."""
+    own = os.environ.get("RESOLUTE_OPENMODELDB", "")
+    base = own or _CATALOGUE
+    wanted = "" if own else _pinned(name)
+    if not (file.is_file() and _sha256(file) == wanted) and not why_offline():
         try:
             with _opened(f"{base}/{urllib.parse.quote(name)}.json") as reply:
-                text = reply.read(2**22).decode()
-            write_text(file, text)
+                content = reply.read(2**22)
+            if wanted and hashlib.sha256(content).hexdigest() != wanted:
+                raise CheckpointError(f"{base}/{name}.json is another page than it was; give the path of a file")
+            write_atomically(file, lambda temporary: temporary.write_bytes(content))
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 raise CheckpointError(f"OpenModelDB has no model {name!r}; see https://openmodeldb.info") from None
         except (OSError, ValueError):
             pass
     try:
-        found: object = json.loads(text or file.read_text(encoding="utf-8"))
+        text = file.read_bytes()
+        if wanted and hashlib.sha256(text).hexdigest() != wanted:
+            raise FileNotFoundError
+        found: object = json.loads(text)
     except FileNotFoundError:
-        why = "HF_HUB_OFFLINE is set" if _offline() else f"{base} cannot be reached"
+        why = why_offline() or f"{base} cannot be reached"
         raise CheckpointError(
             f"{name} of OpenModelDB is not in the cache, and {why}: download its file from "
             f"https://openmodeldb.info/models/{name} where there is a network, and give its path"
@@ -148,6 +161,23 @@ def _facts(name: str, file: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"what OpenModelDB says about {name} cannot be read: {first_line(error)}") from None
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _pinned(name: str) -> str:
+    """Return the sha256 that the catalogue's page about a model has."""
+    found = _pages(_PINNED).get(f"{name}.json")
+    if found is None:
+        raise CheckpointError(
+            f"OpenModelDB had no model {name!r} when its catalogue was pinned; see https://openmodeldb.info, and give "
+            "the path of a file from there"
+        )
+    return found
+
+
+@functools.cache
+def _pages(table: Path) -> Mapping[str, str]:
+    lines = table.read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def _resource(name: str, facts: Mapping[str, Any], sha256: str) -> Mapping[str, Any]:
@@ -205,10 +235,6 @@ def _reachable(endpoint: str) -> bool:
         return True
     except (OSError, ValueError):
         return False
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
 def _cache() -> Path:

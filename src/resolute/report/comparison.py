@@ -194,7 +194,7 @@ def compare_sides(first: Side, second: Side) -> Comparison:
                 only.append(Only(setting, where, images))
         if pairs:
             deltas.append(_delta(setting, pairs, quantities, _note(setting, first, second)))
-            figures = [(old.image, old.values[name], new.values[name]) for old, new in pairs]
+            figures = [(old.image, old.values.get(name), new.values.get(name)) for old, new in pairs]
             singles += [Single(setting, image, a, b) for image, a, b in figures if a is not None and b is not None]
     sign = -1 if quantities[0].lower_better else 1
     singles = [single for single in singles if sign * (single.after - single.before) < -SAME]
@@ -270,7 +270,8 @@ def _delta(
 
 
 def _paired(pairs: Sequence[tuple[Measurement, Measurement]], name: str) -> Interval | None:
-    gains = [b - a for old, new in pairs if (a := old.values[name]) is not None and (b := new.values[name]) is not None]
+    both = [(old.values.get(name), new.values.get(name)) for old, new in pairs]
+    gains = [b - a for a, b in both if a is not None and b is not None]
     return bootstrap_mean(gains) if gains else None
 
 
@@ -278,7 +279,9 @@ def _unchanged(pairs: Sequence[tuple[Measurement, Measurement]]) -> bool:
     def same(a: float | None, b: float | None) -> bool:
         return a == b if a is None or b is None else abs(a - b) <= SAME
 
-    return all(same(old.values[name], new.values.get(name)) for old, new in pairs for name in old.values)
+    return all(
+        same(old.values.get(name), new.values.get(name)) for old, new in pairs for name in old.values | new.values
+    )
 
 
 def _note(setting: tuple[str, ...], first: Side, second: Side) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -127,16 +128,14 @@ def read_folders(folders: Sequence[Path]) -> MergedRecords:
     merged: dict[str, Record] = {}
     for source in sources:
         for record in source.records:
-            merged[record.key] = dataclasses.replace(
-                record,
-                model=models.name(record.model, record.weights),
-                image=images.name(record.image, record.pixels),
-                **(
-                    {"attack": attacks.name(record.attack, (without_budget(record.configuration), record.seed))}
-                    if isinstance(record, AttackRecord)
-                    else {}
-                ),
-            )
+            names = {
+                "model": models.name(record.model, record.weights),
+                "image": images.name(record.image, record.pixels),
+            }
+            if isinstance(record, AttackRecord):
+                names["attack"] = attacks.name(record.attack, (without_budget(record.configuration), record.seed))
+            changed = {field: name for field, name in names.items() if name != getattr(record, field)}
+            merged[record.key] = dataclasses.replace(record, **changed) if changed else record
     notes = [
         *models.notes("model", "weights"),
         *attacks.notes("attack", "configurations"),
@@ -152,6 +151,7 @@ def read_folders(folders: Sequence[Path]) -> MergedRecords:
     return MergedRecords(sources, list(merged.values()), notes)
 
 
+@functools.lru_cache
 def without_budget(configuration: str) -> str:
     """Return the ``repr`` of an attack with its budget left open.
 

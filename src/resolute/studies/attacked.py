@@ -149,14 +149,19 @@ class AttackCell(Cell):
         return self.model.card.name, self.model.card.sha256, self.subject.pixels, self.subject.truth_pixels
 
     @staticmethod
-    def of(model: Restorer, attack: Attack, label: str, subject: Subject, seed: int, defends: str = "") -> AttackCell:
-        """Return the cell that asks what this attack does to the model on an image."""
+    def of(
+        model: Restorer, attack: Attack, label: str, subject: Subject, seed: int, defends: str = "", written: str = ""
+    ) -> AttackCell:
+        """Return the cell that asks what this attack does to the model on an image.
+
+        Where the same attack is in many cells, ``written`` saves describing it once more.
+        """
         assert model.card is not None
         name, weights = model.card.name, model.card.sha256
         pixels = subject.low.shape[-2] * subject.low.shape[-1]
         return AttackCell(
             # Files of equal pixels are two images, so the name counts too.
-            key=record_key("attack", name, weights, label, described(attack), *subject.identity, seed),
+            key=record_key("attack", name, weights, label, written or described(attack), *subject.identity, seed),
             title=f"{subject.name}, {name}, {label} {attack.epsilon * 255:g}/255",
             like=("attack", name, weights, label),
             shape=tuple(subject.low.shape),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import pydantic
 import torch
@@ -22,7 +22,7 @@ from resolute.models.base import Restorer
 from resolute.resize import downscale
 from resolute.studies.check_suite import CheckSuite
 from resolute.studies.datasets import Photo, find_photos, middle
-from resolute.studies.flags import RULES, UNMOVED, Evidence, Flag
+from resolute.studies.flags import RULES, RUNS, UNMOVED, Evidence, Flag
 from resolute.studies.record import Record, grouped, record_key
 from resolute.studies.results import UNFINISHED, Measured, Quantity, Results
 from resolute.studies.study import (
@@ -42,6 +42,12 @@ from resolute.table import Column, Table, TableCell, row
 # Small, since an attack on few pixels shows a masked gradient as well as one on many.
 SIDE = 32
 SAMPLES = ("coffee", "chelsea", "astronaut")
+
+
+def _with_all(runs: dict[str, float]) -> dict[str, float]:
+    if lacking := [name for name in RUNS if name not in runs]:
+        raise ValueError(f"without {', '.join(lacking)}")
+    return runs
 
 
 @final
@@ -67,9 +73,9 @@ class CheckRecord(Record):
 
     epsilon: float
     steps: int
-    runs: dict[str, float]
+    runs: Annotated[dict[str, float], pydantic.AfterValidator(_with_all)]
     unrounded: float
-    restarts: tuple[float, ...]
+    restarts: Annotated[tuple[float, ...], pydantic.Field(min_length=1)]
     transfers: dict[str, float]
     random_images: float
     flat: float
@@ -183,7 +189,7 @@ class Check(Study, Compared, Described):
         for model, own in by_model(records).items():
             flags = evidence_of(own).flags()
             raised = [flag.name for flag in flags if flag.raised]
-            where = f"{self.suite.epsilon * 255:g}/255 on {count(len(own), 'image')}"
+            where = f"{own[0].epsilon * 255:g}/255 on {count(len(own), 'image')}"
             why = " ".join([f": {', '.join(raised)}.", *(RULES[name].why for name in raised[:2])]) if raised else "."
             sentences.append(f"{model}: {len(raised) or 'none'} of {len(flags)} flags raised at {where}{why}")
             tables.append(flags_table(flags, model))
@@ -200,9 +206,18 @@ class Check(Study, Compared, Described):
 
 
 def by_model(records: Sequence[Record]) -> dict[str, list[CheckRecord]]:
-    """Return the records of each model, in order of appearance."""
+    """Return the records of each model, in order of appearance.
+
+    Of records by several suites only those of the one with the most images: the others have no common mean with them.
+    """
     own = (record for record in records if isinstance(record, CheckRecord))
-    return grouped(own, lambda record: record.model)
+    models = grouped(own, lambda record: record.model)
+    return {model: max(grouped(found, _suite_of).values(), key=len) for model, found in models.items()}
+
+
+def _suite_of(record: CheckRecord) -> tuple[object, ...]:
+    names = frozenset(record.runs), frozenset(record.transfers)
+    return record.epsilon, record.steps, len(record.restarts), *names
 
 
 def evidence_of(records: Sequence[CheckRecord]) -> Evidence:

@@ -136,6 +136,10 @@ class Flag:
         return Flag(name, raised, figure, words)
 
 
+# The plain runs that flags are raised by, see ``Evidence``.
+RUNS = ("climb", "twice", "half", "double", "whole", "single", "noise", "square")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
     """What a check measured: SR-PSNR in dB, one an image, after each of its attacks, and a few facts on the model.

@@ -20,6 +20,7 @@ from resolute.errors import ConfigError, ImageNote
 from resolute.files import FileName
 from resolute.models.base import Restorer
 from resolute.models.tiling import Tiled
+from resolute.of_file import described
 from resolute.studies.attacked import AttackCell, AttackRecord, Clean, measure_all
 from resolute.studies.claims import Claim
 from resolute.studies.conventions import conventions
@@ -141,19 +142,20 @@ class Grid(RestoreStudy, InTiles):
         """
         baseline = models[self.models.index(self.baseline)] if self.baseline in self.models else None
         defends = defends_of(models, baseline)
-        attacks = [
+        built = [
             (table.name, table.build(level / 255, self.precision))
             for table in self.attacks
             for level in table.epsilons or self.epsilons
         ]
+        attacks = [(label, attack, described(attack)) for label, attack in built]
         seeds = tuple(dict.fromkeys(self.seeds or (self.seed,)))
         cells: list[Cell] = []
         indices: list[Cell] = []
         for subject in self.subjects():
             for model in models:
                 plain = defends.get(model.card.name, "") if model.card is not None else ""
-                for label, attack in attacks:
-                    cells += [AttackCell.of(model, attack, label, subject, seed, plain) for seed in seeds]
+                for label, attack, written in attacks:
+                    cells += [AttackCell.of(model, attack, label, subject, seed, plain, written) for seed in seeds]
                 if self.clever is not None:
                     indices += [CleverCell.of(model, subject, self.clever, seed) for seed in seeds]
         return [*cells, *indices]
@@ -234,8 +236,9 @@ class Grid(RestoreStudy, InTiles):
         return f"{factors} = {count(len(attacks), 'cell')}{clever}"
 
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
-        attacks = [(cell.label, cell.attack) for cell in cells if isinstance(cell, AttackCell)]
-        subjects = {cell.subject.identity: cell.subject for cell in cells if isinstance(cell, AttackCell)}
+        asked = {id(cell.attack): (cell.label, cell.attack) for cell in cells if isinstance(cell, AttackCell)}
+        attacks = list(asked.values())
+        subjects = {id(cell.subject): cell.subject for cell in cells if isinstance(cell, AttackCell)}
         given = sum(subject.given for subject in subjects.values())
         models = list({id(cell.model): cell.model for cell in cells if isinstance(cell, AttackCell)}.values())
         clever = self.clever.words if self.clever else ""

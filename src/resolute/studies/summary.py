@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import operator
 import re
@@ -247,7 +248,12 @@ def attack_title(name: str) -> str:
 
 def level_of(record: AttackRecord) -> float:
     """Return the budget in levels of 255."""
-    return round(record.epsilon * 255, 4)
+    return _level(record.epsilon)
+
+
+@functools.lru_cache
+def _level(epsilon: float) -> float:
+    return round(epsilon * 255, 4)
 
 
 def kept(record: AttackRecord) -> float:
