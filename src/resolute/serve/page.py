@@ -22,6 +22,7 @@ from resolute.images import SAMPLE_NAMES, to_uint8
 from resolute.models.base import Restorer, Scorer
 from resolute.models.registry import built_in_models
 from resolute.models.scorers import built_in_scorers, load_scorer
+from resolute.runtime import give_back
 from resolute.serve import words
 from resolute.serve.jobs import HOST, MAX_BYTES, attack_steps, certify_steps, read_upload
 from resolute.studies.certification import DENOISER
@@ -40,6 +41,9 @@ ATTACKS = {"I-FGSM": "ifgsm", "MI-FGSM": "mifgsm", "PGD": "pgd", "APGD": "apgd",
 SHRINK, AS_IT_IS = "a photograph: shrink it first, then compare with it", "a small image to be enlarged as it is"
 # Without the one that shares pictures with a site.
 BUTTONS: Any = ["download", "fullscreen"]
+
+# So many pages keep what they have computed, for the slider of the differences; older ones start again.
+SESSIONS = 16
 
 Update = dict[Any, Any]
 
@@ -125,6 +129,9 @@ class Page:
             except (ResoluteError, FloatingPointError, ValueError) as error:
                 yield {status: words.refused(error)}
                 return
+            finally:
+                # Every job has a thread of its own, and the memory of each would be kept for it alone.
+                give_back()
             if found is None:
                 yield {status: words.said("Stopped.")}
                 return
@@ -226,6 +233,7 @@ class Page:
                 server_name=HOST, server_port=port, share=False, prevent_thread_lock=True, quiet=True, css=words.CSS,
                 max_file_size=MAX_BYTES, footer_links=[], enable_monitoring=False, pwa=False, mcp_server=False,
                 ssr_mode=False, run_history=False, app_kwargs={"middleware": [guard]}, theme=_theme(),
+                state_session_capacity=SESSIONS,
             )  # fmt: skip
         except OSError:
             raise ConfigError(f"port {port} is taken; choose another one with --port") from None
