@@ -372,8 +372,9 @@ def test_the_command_calibrates_audits_and_exits_with_12(folder, crops, monkeypa
     assert "no calibration" in fails(5, "audit", "sent", *CLI, "--calibration", "originals/fair.png")
 
 
-def test_the_shipped_calibration_is_found_where_it_is_of_the_metric():
-    for path in SHIPPED.glob("*.json"):
-        made = Calibration.read(path)
-        assert len(made.gaps) >= least_photographs(0.01)
+def test_shipped_calibrations_suffice_and_are_small():
+    files = list(SHIPPED.glob("*.json"))
+    assert files
+    for path in files:
+        assert len(Calibration.read(path).gaps) >= least_photographs(0.01)
         assert path.stat().st_size < 20_000
