@@ -280,7 +280,7 @@ def _unchanged(pairs: Sequence[tuple[Measurement, Measurement]]) -> bool:
         return a == b if a is None or b is None else abs(a - b) <= SAME
 
     return all(
-        same(old.values.get(name), new.values.get(name)) for old, new in pairs for name in {*old.values, *new.values}
+        same(old.values.get(name), new.values.get(name)) for old, new in pairs for name in {**old.values, **new.values}
     )
 
 
