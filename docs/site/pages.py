@@ -26,6 +26,7 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
+    "locks/README.md": "locks.md",
 }
 # The order of the menu. A page that is not there is left out; one that is not named here goes to the end of the guide.
 MENU = {
@@ -37,7 +38,7 @@ MENU = {
     "Mathematics": ["maths", "maths-certified"],
     "Reference": ["cli/index", "api/index"],
     "Results": ["findings", "results", "certified", "restoration"],
-    "Project": ["contributing", "changelog", "benchmarks"],
+    "Project": ["contributing", "locks", "changelog", "benchmarks"],
 }  # fmt: skip
 TABLES = {
     "results": ["bsd100"],
