@@ -102,7 +102,7 @@ def page(certified: Certified, left: dict[tuple[str, float], float]) -> str:
         "What is certified, and why, is on [a page of its own](certified-restoration.md). Here is what came out on "
         f"{images} sample photographs, their middle {4 * width} x {4 * width} pixels shrunk to {width} x {width}: "
         "networks for \u00d74, each kept within a root mean square of 0.05 of bicubic interpolation, "
-        f"{first.samples:,} noisy copies, \u03b1 = {first.alpha:g}, seed {first.seed}, PSNR over RGB. Made by "
+        f"{first.copies:,} noisy copies, \u03b1 = {first.alpha:g}, seed {first.seed}, PSNR over RGB. Made by "
         "`python docs/make_restoration.py` from [`certified-restoration.toml`](studies/certified-restoration.toml).",
         *verdict(certified, left),
         "![Certified SR-PSNR over the radius, and against clean PSNR](images/restoration.webp)",

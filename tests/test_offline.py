@@ -23,6 +23,9 @@ import importlib, sys, warnings
 from pathlib import Path
 
 def watch(event, arguments):
+    # Sockets of this machine are files.
+    if event == "socket.connect" and isinstance(arguments[1], str | bytes):
+        return
     if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"):
         sys.exit(f"asked the network: {event} {arguments}")
 

@@ -37,7 +37,7 @@ class Unflagged:
         >>> from resolute.attacks import PGD
         >>> from resolute.models import as_scorer
         >>> sharpness = as_scorer(lambda x: x.diff(dim=-1).abs().mean(dim=(1, 2, 3)), name="sharpness")
-        >>> x = torch.rand(1, 3, 16, 16)
+        >>> x = torch.linspace(0.2, 0.8, 256).view(1, 1, 16, 16).expand(1, 3, -1, -1)
         >>> evade = PGD(epsilon=4 / 255, steps=3, objective=Unflagged(Screening("blur-3"), 0.1))
         >>> bool(sharpness(evade(sharpness, x).images) > sharpness(x))
         True

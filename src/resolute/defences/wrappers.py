@@ -201,7 +201,7 @@ class Confined(Defended):
     Example:
         >>> from resolute.models import EDSR
         >>> model, x = EDSR(2, 1, 4), torch.rand(1, 3, 6, 6)
-        >>> difference = Confined(model, 0.001)(x) - upscale_tensor(x, 2)
+        >>> difference = (Confined(model, 0.001)(x) - upscale_tensor(x, 2)).detach()
         >>> round(float(difference.square().mean().sqrt()), 6)
         0.001
     """

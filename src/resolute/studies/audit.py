@@ -195,7 +195,7 @@ class Audit(Study, Pictured, Compared, Described):
             scorer={name: value for name, value in dataclasses.asdict(card).items() if name != "training"},
             defence=cell.screening.defence,
             fit=cell.screening.fit,
-            samples=cell.screening.samples if cell.screening.sigma is not None else 0,
+            copies=cell.screening.samples if cell.screening.sigma is not None else 0,
             undefended=finite(gap.undefended),
             defended=finite(gap.defended),
             gap=finite(gap.value),

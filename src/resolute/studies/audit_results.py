@@ -31,7 +31,7 @@ class AuditRecord(Record):
         scorer: the metric's card.
         defence: of the second score.
         fit: longest side at which both scores were taken; 0 for the image's own.
-        samples: noisy copies behind the defended score; 0 where the defence is no noise.
+        copies: noisy copies behind the defended score; 0 where the defence is no noise.
         undefended: what the metric alone says; None where it is not finite.
         defended: what it says behind the defence; None where it is not finite.
         gap: by how much the defence takes quality away; None where a score is not finite, the worst there is.
@@ -58,7 +58,7 @@ class AuditRecord(Record):
     scorer: dict[str, Any]
     defence: str
     fit: int
-    samples: int = 0
+    copies: int = 0
     undefended: float | None
     defended: float | None
     gap: float | None

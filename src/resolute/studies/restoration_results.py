@@ -111,7 +111,7 @@ def _settings_table(records: Records) -> Table:
     first = records[0]
     words = (
         "Means over images, PSNR over RGB. Certified: for every perturbation of the input within the radius, by "
-        f"{count(first.samples, 'noisy copy', 'noisy copies')}; each figure of each image with confidence "
+        f"{count(first.copies, 'noisy copy', 'noisy copies')}; each figure of each image with confidence "
         f"{100 * (1 - first.alpha):.6g} %, the best of the three with {100 * (1 - 3 * first.alpha):.6g} %."
     )
     return Table("Certified by model, noise and radius", columns, rows, caption=words)

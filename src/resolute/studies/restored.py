@@ -66,7 +66,7 @@ class RestorationRecord(Record):
     Attributes:
         sigma: standard deviation of the noise, on the scale of [0, 1].
         epsilon: l2 radius of the perturbations of the input, over all pixels and channels.
-        samples: noisy copies.
+        copies: noisy copies.
         alpha: chance that a certified figure is wrong.
         noise: ``gaussian`` in float32, or ``grid``, exact on the 8-bit grid.
         drawn: the seed was drawn by the operating system once the image was fixed.
@@ -89,7 +89,7 @@ class RestorationRecord(Record):
 
     sigma: float
     epsilon: Radius
-    samples: int
+    copies: int
     alpha: float
     noise: str
     drawn: bool
@@ -189,7 +189,7 @@ def _answer(cell: RestorationCell, found: RestorationCertificate, seconds: float
         seconds=round(seconds, 3),
         sigma=found.smoothing.sigma,
         epsilon=found.epsilon,
-        samples=found.smoothing.n,
+        copies=found.smoothing.n,
         alpha=found.smoothing.alpha,
         noise=found.smoothing.noise,
         drawn=found.smoothing.drawn,
