@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from resolute import load
 from resolute.images import SAMPLE_NAMES, read_image, sample_image, to_uint8
 from resolute.models.base import Restorer
-from resolute.resize import downscale
+from resolute.resize import downscale, mod_crop
 from resolute.training.judge import Photograph, judge, suite
 
 SIDE, GAP, CAPTION = 224, 8, 44
@@ -53,7 +53,7 @@ def panels(models: Sequence[Restorer], image: str, epsilon: float) -> list[tuple
     name, _, corner = image.rpartition(":")
     top, left = (int(one) for one in corner.split(","))
     whole = sample_image(name) if name in SAMPLE_NAMES else read_image(Path(name))
-    high = to_uint8(whole[:, top : top + SIDE, left : left + SIDE])
+    high = mod_crop(to_uint8(whole[:, top : top + SIDE, left : left + SIDE]), models[0].scale)
     photograph = Photograph(name, downscale(high, models[0].scale), high)
     row: list[tuple[np.ndarray, str]] = [(high, "original")]
     for words, model in zip(("before", "hardened"), models, strict=True):
