@@ -9,16 +9,12 @@ between the weights before and after. It needs Chromium, as the tests of the pag
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from playwright.sync_api import sync_playwright
-from plotly.offline import get_plotlyjs
+from drawing import draw
 
 from resolute.chart import Figure, axis, curve, layout_of, look_of, roomy
 from resolute.files import write_text
@@ -37,7 +33,8 @@ def main() -> None:
             short |= {"model": named(row["model"])} | {key: round(row[key], 4) for key in ("clean", "truth", "kept")}
             rows[short["model"], row["method"], row["share"]] = short
     write_text(ROWS, "".join(f"{json.dumps(rows[key])}\n" for key in sorted(rows)))
-    draw(list(rows.values()))
+    found = list(rows.values())
+    draw([figure(found, model) for model in sorted({row["model"] for row in found})], "frontier.webp")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -63,26 +60,6 @@ def figure(rows: list[dict[str, Any]], model: str) -> Figure:
         data.append({**line, "line": {"color": colour}, "marker": {"symbol": marker, "color": colour, "size": 8}})
     layout = layout_of(axis("clean PSNR (Y), dB"), axis(f"{model}: attacked, against the original, dB"))
     return {"data": data, "layout": {**roomy(layout, len(methods)), "width": 620, "paper_bgcolor": "white"}}
-
-
-def draw(rows: list[dict[str, Any]]) -> None:
-    """Draw the charts of all networks side by side."""
-    figures = [figure(rows, model) for model in sorted({row["model"] for row in rows})]
-    places = "".join(f'<div id="chart{number}"></div>' for number in range(len(figures)))
-    plots = "".join(
-        f'Plotly.newPlot("chart{number}", {json.dumps({**one, "config": {"staticPlot": True}})});'
-        for number, one in enumerate(figures)
-    )
-    page_of = f'<div id="all" style="display: inline-flex">{places}</div><script>{get_plotlyjs()}</script>'
-    names = ("chromium", "chromium-headless-shell", "google-chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1300, "height": 900})
-        page.set_content(f"{page_of}<script>{plots}</script>")
-        picture = Image.open(io.BytesIO(page.locator("#all").screenshot()))
-        browser.close()
-    picture.convert("RGB").save(DOCS / "images" / "frontier.webp", quality=85)
 
 
 if __name__ == "__main__":

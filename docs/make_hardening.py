@@ -20,19 +20,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from resolute.attacks.registry import AttackTable
+from resolute.corruptions import encoded
 from resolute.defences import load_defended, match_clean_psnr
 from resolute.defences.calibration import clean_psnr
 from resolute.defences.wrappers import Mixture
@@ -40,6 +38,7 @@ from resolute.engine.queue import Machine
 from resolute.engine.running import plan_of, run
 from resolute.errors import ConfigError
 from resolute.files import write_text
+from resolute.images import from_uint8, to_uint8
 from resolute.leaderboard.compact import Run, read_runs, write_runs
 from resolute.leaderboard.network import read_networks
 from resolute.measure.fidelity import psnr_y
@@ -173,10 +172,7 @@ def to_8_bit(images: Tensor) -> Tensor:
 
 def through_jpeg(images: Tensor, quality: int) -> Tensor:
     """Return one image as JPEG has it."""
-    pixels = (images[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None] / 255
+    return from_uint8(encoded(to_uint8(images[0]), "JPEG", quality))[None]
 
 
 def share(before: Restorer, after: Restorer, suite: Grid) -> float:

@@ -11,19 +11,14 @@ Chromium, as the tests of the pages do.
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import shutil
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
-from playwright.sync_api import sync_playwright
-from plotly.offline import get_plotlyjs
+from drawing import draw
 
 from resolute.attacks import PGD
 from resolute.certificates.restored import psnr_of
@@ -57,7 +52,7 @@ def main() -> None:
     study = read_study(DOCS / "studies" / "certified-restoration.toml")
     assert isinstance(study, Restoration)
     write_text(DOCS / "restoration.md", page(certified, attacked(study, others)))
-    draw(certified)
+    draw([over_radius(certified), trade(certified)], "restoration.webp")
 
 
 def attacked(study: Restoration, others: Sequence[str] = ()) -> dict[tuple[str, float], float]:
@@ -205,26 +200,6 @@ def goal_table(certified: Certified, left: dict[tuple[str, float], float]) -> Ta
         Column("certified, for any price", "dB", digits=1), Column("goal met"),
     ]  # fmt: skip
     return Table("", columns, [row(*one) for one in goals(certified, left)])
-
-
-def draw(certified: Certified) -> None:
-    """Draw both charts side by side."""
-    figures = [over_radius(certified), trade(certified)]
-    places = "".join(f'<div id="chart{number}"></div>' for number in range(len(figures)))
-    plots = "".join(
-        f'Plotly.newPlot("chart{number}", {json.dumps({**one, "config": {"staticPlot": True}})});'
-        for number, one in enumerate(figures)
-    )
-    page_of = f'<div id="all" style="display: inline-flex">{places}</div><script>{get_plotlyjs()}</script>'
-    names = ("chromium", "chromium-headless-shell", "google-chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        window = browser.new_page(viewport={"width": 1300, "height": 900})
-        window.set_content(f"{page_of}<script>{plots}</script>")
-        picture = Image.open(io.BytesIO(window.locator("#all").screenshot()))
-        browser.close()
-    picture.convert("RGB").save(DOCS / "images" / "restoration.webp", quality=85)
 
 
 def over_radius(certified: Certified) -> Figure:

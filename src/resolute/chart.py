@@ -82,6 +82,16 @@ def curve(name: str, x: Sequence[object], y: Sequence[object], hover: str = "", 
     return {"type": "scatter", "mode": mode, **({"name": plain_text(name)} if name else {}), "x": x, "y": y, **told}
 
 
+def rounded(value: float | None) -> float | None:
+    """Return a figure as a page needs it; None where it is none.
+
+    Example:
+        >>> rounded(1.23456), rounded(math.inf)
+        (1.2346, None)
+    """
+    return round(value, 4) if value is not None and math.isfinite(value) else None
+
+
 def error_bars(values: Sequence[Interval]) -> Figure:
     """Return the intervals around points at their means.
 

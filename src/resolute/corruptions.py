@@ -18,6 +18,7 @@ from torch import Tensor
 from resolute.errors import ConfigError
 from resolute.images import from_uint8, to_uint8
 from resolute.randomness import stream_seed
+from resolute.resize import to_levels
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -53,23 +54,34 @@ class Corruption:
         return f"{self.title}, {self.level.format(self.levels[severity - 1])}"
 
 
-def _encoded(format: str) -> Callable[..., Pixels]:
-    def apply(pixels: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, format, quality=int(level))
-        return np.asarray(Image.open(file).convert("RGB"))
+def encoded(pixels: Pixels, format: str, quality: int) -> Pixels:
+    """Return an image as a file of a lossy format has it, such as ``JPEG`` or ``WEBP``.
 
-    return apply
+    Example:
+        >>> encoded(np.zeros((8, 8, 3), np.uint8), "JPEG", 50).max()
+        np.uint8(0)
+    """
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format, quality=quality)
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def _jpeg(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
+    return encoded(pixels, "JPEG", level)
+
+
+def _webp(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
+    return encoded(pixels, "WEBP", level)
 
 
 def _noise(pixels: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    return _rounded(pixels + rng.normal(0.0, level, pixels.shape))
+    return to_levels(pixels + rng.normal(0.0, level, pixels.shape))
 
 
 def _blur(pixels: Pixels, level: float, rng: np.random.Generator) -> Pixels:
     from scipy import ndimage  # slow to import, and seldom needed
 
-    return _rounded(ndimage.gaussian_filter(pixels.astype(np.float64), (level, level, 0), mode="reflect"))
+    return to_levels(ndimage.gaussian_filter(pixels.astype(np.float64), (level, level, 0), mode="reflect"))
 
 
 def _chroma(pixels: Pixels, level: float, rng: np.random.Generator) -> Pixels:
@@ -81,8 +93,8 @@ def _chroma(pixels: Pixels, level: float, rng: np.random.Generator) -> Pixels:
 
 
 def _gamma(pixels: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    stored = _rounded((pixels / 255.0) ** level * 255.0)
-    return _rounded((stored / 255.0) ** (1 / level) * 255.0)
+    stored = to_levels((pixels / 255.0) ** level * 255.0)
+    return to_levels((stored / 255.0) ** (1 / level) * 255.0)
 
 
 def _kernel(pixels: Pixels, level: str, scale: int) -> UInt8[np.ndarray, "h1 w1 3"]:
@@ -91,16 +103,12 @@ def _kernel(pixels: Pixels, level: str, scale: int) -> UInt8[np.ndarray, "h1 w1 
     return np.asarray(Image.fromarray(pixels).resize(small, Image.Resampling[level.upper()]))
 
 
-def _rounded(values: np.ndarray) -> Pixels:
-    return np.floor(values + 0.5).clip(0, 255).astype(np.uint8)
-
-
 CORRUPTIONS: Mapping[str, Corruption] = {
     "jpeg": Corruption(
-        title="JPEG", level="quality {}", levels=(95, 85, 70, 50, 30), apply=_encoded("JPEG"),
+        title="JPEG", level="quality {}", levels=(95, 85, 70, 50, 30), apply=_jpeg,
     ),
     "webp": Corruption(
-        title="WebP", level="quality {}", levels=(95, 85, 70, 50, 30), apply=_encoded("WEBP"),
+        title="WebP", level="quality {}", levels=(95, 85, 70, 50, 30), apply=_webp,
     ),
     "noise": Corruption(
         title="noise", level="standard deviation {}/255", levels=(1, 2, 4, 8, 16), apply=_noise,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from resolute.errors import ConfigError, first_line
 from resolute.files import write_atomically
-from resolute.models.base import Restorer, Scorer, frozen
+from resolute.models.base import Restorer, Scorer, frozen, name_of
 from resolute.models.onnx_file import HINT, read_onnx
 from resolute.models.onnx_models import CARD, KIND
 from resolute.models.onnx_session import Session
@@ -95,7 +95,7 @@ def _traced(model: Restorer | Scorer) -> torch.export.ExportedProgram:
         return torch.export.export(model, (example,), dynamic_shapes=(dims,))
     except Exception as error:  # What cannot be traced raises anything, in many lines.
         reason = first_line(error, 300)
-        raise ConfigError(f"{_name(model)} cannot be exported for images of any size: {reason}") from error
+        raise ConfigError(f"{name_of(model)} cannot be exported for images of any size: {reason}") from error
 
 
 def _save_onnx(program: torch.export.ExportedProgram, model: Restorer | Scorer, path: Path) -> None:
@@ -111,7 +111,7 @@ def _save_onnx(program: torch.export.ExportedProgram, model: Restorer | Scorer, 
         )
         proto = made.model_proto
     except Exception as error:
-        raise ConfigError(f"{_name(model)} cannot be written as ONNX: {first_line(error, 300)}") from error
+        raise ConfigError(f"{name_of(model)} cannot be written as ONNX: {first_line(error, 300)}") from error
     if model.card is not None:
         facts = {CARD: json.dumps(dataclasses.asdict(model.card)), KIND: _kind(model)}
         _library("onnx").helper.set_model_props(proto, facts)
@@ -132,19 +132,20 @@ def _compared(model: Restorer | Scorer, other: Callable[[Float[Tensor, "b 3 h w"
             try:
                 got = other(x)
             except Exception as error:
+                told = first_line(error, 300)
                 raise ConfigError(
-                    f"the file of {_name(model)} fails on images of {width} x {height} pixels: {first_line(error, 300)}"
+                    f"the file of {name_of(model)} fails on images of {width} x {height} pixels: {told}"
                 ) from error
         if got.shape != wanted.shape:
             raise ConfigError(
-                f"the file of {_name(model)} gives {tuple(got.shape)}, and the model {tuple(wanted.shape)}"
+                f"the file of {name_of(model)} gives {tuple(got.shape)}, and the model {tuple(wanted.shape)}"
             )
         most = max(most, float((got - wanted).abs().max()))
         size = max(size, float(wanted.abs().max()))
     relative = most / max(size, 1e-12)
     if not relative <= TOLERANCE:
         raise ConfigError(
-            f"the file of {_name(model)} differs from the model by {most:.2g}, {relative:.2g} of its largest output, "
+            f"the file of {name_of(model)} differs from the model by {most:.2g}, {relative:.2g} of its largest output, "
             f"and {TOLERANCE:g} is allowed; it was not written"
         )
     return most, relative
@@ -152,10 +153,6 @@ def _compared(model: Restorer | Scorer, other: Callable[[Float[Tensor, "b 3 h w"
 
 def _kind(model: Restorer | Scorer) -> str:
     return "scorer" if isinstance(model, Scorer) else "restorer"
-
-
-def _name(model: Restorer | Scorer) -> str:
-    return model.card.name if model.card is not None else type(model).__name__
 
 
 def _library(name: str) -> Any:

@@ -112,11 +112,17 @@ def middle(pixels: NDArray[Any], side: int, factor: int = 1) -> NDArray[Any]:
 
 
 def _two_passes(image: NDArray[np.uint8], rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.uint8]:
-    tall = _round(np.tensordot(rows, image.astype(np.float64), axes=(1, 0)))
-    return _round(np.einsum("ow,hwc->hoc", columns, tall.astype(np.float64), optimize=True))
+    tall = to_levels(np.tensordot(rows, image.astype(np.float64), axes=(1, 0)))
+    return to_levels(np.einsum("ow,hwc->hoc", columns, tall.astype(np.float64), optimize=True))
 
 
-def _round(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+def to_levels(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Round to the nearest of the 256 levels, halves upwards as MATLAB does, and clip.
+
+    Example:
+        >>> to_levels(np.array([-1.0, 0.5, 300.0])).tolist()
+        [0, 1, 255]
+    """
     return np.floor(values + 0.5).clip(0, 255).astype(np.uint8)
 
 

@@ -22,7 +22,7 @@ from resolute.certificates.samples import Samples
 from resolute.certificates.spread import Around, Spread
 from resolute.certificates.statistic import Statistic
 from resolute.defences.wrappers import Confined
-from resolute.models.base import Restorer, frozen
+from resolute.models.base import Restorer, frozen, name_of
 from resolute.resize import upscale_tensor, upscaling_norm
 from resolute.runtime import full_float32
 
@@ -107,7 +107,7 @@ def certify_restoration(
                 block = run(start)[: n - start]
                 if not bool(block.isfinite().all()):
                     raise FloatingPointError(
-                        f"{_name(model)} is not finite on noisy copies of this image: nothing is certified"
+                        f"{name_of(model)} is not finite on noisy copies of this image: nothing is certified"
                     )
                 samples.add(block)
                 around.add(block[:, groups[0].places])
@@ -121,7 +121,7 @@ def certify_restoration(
     output = ((below + above) / 2)[groups[0].places].view(groups[0].shape)
     return RestorationCertificate(
         epsilon=epsilon, output=output, mean=around.mean.float().view(groups[0].shape),
-        plain=plain, smoothing=made, samples=samples, groups=groups, spread=spread, model=_name(model),
+        plain=plain, smoothing=made, samples=samples, groups=groups, spread=spread, model=name_of(model),
         size=(image.shape[1], image.shape[2]), scale=model.scale, image_sha256=values_sha256(image),
     )  # fmt: skip
 
@@ -170,8 +170,4 @@ def _require_function(run: Callable[[int], Tensor], model: Restorer) -> None:
     once, again = run(0), run(0)
     # But for the order in which a GPU adds up.
     if not torch.allclose(once, again, rtol=0, atol=1e-5, equal_nan=True):
-        raise ValueError(f"{_name(model)} gives equal images different outputs, and no certificate holds for it")
-
-
-def _name(model: Restorer) -> str:
-    return type(model).__name__ if model.card is None else model.card.name
+        raise ValueError(f"{name_of(model)} gives equal images different outputs, and no certificate holds for it")

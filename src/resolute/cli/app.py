@@ -204,6 +204,14 @@ def check_seeds(seed: Any) -> Any:
 
 
 Seed = Annotated[int, typer.Option(help="Of everything random.", callback=check_seeds)]
+DrawnSeed = Annotated[
+    int | None,
+    typer.Option(
+        help="Of the noise, to repeat a run; if not given, the operating system draws one once the image is read.",
+        callback=check_seeds,
+        show_default=False,
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder for the results; the same command goes on where it stopped.")]
 
 SkipBroken = Annotated[

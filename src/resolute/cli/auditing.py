@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from resolute.certificates.gap import Screening, least_photographs
-from resolute.cli.app import Device, Out, Workers, app, check_seeds
+from resolute.cli.app import Device, DrawnSeed, Out, Workers, app
 from resolute.cli.gating import FailUnder, Gates, JUnit, Summary
 from resolute.cli.studying import FAILED, run_cells, run_study
 from resolute.engine.queue import Machine
@@ -67,14 +67,7 @@ def audit(
     out: Out = Path("runs/audit"),
     device: Device = "auto",
     workers: Workers = 1,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Of the noise, to repeat a run; if not given, the operating system draws one once the image is read.",
-            callback=check_seeds,
-            show_default=False,
-        ),
-    ] = None,
+    seed: DrawnSeed = None,
     fail_under: FailUnder = None,
     junit: JUnit = None,
     summary: Summary = None,

@@ -11,6 +11,7 @@ from resolute.attacks.score import ScoreAttack
 from resolute.cli.app import (
     Argument,
     Device,
+    DrawnSeed,
     Memory,
     Out,
     Range,
@@ -20,7 +21,6 @@ from resolute.cli.app import (
     Workers,
     addressed,
     app,
-    check_seeds,
     parse_arithmetic,
     parse_levels,
     parse_memory,
@@ -96,14 +96,7 @@ def certify(
     out: Out = Path("runs/certify"),
     device: Device = "auto",
     workers: Workers = 1,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Of the noise, to repeat a run; if not given, the operating system draws one once the image is read.",
-            callback=check_seeds,
-            show_default=False,
-        ),
-    ] = None,
+    seed: DrawnSeed = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Certify a metric too that gives equal images different scores.")
     ] = False,
@@ -184,14 +177,7 @@ def certify_restoration(
     device: Device = "auto",
     workers: Workers = 1,
     memory: Memory = "512MiB",
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Of the noise, to repeat a run; if not given, the operating system draws one once the image is read.",
-            callback=check_seeds,
-            show_default=False,
-        ),
-    ] = None,
+    seed: DrawnSeed = None,
     fail_under: FailUnder = None,
     junit: JUnit = None,
     summary: Summary = None,

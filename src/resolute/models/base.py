@@ -252,6 +252,11 @@ def _facts(model: nn.Module, card: Card | ScorerCard | None) -> str:
     return str(Table("", [Column("fact"), Column("value")], known, caption=repr(model)).html())
 
 
+def name_of(model: Restorer | Scorer) -> str:
+    """Return what a model is called: by its card, or its class where it has none."""
+    return type(model).__name__ if model.card is None else model.card.name
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Return where a model is; one without weights works anywhere, and is taken to be on the CPU.
 

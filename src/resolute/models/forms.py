@@ -42,7 +42,6 @@ class InForm(Restorer):
             raise ConfigError(f"a form of a model is {', '.join(FORMS)}, not {form!r}")
         super().__init__(inner.scale)
         self.form = form
-        # One that follows whatever device the module is moved to, and not another type.
         self.inner = copy.deepcopy(inner).eval()
         self.feature_layer = f"inner.{inner.feature_layer}"
         if form == "int8":

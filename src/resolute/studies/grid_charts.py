@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from resolute.chart import BICUBIC, GREY, Chart, Figure, axis, curve, layout_of, look_of, plain_text, roomy
+from resolute.chart import BICUBIC, GREY, Chart, Figure, axis, curve, layout_of, look_of, plain_text, roomy, rounded
 from resolute.figures import Interval
 from resolute.studies.summary import Means, attack_title, bicubic_line
 
@@ -98,7 +98,7 @@ class _Plot:
             colour, marker = look_of(model, models)
             curves += self._band(ours, colour)
             if ours:
-                x, y = ([_rounded(read(row)) for row in ours] for read in (self.x, self.y))
+                x, y = ([rounded(read(row)) for row in ours] for read in (self.x, self.y))
                 bicubic = model == BICUBIC
                 curves.append(
                     curve(model, x, y, self.hover, "lines+markers")
@@ -114,7 +114,7 @@ class _Plot:
         if len(found) < 2 or all(band.n == 1 for _, band in found):
             return []
         levels = [level for level, _ in found]
-        outline = [_rounded(b.high) for _, b in found] + [_rounded(b.low) for _, b in reversed(found)]
+        outline = [rounded(b.high) for _, b in found] + [rounded(b.low) for _, b in reversed(found)]
         red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
         return [
             curve("", [*levels, *reversed(levels)], outline)
@@ -134,7 +134,3 @@ def span(rows: Sequence[Means], read: Callable[[Means], float | None]) -> list[f
         return [0.0, 1.0]
     room = 0.06 * (max(values) - min(values)) or 1.0
     return [round(min(values) - room, 2), round(max(values) + room, 2)]
-
-
-def _rounded(value: float | None) -> float | None:
-    return round(value, 4) if value is not None and math.isfinite(value) else None

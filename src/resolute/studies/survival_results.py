@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar, final
 
-from resolute.chart import BICUBIC, Chart, axis, curve, layout_of, look_of, roomy
+from resolute.chart import BICUBIC, Chart, axis, curve, layout_of, look_of, roomy, rounded
 from resolute.corruptions import CORRUPTIONS, SEVERITIES
 from resolute.figures import Interval, figure
 from resolute.measure.intervals import bootstrap_mean, mean
@@ -216,7 +216,7 @@ def _charts(records: Sequence[SurvivalRecord], models: Sequence[str], kinds: Seq
                     points.insert(0, (0, mean(one.clean_psnr_y for one in own)))
                 colour, marker = look_of(model, models)
                 line = curve(
-                    model, [x for x, _ in points], [_short(v) for _, v in points], "%{x}: %{y:.2f} dB", "lines+markers"
+                    model, [x for x, _ in points], [rounded(v) for _, v in points], "%{x}: %{y:.2f} dB", "lines+markers"
                 )
                 look = {"line": {"color": colour, "width": 2}, "marker": {"symbol": marker, "size": 7}}
                 data.append({**line, **look})
@@ -229,7 +229,3 @@ def _charts(records: Sequence[SurvivalRecord], models: Sequence[str], kinds: Seq
                 )
             )
     return charts
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

@@ -24,7 +24,7 @@ from resolute.errors import ConfigError, ImageError
 from resolute.figures import figure
 from resolute.files import FileName
 from resolute.images import from_uint8, read_image, to_uint8
-from resolute.models.base import Restorer
+from resolute.models.base import Restorer, name_of
 from resolute.models.forms import FORMS, InForm
 from resolute.runtime import full_float32
 from resolute.studies.attacked import Subject, against_truth, psnr_between
@@ -145,7 +145,7 @@ class Twin(RestoreStudy):
         model, *others = (load_defended(one, self.scale) for one in self.models)
         for one in others:
             if one.card == model.card:
-                raise ConfigError(f"{_name(one)} is one form alone; give another file, or one of {', '.join(FORMS)}")
+                raise ConfigError(f"{name_of(one)} is one form alone; give another file, or one of {', '.join(FORMS)}")
         searches = (False, True) if self.level else (False,)
         found: list[Cell] = []
         for subject in self.subjects():
@@ -158,7 +158,7 @@ class Twin(RestoreStudy):
         pixels = float(subject.low.shape[-2] * subject.low.shape[-1])
         return TwinCell(
             key=record_key(self.kind, who, how, *subject.identity),
-            title=f"{subject.name}, {_name(other)}{', searched' if searched else ''}",
+            title=f"{subject.name}, {name_of(other)}{', searched' if searched else ''}",
             like=(self.kind, *who, searched), shape=tuple(subject.low.shape),
             cost=pixels * (4 * self.steps if searched else 1), model=model, other=other, subject=subject,
             searched=searched,
@@ -189,7 +189,7 @@ class Twin(RestoreStudy):
             ours, theirs = model(low).cpu(), other(low).cpu()
         if ours.shape != theirs.shape:
             raise ConfigError(
-                f"{_name(other)} gives {tuple(theirs.shape)} where {_name(model)} gives {tuple(ours.shape)}"
+                f"{name_of(other)} gives {tuple(theirs.shape)} where {name_of(model)} gives {tuple(ours.shape)}"
             )
         finite = bool(ours.isfinite().all()) and bool(theirs.isfinite().all())
         change = (_levels(ours) - _levels(theirs)).abs()
@@ -319,10 +319,6 @@ class Twin(RestoreStudy):
 
 def _own(records: Sequence[Record]) -> list[TwinRecord]:
     return [record for record in records if isinstance(record, TwinRecord)]
-
-
-def _name(model: Restorer) -> str:
-    return model.card.name if model.card is not None else type(model).__name__
 
 
 def _levels(output: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ that are a few lines long, GMSD agrees best with human opinion on images distort
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,10 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from resolute.corruptions import encoded
 from resolute.errors import ConfigError
 from resolute.folders import find_images
 from resolute.measure.gmsd import gmsd
 from resolute.randomness import stream_seed
+from resolute.resize import to_levels
 from resolute.training.rated import random_crop, read_all, shuffled, spread, to_images
 
 WORST = 0.3
@@ -44,14 +45,12 @@ def noise(image: NDArray[np.uint8], level: float, rng: np.random.Generator) -> N
     """Add Gaussian noise with a standard deviation of 3 to 60 levels, on all channels alike in a third of the cases."""
     channels = 1 if rng.random() < 1 / 3 else 3
     grain = rng.standard_normal((*image.shape[:2], channels), dtype=np.float32)
-    return _round(image + grain * (3 * 20.0**level))
+    return to_levels(image + grain * (3 * 20.0**level))
 
 
 def jpeg(image: NDArray[np.uint8], level: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Compress with JPEG, quality 80 down to 5."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=round(80 * 16.0**-level))
-    return np.asarray(Image.open(buffer))
+    return encoded(image, "JPEG", round(80 * 16.0**-level))
 
 
 def shrink(image: NDArray[np.uint8], level: float, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -66,18 +65,18 @@ def contrast(image: NDArray[np.uint8], level: float, rng: np.random.Generator) -
     """Lower or raise the contrast up to four times, around the mean of the image."""
     factor = 4.0 ** (-level if rng.random() < 0.5 else level)
     mean = float(image.mean())
-    return _round((image - mean) * factor + mean)
+    return to_levels((image - mean) * factor + mean)
 
 
 def brightness(image: NDArray[np.uint8], level: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Darken or brighten by up to 120 levels; what runs into black or white is lost."""
-    return _round(image + 120.0 * level * (-1 if rng.random() < 0.5 else 1))
+    return to_levels(image + 120.0 * level * (-1 if rng.random() < 0.5 else 1))
 
 
 def quantise(image: NDArray[np.uint8], level: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Keep 24 down to 3 levels a channel."""
     step = 255.0 / (round(24 * 8.0**-level) - 1)
-    return _round(np.round(image / step) * step)
+    return to_levels(np.round(image / step) * step)
 
 
 DISTORTIONS: tuple[Distortion, ...] = (blur, noise, jpeg, shrink, contrast, brightness, quantise)
@@ -190,7 +189,3 @@ def score(original: Float[Tensor, "b 3 h w"], distorted: Float[Tensor, "b 3 h w"
 def _scored(image: NDArray[np.uint8], seed: int, name: str, index: int) -> tuple[NDArray[np.uint8], float]:
     distorted = distort(image, np.random.default_rng(stream_seed(seed, "held out", name, index)))
     return distorted, score(to_images([image]), to_images([distorted])).item()
-
-
-def _round(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return np.floor(values + 0.5).clip(0, 255).astype(np.uint8)
