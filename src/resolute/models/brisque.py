@@ -76,12 +76,13 @@ class BRISQUE(Scorer):
         Raises:
             CheckpointError: a file is missing, damaged or something else.
         """
-        from scipy.io import loadmat  # slow to import, and seldom needed
+        from scipy import sparse  # slow to import, and seldom needed
+        from scipy.io import loadmat
 
         try:
             model = loadmat(folder / "piq_svm_model.mat")
             ranges = np.asarray(loadmat(folder / "piq_scale.mat")["scale"], dtype=np.float64)
-            vectors = cast("scipy.sparse.spmatrix | np.ndarray", model["SVs"])
+            vectors = cast("sparse.csc_matrix | np.ndarray", model["SVs"])
             dense = np.asarray(vectors if isinstance(vectors, np.ndarray) else vectors.toarray(), dtype=np.float64)
             metric = cls(
                 torch.tensor(dense).view(-1, 36),
