@@ -40,6 +40,7 @@ from resolute.studies.certification import Certification
 from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
 from resolute.studies.check import Check
 from resolute.studies.check_suite import CheckSuite
+from resolute.studies.choice import Choice
 from resolute.studies.kinds import KINDS
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.restoration import Restoration
@@ -106,6 +107,7 @@ def studies(tmp_path_factory):
             models=(str(folder / "plain" / "plain.safetensors"), str(folder / "other" / "other.safetensors")),
             images=(photos,), scale=1, steps=1,
         ),
+        Choice(models=("bicubic",), images=(photos,), scale=2, level=1, steps=1),
         Restoration(
             models=("bicubic",), images=(str(folder / "low"),), high_resolution=False, scale=2, sigmas=(0.05, 0.1),
             epsilons=(0.01, 0.02), samples=96, seed=0,

@@ -55,6 +55,10 @@ COMMANDS = {
         "checking",
         "Check whether a model only looks robust: masked gradients, randomness, attacks that were too weak.",
     ),
+    "compare-models": (
+        "choosing",
+        "See which of several super-resolution models to take, on your own photographs, in all that matters at once.",
+    ),
     "survive": (
         "surviving",
         "See what a super-resolution model survives: JPEG, WebP, noise, blur and the like on its input, five "

@@ -1,8 +1,8 @@
 """What hardens a model while it trains: two kinds of methods, frozen dataclasses whose fields are keys of a recipe.
 
-A method of the first kind changes what the network is trained on; one of the second asks that the network answers every
-input and a neighbour of it alike. They combine: first all of the first kind, in the order of the recipe's tables, then
-all of the second. What acts on a layer is ``defences.entropy``.
+A method of the first kind changes what the network is trained on, and may judge the outputs for it; one of the second
+asks that the network answers every input and a neighbour of it alike. They combine: first all of the first kind, in the
+order of the recipe's tables, then all of the second. What acts on a layer is ``defences.entropy``.
 """
 
 from __future__ import annotations
@@ -76,6 +76,19 @@ class InputMethod(ABC):
     @abstractmethod
     def inputs(self, model: nn.Module, seen: Seen, moment: Moment) -> Seen:
         """Return what to train on instead; the model comes back as it was."""
+
+
+class OutputMethod(ABC):
+    """A method that adds to the loss what it finds in the outputs for a batch."""
+
+    @abstractmethod
+    def judged(self, output: High, distance: Distance) -> Float[Tensor, ""]:
+        """Return what to add to the loss.
+
+        Args:
+            output: of what the methods that change inputs have made of the batch.
+            distance: the recipe's loss.
+        """
 
 
 class TwinMethod(ABC):

@@ -150,9 +150,11 @@ class HardenTask(Task[Restorer]):
             seen, twins = self.hardener.prepare(low, high, step, rank, step / recipe.optimizer.steps)
         originals = seen.high
         if recipe.anchor and seen.clean:
+            copies = -(-seen.clean // len(low))
             with torch.no_grad():
-                former = self.before(low[: seen.clean]).float()
-            originals = torch.cat([torch.lerp(high[: seen.clean], former, recipe.anchor), originals[seen.clean :]])
+                former = self.before(low[: seen.clean]).float().repeat(copies, 1, 1, 1)
+            mixed = torch.lerp(originals[: seen.clean], former, recipe.anchor)
+            originals = torch.cat([mixed, originals[seen.clean :]])
         outputs: Outputs = module(seen.low, originals, *twins)
         emphasis = self.hardener.get_buffer("emphasis")
         loss = _weighted(recipe.loss, outputs.output, originals, seen.clean, emphasis)

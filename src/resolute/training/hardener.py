@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from resolute.attacks.features import layer_outputs
 from resolute.defences.adversarial import Adversarial
 from resolute.defences.entropy import EntropyRegularizer
-from resolute.defences.method import High, InputMethod, Low, Moment, Seen, TwinMethod
+from resolute.defences.method import High, InputMethod, Low, Moment, OutputMethod, Seen, TwinMethod
 from resolute.errors import ConfigError
 from resolute.models.base import Restorer, device_of
 from resolute.models.layers import find_layers
@@ -81,6 +81,7 @@ class Hardener(nn.Module):
             tables.adversarial, tables.jitter, tables.consistency, tables.jacobian, *map(_own, tables.own),
         )  # fmt: skip
         self._inputs = [one for one in methods if isinstance(one, InputMethod)]
+        self._judges = [one for one in methods if isinstance(one, OutputMethod)]
         self._twins = [one for one in methods if isinstance(one, TwinMethod)]
         self._carried: tuple[int, Low] | None = None
         self.train()
@@ -141,6 +142,8 @@ class Hardener(nn.Module):
         def distance(output: High, high: High) -> Float[Tensor, ""]:
             return reconstruction_loss(table, output, high)
 
+        for judge in self._judges:
+            total = total + judge.judged(outputs.output.float(), distance)
         for method, other, twin in zip(self._twins, outputs.twins, twins, strict=True):
             penalty = method.penalty(outputs.output.float(), other.float(), twin - seen.low.detach(), distance)
             if not isinstance(cast("object", penalty), Tensor) or penalty.shape:

@@ -77,6 +77,8 @@ class MethodTables:
     def __post_init__(self) -> None:
         if self.jacobian is not None and self.defence is not None and self.defence.noise:
             raise ConfigError("jacobian: noise on the features drowns its differences; set defence.noise = false")
+        if self.adversarial is not None and self.jitter is not None and self.jitter.copies > 1:
+            raise ConfigError("jitter.copies: attacked patches beside clean ones have none; leave out adversarial")
 
     @property
     def replay(self) -> int:

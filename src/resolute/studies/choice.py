@@ -1,0 +1,253 @@
+"""The study that helps to choose: several models on one's own photographs, in all that matters at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar, final
+
+import pydantic
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from resolute.attacks.apgd import APGD
+from resolute.corruptions import CORRUPTIONS
+from resolute.defences import load_defended, surrogate
+from resolute.errors import ConfigError, ImageError
+from resolute.figures import figure
+from resolute.files import FileName
+from resolute.images import from_uint8, read_image, to_uint8
+from resolute.measure.footprint import peak_bytes
+from resolute.models.base import Restorer, Scorer
+from resolute.models.scorers import load_scorer
+from resolute.runtime import full_float32
+from resolute.studies.attacked import Subject, against_truth, psnr_between
+from resolute.studies.choice_results import ATTACK, CLEAN, ChoiceRecord, results_of
+from resolute.studies.grid_cases import Replay
+from resolute.studies.record import Record, grouped, record_key
+from resolute.studies.restore_study import RestoreStudy
+from resolute.studies.results import Case, Measured, Missing, Quantity, Results, View
+from resolute.studies.study import Answer, Bench, Cell, Progress, about, count, one_by_one
+from resolute.studies.survival import consistency, damaged
+
+# The damage that everybody's photographs have.
+_DAMAGE, _SEVERITY = ("jpeg", "noise"), 2
+# Passes whose time counts, behind one that does not.
+_PASSES = 3
+_SHOWN = 12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ChoiceCell(Cell):
+    """One model and one image, as it is, damaged or attacked."""
+
+    model: Restorer
+    subject: Subject
+    trial: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
+class Choice(RestoreStudy):
+    """Models x images, each as it is, with mild damage, and attacked.
+
+    Attributes:
+        models: built-in names or weights files, with input-time defences behind a plus.
+        level: budget of the attack, in levels of 255; 0 for none.
+        steps: of the attack, ``APGD`` on the output.
+        metric: a quality metric without reference that scores outputs; empty for none.
+        images, high_resolution, names, every, crop, scale, skip_broken: as in ``Grid``.
+        seed: of noise and of the attack.
+
+    Example:
+        >>> Choice(models=("edsr-xs", "bicubic")).trials()
+        ('clean', 'jpeg', 'noise', 'attack')
+    """
+
+    kind: ClassVar[str] = "choice"
+    records: ClassVar[tuple[type[Record], ...]] = (ChoiceRecord,)
+    cumulative: ClassVar[bool] = True
+
+    name: FileName = "compare-models"
+    models: tuple[str, ...] = pydantic.Field(min_length=1)
+    level: float = pydantic.Field(default=4, ge=0, le=255)
+    steps: int = pydantic.Field(default=20, ge=1)
+    metric: str = ""
+    images: tuple[str, ...] = ("samples",)
+    high_resolution: bool = True
+    names: tuple[str, ...] = ()
+    every: int = pydantic.Field(default=1, ge=1)
+    crop: int = pydantic.Field(default=0, ge=0)
+    scale: int = pydantic.Field(default=4, ge=1, le=64)
+    seed: int = 0
+    skip_broken: bool = False
+
+    def trials(self) -> tuple[str, ...]:
+        """Return what every model goes through on every image."""
+        return (CLEAN, *_DAMAGE, *([ATTACK] if self.level else []))
+
+    def cells(self) -> Sequence[Cell]:
+        models = [load_defended(model, self.scale) for model in self.models]
+        names = [model.card.name for model in models if model.card is not None]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"two of the models are called {max(names, key=names.count)}; rename one of the files")
+        if self.metric:
+            self._scorer()  # what cannot be loaded is said before anything runs
+        return [
+            self._cell(model, subject, trial)
+            for subject in self.subjects()
+            for model in models
+            for trial in self.trials()
+        ]
+
+    def _cell(self, model: Restorer, subject: Subject, trial: str) -> ChoiceCell:
+        assert model.card is not None
+        name, weights = model.card.name, model.card.sha256
+        how = {CLEAN: (self.metric,), ATTACK: (self.level, self.steps, self.seed)}.get(trial, (self.seed,))
+        pixels = float(subject.low.shape[-2] * subject.low.shape[-1])
+        return ChoiceCell(
+            key=record_key(self.kind, name, weights, trial, *how, *subject.identity),
+            title=f"{subject.name}, {name}, {trial}", like=(self.kind, name, weights, trial),
+            shape=tuple(subject.low.shape), cost=pixels * {CLEAN: 1 + _PASSES, ATTACK: 3 * self.steps}.get(trial, 1),
+            model=model, subject=subject, trial=trial,
+        )  # fmt: skip
+
+    def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
+        return one_by_one(cells, progress, lambda cell, step: self._answer(cell, bench, step))
+
+    def _answer(self, cell: Cell, bench: Bench, progress: Progress) -> Answer:
+        assert isinstance(cell, ChoiceCell)
+        assert cell.model.card is not None
+        model, subject = bench.place(cell.model), cell.subject
+        identity = cell.model.card.name, cell.model.card.sha256, subject.identity
+        clean = bench.shared(("chosen", *identity), lambda: _output(model, subject.low, bench.device))
+        began = time.perf_counter()
+        low = self._input(cell, model, bench.device, progress)
+        output = clean if cell.trial == CLEAN else _output(model, low, bench.device)
+        seconds, memory, score = time.perf_counter() - began, None, None
+        if cell.trial == CLEAN:
+            x = low.to(bench.device)
+            seconds, memory = _seconds(model, x), peak_bytes(model, x)
+            score = self._score(output, bench)
+        psnr, ssim = against_truth(output, subject, model.scale)
+        record = ChoiceRecord(
+            **about(cell, cell.model.card, subject.name, subject.low[0], self.seed), trial=cell.trial,
+            metric=self.metric if cell.trial == CLEAN else "", psnr_y=psnr, ssim_y=ssim,
+            consistency=consistency(output, low), score=score, memory=memory,
+            sr_psnr=None if cell.trial == CLEAN else psnr_between(clean, output), pixels_out=output[0, 0].numel(),
+            broken=not bool(output.isfinite().all()), seconds=round(seconds, 6), dataset=subject.dataset,
+        )  # fmt: skip
+        return Answer(record, {"attacked": low[0].cpu()} if cell.trial == ATTACK else {})
+
+    def _input(self, cell: ChoiceCell, model: Restorer, device: str, progress: Progress) -> Tensor:
+        """Return what the model is given."""
+        if cell.trial == CLEAN:
+            return cell.subject.low
+        if cell.trial != ATTACK:
+            return damaged(cell.subject, cell.trial, _SEVERITY, model.scale, self.seed)
+        attack = APGD(epsilon=self.level / 255, steps=self.steps)
+        found = attack(
+            surrogate(model), cell.subject.low.to(device), seed=self.seed,
+            progress=lambda done, total: progress(done / total),
+        )  # fmt: skip
+        return from_uint8(to_uint8(found.images[0]))[None]
+
+    def _score(self, output: Tensor, bench: Bench) -> float | None:
+        if not self.metric or not bool(output.isfinite().all()):
+            return None
+        metric = bench.place(self._scorer())
+        with torch.no_grad():
+            return round(float(metric(output.clamp(0, 1).to(bench.device))[0]), 4)
+
+    def _scorer(self) -> Scorer:
+        return _loaded(self.metric)
+
+    def results(self, records: Sequence[Record]) -> Results:
+        return results_of(_own(records))
+
+    def cases(self, records: Sequence[Record], folder: Path) -> Iterator[Case | Missing]:
+        again = Replay(self.scene(), folder)
+        images = grouped(_own(records), lambda one: (one.dataset, one.image))
+        for own in list(images.values())[:_SHOWN]:
+            try:
+                yield self._case(own, again, folder)
+            except (ImageError, IndexError) as error:
+                yield Missing(str(error))
+
+    def _case(self, records: Sequence[ChoiceRecord], again: Replay, folder: Path) -> Case:
+        views: list[View] = []
+        facts: list[str] = []
+        for trials in grouped(records, lambda one: one.model).values():
+            model, subject = again.subject_of(trials[0])
+            if not views:
+                views.append(View("input", subject.low[0], low=True))
+                views += [] if subject.truth is None else [View("ground truth", subject.truth[0])]
+            views.append(View("output", _output(model, subject.low, "cpu")[0].clamp(0, 1), trials[0].model))
+            for one in trials:
+                if one.files:
+                    low = read_image(folder / one.files[0])[None]
+                    views.append(View("output, attacked", _output(model, low, "cpu")[0].clamp(0, 1), one.model))
+            told = [f"{one.trial} {figure(one.psnr_y, 2)} dB" for one in trials if one.psnr_y is not None]
+            facts += [f"{trials[0].model}: {', '.join(told)}"] if told else []
+        outputs = [place for place, view in enumerate(views) if view.label == "output"]
+        return Case(records[0].image, views, facts, {"image": records[0].image}, (outputs[0], outputs[-1]))
+
+    def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
+        return [
+            Quantity("PSNR", "dB"), Quantity("SR-PSNR", "dB"), Quantity("consistency", "dB"), Quantity("score"),
+            Quantity("time", "s", lower_better=True, digits=3),
+        ]  # fmt: skip
+
+    def measured(self, record: Record) -> Measured | None:
+        if not isinstance(record, ChoiceRecord):
+            return None
+        values = {"PSNR": record.psnr_y, "SR-PSNR": record.sr_psnr, "consistency": record.consistency}
+        if record.trial == CLEAN:
+            values |= {"score": record.score, "time": record.seconds}
+        return Measured({"model": record.model, "trial": record.trial}, values)
+
+    def outline(self, cells: Sequence[Cell]) -> str:
+        images = {cell.subject.identity for cell in cells if isinstance(cell, ChoiceCell)}
+        parts = [count(len(self.models), "model"), count(len(images), "image"), count(len(self.trials()), "trial")]
+        return f"{' x '.join(parts)}: {count(len(cells), 'cell')}"
+
+    def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
+        mild = ", ".join(CORRUPTIONS[kind].words(_SEVERITY) for kind in _DAMAGE)
+        return {
+            "mild damage": f"of the input: {mild}",
+            "attack": f"APGD on the output, {self.level:g}/255, {self.steps} steps, one start: a weaker attack than "
+            "the standard suite's, the same for all",
+            "consistency": "the output, shrunk as MATLAB does, against the input that the model was given; RGB, in dB",
+            "time": f"median of {_PASSES} passes behind a first one, on the machine at hand and whatever else it does",
+            "memory": "of weights and of all tensors that are alive at once at most; what kernels borrow is not in it",
+        }
+
+
+def _own(records: Sequence[Record]) -> list[ChoiceRecord]:
+    return [record for record in records if isinstance(record, ChoiceRecord)]
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(metric: str) -> Scorer:
+    return load_scorer(metric)
+
+
+def _output(model: Restorer, low: Tensor, device: str) -> Tensor:
+    with torch.no_grad(), full_float32():
+        return model(low.to(device)).cpu()
+
+
+def _seconds(model: Restorer, x: Tensor) -> float:
+    """Return what a pass takes: the median of several behind a first one."""
+    taken: list[float] = []
+    with torch.no_grad(), full_float32():
+        for _ in range(1 + _PASSES):
+            began = time.perf_counter()
+            model(x).cpu()
+            taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])

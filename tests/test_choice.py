@@ -1,0 +1,151 @@
+"""The study that compares models on one's own photographs: what it measures, concludes and shows."""
+
+import dataclasses
+
+import pytest
+import torch
+from small import tiny
+from test_cli import fails, run
+
+from resolute import Bicubic, ConfigError, load
+from resolute import run as run_study
+from resolute.engine import Store
+from resolute.images import read_image, sample_image, write_png
+from resolute.measure.fidelity import psnr_rgb, psnr_y
+from resolute.measure.footprint import peak_bytes
+from resolute.studies.choice import Choice
+from resolute.studies.choice_results import ATTACK, CLEAN, aspects, behind, results_of
+from resolute.studies.record import grouped
+from resolute.studies.results import Case
+from resolute.studies.survival import damaged
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("choice")
+    for name in ("coffee", "rocket"):
+        write_png(folder / "photos" / f"{name}.png", sample_image(name)[:, 100:188, 100:188])
+    tiny(folder / "net.safetensors", "net")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(place):
+    study = Choice(models=(str(place / "net.safetensors"), "bicubic"), images=(str(place / "photos"),), steps=2)
+    return study, run_study(study, place / "run")
+
+
+def test_every_figure_is_that_of_the_definition(made, place):
+    study, records = made
+    models = {"net": load(place / "net.safetensors"), "bicubic": Bicubic(4)}
+    subjects = {subject.name: subject for subject in study.subjects()}
+    assert len(records) == 2 * 2 * 4
+    for record in records:
+        subject, model = subjects[record.image], models[record.model]
+        low = subject.low if record.trial == CLEAN else None
+        if record.trial == ATTACK:
+            low = read_image(place / "run" / record.files[0])[None]
+            assert 0 < float((low - subject.low).abs().max()) * 255 <= 4 + 1e-3
+        low = damaged(subject, record.trial, 2, 4, 0) if low is None else low
+        with torch.no_grad():
+            clean, output = model(subject.low), model(low)
+        assert record.psnr_y == pytest.approx(float(psnr_y(output, subject.truth, 4)), abs=1e-3)
+        if record.trial == CLEAN:
+            assert record.memory == peak_bytes(model, subject.low)
+            assert record.pixels_out == 88 * 88
+            assert 0 < record.seconds < 1
+        else:
+            assert record.sr_psnr == pytest.approx(float(psnr_rgb(clean, output)), abs=1e-3)
+            assert record.memory is None
+
+
+def test_memory_is_that_of_what_is_alive():
+    layers = [torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 3, 3, padding=1)]
+    model, x = torch.nn.Sequential(*layers), torch.zeros(1, 3, 10, 10)
+    weights = sum(p.numel() for p in model.parameters())
+    # While the second layer runs its input is alive, which the caller of the first still holds.
+    assert peak_bytes(model, x) == 4 * (weights + 300 + 2 * 800)
+    layers[1].inplace = True
+    assert peak_bytes(model, x) == 4 * (weights + 300 + 800 + 300)
+    assert peak_bytes(Bicubic(2), torch.zeros(1, 3, 32, 32)) > 4 * 3 * (32 * 32 + 64 * 64)
+
+
+def test_who_is_best_and_who_is_behind_is_told(made):
+    _, records = made
+    better = [
+        dataclasses.replace(r, psnr_y=50.0, ssim_y=0.99, consistency=99.0, seconds=1e-9, memory=r.memory and 1)
+        if r.model == "net"
+        else r
+        for r in records
+    ]
+    first, *others = results_of(better).sentences
+    assert first.count("net is") == 1
+    assert any("net is at least as good as bicubic in everything" in sentence for sentence in others)
+    models = grouped(better, lambda one: one.model)
+    assert behind(models, aspects(better)) == {"bicubic": "net"}
+    slow = [dataclasses.replace(r, seconds=9.0) if r.model == "net" else r for r in better]
+    assert behind(grouped(slow, lambda one: one.model), aspects(slow)) == {}
+    table = results_of(slow).tables[0]
+    toned = {row.cells[0].value: [cell.tone for cell in row.cells[1:]] for row in table.rows}
+    place = [column.name for column in table.columns[1:]].index("time")
+    assert (toned["net"][place], toned["bicubic"][place]) == ("", "good")
+
+
+def test_models_that_differ_by_chance_are_not_told_apart(made):
+    _, records = made
+    shifts = {"coffee": 0.5, "rocket": -0.4}
+    noisy = [
+        dataclasses.replace(r, psnr_y=30 + (shifts[r.image] if r.model == "net" else 0), model=r.model + "2")
+        for r in records
+    ]
+    assert any("cannot be told" in sentence for sentence in results_of(noisy).sentences)
+    sure = [dataclasses.replace(r, psnr_y=30 + (r.model == "net2")) for r in noisy]
+    assert not any("cannot be told" in sentence for sentence in results_of(sure).sentences)
+
+
+def test_only_images_that_all_have_answered_count(made):
+    _, records = made
+    half = [record for record in records if record.model == "net" or record.image == "coffee"]
+    assert "on 1 image" in results_of(half).sentences[0]
+    assert "on 2 images" in results_of([r for r in records if r.model == "net"]).sentences[0]
+    assert not results_of([]).tables
+
+
+def test_without_truth_outputs_are_scored(place, tmp_path):
+    images = {"images": (str(place / "photos"),), "high_resolution": False, "crop": 40}
+    study = Choice(models=("bicubic",), metric="quality-s", level=0, **images)
+    records = run_study(study, tmp_path)
+    assert {record.trial for record in records} == {CLEAN, "jpeg", "noise"}
+    assert {record.psnr_y for record in records} == {None}
+    scores = [record.score for record in records if record.trial == CLEAN]
+    assert all(0 < score < 100 for score in scores)
+    titles = [one.title for one in aspects(records)]
+    assert titles == ["score", "consistency", "damaged", "time", "memory"]
+
+
+def test_cases_show_every_model(made, place):
+    study, records = made
+    cases = list(study.cases(records, place / "run"))
+    assert all(isinstance(case, Case) for case in cases)
+    assert len(cases) == 2
+    assert [(view.label, view.group) for view in cases[0].views[2:]] == [
+        ("output", "net"), ("output, attacked", "net"), ("output", "bicubic"), ("output, attacked", "bicubic"),
+    ]  # fmt: skip
+
+
+def test_as_typed(place, tmp_path):
+    arguments = "compare-models", place / "net.safetensors", "--images", place / "photos", "--steps", 1, "--out"
+    code, told, _ = run(*arguments, tmp_path / "run", "--fail-under", "psnr@clean=5")
+    assert code == 0
+    assert "bicubic is" in told
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert len(Store(tmp_path / "run").read()) == 2 * 2 * 4
+    assert run(*arguments, tmp_path / "run", "--plan")[0] == 0
+
+
+def test_what_cannot_be_is_said(place, tmp_path):
+    tiny(place / "other" / "net.safetensors", "net", seed=3)
+    two = str(place / "net.safetensors"), str(place / "other" / "net.safetensors")
+    with pytest.raises(ConfigError):
+        Choice(models=two).cells()
+    fails(4, "compare-models", "bicubic", "--images", place / "photos", "--metric", "nobody", "--out", tmp_path)
