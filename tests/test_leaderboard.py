@@ -15,11 +15,14 @@ from resolute.engine.running import Machine
 from resolute.engine.running import run as answer
 from resolute.engine.store import Store
 from resolute.errors import ConfigError
+from resolute.images import sample_image, write_png
 from resolute.leaderboard import build_site, differences, entries_of, entry_of, read_entry
+from resolute.leaderboard.certified import certified_boards
 from resolute.leaderboard.checking import Again, done_again
 from resolute.leaderboard.site import schema_text, stem_of
 from resolute.studies.check import Check, evidence_of
 from resolute.studies.check_suite import CheckSuite
+from resolute.studies.restoration import Restoration
 from resolute.studies.summary import summarize, worst_case
 
 
@@ -375,3 +378,47 @@ def test_the_site_in_a_browser(run, tmp_path, browser, width, scheme):
     assert watched.trouble == []
     assert all(request.startswith("file://") for request in watched.requests)
     watched.context.close()
+
+
+@pytest.fixture(scope="module")
+def proven(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("proven")
+    write_png(folder / "photos" / "one.png", sample_image("coffee")[:, 100:140, 100:140])
+    study = Restoration(
+        models=("bicubic", "bicubic+confine=0.05"), images=(str(folder / "photos"),), sigmas=(0.05,),
+        epsilons=(0.01, 0.02), samples=96, seed=0,
+    )  # fmt: skip
+    answer(study, folder / "runs" / "proven", Machine())
+    return folder / "runs"
+
+
+class TestCertified:
+    def test_what_is_proven_has_a_board_of_its_own(self, proven, finished, tmp_path):
+        both = shutil.copytree(proven, tmp_path / "runs")
+        shutil.copytree(finished, both / "attacked")
+        page, notes = build_site(both, tmp_path / "site")
+        assert notes == []
+        (board,), _ = certified_boards([both / "proven"])
+        records = [r for r in Store(both / "proven").read() if r.model == "bicubic"]
+        rows = {(row.cells[0].value, row.cells[3].value): row for row in board.table.rows}
+        assert len(rows) == 4
+        for record in records:
+            figures = rows["bicubic", record.epsilon].cells
+            assert figures[1].value.mean == pytest.approx(record.certified[1])
+            assert figures[9].value == "given"
+        assert f'id="{board.id}"' in page.read_text()
+        assert 'id="board-0"' in page.read_text()
+
+    def test_alone_it_makes_a_site(self, proven, tmp_path):
+        page, notes = build_site(proven, tmp_path / "site")
+        assert notes == []
+        assert "certified-0" in page.read_text()
+
+    def test_what_is_unfinished_is_left_out(self, proven, tmp_path):
+        runs = shutil.copytree(proven, tmp_path / "runs")
+        drop(runs / "proven", lambda record: record.epsilon > 0.015)
+        boards, (note,) = certified_boards([runs / "proven"])
+        assert boards == []
+        assert "not finished" in note
+        with pytest.raises(ConfigError):
+            build_site(runs, tmp_path / "site")

@@ -15,6 +15,7 @@ from resolute.errors import ConfigError
 from resolute.figures import DASH, Interval
 from resolute.files import write_text
 from resolute.leaderboard.building import entries_of
+from resolute.leaderboard.certified import certified_boards, is_certified
 from resolute.leaderboard.empirical import Empirical, Figure
 from resolute.leaderboard.entry import Entry, read_entry, schema
 from resolute.report.assets import render
@@ -69,7 +70,8 @@ def build_site(folder: Path, out: Path) -> tuple[Path, list[str]]:
     """Build the site from the entries and studies in a folder; return its first page and what was left out.
 
     Args:
-        folder: entries (``*.json``), and folders of studies, of which every finished model becomes an entry.
+        folder: entries (``*.json``), and folders of studies, of which every finished model becomes an entry. Studies
+            of certified restoration have boards of their own.
         out: folder of the site: ``index.html``, ``entries/`` with a page and a JSON file each, and the schema.
 
     Raises:
@@ -77,7 +79,9 @@ def build_site(folder: Path, out: Path) -> tuple[Path, list[str]]:
         OutputError: a file cannot be written.
     """
     entries, own, notes = _collect(folder, out)
-    if not entries:
+    proven, unproven = certified_boards([run for run in _runs(folder, out) if is_certified(run)])
+    notes += unproven
+    if not entries and not proven:
         raise ConfigError(f"no entry in {folder}: {notes[0] if notes else 'put entries or folders of studies there'}")
     listed = [Listed(entry, stem, entry.identity in own) for entry, stem in zip(entries, _stems(entries), strict=True)]
     for item in listed:
@@ -86,7 +90,8 @@ def build_site(folder: Path, out: Path) -> tuple[Path, list[str]]:
         write_text(out / "entries" / f"{item.stem}.html", page)
     write_text(out / SCHEMA, schema_text())
     boards = [(board, board_table(board)) for board in _boards(listed)]
-    write_text(out / "index.html", render("leaderboard.html.j2", {"boards": boards, "notes": notes, "schema": SCHEMA}))
+    shown = {"boards": boards, "certified": proven, "notes": notes, "schema": SCHEMA}
+    write_text(out / "index.html", render("leaderboard.html.j2", shown))
     return out / "index.html", notes
 
 
@@ -192,7 +197,9 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], set[str], list[str]]
     # Of a run that was submitted too, the entry that names a submitter is shown.
     told = {_unsigned(entry): identity for identity, entry in found.items()}
     own: set[str] = set()
-    for run in sorted(path.parent for path in folder.glob("*/study.json") if path.parent.resolve() != out.resolve()):
+    for run in _runs(folder, out):
+        if is_certified(run):
+            continue
         try:
             entries, why = entries_of(run)
         except ConfigError as error:
@@ -204,6 +211,10 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], set[str], list[str]]
             found.setdefault(identity, entry)
             own.add(identity)
     return list(found.values()), own, notes
+
+
+def _runs(folder: Path, out: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/study.json") if path.parent.resolve() != out.resolve())
 
 
 def _unsigned(entry: Entry) -> str:
