@@ -198,8 +198,8 @@ def script_of(name):
     return module
 
 
-def four_photographs(folder):
+def four_photographs(folder, height=56, width=60):
     """A folder of photographs large enough to harden a small network on."""
     for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        write_png(folder / f"{name}.png", sample_image(name)[:, 100:156, 150:210])
+        write_png(folder / f"{name}.png", sample_image(name)[:, 100 : 100 + height, 150 : 150 + width])
     return folder
