@@ -5,9 +5,7 @@ import dataclasses
 import importlib.util
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -161,19 +159,6 @@ class Stepped(nn.Module):
         return self.model(torch.round(x * 255) / 255)
 
 
-def train_killed_once(recipe, data, out):
-    """Train as typed, kill it with its first checkpoint, and type it again."""
-    command = [sys.executable, "-m", "resolute", "train", recipe, "--data", data, "--out", out, "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    deadline = time.monotonic() + 60
-    while not (out / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
-    subprocess.run(command, check=True, capture_output=True, env=environment)
-
-
 def judge_by_few_steps(monkeypatch):
     """Let hardening be judged by the attacks that it is judged by, of a step or two."""
 
@@ -213,8 +198,8 @@ def script_of(name):
     return module
 
 
-def four_photographs(folder):
+def four_photographs(folder, height=56, width=60):
     """A folder of photographs large enough to harden a small network on."""
     for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        write_png(folder / f"{name}.png", sample_image(name)[:, 100:180, 150:250])
+        write_png(folder / f"{name}.png", sample_image(name)[:, 100 : 100 + height, 150 : 150 + width])
     return folder

@@ -1,7 +1,6 @@
 """`resolute harden` as a person types it."""
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -12,7 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from small import judge_by_few_steps, network
-from test_cli import fails, run, start
+from test_cli import fails, run
+from warm import Typed
 
 from resolute.images import sample_image, write_png
 from resolute.models.wrapped import as_restorer
@@ -45,7 +45,7 @@ def place(tmp_path, monkeypatch):
     """A folder with photographs, weights, and a recipe that takes no time."""
     judge_by_few_steps(monkeypatch)
     for name in ("astronaut", "chelsea", "coffee"):
-        write_png(tmp_path / "photos" / f"{name}.png", sample_image(name)[:, 100:200, 150:250])
+        write_png(tmp_path / "photos" / f"{name}.png", sample_image(name)[:, 100:160, 150:210])
     torch.save({"params_ema": network().state_dict()}, tmp_path / "mine.pth")
     (tmp_path / "quick.toml").write_text(RECIPE.format(rate=1e-3))
     (tmp_path / "wild.toml").write_text("clean_loss = 0" + RECIPE.format(rate=0.0025))
@@ -126,15 +126,14 @@ def test_bad_input_is_one_line(place, code, arguments):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_soon_and_the_same_command_goes_on(place, number, code):
     command = ("harden", "mine.pth", "--data", "photos", "--recipe", "quick.toml", "--out", "out", "--device", "cpu")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = start(*command, "--minutes", 5, env=environment)
+    process = Typed(*command, "--minutes", 5)
     deadline = time.monotonic() + 120
     while not (place / "out" / "checkpoint.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     before = time.monotonic()
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode == code
+    ended, stderr = process.ended(30)
+    assert ended == code
     assert time.monotonic() - before < 10
     assert "Traceback" not in stderr
     assert stderr.splitlines()[-1].startswith(("terminated: ", "interrupted: "))
@@ -146,14 +145,8 @@ def test_a_signal_ends_it_soon_and_the_same_command_goes_on(place, number, code)
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(place):
     command = ("harden", "mine.pth", "--data", "photos", "--recipe", "quick.toml", "--steps", 4, "--out", "out")
-
-    def no_room():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    process = start(*command, "--device", "cpu", preexec_fn=no_room)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 7, stderr
+    code, stderr = Typed(*command, "--device", "cpu", limit=(resource.RLIMIT_FSIZE, (8000, 8000))).ended(120)
+    assert code == 7, stderr
     assert "Traceback" not in stderr
     assert not list((place / "out").glob(".*"))
     assert not (place / "out" / "checkpoint.pt").exists()

@@ -50,6 +50,12 @@ def photos(tmp_path_factory):
     return four_photographs(tmp_path_factory.mktemp("photos"))
 
 
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """The same, of which a network trained before can learn something."""
+    return four_photographs(tmp_path_factory.mktemp("larger"), 80, 100)
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
     path = tmp_path / "mine.pth"
@@ -63,6 +69,14 @@ def weights(path):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def trained_alone(checkpoint, photos, out, recipe):
+    """Harden until the weights are written: the judge has no attacks, which is an error."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resolute.training.judging.suite", lambda *_: {})
+        with pytest.raises(ValueError, match="empty"):
+            harden(checkpoint, photos, out, recipe=recipe)
 
 
 def test_the_weights_come_back_in_the_form_in_which_they_came(checkpoint, photos, tmp_path):
@@ -97,8 +111,9 @@ def test_every_method_trains_and_resumes_to_the_same_weights(methods, checkpoint
 
     with pytest.raises(KeyboardInterrupt):
         harden(checkpoint, photos, tmp_path / "broken", recipe=recipe, watcher=Watcher(step=stop))
-    again = harden(checkpoint, photos, tmp_path / "broken", recipe=recipe)
-    assert same(weights(again.weights), weights(made.weights))
+    again = tmp_path / "broken" / made.weights.name
+    trained_alone(checkpoint, photos, tmp_path / "broken", recipe)
+    assert same(weights(again), weights(made.weights))
 
 
 OWN = """
@@ -155,7 +170,7 @@ def test_the_first_layer_is_the_first_convolution(checkpoint, photos):
     assert task.hardener.layers[0].startswith("head")
 
 
-def test_a_limit_on_lost_clean_psnr_is_kept_by_taking_back(photos, tmp_path):
+def test_a_limit_on_lost_clean_psnr_is_kept_by_taking_back(larger, tmp_path):
     # A trained model at a high rate, so that something is lost.
     checkpoint = tmp_path / "mine.safetensors"
     model = load("edsr-xs")
@@ -165,10 +180,10 @@ def test_a_limit_on_lost_clean_psnr_is_kept_by_taking_back(photos, tmp_path):
         TINY, anchor=0, adversarial=None,
         optimizer=dataclasses.replace(TINY.optimizer, rate=3e-3, ema=0.5),
     )  # fmt: skip
-    free = harden(checkpoint, photos, tmp_path / "free", recipe=recipe)
+    free = harden(checkpoint, larger, tmp_path / "free", recipe=recipe)
     limit = -free.gain("clean").mean / 4
     assert limit > 0.05
-    held = harden(checkpoint, photos, tmp_path / "held", recipe=recipe, clean_loss=limit)
+    held = harden(checkpoint, larger, tmp_path / "held", recipe=recipe, clean_loss=limit)
     assert 0 < held.facts["kept"] < 1
     assert -held.gain("clean").mean <= limit + 0.02
     assert -free.gain("clean").mean > limit
@@ -178,7 +193,7 @@ def test_a_limit_on_lost_clean_psnr_is_kept_by_taking_back(photos, tmp_path):
     torch.testing.assert_close(both, expected, rtol=1e-3, atol=1e-5)
     assert f"{1 - share:.0%}" in held.sentences()[-1]
     with pytest.raises(ConfigError, match="clean"):
-        harden(checkpoint, photos, tmp_path / "none", recipe=recipe, clean_loss=-1.0)
+        harden(checkpoint, larger, tmp_path / "none", recipe=recipe, clean_loss=-1.0)
 
 
 def test_what_hardens_weighs_more_while_clean_psnr_is_left(photos):
@@ -249,14 +264,14 @@ def test_a_model_of_ones_own_is_hardened_in_a_copy(photos, tmp_path):
 
 @pytest.mark.strong
 @pytest.mark.slow
-def test_a_trained_network_is_harder_to_move(photos, tmp_path):
+def test_a_trained_network_is_harder_to_move(larger, tmp_path):
     recipe = dataclasses.replace(
         TINY,
         validate_every=40,
         optimizer=dataclasses.replace(TINY.optimizer, steps=40, rate=2e-4),
         adversarial=dataclasses.replace(TINY.adversarial, steps=5, relative_step=0.35),
     )
-    made = resolute.harden("edsr-xs", photos, tmp_path, recipe=recipe)
+    made = resolute.harden("edsr-xs", larger, tmp_path, recipe=recipe)
     assert made.improved
     assert made.gain("kept").mean > 1
     assert made.gain("truth").mean > 0.1
@@ -270,10 +285,7 @@ def test_a_trained_network_is_harder_to_move(photos, tmp_path):
 def unbroken(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
     save_network(folder / "mine.pth")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resolute.training.judging.suite", lambda *_: {})
-        with pytest.raises(ValueError, match="empty"):
-            harden(folder / "mine.pth", photos, folder / "out", recipe=TINY)
+    trained_alone(folder / "mine.pth", photos, folder / "out", TINY)
     return folder
 
 
@@ -290,8 +302,8 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_unbroken_one(moment, pho
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         harden(unbroken / "mine.pth", photos, out, recipe=TINY, watcher=Watcher(step=interrupt))
-    made = harden(unbroken / "mine.pth", photos, out, recipe=TINY)
-    assert same(weights(made.weights), weights(unbroken / "out" / "mine-hardened.pth"))
+    trained_alone(unbroken / "mine.pth", photos, out, TINY)
+    assert same(*(weights(folder / "mine-hardened.pth") for folder in (out, unbroken / "out")))
 
 
 def test_judging_goes_on_where_it_was_stopped(checkpoint, photos, tmp_path):

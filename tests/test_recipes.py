@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from odd import FULL
 
 from resolute import ConfigError, Recipe, load, train
 from resolute.images import sample_image, write_png
@@ -12,6 +13,14 @@ from resolute.training.recipe import adjusted, built_in_recipes, read_recipe, va
 from resolute.training.restore import RestoreTask
 
 PUBLISHED = ("edsr-baseline", "srresnet", "srgan", "rcan", "msrn", "carn")
+# Every network plain and every variant for two networks, of fewer blocks; RESOLUTE_HOSTILE=full takes all with all, and
+# the plain ones whole.
+PAIRS = [
+    (name, variant)
+    for number, name in enumerate(PUBLISHED)
+    for place, variant in enumerate(["", *variants()])
+    if FULL or not variant or (number + place) % 3 == 0
+]
 RESTORERS = [name for name in built_in_recipes() if isinstance(read_recipe(name), Recipe)]
 
 
@@ -42,12 +51,11 @@ def run(recipe, photos, folder):
     return load(trained.weights), figures
 
 
-@pytest.mark.parametrize("variant", ["", *variants()])
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(("name", "variant"), PAIRS)
 def test_every_recipe_of_a_published_network_runs_end_to_end(name, variant, photos, tmp_path):
     recipe = read_recipe(f"{name}-{variant}" if variant else name)
-    # The whole network once; what a variant adds is the same for one of fewer blocks.
-    model, figures = run(shortened(recipe, **({"blocks": 2, "groups": 2} if variant else {})), photos, tmp_path / "run")
+    whole = FULL and not variant
+    model, figures = run(shortened(recipe, **({} if whole else {"blocks": 2, "groups": 2})), photos, tmp_path / "run")
     assert model.card.name == recipe.name == f"{name}-{variant}".removesuffix("-")
     assert len(figures) == 2
     assert all(torch.tensor([step["loss"] for step in figures]).isfinite())

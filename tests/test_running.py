@@ -5,19 +5,17 @@ import errno
 import json
 import multiprocessing
 import os
-import pickle
 import random
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from odd import tried
+from odd import FULL, tried
 from small import Fatal, read_lines
+from warm import child, killed_after, warm
 
 from resolute import ConfigError, Grid, ImageError, run
 from resolute.attacks.registry import AttackTable
@@ -34,9 +32,6 @@ from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
 from resolute.studies import AttackRecord
-
-warm = multiprocessing.get_context("forkserver")
-warm.set_forkserver_preload(["resolute.studies.grid", "resolute.engine.running", "resolute.models.weights"])
 
 
 @pytest.fixture
@@ -63,44 +58,17 @@ def lines(folder):
     return [line["key"] for file in files_of(folder, "records") for line in read_lines(file)]
 
 
-def run_in_child(study, out, ready=None, limit=None, room=0, **options):
-    if limit is not None:
-        resource.setrlimit(*limit)
-    if room:
-        status = Path("/proc/self/status").read_text().splitlines()
-        taken = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
-        resource.setrlimit(resource.RLIMIT_DATA, (taken + room, taken + room))
-    if ready is not None:
-        ready.send("begun")
-    try:
-        run(study, out, **options)
-    except OutputError:
-        os._exit(7)
-
-
-def child(*arguments, **options):
-    process = warm.Process(target=run_in_child, args=arguments, kwargs=options)
-    process.start()
-    return process
-
-
-def test_kill_9_at_fifty_random_moments_changes_no_figure(study, tmp_path):
+@pytest.mark.hostile
+def test_kill_9_at_random_moments_changes_no_figure(study, tmp_path):
     run(study, tmp_path / "whole")
     whole = figures(tmp_path / "whole")
     rng = random.Random(0)
-    kills, broken = 0, 0
-    while kills < 50:
+    kills, broken, wanted = 0, 0, 50 if FULL else 12
+    while kills < wanted:
         out = tmp_path / f"broken-{broken}"
         broken += 1
-        while len(Store(out).read()) < 24 and kills < 50:
-            ours, theirs = warm.Pipe()
-            process = child(study, out, theirs)
-            assert ours.recv() == "begun"
-            process.join(rng.random() * 0.4)
-            if process.is_alive():
-                process.kill()
-                kills += 1
-            process.join()
+        while len(Store(out).read()) < 24 and kills < wanted:
+            kills += killed_after(rng.random() * 0.4, study, out)
         run(study, out)
         assert figures(out) == whole
         assert len(lines(out)) == 24, "no cell is computed twice"
@@ -155,21 +123,12 @@ def test_a_cell_that_kills_its_workers_is_left_out_and_said(study, tmp_path):
 def test_a_killed_first_process_leaves_no_worker_behind_that_spoils_the_next_run(study, tmp_path):
     run(study, tmp_path / "whole")
     out = tmp_path / "out"
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import pickle, sys\n"
-        "if __name__ == '__main__':\n"
-        "    study, out = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "    from resolute import Machine, run\n"
-        "    run(study, out, Machine(workers=2))\n"
-    )
-    (tmp_path / "arguments").write_bytes(pickle.dumps((study, out)))
-    process = subprocess.Popen([sys.executable, script, tmp_path / "arguments"])
+    process = child(study, out, machine=Machine(workers=2))
     deadline = time.monotonic() + 60
     while not lines(out) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.join()
     run(study, out)
     assert figures(out) == figures(tmp_path / "whole")
     assert len(lines(out)) == len(set(lines(out)))
@@ -222,12 +181,7 @@ def test_killed_runs_of_three_processes_change_no_figure(rng, study, tmp_path):
     out = tmp_path / "out"
     whole = run(study, tmp_path / "whole")
     for _ in range(4):
-        ours, theirs = warm.Pipe()
-        process = child(study, out, theirs, machine=Machine(workers=3))
-        assert ours.recv() == "begun"
-        process.join(rng.random() * 3)
-        process.kill()
-        process.join()
+        killed_after(rng.random() * 3, study, out, machine=Machine(workers=3))
     again = run(study, out, Machine(workers=3))
     assert [record.figures() for record in again] == [record.figures() for record in whole]
     assert len(lines(out)) == len(set(lines(out))) == 24
@@ -315,7 +269,7 @@ def test_a_cell_that_memory_does_not_hold_is_done_in_tiles(wide_model, tmp_path)
         name="wide", models=(str(wide_model), f"{wide_model}+mix=0.5"), attacks=(AttackTable(kind="ifgsm", steps=1),),
         epsilons=(4,), images=(str(tmp_path / "photo.png"),), high_resolution=False, scale=2,
     )  # fmt: skip
-    [whole, _] = run(study, tmp_path / "whole")
+    [whole] = run(dataclasses.replace(study, models=study.models[:1]), tmp_path / "whole")
     # A gradient of the whole image takes 650 MiB, one in tiles 350 at most; kernels differ between processors.
     process = child(study, tmp_path / "out", room=450 * 2**20)
     process.join(300)

@@ -4,10 +4,8 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import torch
 from full_disk import counted, full_from
 from odd import FULL, tried
 from safetensors.torch import load_file
+from warm import train_killed
 
 import resolute
 from resolute import ConfigError, DenoiseRecipe, Recipe, ScoreRecipe, TrainingError, load, load_scorer, train
@@ -128,22 +127,10 @@ def test_a_killed_process_resumes_to_the_same_weights(rng, photos, unbroken, tmp
     )
     assert read_recipe(recipe) == TINY
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "resolute", "train", str(recipe), "--data", str(photos), "--out", str(out)]
     for _ in range(2):
-        process = subprocess.Popen(
-            [*command, "--device", "cpu"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        )
-        deadline = time.monotonic() + 60
-        while not (out / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(rng.random() * 0.1)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        train_killed(recipe, photos, out, rng.random() * 0.1)
     assert not list(out.glob("tiny.safetensors.*"))
-    subprocess.run([*command, "--device", "cpu"], check=True, capture_output=True)
+    train(TINY, [photos], out, device="cpu")
     assert same(weights(out), weights(unbroken))
     assert not list(out.rglob(".*"))
 
@@ -365,27 +352,12 @@ def test_two_processes_end_near_one(photos, tmp_path):
         "[data]\npatch = 12\nbatch = 4\nvalidation = 1\n"
         "[optimizer]\nsteps = 6\nrate = 2e-3\n"
     )
-    for devices in ("1", "2"):
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "resolute",
-                "train",
-                str(recipe),
-                "--data",
-                str(photos),
-                "--out",
-                str(tmp_path / devices),
-                "--device",
-                "cpu",
-                "--devices",
-                devices,
-            ],
-            check=True,
-            capture_output=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+    train(read_recipe(recipe), [photos], tmp_path / "1", device="cpu")
+    places = ["--data", photos, "--out", tmp_path / "2"]
+    subprocess.run(
+        [sys.executable, "-m", "resolute", "train", recipe, *places, "--device", "cpu", "--devices", "2"],
+        check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)

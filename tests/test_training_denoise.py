@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import train_killed_once
 from typer.testing import CliRunner
+from warm import train_killed
 
 from resolute import ConfigError, DenoiseRecipe, TrainingError, load, load_scorer, read_recipe, train
 from resolute.cli import app
@@ -139,7 +139,8 @@ def test_a_killed_process_resumes_to_the_same_weights(photos, unbroken, tmp_path
     assert read_recipe(recipe) == TINY
     write_judge(tmp_path)
     out = tmp_path / "run"
-    train_killed_once(recipe, photos, out)
+    train_killed(recipe, photos, out)
+    train(read_recipe(recipe), [photos], out, device="cpu")
     assert same(weights(out), weights(unbroken))
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from layouts import imagenet_classifier
 from scipy.stats import spearmanr
-from small import train_killed_once
 from typer.testing import CliRunner
+from warm import train_killed
 
 from resolute import ConfigError, ImageError, Recipe, ScoreRecipe, TrainingError, load_scorer, read_recipe, train
 from resolute.cli import app
@@ -148,7 +148,8 @@ def test_a_killed_process_resumes_to_the_same_weights(rated, unbroken, tmp_path)
     recipe.write_text(TOML)
     assert read_recipe(recipe) == TINY
     out = tmp_path / "run"
-    train_killed_once(recipe, rated, out)
+    train_killed(recipe, rated, out)
+    train(read_recipe(recipe), [rated], out, device="cpu")
     assert same(weights(out), weights(unbroken))
 
 

@@ -1,0 +1,106 @@
+"""Processes to kill: forked from one that has imported what they need, so that each begins in no time."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+from resolute import run
+from resolute.cli import main
+from resolute.engine.queue import Machine
+from resolute.errors import OutputError
+from resolute.training.loop import train
+from resolute.training.recipe import read_recipe
+
+warm = multiprocessing.get_context("forkserver")
+warm.set_forkserver_preload(
+    ["resolute.studies.kinds", "resolute.engine.running", "resolute.models.weights", "resolute.training.hardening"]
+)
+
+
+def _answer(study, out, ready=None, limit=None, room=0, machine=None):
+    if limit is not None:
+        resource.setrlimit(*limit)
+    if room:
+        status = Path("/proc/self/status").read_text().splitlines()
+        taken = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (taken + room, taken + room))
+    if ready is not None:
+        ready.send("begun")
+    try:
+        run(study, out, machine or Machine())
+    except OutputError:
+        os._exit(7)
+
+
+def child(*arguments, **options):
+    """Run a study in a process of its own."""
+    return _started(_answer, *arguments, **options)
+
+
+def killed_after(seconds, *arguments, **options):
+    """Run a study in a process of its own, and kill it so long after it began; return whether it was still at work."""
+    ours, theirs = warm.Pipe()
+    process = child(*arguments, theirs, **options)
+    assert ours.recv() == "begun"
+    process.join(seconds)
+    alive = process.is_alive()
+    process.kill()
+    process.join()
+    return alive
+
+
+def _learn(recipe, data, out):
+    train(read_recipe(recipe), [data], out, device="cpu")
+
+
+def train_killed(recipe, data, out, later=0.0):
+    """Train in a process of its own, and kill it so long after its first checkpoint."""
+    process = _started(_learn, recipe, data, out)
+    deadline = time.monotonic() + 60
+    while not (out / "checkpoint.pt").exists() and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.join(later)
+    process.kill()
+    process.join()
+
+
+def _started(function, *arguments, **options):
+    process = warm.Process(target=function, args=arguments, kwargs=options)
+    process.start()
+    return process
+
+
+def _type(arguments, stderr, limit):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(stderr.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if limit is not None:
+        resource.setrlimit(*limit)
+    sys.argv = ["resolute", *arguments]
+    main()
+
+
+class Typed:
+    """A command in a process of its own, as a shell begins one, but without the seconds that imports take."""
+
+    def __init__(self, *arguments, limit=None):
+        self.stderr, theirs = warm.Pipe(duplex=False)
+        self.process = _started(_type, [str(argument) for argument in arguments], theirs, limit)
+        theirs.close()
+
+    def poll(self):
+        return self.process.exitcode
+
+    def send_signal(self, number):
+        os.kill(self.process.pid, number)
+
+    def ended(self, timeout):
+        """Return exit code and standard error."""
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, "hangs"
+        return self.process.exitcode, b"".join(iter(lambda: os.read(self.stderr.fileno(), 4096), b"")).decode()
