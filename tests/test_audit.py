@@ -10,10 +10,11 @@ import pytest
 import torch
 from test_cli import fails, run
 
-from resolute import ConfigError, ImageError, as_scorer
+from resolute import ConfigError, Grid, ImageError, as_scorer
 from resolute import run as run_study
 from resolute.attacks.gradient import PGD
 from resolute.attacks.objective import ScoreGain
+from resolute.attacks.registry import AttackTable
 from resolute.attacks.score import ScoreAttack
 from resolute.certificates.evasion import Unflagged
 from resolute.certificates.gap import Calibration, Screening, audit, calibrate, least_photographs
@@ -378,3 +379,26 @@ def test_shipped_calibrations_suffice_and_are_small():
     for path in files:
         assert len(Calibration.read(path).gaps) >= least_photographs(0.01)
         assert path.stat().st_size < 20_000
+
+
+# --- the demonstration
+
+
+def test_the_demonstration_catches_what_was_gamed_and_shows_all_on_one_page(tmp_path, monkeypatch):
+    small = Grid(name="demo", models=("bicubic",), attacks=(AttackTable(kind="fgsm"),), epsilons=(4,), crop=32, every=5)
+    monkeypatch.setattr("resolute.cli.attacking.read_study", lambda _: small)
+    for name, value in {"SAMPLE_NAMES": ("chelsea", "coffee"), "GAMED": ("coffee",), "STEPS": 2}.items():
+        monkeypatch.setattr(f"resolute.studies.demonstration.{name}", value)
+    code, stdout, _ = run("demo", "--out", tmp_path)
+    assert code == 0
+    assert "looks gamed: coffee.png" in stdout
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("looks gamed: coffee.png") < page.index('id="pictures"') < page.index('id="figures"')
+    assert "coffee.png: flagged" in page
+    assert "FGSM 4/255" in page
+    written = (tmp_path / "scores" / "records.jsonl").read_text()
+    assert run("demo", "--out", tmp_path)[0] == 0
+    assert (tmp_path / "scores" / "records.jsonl").read_text() == written
+    text = write_markdown([tmp_path, tmp_path / "scores"], tmp_path / "x.md").read_text()
+    assert "| bicubic | FGSM | 4/255 |" in text
+    assert "| **coffee.png** |" in text

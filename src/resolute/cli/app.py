@@ -31,8 +31,7 @@ from resolute.printing import errors
 COMMANDS = {
     "demo": (
         "attacking",
-        "Attack the two built-in models on sample photographs, then certify and game the quality scores of the same "
-        "ones.",
+        "Show an attack, a defence and a gamed score that is caught, on sample photographs.",
     ),
     "attack": ("attacking", "Attack a model on your images; write the attacked images, their outputs and the figures."),
     "audit": (
