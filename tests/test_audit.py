@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_cli import fails, run
+from watched import Watched
 
 from resolute import ConfigError, Grid, ImageError, as_scorer
 from resolute import run as run_study
@@ -384,21 +385,44 @@ def test_shipped_calibrations_suffice_and_are_small():
 # --- the demonstration
 
 
-def test_the_demonstration_catches_what_was_gamed_and_shows_all_on_one_page(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def demonstrated(tmp_path_factory):
+    """What the demonstration says, and its folder."""
+    folder = tmp_path_factory.mktemp("demo")
     small = Grid(name="demo", models=("bicubic",), attacks=(AttackTable(kind="fgsm"),), epsilons=(4,), crop=32, every=5)
-    monkeypatch.setattr("resolute.cli.attacking.read_study", lambda _: small)
-    for name, value in {"SAMPLE_NAMES": ("chelsea", "coffee"), "GAMED": ("coffee",), "STEPS": 2}.items():
-        monkeypatch.setattr(f"resolute.studies.demonstration.{name}", value)
-    code, stdout, _ = run("demo", "--out", tmp_path)
-    assert code == 0
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("resolute.cli.attacking.read_study", lambda _: small)
+        for name, value in {"SAMPLE_NAMES": ("chelsea", "coffee"), "GAMED": ("coffee",), "STEPS": 2}.items():
+            changed.setattr(f"resolute.studies.demonstration.{name}", value)
+        code, stdout, _ = run("demo", "--out", folder)
+        assert code == 0
+        written = (folder / "scores" / "records.jsonl").read_text()
+        assert run("demo", "--out", folder)[0] == 0
+    assert (folder / "scores" / "records.jsonl").read_text() == written
+    return stdout, folder
+
+
+def test_the_demonstration_catches_what_was_gamed_and_shows_all_on_one_page(demonstrated, tmp_path):
+    stdout, folder = demonstrated
     assert "looks gamed: coffee.png" in stdout
-    page = (tmp_path / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     assert page.index("looks gamed: coffee.png") < page.index('id="pictures"') < page.index('id="figures"')
-    assert "coffee.png: flagged" in page
-    assert "FGSM 4/255" in page
-    written = (tmp_path / "scores" / "records.jsonl").read_text()
-    assert run("demo", "--out", tmp_path)[0] == 0
-    assert (tmp_path / "scores" / "records.jsonl").read_text() == written
-    text = write_markdown([tmp_path, tmp_path / "scores"], tmp_path / "x.md").read_text()
+    text = write_markdown([folder, folder / "scores"], tmp_path / "x.md").read_text()
     assert "| bicubic | FGSM | 4/255 |" in text
     assert "| **coffee.png** |" in text
+
+
+@pytest.mark.browser
+def test_cases_of_all_kinds_can_be_chosen(demonstrated, browser):
+    watched = Watched(browser, demonstrated[1] / "report.html", ready="#pick-case option")
+    try:
+        titles = watched.page.locator("#pick-case option").all_inner_texts()
+        assert ["FGSM 4/255" in title for title in titles] == [True, False, False]
+        assert "coffee.png: flagged" in titles[1]
+        assert watched.page.locator("#pick-budget").is_visible()
+        watched.page.locator("#pick-case").select_option(index=1)
+        assert "coffee.png: flagged" in watched.page.locator("#shown").inner_text()
+        assert not watched.page.locator("#pick-budget").is_visible()
+        assert watched.trouble == []
+    finally:
+        watched.context.close()

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,19 @@ def write_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYT
     kinds = read_kinds(folders)
     results = results_of(kinds)
     bare = len(_render(kinds, results, _Shown([], Album(), False, "", [])).encode())
-    cases = itertools.chain.from_iterable(
-        source.study.cases(source.records, source.store.folder)
-        for evidence in kinds
-        for source in evidence.sources
-        if isinstance(source.study, Pictured)
+    # The worst of each kind before the next of any.
+    ranks = itertools.zip_longest(*map(_cases, kinds))
+    shown = _gallery(
+        (case for rank in ranks for case in rank if case is not None), int(megabytes * 1_000_000) - bare - _SPARE
     )
-    shown = _gallery(cases, int(megabytes * 1_000_000) - bare - _SPARE)
     write_text(out, _render(kinds, results, shown))
     return out
+
+
+def _cases(evidence: MergedRecords) -> Iterator[Case | Missing]:
+    for source in evidence.sources:
+        if isinstance(source.study, Pictured):
+            yield from source.study.cases(source.records, source.store.folder)
 
 
 def write_markdown(folders: Sequence[Path], out: Path) -> Path:
