@@ -49,9 +49,10 @@ from resolute.terminal import console, name_file, show_results
 def demo(
     out: Out = Path("runs/demo"), device: Device = "auto", precision: Precision = "float32", seed: Seed = 0
 ) -> None:
-    """Show an attack, a defence and a gamed score that is caught, on sample photographs.
+    """Show an attack, a defence and a gamed score that is caught.
 
-    Writes one page and prints its tables. Takes about a minute on two cores, needs no network and no data.
+    On sample photographs. Writes one page and prints its tables. Takes about a minute on two cores, and needs no
+    network and no data.
     """
     grid = with_options(
         read_study("demo"), {"--seed": ("seed", seed), "--precision": ("precision", parse_precision(precision))}
@@ -104,7 +105,10 @@ def attack(
         ),
     ] = None,
     ground_truth: Annotated[
-        bool, typer.Option(help="The images are high-resolution: shrink them first, and measure against them.")
+        bool,
+        typer.Option(
+            "--ground-truth", help="The images are high-resolution: shrink them first, and measure against them."
+        ),
     ] = False,
     skip_broken: SkipBroken = False,
     scale: Scale = None,
