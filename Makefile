@@ -19,7 +19,7 @@ endef
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
 
-demo: $(VENV)/.installed ## attack models, certify and game scores on sample images; reports in runs/demo and runs/demo/quality
+demo: $(VENV)/.installed ## an attack, a defence and a gamed score that is caught, on sample images; runs/demo/report.html
 	$(BIN)/resolute demo --out $(OUT)
 
 test: $(VENV)/.installed-dev browser ## run the full test suite on all cores, with doctests

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from test_cli import fails, run
+from watched import Watched
 
-from resolute import ConfigError, ImageError, as_scorer
+from resolute import ConfigError, Grid, ImageError, as_scorer
 from resolute import run as run_study
 from resolute.attacks.gradient import PGD
 from resolute.attacks.objective import ScoreGain
+from resolute.attacks.registry import AttackTable
 from resolute.attacks.score import ScoreAttack
 from resolute.certificates.evasion import Unflagged
 from resolute.certificates.gap import Calibration, Screening, audit, calibrate, least_photographs
@@ -378,3 +380,49 @@ def test_shipped_calibrations_suffice_and_are_small():
     for path in files:
         assert len(Calibration.read(path).gaps) >= least_photographs(0.01)
         assert path.stat().st_size < 20_000
+
+
+# --- the demonstration
+
+
+@pytest.fixture(scope="module")
+def demonstrated(tmp_path_factory):
+    """What the demonstration says, and its folder."""
+    folder = tmp_path_factory.mktemp("demo")
+    small = Grid(name="demo", models=("bicubic",), attacks=(AttackTable(kind="fgsm"),), epsilons=(4,), crop=32, every=5)
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("resolute.cli.attacking.read_study", lambda _: small)
+        for name, value in {"SAMPLE_NAMES": ("chelsea", "coffee"), "GAMED": ("coffee",), "STEPS": 2}.items():
+            changed.setattr(f"resolute.studies.demonstration.{name}", value)
+        code, stdout, _ = run("demo", "--out", folder)
+        assert code == 0
+        written = (folder / "scores" / "records.jsonl").read_text()
+        assert run("demo", "--out", folder)[0] == 0
+    assert (folder / "scores" / "records.jsonl").read_text() == written
+    return stdout, folder
+
+
+def test_the_demonstration_catches_what_was_gamed_and_shows_all_on_one_page(demonstrated, tmp_path):
+    stdout, folder = demonstrated
+    assert "looks gamed: coffee.png" in stdout
+    page = (folder / "report.html").read_text()
+    assert page.index("looks gamed: coffee.png") < page.index('id="pictures"') < page.index('id="figures"')
+    text = write_markdown([folder, folder / "scores"], tmp_path / "x.md").read_text()
+    assert "| bicubic | FGSM | 4/255 |" in text
+    assert "| **coffee.png** |" in text
+
+
+@pytest.mark.browser
+def test_cases_of_all_kinds_can_be_chosen(demonstrated, browser):
+    watched = Watched(browser, demonstrated[1] / "report.html", ready="#pick-case option")
+    try:
+        titles = watched.page.locator("#pick-case option").all_inner_texts()
+        assert ["FGSM 4/255" in title for title in titles] == [True, False, False]
+        assert "coffee.png: flagged" in titles[1]
+        assert watched.page.locator("#pick-budget").is_visible()
+        watched.page.locator("#pick-case").select_option(index=1)
+        assert "coffee.png: flagged" in watched.page.locator("#shown").inner_text()
+        assert not watched.page.locator("#pick-budget").is_visible()
+        assert watched.trouble == []
+    finally:
+        watched.context.close()

@@ -15,9 +15,8 @@ from small import read_lines, rewrite
 from test_cli import fails, run
 from watched import Watched
 
-from resolute import ConfigError, Grid, ImageError, as_scorer
+from resolute import ConfigError, ImageError, as_scorer
 from resolute import run as run_study
-from resolute.attacks.registry import AttackTable
 from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import certify
@@ -32,7 +31,6 @@ from resolute.report.comparison import compare_folders
 from resolute.report.page import write_markdown, write_page
 from resolute.studies import certification, score_study, scored
 from resolute.studies.certification import Certification
-from resolute.studies.demonstration import certification as demonstrated
 from resolute.studies.score_attacked import ScoreAttackRecord, verdict
 from resolute.studies.score_study import parted
 from resolute.studies.score_words import attack_words, certified_words
@@ -659,26 +657,6 @@ def test_attacks_on_the_command_line(metric, folder, tmp_path):
     assert "--attack" in fails(5, *one, "--attack", "much")
     assert "l2 radius" in fails(5, *one, "--attack", "much", "--norm", "l2")
     assert "--norm" in fails(5, *one, "--attack", "2/255", "--norm", "l1")
-
-
-def test_the_demonstration_ends_with_certificates(metric, tmp_path, monkeypatch):
-    small = Grid(name="demo", models=("bicubic",), attacks=(AttackTable(kind="fgsm"),), epsilons=(4,), crop=32, every=5)
-    monkeypatch.setattr("resolute.cli.attacking.read_study", lambda _: small)
-    monkeypatch.setattr(
-        "resolute.cli.attacking.certification",
-        lambda folder, seed: dataclasses.replace(demonstrated(folder, seed), metric=str(metric), samples=40),
-    )
-    code, stdout, _ = run("demo", "--out", tmp_path)
-    assert code == 0
-    assert "undefended score" in stdout
-    for page in (tmp_path / "report.html", tmp_path / "quality" / "report.html"):
-        assert page.is_file()
-        assert stdout.replace(" ", "").count(str(page)) == 2
-    written = (tmp_path / "quality" / "records.jsonl").read_text()
-    scores, attacks = parted(Store(tmp_path / "quality").read())
-    assert (len(scores), len(attacks)) == (5, 15)
-    assert run("demo", "--out", tmp_path)[0] == 0
-    assert (tmp_path / "quality" / "records.jsonl").read_text() == written
 
 
 # --- the page

@@ -23,7 +23,7 @@ from resolute.models.denoisers import UNet
 from resolute.models.weights import save_model
 from resolute.report.comparison import compare_folders
 from resolute.report.page import write_markdown, write_page
-from resolute.report.reading import read_folders
+from resolute.report.reading import read_folder
 from resolute.studies import certified_iqa_summary, certified_iqa_tables, score_study
 from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
 from resolute.studies.certified_iqa_summary import Summary, compare, rising, shifts, standings
@@ -112,7 +112,7 @@ def test_each_contender_scores_each_image_once(done, place, monkeypatch):
 
 
 def test_one_image_is_one_thing_whatever_stands_before_the_metric(done):
-    evidence = read_folders([done])
+    evidence = read_folder(done)
     assert evidence.notes == []
     assert len({(record.image, record.pixels) for record in evidence.records}) == 4
 

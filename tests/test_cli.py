@@ -18,7 +18,7 @@ from warm import Typed
 
 import resolute
 from resolute.cli import app
-from resolute.cli.app import COMMANDS, with_commands
+from resolute.cli.app import COMMANDS, QUESTIONS, with_commands
 from resolute.images import read_image, sample_image, write_png
 
 
@@ -44,12 +44,45 @@ def fails(code, *arguments):
     return stderr
 
 
+def screen(*words):
+    """Return what is printed at 100 columns."""
+    return CliRunner().invoke(app, words, terminal_width=100, env={"COLUMNS": "100"}).stdout
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_shows_a_working_example(command):
-    code, stdout, _ = run(command, "--help")
+def test_help_fits_a_screen_shows_an_example_and_counts_the_rest(command):
+    shown, whole = screen(command, "--help"), screen(command, "--help-all")
+    assert len(shown.splitlines()) <= 45
+    assert f"Example:  resolute {command}" in shown
+    assert "docs/" not in whole, "who installed it by pip has none"
+    listed, all_listed = ({*re.findall(r"^│[ *]*(--[a-z-]+)", text, re.MULTILINE)} for text in (shown, whole))
+    hidden = len(all_listed - listed)
+    assert (f"{hidden} more options:" in shown) == (hidden > 0)
+    assert not {"--device", "--fail-under"} & listed
+
+
+def test_the_list_of_commands_fits_a_screen():
+    shown = screen("--help")
+    assert len(shown.splitlines()) <= 45
+    assert all(f"│ {command} " in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [("attacks", "apgd"), ("metrics", "quality-m"), ("recipes", "edsr-s-entropy"), ("studies", "lambda")],
+)
+def test_lists_are_short_and_can_be_read_by_programs(command, named):
+    code, stdout, _ = run(command)
     assert code == 0
-    assert f"Example: resolute {command}" in stdout
-    assert "docs/" not in stdout, "who installed it by pip has none"
+    assert named in stdout
+    table = json.loads(CliRunner().invoke(app, [command, "--json"]).stdout)
+    assert named in [row["name"] for row in table["rows"]]
+    assert [column["name"] for column in table["columns"]] == list(table["rows"][0])
+
+
+def test_shells_can_complete_commands_and_options():
+    typed = {"_RESOLUTE_COMPLETE": "complete_bash", "COMP_WORDS": "resolute certify --adap", "COMP_CWORD": "2"}
+    assert CliRunner().invoke(app, [], prog_name="resolute", env=typed).stdout.split() == ["--adaptive"]
 
 
 def test_help_shows_an_extra_in_brackets():
@@ -86,8 +119,11 @@ def test_a_mistyped_command_is_told_the_right_one():
 
 
 def test_no_command_teaches():
-    _, stdout, stderr = run()
-    assert all(command in stdout + stderr for command in COMMANDS)
+    code, stdout, _ = run()
+    assert code == 0
+    assert all(command in stdout for command in COMMANDS)
+    asked = [command.split()[0].rstrip(";") for person in QUESTIONS.values() for command in person.values()]
+    assert set(asked) <= COMMANDS.keys()
 
 
 def test_a_wrong_option_is_a_usage_error(photo):

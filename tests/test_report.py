@@ -24,7 +24,7 @@ from resolute.images import sample_image, write_png
 from resolute.models import python_file
 from resolute.report import write_report
 from resolute.report.page import checks_of
-from resolute.report.reading import read_folders
+from resolute.report.reading import read_folder, read_kinds
 from resolute.studies.grid import Grid
 from resolute.studies.summary import compare, standings, summarize, worst_case
 from resolute.studies.verdicts import sentences_of
@@ -245,7 +245,7 @@ def test_one_name_for_two_things_is_told_apart(copied, tmp_path):
     other.mkdir()
     study = grid(other, seed=5)
     run(dataclasses.replace(study, crop=40, attacks=(AttackTable(kind="ifgsm", steps=1),)), other / "run", Machine())
-    evidence = read_folders([copied, other / "run"])
+    (evidence,) = read_kinds([copied, other / "run"])
     assert {record.model for record in evidence.records} == {
         "tiny", "tiny (2)", "tiny-entropy", "tiny-entropy (2)", "bicubic",
     }  # fmt: skip
@@ -424,7 +424,7 @@ def test_the_command_for_a_check_can_be_pasted(tmp_path, monkeypatch):
     folder = tmp_path / "my models"
     study = dataclasses.replace(grid(folder, models=("tiny", "bicubic")), epsilons=(4,))
     run(dataclasses.replace(study, attacks=study.attacks[:1]), tmp_path / "run", Machine())
-    (command,) = checks_of(read_folders([tmp_path / "run"]))
+    (command,) = checks_of(read_folder(tmp_path / "run"))
     assert html.escape(command) in write_report([tmp_path / "run"], tmp_path / "a.html").read_text().replace(
         "&#39;", "&#x27;"
     )
@@ -438,4 +438,4 @@ def test_the_command_for_a_check_can_be_pasted(tmp_path, monkeypatch):
     assert {cell.like[0] for cell in seen[0][0].cells} == {"tiny"}
     assert Path(seen[0][1].folder) == tmp_path / "run" / "check"
     (tmp_path / "run" / "check").mkdir()
-    assert checks_of(read_folders([tmp_path / "run"])) == []
+    assert checks_of(read_folder(tmp_path / "run")) == []

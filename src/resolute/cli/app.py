@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal, cast, final
 
 import typer
 from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 import resolute
@@ -25,23 +27,22 @@ from resolute.cli.stopping import INTERRUPTED, KEPT, TERMINATED, Terminated
 from resolute.errors import ConfigError, OutputError, ResoluteError
 from resolute.of_file import told_in_one_line
 from resolute.offline import OFFLINE, keep_offline
-from resolute.printing import errors
+from resolute.printing import console, errors
 
 # Of each command its module in this package, and what it does: the first paragraph of its help.
 COMMANDS = {
     "demo": (
         "attacking",
-        "Attack the two built-in models on sample photographs, then certify and game the quality scores of the same "
-        "ones.",
+        "Show an attack, a defence and a gamed score that is caught.",
     ),
     "attack": ("attacking", "Attack a model on your images; write the attacked images, their outputs and the figures."),
     "audit": (
         "auditing",
-        "Tell which submitted images have a score that looks gamed, at a stated rate of false alarms.",
+        "Tell which submitted images have a score that looks gamed.",
     ),
     "benchmark": (
         "benchmarking",
-        "Attack super-resolution models by the standard suite, at full strength, for figures that can be compared.",
+        "Attack models by the standard suite, for figures that can be compared.",
     ),
     "certify": (
         "certifying",
@@ -78,7 +79,7 @@ COMMANDS = {
     ),
     "leaderboard": (
         "publishing",
-        "Build a static site: a leaderboard for every suite of attacks and set of images, and a page for every entry.",
+        "Build a leaderboard as a static site: one for every suite of attacks and set of images, and a page an entry.",
     ),
     "submit": ("publishing", "Write the entry of a model for a leaderboard, from the records of a study."),
     "recheck": (
@@ -96,8 +97,47 @@ COMMANDS = {
         "Train a model, a quality metric or a denoiser from a recipe; a killed run goes on where it stopped.",
     ),
     "models": ("viewing", "List the built-in models and what other packages add, or describe one."),
-    "report": ("viewing", "Make one self-contained page, or Markdown tables, from the results of one or more studies."),
+    "metrics": ("listing", "List the built-in quality metrics, and say which others have a name."),
+    "attacks": ("listing", "List the attacks and what they can climb."),
+    "recipes": ("listing", "List the recipes of training and hardening."),
+    "studies": ("listing", "List the built-in studies and what they ask."),
+    "report": ("viewing", "Make one page, or Markdown tables, from the results of studies."),
 }
+
+# What each of three people asks, and the command that answers.
+QUESTIONS = {
+    "You ship a super-resolution model": {
+        "How much can a small change destroy?": "attack MODEL photo.png",
+        "How does it compare with published ones?": "benchmark MODEL --images BSD100/",
+        "Is it robust, or was the attack weak?": "check MODEL",
+        "Does it survive JPEG, noise and blur?": "survive MODEL",
+        "Does half precision or ONNX change it?": "twin MODEL float16 mine.onnx",
+        "What makes it robust in minutes?": "harden MODEL --data photos/",
+    },
+    "You run a quality benchmark": {
+        "Which of these scores were gamed?": "audit submissions/",
+        "How far can a score be moved at most?": "certify photos/",
+        "What does an attack do to the scores?": "certify photos/ --attack 2/255 --adaptive",
+    },
+    "You do research": {
+        "Does a figure of the paper hold?": "study lambda --quick",
+        "What is there by name?": "models; so metrics, attacks, recipes, studies",
+        "What changed since the last run?": "report --compare runs/old runs/new",
+        "What do the records say?": 'query "SELECT * FROM attacks"',
+    },
+    "You want to see it first": {
+        "One page in a minute, without data": "demo",
+        "A local page to drop an image on": "serve",
+    },
+}
+
+# What `--help` leaves out, so that it fits a screen, and what shows it: panels, and options wherever they are.
+PANELS = ("Model", "Machine", "Gates")
+RARE = {
+    "alpha", "calibration", "crop", "denoiser", "deployed", "every", "exact", "layer", "norm", "objective", "option",
+    "recipe", "region", "restarts", "seed", "share", "skip_broken", "tested", "trust", "width",
+}  # fmt: skip
+WHOLE = "--help-all"
 
 
 @final
@@ -129,10 +169,35 @@ class Commands(TyperGroup):
             errors.print(f"interrupted: {KEPT}")
             raise typer.Exit(INTERRUPTED) from None
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args:
+            _show_questions()
+            raise typer.Exit
+        return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and cmd_name in COMMANDS:
+            command.short_help = re.split("[:;]", COMMANDS[cmd_name][1])[0]
+        return command
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in COMMANDS:
             self.commands = with_commands(args[0]).commands
-        return super().resolve_command(ctx, args)
+        found: tuple[Any, Any, list[str]] = super().resolve_command(ctx, args)
+        name, command, rest = found
+        brief = "--help" in rest and WHOLE not in rest
+        rest = ["--help" if word == WHOLE else word for word in rest]
+        if "--help" in rest:
+            # Only blank lines part paragraphs.
+            command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "")
+        options = [one for one in command.params if one.opts[0].startswith("-")]
+        rare = [one for one in options if one.rich_help_panel in PANELS or one.name in RARE]
+        if brief and rare:
+            for option in rare:
+                option.hidden = True
+            command.epilog = f"{command.epilog}\n\n{len(rare)} more options:  [bold]resolute {name} {WHOLE}[/bold]"
+        return name, command, rest
 
 
 app = typer.Typer(
@@ -140,8 +205,6 @@ app = typer.Typer(
     cls=Commands,
     help="Measure and harden super-resolution models, and certify image-quality metrics, against adversarial "
     "perturbations.",
-    no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -167,6 +230,16 @@ def _options(
     if offline:
         os.environ[OFFLINE] = "1"
     keep_offline()
+
+
+def _show_questions() -> None:
+    words = Table.grid(padding=(0, 3, 0, 2))
+    for person, asked in QUESTIONS.items():
+        words.add_row(Text(f"\n{person}", style="bold"), "")
+        for question, command in asked.items():
+            words.add_row(Text(f"  {question}"), Text(f"resolute {command}"))
+    console.print(words)
+    console.print(f"\nAll commands: {', '.join(sorted(COMMANDS))}; each explains itself with --help.", highlight=False)
 
 
 def _stand_in() -> None:

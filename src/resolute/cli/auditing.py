@@ -72,11 +72,12 @@ def audit(
     junit: JUnit = None,
     summary: Summary = None,
 ) -> None:
-    """Tell which submitted images have a score that looks gamed, at a stated rate of false alarms.
+    """Tell which submitted images have a score that looks gamed.
 
-    Beside each score stands a defended one. Where the gap of both is larger than honest photographs have it, the image
-    is flagged; with its original also where it gained without visible improvement. Writes records.jsonl and
-    report.html. Exits with 12 where an image is flagged, with 8 where one cannot be judged; the others are.
+    Beside each score stands a defended one. Where the gap of both is larger than honest photographs have it, but for a
+    stated rate of false alarms, the image is flagged; with its original also where it gained without visible
+    improvement. Writes records.jsonl and report.html. Exits with 12 where an image is flagged, with 8 where one cannot
+    be judged; the others are.
     """
     least_photographs(rate)
     named = images or ([] if calibrate is None else [calibrate])

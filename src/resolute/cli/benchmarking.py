@@ -54,7 +54,7 @@ def benchmark(
     junit: JUnit = None,
     summary: Summary = None,
 ) -> None:
-    """Attack super-resolution models by the standard suite, at full strength, for figures that can be compared.
+    """Attack models by the standard suite, for figures that can be compared.
 
     The suite has no setting: twenty crops of BSD100 shrunk by four, changes of 1, 4 and 8/255, random signs as the
     floor, the paper's I-FGSM and FDA, FDA on all activations, APGD on the output and on the distance from the truth,

@@ -77,8 +77,9 @@ def certify(
     exact: Annotated[
         bool,
         typer.Option(
+            "--exact",
             help="Noise on the 8-bit grid of the file's own pixels: sound in the computer's arithmetic, and slow for "
-            "large files."
+            "large files.",
         ),
     ] = False,
     deployed: Annotated[int, typer.Option(help="Cover a deployed median of so many fresh samples as well.", min=0)] = 0,
@@ -91,7 +92,8 @@ def certify(
     ] = None,
     norm: Annotated[str, typer.Option(help="Of --attack: linf, or l2 over all pixels and channels.")] = "linf",
     adaptive: Annotated[
-        bool, typer.Option(help="With --attack: also through noise and denoiser; the worse of both counts.")
+        bool,
+        typer.Option("--adaptive", help="With --attack: also through noise and denoiser; the worse of both counts."),
     ] = False,
     out: Out = Path("runs/certify"),
     device: Device = "auto",
@@ -167,7 +169,9 @@ def certify_restoration(
         str, typer.Option(help="Bound this quality score of the output too: a name or a file, as for certify.")
     ] = "",
     crop: Annotated[int, typer.Option(help="Cut the middle square of so many pixels out first.", min=0)] = 0,
-    exact: Annotated[bool, typer.Option(help="Noise on the 8-bit grid: sound in the computer's arithmetic.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Noise on the 8-bit grid: sound in the computer's arithmetic.")
+    ] = False,
     skip_broken: SkipBroken = False,
     scale: Scale = None,
     weights: Weights = "",

@@ -107,10 +107,9 @@ def harden_model(
 ) -> None:
     """Make a checkpoint robust in minutes: adversarial fine-tuning, weights back in the form in which they came.
 
-    Writes NAME-hardened with the same layout, keys and number type as the file that was given, so that it goes back
-    into the program which it came from; a card; and a page with figures and pictures: clean PSNR, and what strong
-    attacks leave, before and after, on images that were not trained on. Killed at any moment, the same command goes on.
-
+    Writes NAME-hardened with the layout, keys and number type of the file that was given, for the program that it came
+    from; a card; and a page with figures and pictures: clean PSNR, and what strong attacks leave, before and after, on
+    images that were not trained on. Killed at any moment, the same command goes on.
     Exits with 9 where the model is no better than before.
     """
     if minutes is not None and steps is not None:

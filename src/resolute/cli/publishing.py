@@ -21,7 +21,7 @@ def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Holds entries (.json) and folders of finished studies.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the site; FOLDER/site if not given.")] = None,
 ) -> None:
-    """Build a static site: a leaderboard for every suite of attacks and set of images, and a page for every entry."""
+    """Build a leaderboard as a static site: one for every suite of attacks and set of images, and a page an entry."""
     from resolute.leaderboard.site import bad_entries, build_site
 
     page, notes = build_site(folder, out or folder / "site")

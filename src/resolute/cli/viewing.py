@@ -9,12 +9,12 @@ import typer
 from rich.markup import escape
 
 from resolute.cli.app import Argument, Range, Scale, Weights, addressed, app
+from resolute.cli.listing import Json, show
 from resolute.cli.records import tell_bad
 from resolute.defences import load_defended
 from resolute.errors import ConfigError
 from resolute.models.registry import built_in_models, load
-from resolute.models.scorers import built_in_scorers, load_scorer
-from resolute.models.tables import model_details, models_table, plugins_table, scorers_table
+from resolute.models.tables import model_details, models_table, plugins_table
 from resolute.plugins import GROUPS, plugins
 from resolute.report.assets import MEGABYTES
 from resolute.terminal import console, name_file
@@ -29,17 +29,16 @@ def models(
     weights: Weights = "",
     range: Range = "",
     argument: Argument = None,
+    json: Json = False,
 ) -> None:
     """List the built-in models and what other packages add, or describe one."""
     if model is None:
-        console.print(models_table([load(name) for name in [*built_in_models(), "bicubic"]]).terminal())
-        if built_in_scorers():
-            console.print(scorers_table([load_scorer(name) for name in built_in_scorers()]).terminal())
+        show(models_table([load(name) for name in [*built_in_models(), "bicubic"]]), json)
         added = [plugin for group in GROUPS for plugin in plugins(group)]
-        if added:
+        if added and not json:
             console.print(plugins_table(added).terminal())
     else:
-        console.print(model_details(load_defended(addressed(model, scale, weights, range, argument))).terminal())
+        show(model_details(load_defended(addressed(model, scale, weights, range, argument))), json)
 
 
 @app.command(epilog="Example:  [bold]resolute report runs/demo[/bold]")
@@ -60,7 +59,7 @@ def report(
         float, typer.Option(help="That the page may take; pictures are left out, the mildest first.", min=0.1)
     ] = MEGABYTES,
 ) -> None:
-    """Make one self-contained page, or Markdown tables, from the results of one or more studies."""
+    """Make one page, or Markdown tables, from the results of studies."""
     from resolute.report.comparison import compare_folders, write_comparison
     from resolute.report.writing import write_report
 

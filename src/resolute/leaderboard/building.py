@@ -27,7 +27,7 @@ from resolute.leaderboard.entry import (
 )
 from resolute.provenance import Provenance
 from resolute.report.page import CHECK
-from resolute.report.reading import StudyFolder, read_folders, without_budget
+from resolute.report.reading import StudyFolder, read_folder, without_budget
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.check import CheckRecord, by_model, evidence_of
 from resolute.studies.datasets import dataset_title
@@ -184,7 +184,7 @@ def _flags(records: Sequence[AttackRecord], check: Sequence[CheckRecord]) -> lis
 
 
 def _read(run: Path) -> tuple[StudyFolder, list[AttackRecord]]:
-    found = read_folders([run])
+    found = read_folder(run)
     source = found.sources[0]
     if source.kind != Grid.kind:
         raise ConfigError(

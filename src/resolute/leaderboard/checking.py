@@ -23,7 +23,7 @@ from resolute.measure.fidelity import psnr_rgb
 from resolute.models.base import Restorer
 from resolute.models.registry import built_in_models
 from resolute.of_file import described
-from resolute.report.reading import read_folders
+from resolute.report.reading import read_folder
 from resolute.studies.attacked import AttackCell, AttackRecord, Clean, measure_all
 from resolute.studies.grid import Grid
 from resolute.studies.grid_cases import Replay
@@ -53,7 +53,7 @@ def differences(entry: Entry, run: Path) -> list[str]:
     Raises:
         ConfigError: the run has no finished records of the entry's model.
     """
-    sets = {record.dataset for record in read_folders([run]).records if record.model == entry.model.name} or {None}
+    sets = {record.dataset for record in read_folder(run).records if record.model == entry.model.name} or {None}
     found = [entry_of(run, entry.model.name, name) for name in sets]
     again = next((other for other in found if other.data.sha256 == entry.data.sha256), found[0])
     said, recomputed = (one.model_dump(mode="json", exclude={"submitter", "link", "made"}) for one in (entry, again))
@@ -105,7 +105,7 @@ def done_again(
     Raises:
         ConfigError: the model or an image is missing.
     """
-    source = read_folders([run]).sources[0]
+    source = read_folder(run).sources[0]
     study = source.study
     if not isinstance(study, Grid):
         raise ConfigError(f"{run} does not say which images and models were attacked, so nothing can be done again")

@@ -13,38 +13,36 @@ _PARAMETERS = Column("weights")
 
 
 def models_table(models: Sequence[Restorer]) -> Table:
-    """Return the built-in models, one a row; a denoiser does not scale."""
+    """Return models, one a row; a denoiser does not scale."""
     columns = [
-        Column("name", whole=True), Column("architecture"), Column("scale"), _PARAMETERS,
-        Column("validation PSNR", "dB", better="higher"), Column("licence"),
+        Column("name", whole=True), Column("network"), Column("scale"), _PARAMETERS,
+        Column("validation PSNR", "dB", better="higher"),
     ]  # fmt: skip
     rows: list[Row] = []
     for model in models:
         card = model.card
         assert card is not None
-        sizes = {key: value for key, value in card.architecture.items() if key not in ("class", "scale")}
-        details = f" ({', '.join(f'{key} {value}' for key, value in sizes.items())})" if sizes else ""
-        kind = f"{card.architecture['class']}{details}"
         scale = f"x{card.scale}" if card.scale > 1 else "denoiser"
         psnr = _validated(card, "psnr_y", "psnr_rgb")
-        rows.append(row(card.name, kind, scale, _parameters(model), psnr, card.licence))
-    return Table("", columns, rows)
+        network = str(card.architecture["class"])
+        rows.append(row(card.name, network, scale, _parameters(model), psnr))
+    return Table("", columns, rows, ["resolute models NAME says more: sizes, layers, training, licence, hash."])
 
 
 def scorers_table(scorers: Sequence[Scorer]) -> Table:
     """Return the built-in quality metrics, one a row."""
     columns = [
-        Column("quality metric", whole=True), Column("architecture"), Column("range"), Column("better"), _PARAMETERS,
-        Column("validation SROCC", digits=3, better="higher"), Column("licence"),
+        Column("name", whole=True), Column("network"), Column("range"), Column("better"), _PARAMETERS,
+        Column("validation SROCC", meaning="rank correlation with people", digits=3, better="higher"),
     ]  # fmt: skip
     rows: list[Row] = []
     for scorer in scorers:
         card = scorer.card
         assert card is not None
         span, better = f"{figure(card.low, 0)} to {figure(card.high, 0)}", "lower" if card.lower_better else "higher"
-        facts = (span, better, _parameters(scorer), _validated(card, "srocc"), card.licence)
+        facts = (span, better, _parameters(scorer), _validated(card, "srocc"))
         rows.append(row(card.name, str(card.architecture["class"]), *facts))
-    return Table("", columns, rows)
+    return Table("", columns, rows, ["Also niqe, brisque, pyiqa:NAME, piq:NAME, torchmetrics:NAME and FILE.py:NAME."])
 
 
 _ONE: dict[Group, str] = {

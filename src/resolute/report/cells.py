@@ -10,7 +10,7 @@ from typing import Any
 
 from resolute.errors import ConfigError
 from resolute.report.page import study_of
-from resolute.report.reading import read_folders, without_budget
+from resolute.report.reading import read_folder, without_budget
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.results import Quantity
 from resolute.studies.study import Compared
@@ -65,7 +65,7 @@ def read_side(folder: Path) -> Side:
     Raises:
         ConfigError: it holds no results, or does not say what was asked.
     """
-    evidence = read_folders([folder])
+    evidence = read_folder(folder)
     study = study_of(evidence)
     if not isinstance(study, Compared):
         raise ConfigError(f"studies of the kind {study.kind} cannot be compared")

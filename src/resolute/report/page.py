@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from resolute.images import to_uint8
 from resolute.models.address import complete, parse_address
 from resolute.report.assets import MEGABYTES, embed, plotting_library, render
 from resolute.report.encode import Album
-from resolute.report.reading import MergedRecords, read_folders, read_source
+from resolute.report.reading import MergedRecords, read_kinds, read_source
 from resolute.resize import middle
 from resolute.studies.check import Check
 from resolute.studies.grid import Grid
@@ -47,33 +47,53 @@ class _Shown:
 
 def write_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYTES) -> Path:
     """Write the page of ``write_report``, no larger than ``megabytes`` as far as leaving out pictures allows."""
-    evidence = read_folders(folders)
-    study = study_of(evidence)
-    results = with_checks(evidence, study.results(evidence.records))
-    bare = len(_render(evidence, study, results, _Shown([], Album(), False, "", [])).encode())
-    cases = itertools.chain.from_iterable(
-        source.study.cases(source.records, source.store.folder)
-        for source in evidence.sources
-        if isinstance(source.study, Pictured)
+    kinds = read_kinds(folders)
+    results = results_of(kinds)
+    bare = len(_render(kinds, results, _Shown([], Album(), False, "", [])).encode())
+    # The worst of each kind before the next of any.
+    ranks = itertools.zip_longest(*map(_cases, kinds))
+    shown = _gallery(
+        (case for rank in ranks for case in rank if case is not None), int(megabytes * 1_000_000) - bare - _SPARE
     )
-    shown = _gallery(cases, int(megabytes * 1_000_000) - bare - _SPARE)
-    write_text(out, _render(evidence, study, results, shown))
+    write_text(out, _render(kinds, results, shown))
     return out
+
+
+def _cases(evidence: MergedRecords) -> Iterator[Case | Missing]:
+    for source in evidence.sources:
+        if isinstance(source.study, Pictured):
+            yield from source.study.cases(source.records, source.store.folder)
 
 
 def write_markdown(folders: Sequence[Path], out: Path) -> Path:
     """Write the Markdown of ``write_report``: verdict, tables and provenance."""
-    evidence = read_folders(folders)
-    results = with_checks(evidence, study_of(evidence).results(evidence.records))
-    lines = [*filter(None, [results.alarm]), *results.sentences, *evidence.notes]
+    kinds = read_kinds(folders)
+    results = results_of(kinds)
+    lines = [*filter(None, [results.alarm]), *results.sentences, *_notes(kinds)]
     text = "".join(f"{line}\n\n" for line in lines) + "\n".join(table.markdown() for table in results.tables)
-    checks = checks_of(evidence)
+    checks = [check for evidence in kinds for check in checks_of(evidence)]
     if checks:
         commands = "\n".join(checks)
         text += f"\nTo look for masked gradients and attacks that were too weak:\n\n```\n{commands}\n```\n"
-    text += "\nHow it was made:\n\n" + "".join(f"- {line}\n" for line in _making(evidence))
+    making = [line for evidence in kinds for line in _making(evidence)]
+    text += "\nHow it was made:\n\n" + "".join(f"- {line}\n" for line in making)
     write_text(out, text.encode(errors="replace").decode())
     return out
+
+
+def results_of(kinds: Sequence[MergedRecords]) -> Results:
+    """Return what all records come to, one kind of study after the other."""
+    each = [with_checks(evidence, study_of(evidence).results(evidence.records)) for evidence in kinds]
+    return Results(
+        sentences=[one for results in each for one in results.sentences],
+        tables=[one for results in each for one in results.tables],
+        charts=[one for results in each for one in results.charts],
+        alarm=" ".join(filter(None, (results.alarm for results in each))),
+    )
+
+
+def _notes(kinds: Sequence[MergedRecords]) -> list[str]:
+    return [note for evidence in kinds for note in evidence.notes]
 
 
 def with_checks(evidence: MergedRecords, results: Results) -> Results:
@@ -134,8 +154,8 @@ def _making(evidence: MergedRecords) -> Iterable[str]:
         yield from (f"{name}: weights sha256 `{value[:16]}`" for name, value in source.models.items())
 
 
-def _render(evidence: MergedRecords, study: Study, results: Results, shown: _Shown) -> str:
-    charts = results.charts
+def _render(kinds: Sequence[MergedRecords], results: Results, shown: _Shown) -> str:
+    charts, sources = results.charts, [source for evidence in kinds for source in evidence.sources]
     needed = bool(charts) or any(case["charts"] for case in shown.cases)
     data = {
         "charts": {chart.id: chart.figure for chart in charts},
@@ -144,22 +164,20 @@ def _render(evidence: MergedRecords, study: Study, results: Results, shown: _Sho
         "pictures": shown.album.uris,
     }
     values = {
-        "title": ", ".join(dict.fromkeys(source.name for source in evidence.sources)),
-        "kicker": study.kind,
-        "questions": list(
-            dict.fromkeys(str(q) for source in evidence.sources if (q := source.settings.get("question")))
-        ),
+        "title": ", ".join(dict.fromkeys(source.name for source in sources)),
+        "kicker": ", ".join(study_of(evidence).kind for evidence in kinds),
+        "questions": list(dict.fromkeys(str(q) for source in sources if (q := source.settings.get("question")))),
         "alarm": results.alarm,
         "sentences": results.sentences,
-        "notes": evidence.notes,
+        "notes": _notes(kinds),
         "cases": shown.cases,
         "cropped": shown.cropped,
         "left_out": shown.left_out,
         "missing": shown.missing,
         "tables": results.tables,
-        "checks": checks_of(evidence),
+        "checks": [check for evidence in kinds for check in checks_of(evidence)],
         "sections": chart_sections(charts),
-        "sources": evidence.sources,
+        "sources": sources,
         "plotly": plotting_library() if needed else "",
         "data": embed(data),
     }

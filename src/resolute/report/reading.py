@@ -19,7 +19,7 @@ from resolute.provenance import Provenance
 from resolute.studies.attacked import AttackRecord
 from resolute.studies.grid import Grid
 from resolute.studies.kinds import KINDS
-from resolute.studies.record import Record
+from resolute.studies.record import Record, grouped
 from resolute.studies.study import Study
 
 
@@ -112,20 +112,31 @@ def read_source(folder: Path) -> StudyFolder:
     return StudyFolder(store, kind, study, records, bad, settings, facts, provenance)
 
 
-def read_folders(folders: Sequence[Path]) -> MergedRecords:
-    """Read and merge folders of one kind of study.
+def read_kinds(folders: Sequence[Path]) -> list[MergedRecords]:
+    """Read folders, and merge those of one kind of study; the kinds are in the order of the folders.
 
     Raises:
-        ConfigError: no folder, a folder without records, or folders of several kinds.
+        ConfigError: no folder, or a folder without records.
     """
     if not folders:
         raise ConfigError("a report needs the folder of at least one study; name one")
     sources = [read_source(folder) for folder in folders]
-    kinds = list(dict.fromkeys(source.kind for source in sources))
-    if len(kinds) > 1:
-        raise ConfigError(f"these are studies of several kinds, {' and '.join(kinds)}; report on each kind by itself")
+    return [merged(own) for own in grouped(sources, lambda source: source.kind).values()]
+
+
+def read_folder(folder: Path) -> MergedRecords:
+    """Read one folder.
+
+    Raises:
+        ConfigError: it holds no records, or those of a kind that this version does not know.
+    """
+    return merged([read_source(folder)])
+
+
+def merged(sources: list[StudyFolder]) -> MergedRecords:
+    """Merge folders of one kind of study."""
     models, attacks, images = _Names(), _Names(), _Names()
-    merged: dict[str, Record] = {}
+    records: dict[str, Record] = {}
     for source in sources:
         for record in source.records:
             names = {
@@ -135,7 +146,7 @@ def read_folders(folders: Sequence[Path]) -> MergedRecords:
             if isinstance(record, AttackRecord):
                 names["attack"] = attacks.name(record.attack, (without_budget(record.configuration), record.seed))
             changed = {field: name for field, name in names.items() if name != getattr(record, field)}
-            merged[record.key] = dataclasses.replace(record, **changed) if changed else record
+            records[record.key] = dataclasses.replace(record, **changed) if changed else record
     notes = [
         *models.notes("model", "weights"),
         *attacks.notes("attack", "configurations"),
@@ -148,7 +159,7 @@ def read_folders(folders: Sequence[Path]) -> MergedRecords:
     ]
     if bad := [line for source in sources for line in source.bad if not line.torn]:
         notes.append(f"{len(bad)} lines are no records and are left out; the first: {bad[0]}.")
-    return MergedRecords(sources, list(merged.values()), notes)
+    return MergedRecords(sources, list(records.values()), notes)
 
 
 @functools.lru_cache

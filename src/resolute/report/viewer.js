@@ -73,9 +73,11 @@
   const choose = (wanted) => {
     let cases = report.cases;
     keys.forEach((key, index) => {
-      const value = fill(picks[index], [...new Set(cases.map((item) => item.filters[key] ?? ""))],
-        wanted?.filters[key] ?? chosen(picks[index]));
-      cases = cases.filter((item) => (item.filters[key] ?? "") === value);
+      const kept = (item) => item.filters[key] ?? "others";
+      const values = [...new Set(cases.map(kept))];
+      const value = fill(picks[index], values, wanted ? kept(wanted) : chosen(picks[index]));
+      picks[index].parentElement.hidden = values.length === 1 && value === "others";
+      cases = cases.filter((item) => kept(item) === value);
     });
     current = wanted && cases.includes(wanted) ? wanted : cases[0];
     const place = report.cases.indexOf(current);

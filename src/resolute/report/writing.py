@@ -13,16 +13,15 @@ from resolute.training.hardened import RESULT
 
 
 def write_report(folders: Sequence[Path | str], out: Path | str, *, megabytes: float = MEGABYTES) -> Path:
-    """Write the page, or Markdown where ``out`` ends in .md, of studies of one kind or of a hardening; return the path.
+    """Write the page, or Markdown where ``out`` ends in .md, of studies or of a hardening; return the path.
 
     Args:
-        folders: of the studies; their records are merged.
+        folders: of the studies; the records of those of one kind are merged, other kinds follow.
         out: the file to write.
         megabytes: that a page may take, in millions of bytes; pictures are left out, the mildest first.
 
     Raises:
-        ConfigError: studies of several kinds, or of one that this version does not know; no results; ``out`` ends
-            otherwise.
+        ConfigError: a kind of study that this version does not know; no results; ``out`` ends otherwise.
         OutputError: the file cannot be written.
     """
     folders, out = [Path(folder) for folder in folders], Path(out)

@@ -1,53 +1,47 @@
-"""The second part of the demonstration: photographs certified and attacked."""
+"""The second part of the demonstration: photographs handed in for a quality score, two of them gamed, and an audit."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from resolute.attacks.score import ScoreAttack
+from resolute.attacks.gradient import IFGSM
+from resolute.attacks.objective import ScoreGain
+from resolute.certificates.gap import Screening
 from resolute.certificates.median import prepared
 from resolute.images import SAMPLE_NAMES, sample_image, write_png
 from resolute.models.fitted import size_within
-from resolute.studies.certification import Certification
+from resolute.models.scorers import load_scorer
+from resolute.studies.audit import Audit
 
-# The small one, at so many pixels of the longer side: with so many samples, all photographs and both attacks take half
-# a minute on two cores.
-METRIC = "quality-s"
-SIDE = 256
-SAMPLES = 400
-# A change of so few samples that the defended score holds, and one of all samples, under which it does not.
-FEW, ALL = 0.15, 2 / 255
+GAMED = SAMPLE_NAMES[:2]
+EPSILON, STEPS = 2 / 255, 10
 
 
-def certification(photographs: Path, seed: int = 0) -> Certification:
-    """Return what the demonstration certifies: the small built-in metric, and under which attacks it is shown.
+def submissions(folder: Path, device: str = "cpu") -> Audit:
+    """Write the sample photographs as originals and as submissions, two of these gamed, and return the audit of them.
 
-    Example:
-        >>> [attack.adaptive for attack in certification(Path("photos")).attacks]
-        [False, False, True]
-    """
-    attacks = (
-        ScoreAttack(epsilon=FEW, norm="l2", seed=seed),
-        ScoreAttack(epsilon=ALL, seed=seed),
-        ScoreAttack(epsilon=ALL, adaptive=True, seed=seed),
-    )
-    return Certification(
-        name="quality", images=(str(photographs),), metric=METRIC, samples=SAMPLES, seed=seed, attacks=attacks
-    )
-
-
-def write_photographs(folder: Path) -> Path:
-    """Write the sample photographs, shrunk to the size of the demonstration, and return the folder.
+    A submission that is there already is left as it is.
 
     Raises:
         OutputError: one cannot be written.
 
     Example:
         >>> import tempfile
-        >>> len(list(write_photographs(Path(tempfile.mkdtemp())).iterdir()))
-        5
+        >>> from unittest.mock import patch
+        >>> with patch("resolute.studies.demonstration.GAMED", ()):
+        ...     audit = submissions(Path(tempfile.mkdtemp()))
+        >>> len(list(Path(audit.images[0]).iterdir())), audit.metric
+        (5, 'quality-m')
     """
+    audit = Audit(name="scores", images=(str(folder / "submissions"),), references=(str(folder / "originals"),))
+    attack = IFGSM(epsilon=EPSILON, steps=STEPS, objective=ScoreGain())
     for name in SAMPLE_NAMES:
         image = sample_image(name)
-        write_png(folder / f"{name}.png", prepared(image, size_within(image, SIDE)))
-    return folder
+        image = prepared(image, size_within(image, Screening.fit))
+        write_png(folder / "originals" / f"{name}.png", image)
+        if (path := folder / "submissions" / f"{name}.png").is_file():
+            continue
+        if name in GAMED:
+            image = attack(load_scorer(audit.metric).to(device), image.to(device)[None]).images[0].cpu()
+        write_png(path, image)
+    return audit

@@ -28,6 +28,9 @@ from resolute.toml import check_table, located, read_table
 KINDS: dict[str, type[Study]] = {}
 RECORDS: dict[str, type[Record]] = {}
 
+# The folder of the built-in studies.
+STUDIES = Path(str(resources.files("resolute") / "studies"))
+
 # The built-in study that every model of the leaderboard of published networks went through.
 SUITE = "sr-linf-1"
 
@@ -113,10 +116,10 @@ def find_study(source: str | Path) -> Path:
         >>> find_study("demo").name
         'demo.toml'
     """
-    built_in = Path(str(resources.files("resolute") / "studies")) / f"{source}.toml"
+    built_in = STUDIES / f"{source}.toml"
     path = built_in if built_in.is_file() else Path(source)
     if not path.is_file():
-        names = ", ".join(file.stem for file in sorted(built_in.parent.glob("*.toml")))
+        names = ", ".join(file.stem for file in sorted(STUDIES.glob("*.toml")))
         raise ConfigError(f"no study {str(source)!r}; give a TOML file or one of {names}")
     return path
 
