@@ -165,7 +165,7 @@ def _weights(length: int, factor: int, border: Border) -> NDArray[np.float64]:
 def _inverse(length: int, scale: int) -> NDArray[np.float64]:
     """Return the pseudo-inverse of the matrix that shrinks so many samples; its rows are independent."""
     matrix = _weights(length, -scale, "mirror")
-    return np.linalg.solve(matrix @ matrix.T, matrix).T
+    return np.linalg.solve(matrix @ matrix.T, matrix).T.astype(np.float64, copy=False)
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:

