@@ -80,17 +80,27 @@ def beyond(output: Output, truth: Output, bound: float) -> Mask:
 
 
 def losses_of(output: Output, truth: Output, bound: float, scale: int) -> tuple[float, ...]:
-    """Return the loss of a photograph at each of ``THRESHOLDS``.
-
-    It is the share of the trusted pixels with an error beyond the bound, at the worst threshold so far; a mask of less
-    than ``LEAST_SHARE`` of the output counts as empty, and has none.
-    """
+    """Return the loss of a photograph at each of ``THRESHOLDS``; 1 where the output is not finite."""
     if not bool(output.isfinite().all()):
         return (1.0,) * len(THRESHOLDS)
-    place = torch.bucketize(steepness_map(output, scale).double().flatten(), torch.tensor(THRESHOLDS).double())
-    wrong = beyond(output, truth, bound).flatten()
+    return worst_shares(steepness_map(output, scale), beyond(output, truth, bound))
+
+
+def worst_shares(steepness: Map, wrong: Mask) -> tuple[float, ...]:
+    """Return which share of the pixels up to each of ``THRESHOLDS`` is wrong, at the worst threshold so far.
+
+    A mask of less than ``LEAST_SHARE`` of the output counts as empty, and has nothing wrong in it.
+
+    Example:
+        >>> steepness = torch.tensor([[1.0, 1.0, 2.0, 99.0]])
+        >>> shares = worst_shares(steepness, torch.tensor([[True, False, False, True]]))
+        >>> shares[0], shares[18], shares[-1]
+        (0.0, 0.5, 0.5)
+    """
+    place = torch.bucketize(steepness.double().flatten(), torch.tensor(THRESHOLDS).double())
     trusted, failed = (
-        np.cumsum(np.bincount(chosen.numpy(), minlength=len(THRESHOLDS) + 1))[:-1] for chosen in (place, place[wrong])
+        np.cumsum(np.bincount(chosen.numpy(), minlength=len(THRESHOLDS) + 1))[:-1]
+        for chosen in (place, place[wrong.flatten()])
     )
     shares = np.where(trusted >= LEAST_SHARE * place.numel(), failed / np.maximum(trusted, 1), 0.0)
     worst = np.maximum.accumulate(shares)

@@ -21,6 +21,7 @@ from resolute.certificates.faithfulness import NUDGES, Faithfulness, Nudges, fai
 from resolute.certificates.trust import THRESHOLDS, Trust, beyond, error_map, find_trust, fingerprint_of, losses_of
 from resolute.chart import BICUBIC
 from resolute.defences import load_defended
+from resolute.defences.wrappers import gaussian
 from resolute.errors import ConfigError, ImageError, ImageWarning
 from resolute.figures import figure
 from resolute.files import FileName
@@ -48,7 +49,7 @@ SHIPPED = Path(str(resources.files("resolute"))) / "calibrations" / "trust"
 MADE = Path("runs/calibrations/trust")
 
 # At which detail is seen in pictures.
-_AMPLIFICATION = 4
+_AMPLIFICATION = 8
 # Over what is not trusted: a colour that photographs seldom have, and how much of it.
 _COVER, _OPACITY = (0.85, 0.38, 0.17), 0.7
 
@@ -56,6 +57,7 @@ _VIEWS = {
     "output": "output",
     "trusted": "output, what is not trusted covered",
     "added": f"added: neither confirmed nor refuted, \u00d7{_AMPLIFICATION}",
+    "added-map": "where it is added",
     "contradicted": "contradicts the input",
     "noise": "moved by noise",
     "jpeg": "moved by JPEG",
@@ -189,7 +191,7 @@ class Faithful(RestoreStudy, InTiles):
             seconds=round(time.perf_counter() - began, 3),
             dataset=subject.dataset,
         )
-        return Answer(record, {} if self.honest else _pictures(found, self.bound))
+        return Answer(record, {} if self.honest else _pictures(found, self.scale, self.bound))
 
     def _losses(self, found: Faithfulness, subject: Subject) -> tuple[float, ...]:
         assert subject.truth is not None
@@ -360,14 +362,15 @@ def _percent(chosen: Bool[Tensor, ...]) -> float | None:
     return round(100 * float(chosen.double().mean()), 4) if chosen.numel() else None
 
 
-def _pictures(found: Faithfulness, bound: float) -> dict[str, Tensor]:
+def _pictures(found: Faithfulness, scale: int, bound: float) -> dict[str, Tensor]:
     pictures = {"output": found.output}
     if found.trusted is not None:
         cover = torch.tensor(_COVER).view(3, 1, 1)
         pictures["trusted"] = torch.where(found.trusted, found.output, torch.lerp(found.output, cover, _OPACITY))
     pictures["added"] = (0.5 + _AMPLIFICATION * found.parts.added[0]).clamp(0, 1)
     contradicted = found.parts.contradicted[0].abs().amax(dim=0) * 255
-    maps = {"contradicted": contradicted, **found.moved}
+    added = gaussian(found.parts.added.square(), scale / 2)[0].mean(dim=0).sqrt() * 255
+    maps = {"added-map": added, "contradicted": contradicted, **found.moved}
     pictures |= {name: heat_map(values.float(), 0, bound) for name, values in maps.items()}
     return {name: from_uint8(to_uint8(picture)) for name, picture in pictures.items()}
 
