@@ -39,7 +39,7 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/RE
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 COMMANDS = with_commands().commands
-QUICK = {"attack", "certify", "models", "report", "leaderboard", "survive", "twin"}
+QUICK = {"attack", "certify", "models", "report", "leaderboard", "survive", "twin", "faithful"}
 SHELL = {"", "bash", "sh", "console"}
 LOOKED_AT = {"json", "text", "csv", "markdown", "html", "sql"}
 # Commands that a page must not stop running unnoticed.

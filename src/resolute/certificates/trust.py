@@ -158,9 +158,10 @@ class Trust:
 
     def mask(self, output: Output, scale: int, rate: float) -> Mask:
         """Return which pixels of an output to trust at a rate; none where those are less than ``LEAST_SHARE``."""
-        if not bool(output.isfinite().all()):
+        threshold = self.threshold(rate)
+        if not threshold or not bool(output.isfinite().all()):
             return torch.zeros(output.shape[-2:], dtype=torch.bool)
-        mask = steepness_map(output, scale).double() <= self.threshold(rate)
+        mask = steepness_map(output, scale).double() <= threshold
         return mask if float(mask.double().mean()) >= LEAST_SHARE else torch.zeros_like(mask)
 
     def require(self, model: Restorer) -> None:

@@ -146,7 +146,8 @@ def _calibrated(asked: Faithful, folder: Path, machine: Machine) -> Path:
     records, _ = run_cells(cells, place, machine)
     if not records:
         raise typer.Exit(FAILED)
-    (made,) = trust_of(honest, records, folder.resolve().name)
+    photographs = folder.resolve().name + (f", one in {asked.every}" if asked.every > 1 else "")
+    (made,) = trust_of(honest, records, photographs)
     made.threshold(asked.rate)
     path = Path(asked.calibration) if asked.calibration else MADE / f"{made.fingerprint}-{made.bound:g}.json"
     made.write(path)

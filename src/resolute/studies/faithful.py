@@ -129,6 +129,7 @@ class Faithful(RestoreStudy, InTiles):
     def cells(self) -> Sequence[Cell]:
         if self.truths and self.high_resolution:
             raise ConfigError("images that are the truth themselves need no other; leave one of both out")
+        assert self.nudges
         models = [load_defended(model, self.scale) for model in self.models]
         calibrations = self._calibrations(models)
         subjects = self.subjects()
