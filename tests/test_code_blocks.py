@@ -44,7 +44,7 @@ SHELL = {"", "bash", "sh", "console"}
 LOOKED_AT = {"json", "text", "csv", "markdown", "html", "sql"}
 # Commands that a page must not stop running unnoticed.
 RUN = {
-    "docs/howto/ship.md": ["models", "attack", "attack", "study", "report", "survive", "twin"],
+    "docs/howto/ship.md": ["models", "attack", "attack", "study", "report", "survive", "twin", "faithful"],
     "docs/howto/benchmark.md": ["certify", "certify", "certify"],
     "docs/howto/research.md": ["attack", "attack", "certify", "attack", "study", "study", "report"],
 }

@@ -51,7 +51,7 @@ MADE = Path("runs/calibrations/trust")
 # At which detail is seen in pictures.
 _AMPLIFICATION = 8
 # Over what is not trusted: a colour that photographs seldom have, and how much of it.
-_COVER, _OPACITY = (0.85, 0.38, 0.17), 0.7
+_COVER, _OPACITY = (0.6, 0.2, 0.8), 0.7
 
 _VIEWS = {
     "output": "output",
@@ -246,7 +246,7 @@ class Faithful(RestoreStudy, InTiles):
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
         levels = [Quantity(name, "levels", lower_better=True) for name in ("added", "contradicted")]
         moved = [Quantity(f"moved by {name}", "levels", lower_better=True) for name in NUDGES]
-        shares = [Quantity("trusted", "%"), Quantity("trusted, yet wrong", "%", lower_better=True)]
+        shares = [Quantity("trusted", "%"), Quantity("wrong among trusted", "%", lower_better=True)]
         return [Quantity("consistency", "dB"), *levels, *moved, *shares]
 
     def measured(self, record: Record) -> Measured | None:
@@ -256,7 +256,7 @@ class Faithful(RestoreStudy, InTiles):
             "consistency": record.consistency, "added": record.added, "contradicted": record.contradicted,
             "moved by noise": record.noise_moved, "moved by jpeg": record.jpeg_moved,
             "moved by attack": record.attack_moved, "trusted": record.trusted,
-            "trusted, yet wrong": record.wrong_trusted,
+            "wrong among trusted": record.wrong_trusted,
         }  # fmt: skip
         return Measured({"model": record.model}, values)
 

@@ -158,7 +158,7 @@ def _sentences(records: Sequence[FaithfulRecord], model: str) -> list[str]:
         f"{_mean(own, lambda r: r.contradicted)} contradict the input"
     )
     if usual:
-        told += f"; of bicubic interpolation's {_mean(usual, lambda r: r.added)} and "
+        told += f"; for bicubic interpolation it is {_mean(usual, lambda r: r.added)} and "
         told += _mean(usual, lambda r: r.contradicted)
     if any(one.truth_added is not None for one in own):
         told += f"; the truth has {_mean(own, lambda r: r.truth_added)} of such detail"
