@@ -39,12 +39,12 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/RE
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 COMMANDS = with_commands().commands
-QUICK = {"attack", "certify", "models", "report", "leaderboard", "survive", "twin"}
+QUICK = {"attack", "certify", "models", "report", "leaderboard", "survive", "twin", "faithful"}
 SHELL = {"", "bash", "sh", "console"}
 LOOKED_AT = {"json", "text", "csv", "markdown", "html", "sql"}
 # Commands that a page must not stop running unnoticed.
 RUN = {
-    "docs/howto/ship.md": ["models", "attack", "attack", "study", "report", "survive", "twin"],
+    "docs/howto/ship.md": ["models", "attack", "attack", "study", "report", "survive", "twin", "faithful"],
     "docs/howto/benchmark.md": ["certify", "certify", "certify"],
     "docs/howto/research.md": ["attack", "attack", "certify", "attack", "study", "study", "report"],
 }

@@ -41,6 +41,7 @@ from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
 from resolute.studies.check import Check
 from resolute.studies.check_suite import CheckSuite
 from resolute.studies.choice import Choice
+from resolute.studies.faithful import Faithful
 from resolute.studies.kinds import KINDS
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.restoration import Restoration
@@ -103,6 +104,7 @@ def studies(tmp_path_factory):
             models=("bicubic",), images=(photos,), high_resolution=False, corruptions=("jpeg", "noise"),
             severities=(1, 3),
         ),
+        Faithful(models=("bicubic",), images=(str(folder / "low"),), draws=1, steps=1),
         Twin(
             models=(str(folder / "plain" / "plain.safetensors"), str(folder / "other" / "other.safetensors")),
             images=(photos,), scale=1, steps=1,

@@ -33,7 +33,7 @@ MENU = {
     "How to": ["howto/ship", "howto/benchmark", "howto/research"],
     "Guide": [
         "harden", "zoo", "metrics", "onnx", "training", "running", "records", "leaderboard", "serve", "certificates",
-        "certified-restoration", "audit", "conventions", "flags", "security",
+        "certified-restoration", "audit", "faithful", "conventions", "flags", "security",
     ],
     "Mathematics": ["maths", "maths-certified"],
     "Reference": ["cli/index", "api/index"],

@@ -79,6 +79,18 @@ def downscale_tensor(x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "
     return rows @ x @ columns.T
 
 
+def unshrink_tensor(x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "b c h1 w1"]:
+    """Return the smallest images, in l2, that ``downscale_tensor`` shrinks to ``x``: its Moore-Penrose pseudo-inverse.
+
+    Example:
+        >>> x = torch.rand(1, 3, 4, 5, dtype=torch.float64)
+        >>> torch.allclose(downscale_tensor(unshrink_tensor(x, 3), 3), x)
+        True
+    """
+    rows, columns = (torch.from_numpy(_inverse(scale * side, scale)).to(x) for side in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
 def mod_crop(image: UInt8[np.ndarray, "h w c"], scale: int) -> UInt8[np.ndarray, "h1 w1 c"]:
     """Crop bottom and right so that height and width are multiples of ``scale``.
 
@@ -147,6 +159,13 @@ def _weights(length: int, factor: int, border: Border) -> NDArray[np.float64]:
     np.add.at(matrix, (np.arange(outputs)[:, None], inside), weight)
     matrix.setflags(write=False)
     return matrix
+
+
+@functools.lru_cache(maxsize=64)
+def _inverse(length: int, scale: int) -> NDArray[np.float64]:
+    """Return the pseudo-inverse of the matrix that shrinks so many samples; its rows are independent."""
+    matrix = _weights(length, -scale, "mirror")
+    return np.linalg.solve(matrix @ matrix.T, matrix).T.astype(np.float64, copy=False)
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from typing import Annotated, final
 import pydantic
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from resolute.attacks.ascent import Ascent, GradientAttack, Move, Start, StepRule, Straight
 from resolute.attacks.ball import Images, Linf, Norm, ball_of
@@ -164,3 +164,20 @@ class PGD(GradientAttack):
             objective=self.objective, ball=ball_of(self.norm, self.epsilon), steps=self.steps,
             step_size=self.relative_step * self.epsilon, start=self.start, restarts=self.restarts,
         )  # fmt: skip
+
+
+def has_gradient(model: nn.Module, x: Images) -> bool:
+    """Return whether a gradient reaches images through a model; a session of ONNX has none.
+
+    Example:
+        >>> from resolute.models import Bicubic
+        >>> has_gradient(Bicubic(2), torch.rand(1, 3, 8, 8))
+        True
+    """
+    corner = x[..., :16, :16].clone().requires_grad_()
+    try:
+        output = model(corner)
+        (gradient,) = torch.autograd.grad(output.square().sum(), corner)
+    except RuntimeError:
+        return False
+    return bool(gradient.abs().max() > 0)

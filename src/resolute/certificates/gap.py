@@ -288,7 +288,7 @@ def least_photographs(rate: float) -> int:
         (99, 19)
     """
     if not 0 < rate < 1:
-        raise ConfigError(f"a false-alarm rate lies between 0 and 1, such as 0.01, not {rate:g}")
+        raise ConfigError(f"a rate lies between 0 and 1, such as 0.01, not {rate:g}")
     return math.ceil(1 / rate * (1 - 1e-12)) - 1
 
 

@@ -69,6 +69,11 @@ COMMANDS = {
         "twinning",
         "Compare two forms of one network: half precision, eight-bit weights, ONNX, another export.",
     ),
+    "faithful": (
+        "trusting",
+        "Did it invent this? What of an output the input bears out, how far its pixels move, and which of them to "
+        "trust.",
+    ),
     "export": (
         "exporting",
         "Write a model for programs without Resolute: any batch, any size, checked against the model itself.",

@@ -6,7 +6,6 @@ import dataclasses
 import math
 import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -27,13 +26,13 @@ from resolute.certificates.gap import (
 )
 from resolute.errors import BrokenImageError, CellError, FlaggedError, ImageError, ImageWarning, ResoluteError
 from resolute.files import FileName
-from resolute.folders import find_images
 from resolute.images import image_sha256, read_image
 from resolute.models.base import Scorer
 from resolute.models.scorers import load_scorer
 from resolute.studies.audit_results import AMPLIFICATION, AuditRecord, results_of, suspicion, words_of
 from resolute.studies.certification import METRIC
 from resolute.studies.datasets import Photo, find_photos
+from resolute.studies.originals import Originals
 from resolute.studies.record import Record, record_key
 from resolute.studies.results import Case, Measured, Quantity, Results, View
 from resolute.studies.scored import finite
@@ -119,7 +118,7 @@ class Audit(Study, Pictured, Compared, Described):
     def cells(self) -> Sequence[Cell]:
         metric, screening = load_scorer(self.metric), self.screening
         calibration = None if self.honest else self._calibration(metric, screening)
-        originals = _Originals.of(self.references)
+        originals = Originals.of(self.references)
         photos = find_photos(self.images)
         found = [self._cell(metric, screening, calibration, photo, originals) for photo in photos]
         broken = [cell.problem for cell in found if not math.prod(cell.shape)]
@@ -140,7 +139,7 @@ class Audit(Study, Pictured, Compared, Described):
         screening: Screening,
         calibration: Calibration | None,
         photo: Photo,
-        originals: _Originals | None,
+        originals: Originals | None,
     ) -> AuditCell:
         name, original, problem = str(photo.path or photo.name), "", ""
         shape, pixels = (0, 0), list[str]()
@@ -289,32 +288,3 @@ def _unchanged(name: str, pixels: str = "") -> Image | None:
     except ImageError:
         return None
     return image if pixels in ("", image_sha256(image)) else None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Originals:
-    """Reference files: one for all images, or by name without suffix."""
-
-    single: str
-    named: dict[str, str]
-
-    @staticmethod
-    def of(references: Sequence[str]) -> _Originals | None:
-        if not references:
-            return None
-        files = find_images(references)
-        if len(files) == 1 and Path(references[0]).is_file():
-            return _Originals(str(files[0]), {})
-        stems = Counter(file.stem for file in files)
-        twice = next((stem for stem, number in stems.items() if number > 1), None)
-        if twice is not None:
-            raise ImageError(f"two references are called {twice}; give each image one original of its name")
-        return _Originals("", {file.stem: str(file) for file in files})
-
-    def path_of(self, name: str) -> str:
-        """Return the reference of an image, or raise ``ImageError``."""
-        if self.single:
-            return self.single
-        if Path(name).stem not in self.named:
-            raise ImageError(f"no reference is called {Path(name).stem}; add its original under that name")
-        return self.named[Path(name).stem]

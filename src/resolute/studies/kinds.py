@@ -16,6 +16,7 @@ from resolute.studies.certification import Certification
 from resolute.studies.certified_iqa import CertifiedIqa
 from resolute.studies.check import Check
 from resolute.studies.choice import Choice
+from resolute.studies.faithful import Faithful
 from resolute.studies.grid import Grid, checked_attacks
 from resolute.studies.metric_as_loss import MetricAsLoss
 from resolute.studies.record import Record
@@ -51,7 +52,9 @@ def register(kind: Kind) -> Kind:
     return kind
 
 
-for _kind in (Grid, Check, Certification, CertifiedIqa, MetricAsLoss, Audit, Restoration, Survival, Twin, Choice):
+for _kind in (
+    Grid, Check, Certification, CertifiedIqa, MetricAsLoss, Audit, Restoration, Survival, Twin, Faithful, Choice
+):  # fmt: skip
     register(_kind)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,11 +18,17 @@ from resolute.resize import downscale, mod_crop
 from resolute.studies.attacked import Subject
 from resolute.studies.datasets import Photo, find_photos, middle, own_set
 from resolute.studies.grid_cases import Scene
+from resolute.studies.originals import Originals
 from resolute.studies.study import Compared, Described, Pictured, Study, count
 
 
 class RestoreStudy(Study, Pictured, Compared, Described, abc.ABC):
-    """A study of super-resolution models on photographs; the settings that all have are those of ``Grid``."""
+    """A study of super-resolution models on photographs; the settings that all have are those of ``Grid``.
+
+    Attributes:
+        truths: where a study has it, the ground truth of images that are inputs: one file, or files and folders that
+            hold one of each image's name.
+    """
 
     models: tuple[str, ...]
     images: tuple[str, ...]
@@ -30,6 +38,7 @@ class RestoreStudy(Study, Pictured, Compared, Described, abc.ABC):
     crop: int
     scale: int
     skip_broken: bool
+    truths: tuple[str, ...] = ()
 
     def photos(self) -> list[Photo]:
         """Return the photographs that the study is about, unread.
@@ -38,6 +47,8 @@ class RestoreStudy(Study, Pictured, Compared, Described, abc.ABC):
             ImageError: a data set or a file is not to be found.
         """
         found = find_photos(self.images, self.every, self.scale, high=self.high_resolution)
+        if self.truths:
+            found = _with_truths(found, self.truths)
         if not self.names:
             return found
         named = {photo.name: photo for photo in found}
@@ -87,3 +98,17 @@ class RestoreStudy(Study, Pictured, Compared, Described, abc.ABC):
         images = tuple(one for one in self.images if not ((code := own_set(one)) and not was_run(code)))
         replace = dataclasses.replace
         return Scene(self.models, self.scale, replace(self, every=1, images=images).photos, self.subject)
+
+
+def _with_truths(photos: Sequence[Photo], truths: Sequence[str]) -> list[Photo]:
+    originals = Originals.of(truths)
+    assert originals is not None
+    without = next((photo.name for photo in photos if photo.path is None), "")
+    if without:
+        raise ImageError(f"{without} is no file, and truths belong to files; name images by their files")
+    return [
+        photo
+        if photo.paired
+        else dataclasses.replace(photo, path=Path(originals.path_of(str(photo.path))), low=photo.path)
+        for photo in photos
+    ]

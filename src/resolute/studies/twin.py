@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from resolute.attacks.ascent import Attack
 from resolute.attacks.ball import Images
-from resolute.attacks.gradient import PGD
+from resolute.attacks.gradient import PGD, has_gradient
 from resolute.attacks.objective import Bound, output_of
 from resolute.attacks.square import Square
 from resolute.defences import load_defended
@@ -181,7 +181,7 @@ class Twin(RestoreStudy):
         low, search = subject.low.to(bench.device), ""
         if cell.searched:
             apart = Apart(*(one.emulated() if isinstance(one, InForm) else one for one in (model, other))).eval()
-            attack = self.attack(_has_gradient(apart.other, low) and _has_gradient(apart.model, low))
+            attack = self.attack(has_gradient(apart.other, low) and has_gradient(apart.model, low))
             search = f"{type(attack).__name__}, {self.level:g}/255"
             low = attack(apart, low, seed=self.seed, progress=lambda done, total: progress(done / total)).images
             low = from_uint8(to_uint8(low[0]))[None].to(bench.device)
@@ -323,14 +323,3 @@ def _own(records: Sequence[Record]) -> list[TwinRecord]:
 
 def _levels(output: Tensor) -> Tensor:
     return output.double().clamp(0, 1) * 255
-
-
-def _has_gradient(model: Restorer, low: Tensor) -> bool:
-    """Return whether a gradient reaches the image through a model; a session of ONNX has none."""
-    corner = low[..., :16, :16].clone().requires_grad_()
-    try:
-        output = model(corner)
-        (gradient,) = torch.autograd.grad(output.square().sum(), corner)
-    except RuntimeError:
-        return False
-    return bool(gradient.abs().max() > 0)
