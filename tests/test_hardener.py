@@ -32,6 +32,36 @@ def network() -> EDSR:
         return EDSR(scale=2, blocks=2, channels=8)
 
 
+def test_the_loss_of_noisy_copies_is_that_of_their_mean_without_bias(batch):
+    """For a linear model the mean output is that of the clean input, whatever the noise."""
+    low, high = batch
+    model, mse = Bicubic(2), LossTable(kind="mse")
+    jitter = Jitter(level=40, copies=3, spared=1)
+
+    def loss(seed):
+        seen = jitter.inputs(model, Seen.of(low, high), Moment(torch.Generator().manual_seed(seed)))
+        assert (len(seen.low), seen.clean) == (6, 6)
+        output = model(seen.low)
+        judged = jitter.judged(output, lambda a, b: reconstruction_loss(mse, a, b))
+        return float(reconstruction_loss(mse, output, seen.high)), float(judged)
+
+    drawn = torch.tensor([loss(seed) for seed in range(200)], dtype=torch.float64)
+    exact = float(reconstruction_loss(mse, model(low), high))
+    total = drawn.sum(dim=1)
+    assert abs(float(total.mean()) - exact) < 4 * float(total.std()) / 200**0.5
+    assert float(drawn[:, 0].mean()) > exact + 10 * float(total.std()) / 200**0.5
+    assert Jitter(level=4).judged(model(low), lambda a, b: reconstruction_loss(mse, a, b)) == 0
+
+
+def test_copies_are_of_clean_patches_and_for_a_mean_square():
+    with pytest.raises(ValueError, match="copies"):
+        dataclasses.replace(read_recipe("harden"), jitter=Jitter(copies=2))
+    recipe = read_recipe("harden", ["noise"])
+    assert (recipe.adversarial, recipe.loss.kind, recipe.jitter.copies) == (None, "mse", 4)
+    with pytest.raises(ValueError, match="spared"):
+        dataclasses.replace(recipe, loss=LossTable(kind="l1"))
+
+
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("reference", ["truth", "self"])
 def test_attacked_patches_stay_in_the_ball_and_do_what_they_are_for(batch, steps, reference):

@@ -58,6 +58,8 @@ class HardenRecipe(RunTable, MethodTables):
         super().__post_init__()
         if self.adversarial is not None and self.adversarial.combine == "sum":
             raise ConfigError("adversarial.combine: hardening takes the mean over clean and attacked patches")
+        if self.jitter is not None and self.jitter.spared and self.loss.kind != "mse":
+            raise ConfigError('jitter.spared: a variance is a part of a mean square; set loss.kind = "mse"')
 
     @property
     def budget(self) -> float:
