@@ -27,7 +27,10 @@ from resolute.images import from_uint8, sample_image, to_uint8
 from resolute.models import EDSR
 from resolute.resize import downscale
 
-NAMES = ("mix=0.5", "lowpass=0.7", "blur=0.8", "confine=0.02", "resize", "resize=1.5", "round8", "ensemble")
+NAMES = (
+    "mix=0.5", "lowpass=0.7", "blur=0.8", "confine=0.02", "denoise=denoiser-mse-012", "resize", "resize=1.5",
+    "round8", "ensemble",
+)  # fmt: skip
 
 
 def images(count=2, height=12, width=15):
@@ -145,7 +148,18 @@ def test_an_unknown_defence_is_told_what_there_is(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["mix=1.5", "mix=-1", "mix=nan", "lowpass=-1", "lowpass=inf", "blur=nan", "resize=1", "resize=9", "confine=0"],
+    [
+        "mix=1.5",
+        "mix=-1",
+        "mix=nan",
+        "lowpass=-1",
+        "lowpass=inf",
+        "blur=nan",
+        "resize=1",
+        "resize=9",
+        "confine=0",
+        "denoise=edsr-xs",
+    ],
 )
 def test_a_parameter_out_of_range_is_told_the_range(name):
     with pytest.raises(ConfigError, match=f"{name.partition('=')[0]} takes .*not "):

@@ -7,6 +7,7 @@ from resolute.defences.resizing import RandomResizing
 from resolute.defences.wrappers import (
     Confined,
     Defended,
+    Denoised,
     EightBit,
     LowPass,
     Mixture,
@@ -17,6 +18,6 @@ from resolute.defences.wrappers import (
 )
 
 __all__ = [
-    "ChannelDensity", "Confined", "Defended", "EightBit", "EntropyRegularizer", "LowPass", "Mixture", "OutputBlur",
-    "RandomResizing", "SelfEnsemble", "load_defended", "match_clean_psnr", "surrogate", "undefended",
+    "ChannelDensity", "Confined", "Defended", "Denoised", "EightBit", "EntropyRegularizer", "LowPass", "Mixture",
+    "OutputBlur", "RandomResizing", "SelfEnsemble", "load_defended", "match_clean_psnr", "surrogate", "undefended",
 ]  # fmt: skip

@@ -6,15 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resolute.defences.resizing import RandomResizing
-from resolute.defences.wrappers import Confined, Defended, EightBit, LowPass, Mixture, OutputBlur, SelfEnsemble
+from resolute.defences.wrappers import (
+    Confined,
+    Defended,
+    Denoised,
+    EightBit,
+    LowPass,
+    Mixture,
+    OutputBlur,
+    SelfEnsemble,
+)
 from resolute.errors import ConfigError
 from resolute.models.base import Restorer
 from resolute.models.forms import InForm
 from resolute.models.registry import load
 
-DEFENCES = "mix=THETA, lowpass=SIGMA, blur=SIGMA, confine=SPREAD, resize, resize=GROWTH, round8, ensemble"
+DEFENCES = "mix=THETA, lowpass=SIGMA, blur=SIGMA, confine=SPREAD, denoise=NAME, resize, resize=GROWTH, round8, ensemble"
 # What is none, and goes around a model by the same sign.
 _FORM = "as"
+_DENOISE = "denoise"
 _OF_A_NUMBER: dict[str, Callable[..., Defended]] = {
     "mix": Mixture, "lowpass": LowPass, "blur": OutputBlur, "confine": Confined, "resize": RandomResizing
 }  # fmt: skip
@@ -32,8 +42,9 @@ def load_defended(model: str | Path, scale: int | None = None) -> Restorer:
 
     Args:
         model: name, path or address (see ``models.address``), and any number of ``+DEFENCE``: ``mix=THETA``,
-            ``lowpass=SIGMA``, ``blur=SIGMA``, ``confine=SPREAD``, ``resize`` or ``resize=GROWTH``, ``round8``,
-            ``ensemble``; or ``+as=FORM``, the model in another arithmetic, see ``InForm``.
+            ``lowpass=SIGMA``, ``blur=SIGMA``, ``confine=SPREAD``, ``denoise=NAME`` (a denoiser before it, by name or
+            file), ``resize`` or ``resize=GROWTH``, ``round8``, ``ensemble``; or ``+as=FORM``, the model in another
+            arithmetic, see ``InForm``.
         scale: the scale you expect, as for ``load``.
 
     Raises:
@@ -75,7 +86,8 @@ def defence(text: str) -> Callable[[Restorer], Restorer]:
         text: such as ``mix=0.5``, ``blur=0.8``, ``resize``, ``round8``, ``ensemble`` or ``as=float16``.
 
     Raises:
-        ConfigError: no such defence; putting it around a model raises the same where its parameter is out of range.
+        ConfigError: no such defence; putting it around a model raises the same where its parameter is out of range, and
+            ``CheckpointError`` where a denoiser cannot be loaded.
 
     Example:
         >>> from resolute.models import Bicubic
@@ -85,6 +97,8 @@ def defence(text: str) -> Callable[[Restorer], Restorer]:
     kind, equals, number = text.partition("=")
     if kind == _FORM:
         return lambda inner: InForm(inner, number)
+    if kind == _DENOISE:
+        return lambda inner: Denoised(inner, load(number))
     made = (_OF_A_NUMBER if equals else _ALONE).get(kind)
     if made is None:
         raise ConfigError(f"no defence {text!r} (nor a file of the whole name); the defences are {DEFENCES}")

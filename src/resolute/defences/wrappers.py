@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resolute.errors import ConfigError
-from resolute.models.base import Restorer
+from resolute.models.base import Restorer, name_of
 from resolute.models.weights import sha256_of
 from resolute.resize import upscale_tensor
 
@@ -155,6 +155,42 @@ class LowPass(Defended):
 
     def surrogate(self) -> LowPass:
         return LowPass(surrogate(self.inner), self.sigma)
+
+
+@final
+class Denoised(Defended):
+    """A denoiser before the model, as denoised smoothing has it (Salman et al., NeurIPS 2020).
+
+    Args:
+        inner: the model behind it.
+        denoiser: a model of scale 1; its card says what it is called.
+
+    Raises:
+        ConfigError: the denoiser changes the size of images.
+
+    Example:
+        >>> from resolute.models import Bicubic
+        >>> from resolute.models.denoisers import UNet
+        >>> model, x = Denoised(Bicubic(2), UNet((4, 4))), torch.rand(1, 3, 8, 8)
+        >>> bool(torch.equal(model(x), Bicubic(2)(x)))  # one that is not trained returns its input
+        True
+    """
+
+    def __init__(self, inner: Restorer, denoiser: Restorer) -> None:
+        name, sha256 = name_of(denoiser), denoiser.card.sha256 if denoiser.card is not None else ""
+        if denoiser.scale != 1:
+            raise ConfigError(f"denoise takes a model of scale 1, such as denoise=denoiser-mse-012, not {name}")
+        super().__init__(inner, f"denoise={name}", {"denoiser": name, "denoiser_sha256": sha256})
+        self.denoiser = denoiser
+
+    def features(self, x: Images) -> Features:
+        return self.inner.features(self.denoiser(x))
+
+    def forward(self, x: Images) -> Large:
+        return self.inner(self.denoiser(x))
+
+    def surrogate(self) -> Denoised:
+        return Denoised(surrogate(self.inner), surrogate(self.denoiser))
 
 
 @final
