@@ -57,11 +57,9 @@ class Choice(RestoreStudy):
     """Models x images, each as it is, with mild damage, and attacked.
 
     Attributes:
-        models: built-in names or weights files, with input-time defences behind a plus.
         level: budget of the attack, in levels of 255; 0 for none.
         steps: of the attack, ``APGD`` on the output.
         metric: a quality metric without reference that scores outputs; empty for none.
-        images, high_resolution, names, every, crop, scale, skip_broken: as in ``Grid``.
         seed: of noise and of the attack.
 
     Example:
@@ -74,18 +72,10 @@ class Choice(RestoreStudy):
     cumulative: ClassVar[bool] = True
 
     name: FileName = "compare-models"
-    models: tuple[str, ...] = pydantic.Field(min_length=1)
     level: float = pydantic.Field(default=4, ge=0, le=255)
     steps: int = pydantic.Field(default=20, ge=1)
     metric: str = ""
-    images: tuple[str, ...] = ("samples",)
-    high_resolution: bool = True
-    names: tuple[str, ...] = ()
-    every: int = pydantic.Field(default=1, ge=1)
-    crop: int = pydantic.Field(default=0, ge=0)
-    scale: int = pydantic.Field(default=4, ge=1, le=64)
     seed: int = 0
-    skip_broken: bool = False
 
     def trials(self) -> tuple[str, ...]:
         """Return what every model goes through on every image."""

@@ -80,11 +80,7 @@ class Faithful(RestoreStudy, InTiles):
     """Models x images: did it invent this?
 
     Attributes:
-        models: built-in names or weights files, with input-time defences behind a plus: ``edsr-s+mix=0.75``.
-        images: inputs as they are: image files and folders, names of data sets, or ``samples``.
-        truths: the ground truth of inputs that are files: one file, or files and folders that hold one of each name.
         high_resolution: the images are the ground truth, to be shrunk first.
-        names, every, crop, scale, skip_broken: as in ``Grid``.
         noise, draws, jpeg, level, steps: how the input is moved, see ``Nudges``.
         bound: of the error of a trusted pixel, in levels of 255.
         rate: the expected share of the trusted pixels of a photograph whose error may exceed the bound.
@@ -101,14 +97,7 @@ class Faithful(RestoreStudy, InTiles):
     records: ClassVar[tuple[type[Record], ...]] = (FaithfulRecord,)
 
     name: FileName = "faithful"
-    models: tuple[str, ...] = pydantic.Field(min_length=1)
-    images: tuple[str, ...] = pydantic.Field(min_length=1)
-    truths: tuple[str, ...] = ()
     high_resolution: bool = False
-    names: tuple[str, ...] = ()
-    every: int = pydantic.Field(default=1, ge=1)
-    crop: int = pydantic.Field(default=0, ge=0)
-    scale: int = pydantic.Field(default=4, ge=1, le=64)
     noise: float = Nudges.noise
     draws: int = Nudges.draws
     jpeg: int = Nudges.jpeg
@@ -119,7 +108,6 @@ class Faithful(RestoreStudy, InTiles):
     calibration: str = ""
     honest: bool = False
     seed: int = 0
-    skip_broken: bool = False
 
     @property
     def nudges(self) -> Nudges:

@@ -54,18 +54,8 @@ class Grid(RestoreStudy, InTiles):
 
     Attributes:
         name: of the study, in reports.
-        models: built-in names or weights files, with input-time defences behind a plus: ``edsr-s+mix=0.75``.
         attacks: attacks, at the budgets of the study unless they have their own.
         epsilons: budgets, in levels of 255.
-        images: ``samples`` for the photographs inside scikit-image, names of data sets, or image files and folders;
-            see ``find_photos``.
-        high_resolution: the images are the ground truth, to be cropped to a multiple of the scale and shrunk as
-            MATLAB does; otherwise they are the low-resolution inputs themselves, and nothing is measured against truth.
-            Pairs of a high- and a low-resolution file are both, whatever is said here; see ``matched_images``.
-        names: of the photographs that count, all of which must be there; empty for all that there are.
-        every: take each n-th image only, of every data set.
-        crop: cut the middle square of this many pixels out of every image first; 0 for whole images.
-        scale: of the models.
         baseline: the model that all others but bicubic interpolation defend; empty where their cards and addresses say
             what defends what.
         seed: of the attacks' random starts.
@@ -76,7 +66,6 @@ class Grid(RestoreStudy, InTiles):
         question: what is asked, and what it repeats, in a sentence.
         expected: what was published about it.
         quick: what the quick form does with less; None where there is none.
-        skip_broken: leave images out that cannot be read, and say so.
 
     Example:
         >>> Grid(name="one", models=("bicubic",), attacks=(AttackTable(kind="fgsm"),)).epsilons
@@ -89,15 +78,8 @@ class Grid(RestoreStudy, InTiles):
     worst_of: ClassVar[tuple[str, ...]] = ("attack",)
 
     name: FileName
-    models: tuple[str, ...] = pydantic.Field(min_length=1)
     attacks: tuple[AttackTable, ...] = pydantic.Field(min_length=1)
     epsilons: tuple[float, ...] = pydantic.Field(default=(1, 2, 4, 8, 16, 32), min_length=1)
-    images: tuple[str, ...] = ("samples",)
-    high_resolution: bool = True
-    names: tuple[str, ...] = ()
-    every: int = pydantic.Field(default=1, ge=1)
-    crop: int = pydantic.Field(default=0, ge=0)
-    scale: int = pydantic.Field(default=4, ge=1, le=64)
     baseline: str = ""
     seed: int = 0
     seeds: tuple[int, ...] = ()
@@ -107,7 +89,6 @@ class Grid(RestoreStudy, InTiles):
     question: str = ""
     expected: tuple[Claim, ...] = ()
     quick: Quick | None = None
-    skip_broken: bool = False
 
     def quickly(self) -> Grid:
         """Return the quick form: the same question, with fewer images, budgets and steps.

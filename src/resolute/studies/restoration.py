@@ -52,13 +52,6 @@ class Restoration(RestoreStudy, InTiles):
     """Upscaled images, each certified; the parameters are those of ``certify_restoration``.
 
     Attributes:
-        models: built-in names or weights files, with input-time defences behind a plus.
-        images: as for the study of attacks: names of data sets, files, folders.
-        high_resolution: the images are the ground truth, to be shrunk first; otherwise the inputs.
-        names: of the photographs that count, all of which must be there; empty for all that there are.
-        every: take each n-th image only.
-        crop: cut the middle square of this many pixels out of every image first; 0 for whole images.
-        scale: of the models.
         sigmas: standard deviations of the noise.
         epsilons: l2 radii over all pixels and channels of the input, on the scale of [0, 1].
         samples: noisy copies.
@@ -68,7 +61,6 @@ class Restoration(RestoreStudy, InTiles):
         regions: of the output, as ``X,Y,W,H`` in its pixels, whose means are bounded too.
         metric: name or file of a quality metric whose score of the output is bounded too; empty for none.
         memory: bytes for samples.
-        skip_broken: leave images out that cannot be read, and say so.
 
     Example:
         >>> Restoration(models=("bicubic",), images=("samples",)).sigmas
@@ -80,13 +72,6 @@ class Restoration(RestoreStudy, InTiles):
     cumulative: ClassVar[bool] = True
 
     name: FileName = "certify-restoration"
-    models: tuple[str, ...] = pydantic.Field(min_length=1)
-    images: tuple[str, ...] = pydantic.Field(min_length=1)
-    high_resolution: bool = True
-    names: tuple[str, ...] = ()
-    every: int = pydantic.Field(default=1, ge=1)
-    crop: int = pydantic.Field(default=0, ge=0)
-    scale: int = pydantic.Field(default=4, ge=1, le=64)
     sigmas: tuple[float, ...] = pydantic.Field(default=(0.02,), min_length=1)
     epsilons: tuple[Radius, ...] = pydantic.Field(default=(0.01,), min_length=1)
     samples: int = pydantic.Field(default=1000, ge=LEAST)
@@ -96,7 +81,6 @@ class Restoration(RestoreStudy, InTiles):
     regions: tuple[str, ...] = ()
     metric: str = ""
     memory: int = pydantic.Field(default=MEMORY, ge=10**6)
-    skip_broken: bool = False
 
     def cells(self) -> Sequence[Cell]:
         return self.cells_of([load_defended(model, self.scale) for model in self.models])

@@ -7,7 +7,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import pydantic
 from jaxtyping import Float
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from resolute.errors import ImageError
@@ -22,23 +24,35 @@ from resolute.studies.originals import Originals
 from resolute.studies.study import Compared, Described, Pictured, Study, count
 
 
+@dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
 class RestoreStudy(Study, Pictured, Compared, Described, abc.ABC):
-    """A study of super-resolution models on photographs; the settings that all have are those of ``Grid``.
+    """A study of super-resolution models on photographs.
 
     Attributes:
-        truths: where a study has it, the ground truth of images that are inputs: one file, or files and folders that
-            hold one of each image's name.
+        models: built-in names or weights files, with input-time defences behind a plus: ``edsr-s+mix=0.75``.
+        images: ``samples`` for the photographs inside scikit-image, names of data sets, or image files and folders;
+            see ``find_photos``.
+        high_resolution: the images are the ground truth, to be cropped to a multiple of the scale and shrunk as
+            MATLAB does; otherwise they are the low-resolution inputs themselves, and nothing is measured against truth.
+            Pairs of a high- and a low-resolution file are both, whatever is said here; see ``matched_images``.
+        truths: the ground truth of images that are inputs: one file, or files and folders that hold one of each image's
+            name.
+        names: of the photographs that count, all of which must be there; empty for all that there are.
+        every: take each n-th image only, of every data set.
+        crop: cut the middle square of this many pixels out of every image first; 0 for whole images.
+        scale: of the models.
+        skip_broken: leave images out that cannot be read, and say so.
     """
 
-    models: tuple[str, ...]
-    images: tuple[str, ...]
-    high_resolution: bool
-    names: tuple[str, ...]
-    every: int
-    crop: int
-    scale: int
-    skip_broken: bool
+    models: tuple[str, ...] = pydantic.Field(min_length=1)
+    images: tuple[str, ...] = pydantic.Field(default=("samples",), min_length=1)
+    high_resolution: bool = True
     truths: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    every: int = pydantic.Field(default=1, ge=1)
+    crop: int = pydantic.Field(default=0, ge=0)
+    scale: int = pydantic.Field(default=4, ge=1, le=64)
+    skip_broken: bool = False
 
     def photos(self) -> list[Photo]:
         """Return the photographs that the study is about, unread.

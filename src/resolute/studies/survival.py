@@ -76,18 +76,9 @@ class Survival(RestoreStudy, InTiles):
     """Models x corruptions x severities x images.
 
     Attributes:
-        models: built-in names or weights files, with input-time defences behind a plus: ``edsr-s+mix=0.75``.
         corruptions: kinds; ``kernel`` counts only where the high-resolution image is there.
         severities: 1 to 5.
-        images: ``samples`` for the photographs inside scikit-image, names of data sets, or image files and folders;
-            see ``find_photos``.
-        high_resolution: the images are the ground truth, to be shrunk first; see ``Grid``.
-        names: of the photographs that count, all of which must be there; empty for all that there are.
-        every: take each n-th image only, of every data set.
-        crop: cut the middle square of this many pixels out of every image first; 0 for whole images.
-        scale: of the models.
         seed: of noise.
-        skip_broken: leave images out that cannot be read, and say so.
 
     Example:
         >>> Survival(models=("bicubic",)).severities
@@ -99,17 +90,9 @@ class Survival(RestoreStudy, InTiles):
     cumulative: ClassVar[bool] = True
 
     name: FileName = "survive"
-    models: tuple[str, ...] = pydantic.Field(min_length=1)
     corruptions: tuple[str, ...] = pydantic.Field(default=tuple(CORRUPTIONS), min_length=1)
     severities: tuple[int, ...] = pydantic.Field(default=SEVERITIES, min_length=1)
-    images: tuple[str, ...] = ("samples",)
-    high_resolution: bool = True
-    names: tuple[str, ...] = ()
-    every: int = pydantic.Field(default=1, ge=1)
-    crop: int = pydantic.Field(default=0, ge=0)
-    scale: int = pydantic.Field(default=4, ge=1, le=64)
     seed: int = 0
-    skip_broken: bool = False
 
     def cells(self) -> Sequence[Cell]:
         unknown = [kind for kind in self.corruptions if kind not in CORRUPTIONS]

@@ -114,7 +114,6 @@ class Twin(RestoreStudy):
         tolerance: largest difference of a value as saved, in levels of 255, at which two are the same.
         level: how far a search goes from an image, in levels of 255; 0 for none.
         steps: of it; a form without gradients is searched by ten times as many queries.
-        images, high_resolution, names, every, crop, scale, skip_broken: as in ``Grid``.
         seed: of the search.
 
     Example:
@@ -132,14 +131,7 @@ class Twin(RestoreStudy):
     tolerance: float = pydantic.Field(default=1, ge=0, le=255)
     level: float = pydantic.Field(default=8, ge=0, le=255)
     steps: int = pydantic.Field(default=30, ge=1)
-    images: tuple[str, ...] = ("samples",)
-    high_resolution: bool = True
-    names: tuple[str, ...] = ()
-    every: int = pydantic.Field(default=1, ge=1)
-    crop: int = pydantic.Field(default=0, ge=0)
-    scale: int = pydantic.Field(default=4, ge=1, le=64)
     seed: int = 0
-    skip_broken: bool = False
 
     def cells(self) -> Sequence[Cell]:
         model, *others = (load_defended(one, self.scale) for one in self.models)
