@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage docs lint types check browser lock sbom clean
+.PHONY: help demo test lowest coverage docs lint types check browser lock sbom clean
 
 # What was tested: every version and the hashes of its files. torch alone has no hash, since its build for a CPU and that for
 # a GPU are two files of one version; what it needs besides (nvidia-*, triton) comes with it.
@@ -16,6 +16,9 @@ define install
 	$(PIP) --no-deps --no-build-isolation -e .
 endef
 
+# A file's tests share what they train, so each runs in one process; in the order of tests/conftest.py, the longest first.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
 
@@ -23,10 +26,27 @@ demo: $(VENV)/.installed ## an attack, a defence and a gamed score that is caugh
 	$(BIN)/resolute demo --out $(OUT)
 
 test: $(VENV)/.installed-dev browser ## run the full test suite on all cores, with doctests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+	$(PYTEST)
+
+# What touches every dependency: the files of tests whose libraries are few, and single tests of the others. What old
+# libraries are told by newer ones is nothing that a user is told. PyTorch 2.6 does not export code whose shapes are checked.
+OLD := -W ignore::DeprecationWarning -W ignore::FutureWarning
+LOWEST := runs/lowest/bin/python
+LOWEST_TESTS := $(patsubst %,tests/test_%.py,ball images fidelity intervals agreement toml options table query hub libraries \
+  onnx_files hostile_settings cli_check report training_reward) $(addprefix tests/test_, \
+  certify.py::test_grid_noise_has_the_law_of_rounded_gaussian_noise \
+  zoo.py::test_checkpoints_of_well_known_networks_load_by_themselves serve.py::TestJobs \
+  cluster.py::test_the_command_line_starts_a_cluster_of_its_own studying.py::test_results_go_wherever_fsspec_goes)
+
+lowest: ## install the lowest versions that are allowed into runs/lowest (6 GB), and run the tests of what uses them
+	$(PYTHON) -m venv runs/lowest
+	$(LOWEST) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/lowest.txt
+	$(LOWEST) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(LOWEST) -m pytest $(OLD) $(LOWEST_TESTS)
+	$(LOWEST) -m pytest $(OLD) --override-ini addopts= 'tests/test_onnx.py::test_denoisers_are_exported_whatever_their_padding'
 
 coverage: $(VENV)/.installed-dev browser ## the tests once more, counting the lines that none of them runs; a third slower
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --cov=resolute --cov-report=term-missing:skip-covered
+	$(PYTEST) --cov=resolute --cov-report=term-missing:skip-covered
 
 docs: $(VENV)/.installed-dev ## build the site into runs/site; a warning is an error
 	$(BIN)/python docs/site/build.py
@@ -58,15 +78,16 @@ $(VENV)/.installed-dev: pyproject.toml locks/test.txt locks/torch.txt | $(VENV)/
 	$(call install,test)
 	@touch $@ $(VENV)/.installed
 
-# Keeps what is locked wherever pyproject.toml allows it; UPGRADE=--upgrade takes the newest, UPGRADE='--resolution lowest-direct'
-# the lowest versions.
-UV := runs/tools/bin/uv pip compile pyproject.toml locks/build.in --universal --python-version 3.11.5 --generate-hashes \
-  --constraint locks/torch.txt --excludes locks/excluded.txt --no-emit-package torch --no-annotate --no-header --quiet $(UPGRADE)
+# Keeps what is locked wherever pyproject.toml allows it; UPGRADE=--upgrade takes the newest.
+UV := runs/tools/bin/uv pip compile pyproject.toml locks/build.in --python-version 3.11.5 --generate-hashes \
+  --excludes locks/excluded.txt --no-annotate --no-header --quiet
+TESTED := --universal --constraint locks/torch.txt --no-emit-package torch $(UPGRADE)
 
 lock: ## write the locks again, after a change of pyproject.toml
 	$(PYTHON) -m venv runs/tools && runs/tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv<0.14'
-	$(UV) --output-file locks/run.txt
-	$(UV) --extra dev --output-file locks/test.txt
+	$(UV) $(TESTED) --output-file locks/run.txt
+	$(UV) $(TESTED) --extra dev --output-file locks/test.txt
+	$(UV) --resolution lowest-direct --python-platform linux --extra dev --output-file locks/lowest.txt
 
 sbom: $(VENV)/.installed ## software bill of materials (CycloneDX) of the environment, in runs/sbom.json
 	$(PYTHON) -m venv runs/tools && runs/tools/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8'

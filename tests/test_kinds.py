@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import errno
 import json
-import multiprocessing
 import os
 import pickle
 import random
@@ -18,6 +17,7 @@ import torch
 from full_disk import counted, full_from
 from odd import FULL, damaged, forged, text_of, tried
 from small import grid, read_lines
+from warm import child, killed_after
 
 from resolute import run
 from resolute.attacks.score import ScoreAttack
@@ -48,11 +48,8 @@ from resolute.studies.restoration import Restoration
 from resolute.studies.survival import Survival
 from resolute.studies.twin import Twin
 
-warm = multiprocessing.get_context("forkserver")
-warm.set_forkserver_preload(["resolute", "resolute.engine.running"])
-
 NAMES = ("coffee", "chelsea", "rocket")
-KILLS = 10 if FULL else 3
+KILLS = 10 if FULL else 2
 
 
 @pytest.fixture(scope="module")
@@ -166,18 +163,6 @@ def unfinished(folder):
     return [path for path in folder.rglob(".*") if path.is_file()]
 
 
-def run_in_child(study, out, ready=None, workers=1):
-    if ready is not None:
-        ready.send("begun")
-    run(study, out, Machine(workers=workers))
-
-
-def child(*arguments):
-    process = warm.Process(target=run_in_child, args=arguments)
-    process.start()
-    return process
-
-
 def test_there_is_an_instance_of_every_kind(studies):
     assert {kind: type(study) for kind, study in studies.items()} == KINDS
 
@@ -228,12 +213,7 @@ def test_runs_at_once_share_the_work(study, whole, tmp_path):
 def test_kills_at_random_moments_change_no_figure(study, workers, whole, tmp_path):
     rng = random.Random(study.kind)
     for _ in range(KILLS):
-        ours, theirs = warm.Pipe()
-        process = child(study, tmp_path, theirs, workers)
-        assert ours.recv() == "begun"
-        process.join(rng.random() * (0.4 if workers == 1 else 4))
-        process.kill()
-        process.join()
+        killed_after(rng.random() * (0.4 if workers == 1 else 4), study, tmp_path, machine=Machine(workers=workers))
     run(study, tmp_path)
     assert figures(tmp_path) == figures(whole)
     assert len(lines(tmp_path)) == len(set(lines(tmp_path)))

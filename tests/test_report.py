@@ -197,7 +197,7 @@ def test_missing_and_infinite_figures_are_marked(copied, tmp_path):
     page = Page(write_report([copied], tmp_path / "report.html"))
     assert ["tiny", "FDA", "4/255", DASH, INFINITY, INFINITY, DASH, DASH, "2"] in page.rows
     assert "2 unmoved" in page.words
-    assert "NaN" not in page.scripts[0]
+    assert not re.search(r"[\[:,]\s*NaN", page.scripts[0]), "a picture in base64 may hold the letters"
     assert page.data["charts"]["budget-1"]["data"][0]["y"] == [None, None]
 
 

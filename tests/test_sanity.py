@@ -1,20 +1,23 @@
 """Attacks on published weights, held against figures measured once with other code (official CARN-M, Set5, x4).
 
 SR-PSNR against the model's own clean output: RGB, clamped, not rounded, no border shaved; the mean over bird, butterfly
-and head.
+and head. Long attacks are tried on the middle of each, and on all of it with RESOLUTE_HOSTILE=full: the figures of the
+middle are of the code that gives the other code's figures for the whole.
 """
 
 import pytest
 import torch
+from odd import FULL
 
 from resolute.attacks import APGD, FDA, FGSM, IFGSM, PGD, RandomNoise
 from resolute.images import read_image
 from resolute.measure.fidelity import psnr_rgb
 from resolute.models import load
+from resolute.runtime import has_bfloat16
 
 FOUR = 4 / 255
 # The search in bfloat16, which takes half the time where the processor has it and many times as long elsewhere.
-FAST = "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+FAST = "bfloat16" if has_bfloat16(torch.device("cpu")) else "float32"
 
 
 @pytest.fixture(scope="module")
@@ -51,22 +54,26 @@ def test_short_attacks_do_what_they_did_elsewhere(carn_m, set5, attack, expected
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("attack", "expected"),
+    ("attack", "expected", "middle"),
     [
-        (FDA(epsilon=FOUR, start="zero", precision=FAST), 28.08),
-        (IFGSM(epsilon=FOUR, precision=FAST), 25.63),
-        (PGD(epsilon=FOUR, precision=FAST), 24.09),
+        (FDA(epsilon=FOUR, start="zero", precision=FAST), 28.08, 28.24),
+        (IFGSM(epsilon=FOUR, precision=FAST), 25.63, 25.98),
+        (PGD(epsilon=FOUR, precision=FAST), 24.09, 24.39),
     ],
     ids=("fda", "ifgsm", "pgd"),
 )
-def test_long_attacks_do_what_they_did_elsewhere(carn_m, set5, attack, expected):
-    assert sr_psnr(attack, carn_m, set5) == pytest.approx(expected, abs=0.3)
+def test_long_attacks_do_what_they_did_elsewhere(carn_m, set5, attack, expected, middle):
+    if FULL:
+        assert sr_psnr(attack, carn_m, set5) == pytest.approx(expected, abs=0.3)
+    else:
+        crops = [x[..., 16:40, 16:40] for x in set5]
+        assert sr_psnr(attack, carn_m, crops) == pytest.approx(middle, abs=0.3)
 
 
 @pytest.mark.data
 @pytest.mark.slow
 def test_apgd_is_no_weaker_than_pgd_of_equal_steps(carn_m, set5):
-    crops = [x[..., 16:48, 16:48] for x in set5]
+    crops = [x[..., 16:40, 16:40] for x in set5]
     attacks = APGD(epsilon=FOUR, steps=20, precision=FAST), PGD(epsilon=FOUR, steps=20, precision=FAST)
     apgd, pgd = (sr_psnr(attack, carn_m, crops) for attack in attacks)
     assert apgd < pgd + 0.1
