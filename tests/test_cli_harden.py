@@ -135,7 +135,7 @@ def test_a_signal_ends_it_soon_and_the_same_command_goes_on(place, number, code)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == code
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 2
     assert "Traceback" not in stderr
     assert stderr.splitlines()[-1].startswith(("terminated: ", "interrupted: "))
     assert not list((place / "out").glob(".*"))
