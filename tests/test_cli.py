@@ -362,9 +362,11 @@ def test_ctrl_c_keeps_what_is_done(command, tiny_model, tmp_path):
     deadline = time.monotonic() + 120
     while not (out / sign).exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
+    told = time.monotonic()
     process.send_signal(signal.SIGINT)
     code, stderr = process.ended(60)
     assert code == 130, stderr
+    assert time.monotonic() - told < 2
     assert "same command" in " ".join(stderr.split())
     assert "Traceback" not in stderr
     assert (out / sign).exists()

@@ -196,7 +196,7 @@ def parsed(line: str, *, whole: bool = True) -> list[str]:
 
 
 def parse(words: list[str], line: str, whole: bool) -> None:
-    if not words or words == ["--help"]:
+    if not words or words[0] in ("--help", "--version", "--install-completion", "--show-completion"):
         return
     assert words[0] in COMMANDS, line
     try:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -24,7 +25,7 @@ from resolute.models import EDSR, Card
 from resolute.models.weights import save_model
 from resolute.studies import AttackRecord
 from resolute.studies.kinds import read_study
-from resolute.terminal import StudyDisplay, duration
+from resolute.terminal import Pace, StudyDisplay, duration
 
 
 @pytest.fixture
@@ -112,6 +113,22 @@ def test_a_live_display_shows_the_worst(table, tmp_path, monkeypatch):
     worst = min(Store(tmp_path).of(AttackRecord), key=lambda record: record.sr_psnr)
     assert f"{worst.sr_psnr:.2f} dB, {worst.image}, {worst.model}" in shown
     assert duration(125) == "2 min"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_elsewhere_than_on_a_terminal_a_line_a_minute_says_what_is_left(terminal, monkeypatch):
+    screen = Console(force_terminal=terminal, width=160, file=io.StringIO())
+    monkeypatch.setattr("resolute.terminal.errors", screen)
+    seconds = iter(range(10_000))
+    monkeypatch.setattr("resolute.terminal.time", SimpleNamespace(monotonic=lambda: next(seconds) / 4))
+    pace = Pace()
+    for done in range(400):
+        pace.tell(pace.words(done, 400))
+    minutes = next(seconds) / 4 / 60
+    lines = screen.file.getvalue().splitlines()
+    assert len(lines) == (0 if terminal else 1 + int(minutes))
+    assert minutes > 1
+    assert all(line.endswith(" left") for line in lines)
 
 
 @pytest.mark.parametrize("where", ["memory://bucket/small", "file"])

@@ -24,6 +24,7 @@ from resolute.defences.entropy import Entropy
 from resolute.errors import CheckpointError, ImageError, OutputError
 from resolute.images import sample_image, write_png
 from resolute.models import built_in_models, built_in_scorers
+from resolute.models.archive import load_archive
 from resolute.resize import downscale
 from resolute.training.loop import Ahead, learning_rate
 from resolute.training.networks import UPSCALERS
@@ -113,6 +114,18 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_unbroken_one(moment, pho
     train(TINY, [photos], tmp_path, device="cpu")
     assert same(weights(tmp_path), weights(unbroken))
     assert (tmp_path / "log.jsonl").read_text() == (unbroken / "log.jsonl").read_text()
+
+
+def test_after_a_minute_something_is_kept(photos, tmp_path, monkeypatch):
+    def interrupt(step, _figures):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("resolute.training.loop.KEEP", 0.0)
+    recipe = dataclasses.replace(TINY, checkpoint_every=1000)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, [photos], tmp_path, device="cpu", on_step=interrupt)
+    assert load_archive(tmp_path / "checkpoint.pt")["step"] == 2
 
 
 @pytest.mark.slow

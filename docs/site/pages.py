@@ -30,14 +30,17 @@ ELSEWHERE = {
 }
 # The order of the menu. A page that is not there is left out; one that is not named here goes to the end of the guide.
 MENU = {
-    "How to": ["howto/ship", "howto/benchmark", "howto/research"],
-    "Guide": [
-        "harden", "zoo", "metrics", "onnx", "training", "running", "records", "leaderboard", "serve", "certificates",
-        "certified-restoration", "audit", "faithful", "conventions", "flags", "security",
+    "Begin": ["install", "serve"],
+    "You ship a model": [
+        "howto/ship", "faithful", "harden", "zoo", "onnx", "flags", "leaderboard", "certified-restoration", "restoration",
+        "findings",
     ],
-    "Mathematics": ["maths", "maths-certified"],
+    "You run a quality benchmark": ["howto/benchmark", "audit", "metrics", "certificates", "certified"],
+    "You do research": [
+        "howto/research", "training", "running", "records", "conventions", "maths", "maths-certified", "results",
+    ],
+    "Guide": ["security"],
     "Reference": ["cli/index", "api/index"],
-    "Results": ["findings", "results", "certified", "restoration"],
     "Project": ["contributing", "locks", "changelog", "benchmarks"],
 }  # fmt: skip
 TABLES = {

@@ -12,7 +12,7 @@ from typing import final
 from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from resolute.engine.bench import Failure, Found
@@ -24,33 +24,64 @@ from resolute.studies.attacked import AttackRecord
 from resolute.studies.record import Record
 from resolute.studies.study import Described, Study, count
 
+# Seconds before the first line where none can be updated, and between two.
+FIRST, NEXT = 10.0, 60.0
+
 
 def name_file(what: str, path: Path | str) -> None:
     """Say where something was written, on one line however long, so that it can be copied."""
     console.print(f"{what}: [bold]{escape(str(path))}[/bold]", soft_wrap=True)
 
 
-def progress_bar() -> Progress:
-    """Return a progress bar with an estimate of the time that is left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-    )
+@final
+class Pace:
+    """How fast something goes, in words, and when a line about it is due where none can be updated.
+
+    Example:
+        >>> Pace().words(3, 9)
+        '3/9'
+    """
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._due = self._began + FIRST
+        self._first: float | None = None
+        self._total = 0
+
+    def words(self, done: float, total: int) -> str:
+        """Return how much is done, how fast it goes and what is left; another total is another thing."""
+        now = time.monotonic()
+        if self._first is None or total != self._total:
+            self._began, self._first, self._total = now if self._total else self._began, done, total
+        part = f" ({100 * (done % 1):.0f} % of the next)" if done % 1 > 0 and total < 100 else ""
+        gained, seconds, left = done - self._first, now - self._began, total - done
+        if gained <= 0 or seconds <= 0:
+            return f"{int(done)}/{total}{part}"
+        rate = gained / seconds
+        pace = f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
+        end = f"{duration(left / rate)} left" if left > 0 else f"in {duration(seconds)}"
+        return f"{int(done)}/{total}{part}  {pace}  {end}"
+
+    def tell(self, line: str, *, now: bool = False) -> None:
+        """Print a line if this is no terminal and one is due, or is to be printed now."""
+        if not errors.is_terminal and (now or time.monotonic() > self._due):
+            self._due = time.monotonic() + NEXT
+            errors.print(escape(line), soft_wrap=True, highlight=False)
 
 
 @contextlib.contextmanager
-def shown_progress() -> Generator[Callable[[float, int, str], None]]:
-    """Yield a function (done, in all, title) that moves a progress bar."""
-    with progress_bar() as bar:
-        task = bar.add_task("reading", total=None)
+def shown_progress(*, silent: bool = False) -> Generator[Callable[[float, int, str], None]]:
+    """Yield a function (done, in all, title) that moves a bar in a terminal, and tells elsewhere once a minute."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
+    pace = Pace()
+    with Progress(*columns, console=errors, transient=True, disable=silent) as bar:
+        task = bar.add_task("reading", total=None, count="")
 
         def show(done: float, total: int, title: str) -> None:
-            bar.update(task, completed=done, total=total, description=escape(title))
+            count = pace.words(done, total)
+            bar.update(task, completed=done, total=total, description=escape(title), count=count)
+            if not silent:
+                pace.tell(f"{count}  {title}")
 
         yield show
 
@@ -59,7 +90,7 @@ def shown_progress() -> Generator[Callable[[float, int, str], None]]:
 class StudyDisplay:
     """How far a study is: done, rate, what is left, and the worst so far.
 
-    A live display in a terminal, a line from time to time elsewhere.
+    A live display in a terminal, a line a minute elsewhere.
     """
 
     def __init__(self) -> None:
@@ -70,9 +101,8 @@ class StudyDisplay:
         )
         self._task = self._bar.add_task("reading", total=None, count="")
         self._worst: AttackRecord | None = None
-        self._began = time.monotonic()
-        self._first: float | None = None
-        self._told = self._began
+        self._pace = Pace()
+        self._all_told = False
         self._frame = Live(self, console=errors, transient=True, refresh_per_second=4) if self._live else None
 
     def __rich__(self) -> Group:
@@ -90,16 +120,11 @@ class StudyDisplay:
 
     def step(self, done: float, total: int, title: str) -> None:
         """Show how far it is."""
-        if self._first is None:
-            self._first = done
-        now = time.monotonic()
-        part = f" ({100 * (done % 1):.0f} % of the next)" if done % 1 > 0 and total < 100 else ""
-        count = f"{int(done)}/{total}{part}{self._pace(done - self._first, total - done, now - self._began)}"
+        count = self._pace.words(done, total)
         self._bar.update(self._task, completed=done, total=total, description=escape(title), count=count)
-        last = done >= total > self._first and self._told < math.inf
-        if not self._live and (last or now - self._told > 10):
-            self._told = math.inf if last else now
-            errors.print(escape(f"{count}  {title}{'; ' + self._worst_line() if self._worst else ''}"), soft_wrap=True)
+        last = done >= total and count != f"{total}/{total}" and not self._all_told
+        self._all_told |= last
+        self._pace.tell(f"{count}  {title}{'; ' + self._worst_line() if self._worst else ''}", now=last)
 
     def found(self, found: Found) -> None:
         """Take note of results."""
@@ -111,13 +136,6 @@ class StudyDisplay:
                 and record.sr_psnr < _sr_psnr(self._worst)
             ):
                 self._worst = record
-
-    def _pace(self, done: float, left: float, seconds: float) -> str:
-        if done <= 0 or seconds <= 0:
-            return ""
-        rate = done / seconds
-        pace = f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
-        return f"  {pace}  {duration(left / rate)} left" if left > 0 else f"  {pace}  in {duration(seconds)}"
 
     def _worst_line(self) -> str:
         worst = self._worst

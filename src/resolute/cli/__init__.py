@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from resolute import runtime
 from resolute.cli.app import app
-from resolute.cli.stopping import INTERRUPTED, PROMPT, TERMINATED, Terminated, end_promptly, leave, terminate
+from resolute.cli.stopping import INTERRUPTED, SLOW, TERMINATED, Terminated, end_promptly, leave, terminate
 from resolute.errors import BudgetWarning, ImageNote, ImageWarning, ModelWarning
 from resolute.printing import errors
 
@@ -23,7 +23,7 @@ def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, terminate)
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    if sys.platform != "win32" and command in PROMPT:
+    if sys.platform != "win32" and command != SLOW:
         end_promptly()
     runtime.tune_allocator()
     show_model_warnings()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress
 
 from resolute.cli.app import (
     Argument,
@@ -25,7 +24,7 @@ from resolute.cli.app import (
 )
 from resolute.errors import ConfigError
 from resolute.report.hardening import write_hardening
-from resolute.terminal import console, errors, name_file, progress_bar
+from resolute.terminal import console, errors, name_file, shown_progress
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.hardened import tables
 from resolute.training.hardening import Watcher, harden
@@ -34,9 +33,6 @@ from resolute.training.task import Figures, describe_step, describe_validation
 
 # Where hardening left the model no better than it was.
 NO_BETTER = 9
-
-# Seconds between two lines about one image, where no bar is seen.
-_PATIENCE = 10
 
 
 @app.command("harden", epilog="Example:  [bold]resolute harden my_edsr_x4.pt --data photos/[/bold]")
@@ -114,13 +110,13 @@ def harden_model(
     """
     if minutes is not None and steps is not None:
         raise ConfigError("give --minutes or --steps, not both")
-    with _Display() as display:
+    with shown_progress() as show:
         made = harden(
             addressed(model, scale, weights, range, argument), data, out, recipe=recipe, minutes=minutes, steps=steps,
             methods=None if method is None else method.split("+"), clean_loss=clean_loss,
             epsilon=None if budget is None else parse_levels(budget, "--budget"), share=share, seed=seed,
             test=test or (), tested=tested, crop=crop, device=device, precision=parse_precision(precision),
-            watcher=display.watcher,
+            watcher=_Display(show).watcher,
         )  # fmt: skip
     for sentence in made.sentences():
         console.print(escape(sentence), highlight=False)
@@ -134,24 +130,16 @@ def harden_model(
 
 
 class _Display:
-    """A bar for what goes on, and a line for every validation."""
+    """What goes on, in one line."""
 
-    def __init__(self) -> None:
-        self._bar: Progress = progress_bar()
-        self._task = self._bar.add_task("reading photographs", total=None)
+    def __init__(self, show: Callable[[float, int, str], None]) -> None:
+        self._show = show
         self._steps = 0
-        self._what, self._told = "", 0.0
-        self.watcher = Watcher(read=self._read, planned=self._planned, step=self._step, judged=self._judged)
-
-    def __enter__(self) -> _Display:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        self._validated = ""
+        self.watcher = Watcher(read=self._read, planned=self._planned, step=self._step, judged=show)
 
     def _read(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
+        self._show(done, total, "reading photographs")
 
     def _planned(self, recipe: HardenRecipe, seconds: float) -> None:
         self._steps = recipe.optimizer.steps
@@ -162,21 +150,10 @@ class _Display:
             highlight=False,
             soft_wrap=True,
         )
-        self._bar.reset(self._task, total=self._steps, description="training")
 
     def _step(self, step: int, figures: Figures) -> None:
-        self._bar.update(self._task, completed=step, description=describe_step(figures) or "training")
-        validation = describe_validation(figures)
-        if validation:
-            errors.print(f"step {step} of {self._steps}: validation {validation}", highlight=False)
-
-    def _judged(self, done: float, total: int, what: str) -> None:
-        if not self._what:
-            self._bar.reset(self._task, total=total)
-        now = time.monotonic()
-        if not errors.is_terminal and (what != self._what or now - self._told > _PATIENCE):
-            part = f" ({100 * (done % 1):.0f} % of the next)" if done % 1 > 0 else ""
-            errors.print(f"{int(done)} of {total} judged{part}; {escape(what)}", highlight=False, soft_wrap=True)
-            self._told = now
-        self._what = what
-        self._bar.update(self._task, completed=done, total=total, description=escape(what))
+        if validation := describe_validation(figures):
+            self._validated = f"  validation {validation}"
+        if step == self._steps:
+            errors.print(f"trained {step} steps:{self._validated}", highlight=False)
+        self._show(step, self._steps, f"training  {describe_step(figures)}{self._validated}")

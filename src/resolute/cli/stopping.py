@@ -17,8 +17,8 @@ TERMINATED = 128 + signal.SIGTERM
 
 KEPT = "what was finished is kept; the same command goes on from there"
 
-# Commands whose results are on disk as soon as they are there, so that they may end anywhere.
-PROMPT = ("attack", "benchmark", "check", "demo", "faithful", "study", "survive", "twin")
+# The command that has to clean up first; the results of others are on disk as soon as they are there, or not at all.
+SLOW = "serve"
 
 # How long Python has to end by itself. It answers signals between two calls of a library only, and one gradient of a
 # large network takes many seconds.

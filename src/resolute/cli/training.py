@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from resolute import runtime
 from resolute.cli.app import Device, app, check_seeds
-from resolute.terminal import console, progress_bar
+from resolute.terminal import console, shown_progress
 from resolute.training.recipe import adjusted, read_recipe
 
 
@@ -39,7 +39,8 @@ def train(
 ) -> None:
     """Train a model, a quality metric or a denoiser from a recipe; a killed run goes on where it stopped.
 
-    Writes NAME.safetensors, its model card NAME.md, log.jsonl and checkpoint.pt.
+    Writes NAME.safetensors, its model card NAME.md, checkpoint.pt, at least once a minute, and log.jsonl with every
+    validation.
     """
     from lightning_fabric.utilities import rank_zero_only
 
@@ -47,21 +48,18 @@ def train(
     from resolute.training.task import describe_step, describe_validation
 
     planned = adjusted(read_recipe(recipe), seed=seed, metric=metric, backbone=backbone, start=start)
-    bar = progress_bar()
-    bar.disable = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0"  # one of several processes shows it
-    with bar:
-        reading = bar.add_task("reading images", total=None)
-        training = bar.add_task("training", total=planned.optimizer.steps, visible=False)
+    validated = ""
+    # One of several processes shows it.
+    with shown_progress(silent=os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0") as show:
 
         def on_read(done: int, total: int) -> None:
-            bar.update(reading, completed=done, total=total)
+            show(done, total, "reading images")
 
         def on_step(done: int, figures: dict[str, float]) -> None:
-            bar.update(reading, visible=False)
-            line, held_out = describe_step(figures), describe_validation(figures)
-            bar.update(training, completed=done, description=line, visible=True)
-            if held_out:
-                bar.console.print(f"step {done}: {line}  validation {held_out}", highlight=False)
+            nonlocal validated
+            if held_out := describe_validation(figures):
+                validated = f"  validation {held_out}"
+            show(done, planned.optimizer.steps, f"training  {describe_step(figures)}{validated}")
 
         place = out or Path("runs") / planned.name
         trained = run_training(

@@ -61,7 +61,7 @@ def page_table(
     }
     return Markup(
         '{}<div class="scroll{}" role="region" aria-label="{}" tabindex="0">\n<table{}>\n'
-        "<thead><tr>{}</tr></thead>\n{}\n</table>\n</div>{}"
+        "<thead><tr>{}</tr></thead>\n{}\n</table>\n</div>{}{}"
     ).format(
         Markup('<p class="hint">{}</p>\n').format(caption) if caption else "",
         " tall" if len(rows) > TALL else "",
@@ -70,7 +70,15 @@ def page_table(
         Markup("").join(_head(column, right[place] or not place) for place, column in enumerate(columns)),
         bodies,
         Markup("").join(Markup('\n<p class="hint">{}</p>').format(note) for note in notes),
+        _meanings(columns),
     )
+
+
+def _meanings(columns: Sequence[Column]) -> Markup:
+    """Return what the headings mean, for those who have no mouse to hold above one."""
+    told = [Markup("<dt>{}</dt><dd>{}</dd>").format(one.name, one.meaning) for one in columns if one.meaning]
+    form = Markup('\n<details class="hint"><summary>Columns</summary><dl>{}</dl></details>')
+    return form.format(Markup("").join(told)) if told else Markup()
 
 
 def _selects(column: Column, rows: Sequence[Row], place: int) -> bool:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 Cut = TypeVar("Cut")
 
+# Seconds after which a checkpoint is written, whatever the recipe says: what is lost at most.
+KEEP = 60.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
@@ -132,6 +135,7 @@ def fit(
             run.log(figures)
             if on_step is not None and fabric.is_global_zero:
                 on_step(0, figures)
+    kept = time.monotonic()
     while run.step < recipe.optimizer.steps:
         figures = run.advance()
         if not math.isfinite(figures["loss"]):
@@ -139,10 +143,12 @@ def fit(
         if run.step % recipe.validate_every == 0 or run.step == recipe.optimizer.steps:
             figures |= run.validate()
             run.log(figures)
-        if run.step % recipe.checkpoint_every == 0 or run.step == recipe.optimizer.steps:
+        late = time.monotonic() - kept > KEEP and fabric.world_size == 1
+        if late or run.step % recipe.checkpoint_every == 0 or run.step == recipe.optimizer.steps:
             if not run.is_finite():
                 raise run.abandon(figures)
             run.save()
+            kept = time.monotonic()
         if on_step is not None and fabric.is_global_zero:
             on_step(run.step, figures)
     return run.finish()
