@@ -112,6 +112,9 @@ def test_bicubic_interpolation_adds_nothing_and_contradicts():
     assert float(rms(parts.added)) < 1e-4
     assert float(parts.share_added()) < 1e-8
     assert float(rms(parts.contradicted)) > 1
+    basis = torch.eye(12, dtype=torch.float64).view(12, 1, 3, 4)
+    big = torch.eye(192, dtype=torch.float64).view(192, 1, 12, 16)
+    torch.testing.assert_close(upscale_tensor(basis, 4).flatten(1), 16 * downscale_tensor(big, 4).flatten(1).T)
 
 
 # --- masks
