@@ -230,7 +230,7 @@ def broken(
         found = judged(trust_on(model, losses, bound), made[1::2], damaged[1::2], bound)
         rows.append(row(f"{name}, calibrated on such inputs", found))
     some = held[:: max(1, len(held) // attacked)][:attacked]
-    add("the first of them alone", some)
+    add(f"{len(some)} of them alone", some)
     for level in (2, 8):
         attack = Nudges(level=level).attack(model, some[0][0][None])
         found = [from_uint8(to_uint8(attack(model, low[None]).images[0])) for low, _ in some]

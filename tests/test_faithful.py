@@ -337,6 +337,13 @@ def test_the_page_opens_with_the_verdict_and_the_mask(made, place):
         (place / "away.png").rename(place / "true" / "coffee.png")
 
 
+def test_an_input_that_was_made_otherwise_is_told(made):
+    study, records, _ = made
+    assert not any("another shrinking" in one for one in study.results(records).sentences)
+    odd = [dataclasses.replace(one, truth_consistency=30.0) for one in records[:2]]
+    assert any("fits 1 of 2 inputs" in one for one in study.results([*odd, *records[2:]]).sentences)
+
+
 def test_what_is_not_trusted_is_covered(made, place):
     study, records, calibration = made
     views = {view.label: view.pixels for view in next(iter(study.cases(records, place / "run"))).views}
