@@ -219,10 +219,18 @@ def broken(
         add(f"shrunk otherwise: {kernel}",
             [(corrupted(low, "kernel", severity, truth=truth, scale=4), truth) for low, truth in held])  # fmt: skip
     nudges = Nudges()
-    add("JPEG of quality 85", [(nudges.stored(low), truth) for low, truth in held])
-    add("noise of 8/255", [(corrupted(low, "noise", 4), truth) for low, truth in held])
+    damages: dict[str, Callable[[Tensor], Tensor]] = {
+        "JPEG of quality 85": nudges.stored, "noise of 8/255": lambda low: corrupted(low, "noise", 4)
+    }  # fmt: skip
+    for name, damage in damages.items():
+        damaged = [(damage(low), truth) for low, truth in pairs]
+        add(name, damaged[1::2])
+        made = [restored(model, low) for low, _ in damaged]
+        losses = [losses_of(o, truth, bound, 4) for o, (_, truth) in zip(made[::2], pairs[::2], strict=True)]
+        found = judged(trust_on(model, losses, bound), made[1::2], damaged[1::2], bound)
+        rows.append(row(f"{name}, calibrated on such inputs", found))
     some = held[:: max(1, len(held) // attacked)][:attacked]
-    add("the first of them alone", some)
+    add(f"{len(some)} of them alone", some)
     for level in (2, 8):
         attack = Nudges(level=level).attack(model, some[0][0][None])
         found = [from_uint8(to_uint8(attack(model, low[None]).images[0])) for low, _ in some]

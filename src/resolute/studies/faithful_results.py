@@ -84,6 +84,9 @@ class FaithfulRecord(Record):
 
 Figure = Callable[[FaithfulRecord], float | None]
 
+# What rounding to 8 bits leaves of the consistency of a truth lies well above, in dB, whatever is beyond its border.
+_OTHERWISE = 45.0
+
 
 def results_of(records: Sequence[FaithfulRecord]) -> Results:
     """Return what records come to: sentences about each model but bicubic interpolation, means, and image by image."""
@@ -121,7 +124,7 @@ def trust_in_words(record: FaithfulRecord) -> str:
         f"{_percent(record.rate)} of them are not, in expectation"
     )
     if record.wrong_trusted is None:
-        return told + "."
+        return told + "; of other photographs, or inputs made otherwise, nothing is promised."
     others = "" if record.wrong_others is None else f", and {record.wrong_others:.1f} % of the others"
     return f"{told}; here {record.wrong_trusted:.1f} % are not{others}."
 
@@ -170,6 +173,12 @@ def _sentences(records: Sequence[FaithfulRecord], model: str) -> list[str]:
         beside.append(f"the truth itself {_mean(own, lambda r: r.truth_consistency)}")
     around = f" ({', '.join(beside)})" if beside else ""
     sentences.append(f"Shrunk again, the output fits its input with {_mean(own, _consistency)} dB{around}.")
+    otherwise = sum(one.truth_consistency is not None and one.truth_consistency < _OTHERWISE for one in own)
+    if otherwise:
+        sentences.append(
+            f"Not even the truth fits {otherwise} of {count(len(own), 'input')}: another shrinking made them, and is "
+            "part of what is called added and contradicted."
+        )
     if first.noise_moved is not None:
         moved: tuple[Figure, ...] = (lambda r: r.noise_moved, lambda r: r.jpeg_moved, lambda r: r.attack_moved)
         noise, jpeg, attack = (_mean(own, read) for read in moved)
