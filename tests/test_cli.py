@@ -366,7 +366,7 @@ def test_ctrl_c_keeps_what_is_done(command, tiny_model, tmp_path):
     process.send_signal(signal.SIGINT)
     code, stderr = process.ended(60)
     assert code == 130, stderr
-    assert time.monotonic() - told < 2
+    assert time.monotonic() - told < 5
     assert "same command" in " ".join(stderr.split())
     assert "Traceback" not in stderr
     assert (out / sign).exists()

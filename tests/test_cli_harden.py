@@ -134,7 +134,7 @@ def test_a_signal_ends_it_soon_and_the_same_command_goes_on(place, number, code)
     process.send_signal(number)
     ended, stderr = process.ended(30)
     assert ended == code
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 5
     assert "Traceback" not in stderr
     assert stderr.splitlines()[-1].startswith(("terminated: ", "interrupted: "))
     assert not list((place / "out").glob(".*"))

@@ -32,8 +32,8 @@ ELSEWHERE = {
 MENU = {
     "Begin": ["install", "serve"],
     "You ship a model": [
-        "howto/ship", "faithful", "harden", "zoo", "onnx", "flags", "leaderboard", "certified-restoration", "restoration",
-        "findings",
+        "howto/ship", "faithful", "harden", "zoo", "onnx", "flags", "leaderboard",
+        "certified-restoration", "restoration", "findings",
     ],
     "You run a quality benchmark": ["howto/benchmark", "audit", "metrics", "certificates", "certified"],
     "You do research": [
