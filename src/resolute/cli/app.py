@@ -117,6 +117,9 @@ QUESTIONS = {
         "Is it robust, or was the attack weak?": "check MODEL",
         "Does it survive JPEG, noise and blur?": "survive MODEL",
         "Does half precision or ONNX change it?": "twin MODEL float16 mine.onnx",
+        "Which of several for my photos?": "compare-models A B --images photos/",
+        "Did it invent this detail?": "faithful MODEL photo.png",
+        "How far can an output move at most?": "certify-restoration photo.png --model MODEL",
         "What makes it robust in minutes?": "harden MODEL --data photos/",
     },
     "You run a quality benchmark": {
