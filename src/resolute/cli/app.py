@@ -58,7 +58,7 @@ COMMANDS = {
     ),
     "compare-models": (
         "choosing",
-        "See which of several super-resolution models to take, on your own photographs, in all that matters at once.",
+        "Tell which of several models to take: quality, robustness, time and memory on your own photographs, at once.",
     ),
     "survive": (
         "surviving",
@@ -71,8 +71,7 @@ COMMANDS = {
     ),
     "faithful": (
         "trusting",
-        "Did it invent this? What of an output the input bears out, how far its pixels move, and which of them to "
-        "trust.",
+        "Tell what an output invents: what its input bears out, how far its pixels move, and which of them to trust.",
     ),
     "export": (
         "exporting",
@@ -142,8 +141,8 @@ QUESTIONS = {
 # What `--help` leaves out, so that it fits a screen, and what shows it: panels, and options wherever they are.
 PANELS = ("Model", "Machine", "Gates")
 RARE = {
-    "alpha", "calibration", "crop", "denoiser", "deployed", "every", "exact", "layer", "norm", "objective", "option",
-    "recipe", "region", "restarts", "seed", "share", "skip_broken", "tested", "trust", "width",
+    "alpha", "calibration", "crop", "denoiser", "deployed", "every", "exact", "jpeg", "layer", "noise", "norm",
+    "objective", "option", "recipe", "region", "restarts", "seed", "share", "skip_broken", "tested", "trust", "width",
 }  # fmt: skip
 WHOLE = "--help-all"
 

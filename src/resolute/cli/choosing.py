@@ -84,7 +84,7 @@ def compare_models(
     junit: JUnit = None,
     summary: Summary = None,
 ) -> None:
-    """See which of several super-resolution models to take, on your own photographs, in all that matters at once.
+    """Tell which of several models to take: quality, robustness, time and memory on your own photographs, at once.
 
     Quality, faithfulness to the input, what is left under mild damage and under attack, time and memory: one table and
     one page, with bicubic interpolation beside them. What was stopped goes on with the same command.

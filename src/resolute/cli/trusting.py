@@ -50,7 +50,7 @@ def faithful(
     truth: Annotated[
         list[Path] | None,
         typer.Option(
-            help="The true high-resolution image: one file, or a folder or files of their names; may be repeated.",
+            help="The true image: one file, or files or folders with a file of each name.",
             show_default=False,
         ),
     ] = None,
@@ -64,8 +64,7 @@ def faithful(
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of high-resolution photographs of the kind that the model will see: measure its errors on "
-            f"them, and keep the calibration in {MADE}; done once.",
+            help=f"Photographs with truth: measure errors on them, once, and keep those in {MADE}.",
             show_default=False,
         ),
     ] = None,
@@ -100,7 +99,7 @@ def faithful(
     junit: JUnit = None,
     summary: Summary = None,
 ) -> None:
-    """Did it invent this? What of an output the input bears out, how far its pixels move, and which of them to trust.
+    """Tell what an output invents: what its input bears out, how far its pixels move, and which of them to trust.
 
     Told are the detail that the input can neither confirm nor refute, what contradicts it, and how far noise, JPEG and
     an attack on the input move each pixel, beside bicubic interpolation. With a calibration, the page covers what is
