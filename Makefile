@@ -43,7 +43,7 @@ lowest: ## install the lowest versions that are allowed into runs/lowest (6 GB),
 	$(LOWEST) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/lowest.txt
 	$(LOWEST) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(LOWEST) -m pytest $(OLD) $(LOWEST_TESTS)
-	$(LOWEST) -m pytest $(OLD) --override-ini addopts= 'tests/test_onnx.py::test_denoisers_are_exported_whatever_their_padding'
+	$(LOWEST) -m pytest $(OLD) --override-ini addopts= 'tests/test_onnx.py::test_denoisers_are_exported_whatever_their_padding[dncnn]'
 
 coverage: $(VENV)/.installed-dev browser ## the tests once more, counting the lines that none of them runs; a third slower
 	$(PYTEST) --cov=resolute --cov-report=term-missing:skip-covered

@@ -160,7 +160,8 @@ class Stepped(nn.Module):
 
 
 def judge_by_few_steps(monkeypatch):
-    """Let hardening be judged by the attacks that it is judged by, of a step or two."""
+    """Let hardening be judged by the attacks that it is judged by, of a step or two, and watched at two moments."""
+    monkeypatch.setattr("resolute.training.hardening._VALIDATIONS", 2)
 
     def suite(epsilon, *_):
         return {name: dataclasses.replace(one, steps=2, restarts=1) for name, one in judge.suite(epsilon).items()}

@@ -204,7 +204,7 @@ def test_long_attacks_beat_short_ones():
 def test_a_larger_budget_is_never_worse(attack):
     model, x = network(), images(2)
     effort = {RandomNoise: {"draws": 40}, Square: {"queries": 100}}.get(attack, {"steps": 40})
-    reached = torch.stack([attack(epsilon=level / 255, **effort)(model, x).objective for level in (1, 2, 4, 8, 16, 32)])
+    reached = torch.stack([attack(epsilon=level / 255, **effort)(model, x).objective for level in (1, 4, 16)])
     assert (reached.diff(dim=0) > 0).all()
 
 

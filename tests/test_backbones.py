@@ -3,6 +3,7 @@ import csv
 import pytest
 import torch
 from layouts import TABLE_1_OF_EFFICIENTNET, imagenet_classifier
+from odd import FULL
 from scipy.stats import spearmanr
 from torch import nn
 from torch.nn import functional as F
@@ -223,12 +224,12 @@ def test_ridge_regression_wants_a_linear_head():
 @pytest.mark.data
 @pytest.mark.slow
 def test_features_of_the_published_backbone_tell_quality(data_dir):
-    """Ridge regression on CLIVE at half size; at full size the same gives 0.77."""
+    """Ridge regression on a third of CLIVE at half size; on all of it at full size the same gives 0.77."""
     path = data_dir / "iqa/weights/backbone_mobilenetv2/mobilenetv2_1.0_keras_imagenet_backbone_int8.pth"
     metric = MobileNetScorer.from_backbone(path).eval().to(memory_format=torch.channels_last)
     folder = data_dir / "iqa" / "clive"
     with (folder / "mos.csv").open() as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))[:: 1 if FULL else 3]
     with torch.no_grad():
         shots = (F.avg_pool2d(read_image(folder / row["path"])[None], 2) for row in rows)
         features = torch.cat([metric.features(shot) for shot in shots]).double()
@@ -240,4 +241,4 @@ def test_features_of_the_published_backbone_tell_quality(data_dir):
     weights = torch.linalg.solve(
         kernel[train] + 3000 * torch.eye(int(train.sum())), opinions[train] - opinions[train].mean()
     )
-    assert spearmanr(kernel[test] @ weights, opinions[test])[0] > 0.7
+    assert spearmanr(kernel[test] @ weights, opinions[test])[0] > (0.7 if FULL else 0.6)

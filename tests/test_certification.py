@@ -425,7 +425,7 @@ def test_the_true_median_of_an_attacked_image_is_in_its_record(metric, folder, t
 
 @pytest.mark.slow
 def test_adaptive_attacks_are_at_least_as_strong_as_transferred_ones(tmp_path):
-    for name in SAMPLE_NAMES:
+    for name in SAMPLE_NAMES[:3]:
         image = sample_image(name)
         height, width = image.shape[1:]
         shrink = 48 / max(height, width)
@@ -433,7 +433,7 @@ def test_adaptive_attacks_are_at_least_as_strong_as_transferred_ones(tmp_path):
     kinds = tuple(ScoreAttack(epsilon=2 / 255, adaptive=adaptive) for adaptive in (False, True))
     study = Certification(images=(str(tmp_path),), metric="quality-s", samples=60, seed=0, attacks=kinds)
     scores, attacks = certified(study, tmp_path / "out")
-    assert len(scores) == len(SAMPLE_NAMES)
+    assert len(scores) == 3
     for score in scores:
         transferred, adaptive = (attack for attack in attacks if attack.clean_key == score.key)
         assert adaptive.defended >= transferred.defended > score.score
@@ -610,7 +610,7 @@ def test_a_report_and_a_query_on_a_folder_of_certificates(metric, folder, tmp_pa
 
 
 def test_two_folders_are_compared_by_the_width_of_their_intervals(metric, folder, tmp_path):
-    for name, samples in (("few", 60), ("more", 600)):
+    for name, samples in (("few", 60), ("more", 300)):
         run_study(plan(metric, folder, samples=samples), tmp_path / name)
     assert {delta.verdict for delta in compare_folders(tmp_path / "few", tmp_path / "few").deltas} == {"equal"}
     found = compare_folders(tmp_path / "few", tmp_path / "more")
@@ -618,7 +618,7 @@ def test_two_folders_are_compared_by_the_width_of_their_intervals(metric, folder
     assert delta.verdict == "better"
     assert delta.images == 3
     assert delta.values["certified width"].high < 0
-    assert {change.what: change.after for change in found.changes}["samples"] == "600"
+    assert {change.what: change.after for change in found.changes}["samples"] == "300"
     code, stdout, _ = run("report", "--compare", tmp_path / "more", tmp_path / "few", "--out", tmp_path / "page.html")
     assert code == 0
     assert "worse in 1" in stdout

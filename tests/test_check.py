@@ -101,11 +101,11 @@ def test_a_plain_network_raises_no_flag_of_masking():
 
 
 def test_the_built_in_model_raises_no_flag_of_masking():
-    assert not raised(load("edsr-s")) & MASKING
+    assert not raised(load("edsr-xs")) & MASKING
 
 
 def test_harmless_defences_raise_no_flag_of_masking():
-    assert not raised(load_defended("edsr-s+mix=0.7")) & MASKING
+    assert not raised(load_defended("edsr-xs+mix=0.7")) & MASKING
 
 
 # What it must see
@@ -128,7 +128,7 @@ def test_a_gradient_that_is_missing_or_not_finite_is_seen(forward):
 
 
 def test_a_gradient_that_points_nowhere_is_seen():
-    found = raised(Wrong(load("edsr-s"), scrambled))
+    found = raised(Wrong(load("edsr-xs"), scrambled))
     assert found >= {"finite-differences-disagree", "transfer-stronger-than-white-box"}
     assert "zero-gradients" not in found
 
@@ -146,7 +146,7 @@ def test_an_output_beyond_the_range_is_seen():
 
 
 def test_a_short_attack_is_seen():
-    flags = dataclasses.replace(QUICK, steps=2).run(load("edsr-s"), photos())
+    flags = dataclasses.replace(QUICK, steps=2).run(load("edsr-xs"), photos())
     assert "loss-has-not-plateaued" in {flag.name for flag in flags if flag.raised}
 
 

@@ -242,7 +242,7 @@ def test_figures_pictures_card_and_page_are_left(checkpoint, photos, tmp_path):
     for sentence in made.sentences():
         assert sentence.split(" (")[0] in page
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log] == list(range(13))
+    assert [line["step"] for line in log] == [0, 6, 12]
     assert all(line["psnr_y"] > 0 and line["attacked"] > 0 for line in log)
 
 
@@ -376,9 +376,9 @@ def test_batch_norm_stays_as_it_is(photos, tmp_path):
     assert not path.exists()
 
 
-def test_a_result_that_is_no_better_is_said_first(checkpoint, photos, tmp_path):
+def test_a_result_that_is_no_better_is_said_first(checkpoint, larger, tmp_path):
     recipe = dataclasses.replace(TINY, optimizer=dataclasses.replace(TINY.optimizer, steps=3, warmup=0, rate=0.02))
-    made = harden(checkpoint, photos, tmp_path / "out", recipe=recipe)
+    made = harden(checkpoint, larger, tmp_path / "out", recipe=recipe)
     assert not made.improved
     assert "not help" in made.sentences()[0]
 

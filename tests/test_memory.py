@@ -1,16 +1,14 @@
 import dataclasses
-import os
 import signal
-import subprocess
 import sys
 import time
-from functools import partial
 
 import pytest
 import torch
 from small import network, tiny
 from torch import nn
 from torch.nn import functional as F
+from warm import Typed
 
 from resolute.attacks import IFGSM
 from resolute.attacks.gradient import PGD
@@ -197,12 +195,7 @@ def test_a_study_cuts_what_exceeds_its_cap_and_says_so(tmp_path):
 def test_an_attack_ends_at_once_when_told_to(number, code, tmp_path):
     write_png(tmp_path / "photo.png", photo(900, 900)[0])
     words = ["attack", tiny(tmp_path / "small.safetensors", "small"), tmp_path / "photo.png", "--steps", "100000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "resolute", *map(str, words), "--device", "cpu", "--out", str(tmp_path / "out")],
-        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        # A shell lets what it starts in the background ignore Ctrl-C.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    process = Typed(*words, "--device", "cpu", "--out", tmp_path / "out")
     deadline = time.monotonic() + 60
     while not (tmp_path / "out" / "study.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -210,6 +203,6 @@ def test_an_attack_ends_at_once_when_told_to(number, code, tmp_path):
     assert process.poll() is None
     began = time.monotonic()
     process.send_signal(number)
-    assert process.wait(timeout=60) == code
+    assert process.ended(60)[0] == code
     assert time.monotonic() - began < 2
     assert not list((tmp_path / "out").rglob(".*.png"))

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import pickle
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
+from warm import Typed
 
 from resolute import Machine, load, load_scorer, run
 from resolute.attacks import Job, attack_all
@@ -350,9 +350,8 @@ def test_a_report_runs_no_code(mine, tmp_path):
         settings["study"]["attacks"] = attacks
         (out / "study.json").write_text(json.dumps(settings))
         before = runs(mine)
-        code = f"from resolute.cli import app; app(['report', {str(out)!r}])"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
-        assert done.returncode == code_of_exit, done.stderr
+        code, stderr = Typed("report", out).ended(60)
+        assert code == code_of_exit, stderr
         assert runs(mine) == before
     assert read_source(out).records
 

@@ -2,13 +2,12 @@
 
 import importlib.util
 import re
-import subprocess
-import sys
 import warnings
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from warm import Typed
 
 from resolute import ModelWarning, load
 from resolute.models import CARN, EDSR, MSRN, RCAN, built_in_models
@@ -134,12 +133,13 @@ def test_onnx_files_in_another_range(tmp_path):
 
 def test_the_command_line_says_it_in_one_line(tmp_path, photos):
     torch.save(unit(weights()) | {"sub_mean.bias": weights()["sub_mean.bias"]}, tmp_path / "net.pt")
-    command = [sys.executable, "-m", "resolute", "attack", f"{tmp_path}/net.pt", f"{photos}/coffee.png", "--steps", "1"]
-    done = subprocess.run([*command, "--out", f"{tmp_path}/out"], capture_output=True, text=True, check=True)
-    lines = [line for line in done.stderr.splitlines() if "warning" in line]
+    typed = Typed("attack", tmp_path / "net.pt", photos / "coffee.png", "--steps", 1, "--out", tmp_path / "out")
+    code, stderr = typed.ended(60)
+    lines = [line for line in stderr.splitlines() if "warning" in line]
+    assert code == 0
     assert len(lines) == 1
     assert lines[0].startswith("warning: net.pt ")
-    assert "Warning" not in done.stderr
+    assert "Warning" not in stderr
 
 
 @pytest.mark.data

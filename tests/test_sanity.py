@@ -1,8 +1,8 @@
 """Attacks on published weights, held against figures measured once with other code (official CARN-M, Set5, x4).
 
 SR-PSNR against the model's own clean output: RGB, clamped, not rounded, no border shaved; the mean over bird, butterfly
-and head. Long attacks are tried on the middle of each, and on all of it with RESOLUTE_HOSTILE=full: the figures of the
-middle are of the code that gives the other code's figures for the whole.
+and head. Long attacks are tried on the middle of the butterfly, and on all with RESOLUTE_HOSTILE=full: the figures
+of the middle are of the code that gives the other code's figures for the whole.
 """
 
 import pytest
@@ -56,9 +56,9 @@ def test_short_attacks_do_what_they_did_elsewhere(carn_m, set5, attack, expected
 @pytest.mark.parametrize(
     ("attack", "expected", "middle"),
     [
-        (FDA(epsilon=FOUR, start="zero", precision=FAST), 28.08, 28.24),
-        (IFGSM(epsilon=FOUR, precision=FAST), 25.63, 25.98),
-        (PGD(epsilon=FOUR, precision=FAST), 24.09, 24.39),
+        (FDA(epsilon=FOUR, start="zero", precision=FAST), 28.08, 25.96),
+        (IFGSM(epsilon=FOUR, precision=FAST), 25.63, 23.74),
+        (PGD(epsilon=FOUR, precision=FAST), 24.09, 22.66),
     ],
     ids=("fda", "ifgsm", "pgd"),
 )
@@ -66,8 +66,7 @@ def test_long_attacks_do_what_they_did_elsewhere(carn_m, set5, attack, expected,
     if FULL:
         assert sr_psnr(attack, carn_m, set5) == pytest.approx(expected, abs=0.3)
     else:
-        crops = [x[..., 16:40, 16:40] for x in set5]
-        assert sr_psnr(attack, carn_m, crops) == pytest.approx(middle, abs=0.3)
+        assert sr_psnr(attack, carn_m, [set5[1][..., 16:40, 16:40]]) == pytest.approx(middle, abs=0.3)
 
 
 @pytest.mark.data

@@ -6,6 +6,7 @@ import random
 import re
 
 import pytest
+from odd import FULL
 
 from resolute.chart import BICUBIC
 from resolute.figures import MINUS
@@ -79,7 +80,7 @@ def agrees(sentence):
     return found
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(60 if FULL else 20))
 def test_no_sentence_contradicts_the_table(seed):
     records = drawn(seed)
     told = sentences_of(records, DEFENDS)
@@ -119,7 +120,7 @@ def test_no_sentence_contradicts_the_table(seed):
         assert f"{shown[least.model, {'ifgsm': 'I-FGSM', 'fda': 'FDA'}[least.attack], '4/255']:.1f} dB" in text
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(60 if FULL else 20))
 def test_what_is_said_of_a_family_is_in_its_grid(seed):
     records = drawn(seed)
     grouped = families(names_of(records), DEFENDS)

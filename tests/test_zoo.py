@@ -34,8 +34,8 @@ DEARER = {
     *("RealPLKSR", "RetinexFormer", "SeemoRe", "MoSR", "FDAT", "AuraSR"),
 }
 BY_DEFAULT = CHEAP | DEARER if FULL else CHEAP
-SMALLER = {"RCAN", "HAT", "GRL", "Swin2SR", "CRAFT", "FFTformer", "ATD", "DRUNet", "DRCT", "ESRGAN", "MoESR"}
-SMALLER |= {name for name in DEARER if CASES[name].smaller}
+SMALLER = {"RCAN", "GRL", "Swin2SR", "CRAFT", "FFTformer", "ATD", "DRUNet", "ESRGAN", "MoESR"}
+SMALLER |= {"HAT", "DRCT"} if FULL else {name for name in DEARER if CASES[name].smaller}
 
 
 @pytest.fixture(scope="module")
