@@ -153,7 +153,7 @@ def test_search_works_from_disk(browser, site):
 
 @pytest.mark.browser
 def test_the_menu_is_in_the_order_of_the_three_people(opened):
-    captions = opened("index.html").locator(".sidebar-tree .caption").all_inner_texts()
+    captions = opened("index.html").locator(".sidebar-tree .caption").all_text_contents()
     people = [caption for caption in captions if caption.startswith("You ")]
     assert people == ["You ship a model", "You run a quality benchmark", "You do research"]
     assert captions[1:4] == people
