@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -368,7 +369,10 @@ def test_the_command_calibrates_audits_and_exits_with_12(folder, crops, monkeypa
     assert code == 12
     assert "report.html" in told
     assert "gamed.png" in stderr
-    assert run("audit", "originals/fair.png", *CLI)[0] == 0
+    monkeypatch.setattr("resolute.cli.studying.FEW", 0)
+    code, told, _ = run("audit", "originals/fair.png", *CLI, "--out", "other")
+    assert code == 0
+    assert re.match(r"audit: 1 submission, about \d+ s on 1 worker", told)
     assert "19" in fails(5, "audit", "sent", *CLI[:-1], "0.05")
     assert "name the images" in fails(5, "audit", *CLI)
     assert "no calibration" in fails(5, "audit", "sent", *CLI, "--calibration", "originals/fair.png")

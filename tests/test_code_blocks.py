@@ -218,6 +218,8 @@ def parse(words: list[str], line: str, whole: bool) -> None:
 
 def is_run(words: list[str]) -> bool:
     """Whether a command is executed: a quick one whose files are there, or a study that the page itself made small."""
+    if words[0] not in COMMANDS:
+        return False
     params = COMMANDS[words[0]].make_context(words[0], list(words[1:])).params
     given = [value for name, value in params.items() if name != "out"]
     if words[0] == "study" and Path(params["source"]).exists():

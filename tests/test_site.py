@@ -140,6 +140,25 @@ def test_search_finds_a_method_and_asks_nobody_else(browser, site):
         server.shutdown()
 
 
+@pytest.mark.browser
+def test_search_works_from_disk(browser, site):
+    with browser.new_context(offline=True) as context:
+        page = context.new_page()
+        page.goto((site / "index.html").as_uri())
+        page.locator("input[name=q]").first.fill("clever")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("ul.search li a")
+        assert any("clever" in text.lower() for text in page.locator("ul.search li a").all_inner_texts())
+
+
+@pytest.mark.browser
+def test_the_menu_is_in_the_order_of_the_three_people(opened):
+    captions = opened("index.html").locator(".sidebar-tree .caption").all_text_contents()
+    people = [caption for caption in captions if caption.startswith("You ")]
+    assert people == ["You ship a model", "You run a quality benchmark", "You do research"]
+    assert captions[1:4] == people
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """A web server that does not report."""
 

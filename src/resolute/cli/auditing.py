@@ -12,7 +12,7 @@ import typer
 from resolute.certificates.gap import Screening, least_photographs
 from resolute.cli.app import Device, DrawnSeed, Out, Workers, app
 from resolute.cli.gating import FailUnder, Gates, JUnit, Summary
-from resolute.cli.studying import FAILED, run_cells, run_study
+from resolute.cli.studying import FAILED, announce_and_run, run_cells
 from resolute.engine.queue import Machine
 from resolute.engine.remote import Place
 from resolute.engine.running import plan_of
@@ -93,7 +93,7 @@ def audit(
         made = _calibrated(plan, calibrate, machine)
         plan = dataclasses.replace(plan, calibration=str(made))
     if images:
-        run_study(plan_of(plan), Place(out), machine, Gates(fail_under or (), junit, summary))
+        announce_and_run(plan_of(plan), Place(out), machine, Gates(fail_under or (), junit, summary))
 
 
 def _calibrated(plan: Audit, folder: Path, machine: Machine) -> Path:

@@ -27,7 +27,7 @@ from resolute.cli.app import (
     parse_radius,
 )
 from resolute.cli.gating import FailUnder, Gates, JUnit, Summary
-from resolute.cli.studying import run_study
+from resolute.cli.studying import announce_and_run
 from resolute.defences import load_defended
 from resolute.engine.plan import Plan
 from resolute.engine.queue import Machine
@@ -126,7 +126,7 @@ def certify(
         attacks=tuple(ScoreAttack(epsilon=budget, norm=norm, adaptive=kind, seed=seed or 0) for kind in kinds),
     )  # fmt: skip
     machine = Machine(device=resolve_device(device), workers=workers)
-    run_study(plan_of(plan), Place(out), machine, Gates(fail_under or (), junit, summary))
+    announce_and_run(plan_of(plan), Place(out), machine, Gates(fail_under or (), junit, summary))
 
 
 @app.command(
@@ -200,4 +200,4 @@ def certify_restoration(
         metric=metric, memory=parse_memory(memory), skip_broken=skip_broken,
     )  # fmt: skip
     machine, gates = Machine(device=resolve_device(device), workers=workers), Gates(fail_under or (), junit, summary)
-    run_study(Plan(study, study.cells_of([restorer])), Place(out), machine, gates)
+    announce_and_run(Plan(study, study.cells_of([restorer])), Place(out), machine, gates)

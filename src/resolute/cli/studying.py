@@ -45,6 +45,9 @@ from resolute.terminal import StudyDisplay, console, errors, name_file, plan_in_
 
 FAILED = 8
 
+# Cells that are not worth an estimate: the display tells soon how long they take.
+FEW = 8
+
 
 @app.command(epilog="Example:  [bold]resolute study bsd100 --images BSD100/ --model edsr-s --model mine.pth[/bold]")
 def study(
@@ -157,6 +160,14 @@ def announce(plan: Plan, folder: Path, machine: Machine) -> None:
     if torn and left:
         console.print(f"{count(torn, 'torn line')} of a stopped run left out; what it held is done again")
     console.print(plan_in_words(plan, left, cost, machine), highlight=False, soft_wrap=True)
+
+
+def announce_and_run(plan: Plan, place: Place, machine: Machine, gates: Gates = UNGATED) -> Path:
+    """Run a study, and say before what many cells will cost; see ``run_study``."""
+    gates.parsed(plan.study)
+    if len(plan) > FEW:
+        announce(plan, place.folder, machine)
+    return run_study(plan, place, machine, gates)
 
 
 def run_study(plan: Plan, place: Place, machine: Machine, gates: Gates = UNGATED) -> Path:
