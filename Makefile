@@ -29,21 +29,21 @@ test: $(VENV)/.installed-dev browser ## run the full test suite on all cores, wi
 	$(PYTEST)
 
 # What touches every dependency: the files of tests whose libraries are few, and single tests of the others. What old
-# libraries are told by newer ones is nothing that a user is told. PyTorch 2.6 does not export code whose shapes are checked.
+# libraries are told by newer ones is nothing that a user is told.
 OLD := -W ignore::DeprecationWarning -W ignore::FutureWarning
 LOWEST := runs/lowest/bin/python
 LOWEST_TESTS := $(patsubst %,tests/test_%.py,ball images fidelity intervals agreement toml options table query hub libraries \
   onnx_files hostile_settings cli_check report training_reward) $(addprefix tests/test_, \
   certify.py::test_grid_noise_has_the_law_of_rounded_gaussian_noise \
   zoo.py::test_checkpoints_of_well_known_networks_load_by_themselves serve.py::TestJobs \
-  cluster.py::test_the_command_line_starts_a_cluster_of_its_own studying.py::test_results_go_wherever_fsspec_goes)
+  cluster.py::test_the_command_line_starts_a_cluster_of_its_own onnx.py::test_a_torch_that_is_too_old_is_refused \
+  studying.py::test_results_go_wherever_fsspec_goes)
 
 lowest: ## install the lowest versions that are allowed into runs/lowest (6 GB), and run the tests of what uses them
 	$(PYTHON) -m venv runs/lowest
 	$(LOWEST) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/lowest.txt
 	$(LOWEST) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(LOWEST) -m pytest $(OLD) $(LOWEST_TESTS)
-	$(LOWEST) -m pytest $(OLD) --override-ini addopts= 'tests/test_onnx.py::test_denoisers_are_exported_whatever_their_padding[dncnn]'
 
 coverage: $(VENV)/.installed-dev browser ## the tests once more, counting the lines that none of them runs; a third slower
 	$(PYTEST) --cov=resolute --cov-report=term-missing:skip-covered
@@ -87,7 +87,7 @@ lock: ## write the locks again, after a change of pyproject.toml
 	$(PYTHON) -m venv runs/tools && runs/tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv<0.14'
 	$(UV) $(TESTED) --output-file locks/run.txt
 	$(UV) $(TESTED) --extra dev --output-file locks/test.txt
-	$(UV) --resolution lowest-direct --python-platform linux --extra dev --output-file locks/lowest.txt
+	$(UV) --upgrade --resolution lowest-direct --python-platform linux --extra dev --output-file locks/lowest.txt
 
 sbom: $(VENV)/.installed ## software bill of materials (CycloneDX) of the environment, in runs/sbom.json
 	$(PYTHON) -m venv runs/tools && runs/tools/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8'

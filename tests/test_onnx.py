@@ -46,6 +46,13 @@ def scorer(folder):
 # Written.
 
 
+def test_a_torch_that_is_too_old_is_refused(monkeypatch, folder):
+    monkeypatch.delattr(torch.export.Dim, "DYNAMIC", raising=False)
+    with pytest.raises(ConfigError, match="PyTorch"):
+        export(network(), folder / "old.pt2")
+    assert not (folder / "old.pt2").exists()
+
+
 def test_a_file_of_any_size_gives_what_the_model_gives(restorer, folder):
     model, path = restorer
     session = load(path)

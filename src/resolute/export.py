@@ -60,12 +60,14 @@ def export(model: Restorer | Scorer, path: Path) -> Exported:
         path: ``.onnx``, or ``.pt2`` for ``torch.export.load``.
 
     Raises:
-        ConfigError: another ending; a missing library; a model that cannot be traced, or whose file gives something
-            else than the model, which is not written then.
+        ConfigError: another ending; a missing library; a PyTorch before 2.6; a model that cannot be traced, or whose
+            file gives something else than the model, which is not written then.
         OutputError: the file cannot be written.
     """
     if path.suffix not in (".onnx", ".pt2"):
         raise ConfigError(f"{path.name} ends in neither .onnx nor .pt2, the two forms that can be written")
+    if not hasattr(torch.export.Dim, "DYNAMIC"):
+        raise ConfigError(f"exporting takes PyTorch 2.6 or later, and this is {torch.__version__}; upgrade torch")
     if path.suffix == ".onnx":
         for name in ("onnx", "onnxruntime", "onnxscript"):
             _library(name)

@@ -89,7 +89,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Private to PyTorch, and may go.
+    # Since PyTorch 2.6; before, nothing tells.
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return device.type == "cpu" and supported is not None and bool(supported())
 
