@@ -38,12 +38,18 @@ LOWEST_TESTS := $(patsubst %,tests/test_%.py,ball images fidelity intervals agre
   zoo.py::test_checkpoints_of_well_known_networks_load_by_themselves serve.py::TestJobs \
   cluster.py::test_the_command_line_starts_a_cluster_of_its_own onnx.py::test_a_torch_that_is_too_old_is_refused \
   studying.py::test_results_go_wherever_fsspec_goes)
+# Without ONNX PyTorch may be older still.
+OLD_TORCH_TESTS := $(patsubst %,tests/test_%.py,ball images fidelity intervals agreement resize hardener apgd restoration \
+  training_reward) tests/test_onnx.py::test_a_torch_that_is_too_old_is_refused
 
 lowest: ## install the lowest versions that are allowed into runs/lowest (6 GB), and run the tests of what uses them
 	$(PYTHON) -m venv runs/lowest
 	$(LOWEST) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/lowest.txt
 	$(LOWEST) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(LOWEST) -m pytest $(OLD) $(LOWEST_TESTS)
+	$(LOWEST) -m pip uninstall --quiet --yes onnxscript torchvision
+	$(LOWEST) -m pip install --quiet --disable-pip-version-check torch==2.4.0
+	$(LOWEST) -m pytest $(OLD) $(OLD_TORCH_TESTS)
 
 coverage: $(VENV)/.installed-dev browser ## the tests once more, counting the lines that none of them runs; a third slower
 	$(PYTEST) --cov=resolute --cov-report=term-missing:skip-covered
