@@ -62,6 +62,10 @@ def deaf(x):
     return late(x).detach()
 
 
+def brittle(x):
+    return enlarged(1.01 * x + 10 / 255 * (x.sub(224 / 255).abs() < 1e-3))
+
+
 def bursts(x):
     return enlarged(x) * torch.nan
 
@@ -70,7 +74,7 @@ def large(x):
     return enlarged(x, 4)
 
 
-NETS = {made.__name__: made for made in (first, shifted, late, deaf, bursts, large)}
+NETS = {made.__name__: made for made in (first, shifted, late, deaf, brittle, bursts, large)}
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +125,12 @@ def test_a_difference_beside_an_image_is_searched_for(place, tmp_path, form, att
     assert isinstance(case, Case)
     assert [view.label for view in case.views][:3] == ["input", "output", "output"]
     assert float(case.views[0].pixels.max()) == pytest.approx(232 / 255, abs=1e-4)
+
+
+def test_a_search_never_finds_less_than_the_image_it_begins_at(place, tmp_path):
+    honest, searched = sorted(run_study(study(place, "brittle"), tmp_path), key=lambda record: record.search)
+    assert honest.largest == searched.largest == 12
+    assert searched.search
 
 
 def test_the_search_follows_gradients_where_there_are_any(place):

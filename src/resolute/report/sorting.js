@@ -52,7 +52,7 @@
     };
     labelled("Find", find);
     const picks = Object.entries(JSON.parse(table.dataset.filters)).map(([column, first]) => {
-      const texts = [...new Set(rows.map((row) => shown(row.cells[column])))];
+      const texts = [...new Set(rows.map((row) => shown(row.cells[column])))].filter((text) => text);
       const options = [new Option("all", ""), ...texts.map((text) => new Option(text, text, false, text === first))];
       const name = shown(table.tHead.rows[0].cells[column].querySelector("button"));
       const box = document.createElement("select");

@@ -129,7 +129,7 @@
       return make("figure", {}, make("figcaption", { textContent: title }), element);
     });
     $("strip").replaceChildren(...groups.map((group) => make("div", { className: "row" },
-      make("h3", { textContent: group || "Given" }),
+      ...(groups.length > 1 || group ? [make("h3", { textContent: group || "Given" })] : []),
       make("div", { className: "tiles" }, ...current.views.filter((view) => view.group === group).map(tile)))),
     make("div", { className: "charts" }, ...charts));
     current.charts.forEach(({ figure }, index) => draw($("strip").querySelectorAll(".chart")[index], figure));

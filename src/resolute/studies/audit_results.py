@@ -109,6 +109,12 @@ def results_of(records: Sequence[AuditRecord]) -> Results:
             f"{count(len(unseen), 'submission')} gained more than {figure(first.threshold)} over the reference without "
             f"visible improvement (PSNR of {UNSEEN:g} dB or more)."
         )
+    if small := sum(max(record.width, record.height) < record.fit for record in judged):
+        sentences.append(
+            f"{count(small, 'submission has', 'submissions have')} fewer than {first.fit} pixels on the longer side: "
+            "unless the honest photographs were as small, the false-alarm rate does not hold there. Calibrate with "
+            "photographs of that size."
+        )
     alarm = ""
     if flagged:
         worst = sorted(flagged, key=suspicion, reverse=True)
@@ -201,11 +207,13 @@ def _chart(records: Sequence[AuditRecord]) -> list[Chart]:
         return []
     line = {
         "type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": records[0].threshold, "y1": records[0].threshold,
-        "line": {"dash": "dot"},
+        "line": {"color": GREY, "width": 1.5, "dash": "dot"},
     }  # fmt: skip
     layout = layout_of(axis("score"), axis("gap")) | {"shapes": [line] if records[0].threshold is not None else []}
     words = "The gap of every submission over its score; what lies above the dotted line is flagged."
-    return [Chart("audit-gaps", "Gaps", words, {"data": data, "layout": layout})]
+    return [
+        Chart("audit-gaps", "Gap over score; flagged above the dotted line", words, {"data": data, "layout": layout})
+    ]
 
 
 def _p(record: AuditRecord) -> str:

@@ -185,13 +185,19 @@ def _sentences(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) ->
     sentences = [f"{where}, {'; '.join(parts)}."]
     beaten = behind(models, told)
     sentences += [f"{other} is at least as good as {name} in everything measured." for name, other in beaten.items()]
-    first = told[0]
-    best = max(models, key=lambda name: first.sign * (first.value(models[name]) or 0.0))
-    close = [name for name in models if name != best and name != BICUBIC and not _apart(models, first, best, name)]
+    close: list[str] = []
+    for one in told:
+        if one.title in ("time", "memory"):  # a measurement each, not a sample of photographs
+            continue
+        known = {name: value for name, own in models.items() if (value := one.value(own)) is not None}
+        best = max(known, key=lambda name: one.sign * known[name])
+        near = [name for name in known if name not in (best, BICUBIC) and not _apart(models, one, best, name)]
+        if near:
+            close.append(f"in {one.title}, {_listed(near)} from {best}")
     if close:
         sentences.append(
-            f"In {first.title}, {_listed(close)} cannot be told from {best} on so few images: the 95 % interval of the "
-            "difference holds 0."
+            f"On so few images some cannot be told apart, the 95 % interval of their difference holding 0: "
+            f"{'; '.join(close)}."
         )
     broken = sum(one.broken for own in models.values() for one in own)
     return [*sentences, *([f"{count(broken, 'output')} not finite."] if broken else [])]
@@ -242,7 +248,7 @@ def _table(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) -> Tab
 
 
 def _charts(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) -> list[Chart]:
-    """Draw what robustness and time cost in quality: up and to the right is better."""
+    """Draw quality against what trials leave of it, and against time."""
     named = {one.title: one for one in told}
     quality = named.get("PSNR") or named.get("score") or named.get("consistency")
     charts: list[Chart] = []
@@ -263,7 +269,7 @@ def _charts(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) -> li
         words = f"{quality.title} against {title}, a point a model; the figures are in the table."
         charts.append(
             Chart(f"choice-{title}", f"{quality.title} and {title}", words, {"data": data, "layout": layout},
-                  section="What it costs", text="Better is up, and to the "
-                  f"{'left' if other.sign < 0 else 'right'}.")
+                  section="Time it takes" if title == "time" else "What trials leave",
+                  text=f"Better is up, and to the {'left' if other.sign < 0 else 'right'}.")
         )  # fmt: skip
     return charts
