@@ -428,7 +428,7 @@ def test_as_typed(place, tmp_path, monkeypatch):
     assert all(record.psnr_y is not None for record in Store(tmp_path / "again").read())
 
 
-def test_what_cannot_be_is_said(place, tmp_path, monkeypatch):
+def test_what_cannot_be_is_said(place, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     low, photos = place / "in", place / "photos"
     assert "name the images" in fails(5, "faithful", "bicubic")
