@@ -13,11 +13,26 @@ from resolute.engine import Store
 from resolute.images import read_image, sample_image, write_png
 from resolute.measure.fidelity import psnr_rgb, psnr_y
 from resolute.measure.footprint import peak_bytes
+from resolute.report.reading import read_folder
 from resolute.studies.choice import Choice
 from resolute.studies.choice_results import ATTACK, CLEAN, aspects, behind, results_of
 from resolute.studies.record import grouped
 from resolute.studies.results import Case
 from resolute.studies.survival import damaged
+
+BRIGHT = """
+import torch
+from torch import nn
+
+class Bright(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 48, 3, padding=1)
+
+    def forward(self, x):
+        y = nn.functional.pixel_shuffle(self.layer(x), 4)
+        return torch.where(x.mean() > 0.97, torch.full_like(y, torch.nan), y)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +164,68 @@ def test_what_cannot_be_is_said(place, tmp_path):
     with pytest.raises(ConfigError):
         Choice(models=two).cells()
     fails(4, "compare-models", "bicubic", "--images", place / "photos", "--metric", "nobody", "--out", tmp_path)
+    with pytest.raises(ConfigError):
+        Choice(models=("bicubic",), images=(str(place / "photos"),), level=0.5).cells()
+
+
+@pytest.mark.filterwarnings("ignore::resolute.errors.ModelWarning")
+def test_an_output_that_is_not_finite_is_the_worst_there_is(place, tmp_path):
+    write_png(tmp_path / "photos" / "white.png", torch.full((3, 64, 64), 252 / 255))
+    (tmp_path / "net.py").write_text(BRIGHT)
+    models = f"{tmp_path / 'net.py'}:Bright#x4", str(place / "net.safetensors")
+    study = Choice(models=models, images=(str(tmp_path / "photos"),), metric="quality-s", steps=1)
+    records = run_study(study, tmp_path / "run")
+    own = {record.trial: record for record in records if record.model == "Bright"}
+    assert all(record.broken for record in own.values())
+    assert {record.psnr_y for record in own.values()} == {0}
+    assert set(own) == {CLEAN, "jpeg", "noise", ATTACK}
+    results = results_of(records)
+    assert "net is" in results.sentences[0]
+    assert "Bright is" not in results.sentences[0].replace("Bright is fastest", "").replace("Bright is smallest", "")
+    assert all(isinstance(case, Case) for case in study.cases(records, tmp_path / "run"))
+
+
+def test_equal_images_count_and_nobody_wins_a_tie(made):
+    _, records = made
+    exact = [
+        dataclasses.replace(r, psnr_y=None, consistency=None) if r.model == "bicubic" and r.image == "coffee" else r
+        for r in records
+    ]
+    assert "bicubic is closest to the truth" in results_of(exact).sentences[0]
+    (psnr,) = (row.cells[1].value for row in results_of(exact).tables[0].rows if row.cells[0].value == "bicubic")
+    assert psnr.n == 2
+    alike = [dataclasses.replace(r, psnr_y=30.0) for r in records]
+    assert "net and bicubic are equally closest to the truth" in results_of(alike).sentences[0]
+
+
+def test_scores_of_which_lower_is_better_are_ranked_so(made):
+    _, records = made
+    scored = [
+        dataclasses.replace(r, metric="niqe", score=3.0 if r.model == "net" else 5.0, lower_better=True)
+        if r.trial == CLEAN
+        else r
+        for r in records
+    ]
+    net = next(part for part in results_of(scored).sentences[0].split(";") if "net is" in part)
+    assert "scored best" in net
+    lost = [dataclasses.replace(r, score=None) if r.model == "net" else r for r in scored]
+    assert "net" not in next(part for part in results_of(lost).sentences[0].split(";") if "scored best" in part)
+
+
+def test_what_runs_outside_pytorch_is_attacked_by_queries_and_not_weighed(place, tmp_path):
+    onnx = pytest.importorskip("onnxruntime") and tmp_path / "other.onnx"
+    assert run("export", place / "net.safetensors", onnx)[0] == 0
+    study = Choice(models=(str(onnx), "bicubic"), images=(str(place / "photos"),), steps=1)
+    cells = study.cells()
+    assert {type(cell.attack).__name__ for cell in cells} == {"Square"}
+    assert "Square" in study.facts(cells)["attack"]
+    records = run_study(study, tmp_path / "run")
+    assert {r.memory for r in records if r.model != "bicubic"} == {None}
+    assert "bicubic is" in results_of(records).sentences[0]
+
+
+def test_other_settings_in_one_folder_are_not_mixed(place, tmp_path):
+    for steps in (1, 2):
+        study = Choice(models=("bicubic",), images=(str(place / "photos"),), steps=steps)
+        records = run_study(study, tmp_path / "run")
+    assert {record.key for record in read_folder(tmp_path / "run").records} == {record.key for record in records}

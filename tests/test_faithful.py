@@ -13,6 +13,7 @@ from test_cli import fails, run
 from resolute import Bicubic, ConfigError, ImageError, load
 from resolute import run as run_study
 from resolute.attacks import Square
+from resolute.attacks.gradient import has_gradient
 from resolute.certificates import Nudges, Trust, calibrate_trust, faithful
 from resolute.certificates.trust import (
     THRESHOLDS,
@@ -193,7 +194,8 @@ def test_a_calibration_comes_back_from_its_file(tmp_path, made):
     falling.write(tmp_path / "falling.json")
     short = dataclasses.replace(calibration, losses=((0.0,),) * 9)
     short.write(tmp_path / "short.json")
-    for name, text in enumerate(("{", "[1]", '{"losses": 3}', '{"losses": [["x"]]}', "\x00")):
+    huge = '{"losses": [[' + "9" * 400 + "]]}"
+    for name, text in enumerate(("{", "[1]", '{"losses": 3}', '{"losses": [["x"]]}', "\x00", huge, "[" * 100_000)):
         (tmp_path / f"{name}.json").write_text(text)
     for path in set(tmp_path.glob("*.json")) - {tmp_path / "one.json"}:
         with pytest.raises(ConfigError, match="no calibration of trust"):
@@ -246,6 +248,10 @@ def test_a_model_without_gradients_is_attacked_by_queries(monkeypatch):
     flat, low = Bicubic(4), torch.rand(3, 12, 12)
     assert isinstance(Nudges().attack(flat, low[None]), Square)
     assert float(faithful(flat, low, Nudges(draws=1, steps=3)).moved["attack"].max()) > 0
+
+
+def test_a_black_corner_hides_no_gradient():
+    assert has_gradient(Bicubic(4), torch.zeros(1, 3, 16, 16))
 
 
 def test_an_output_that_is_not_finite_is_the_worst_there_is(place, tmp_path, monkeypatch):
@@ -422,7 +428,7 @@ def test_as_typed(place, tmp_path, monkeypatch):
     assert all(record.psnr_y is not None for record in Store(tmp_path / "again").read())
 
 
-def test_what_cannot_be_is_said(place, tmp_path, monkeypatch):
+def test_what_cannot_be_is_said(place, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     low, photos = place / "in", place / "photos"
     assert "name the images" in fails(5, "faithful", "bicubic")
@@ -442,6 +448,10 @@ def test_what_cannot_be_is_said(place, tmp_path, monkeypatch):
         fails(5, "faithful", net, low, "--calibration", low / "coffee.png").split()
     )
     fails(5, "faithful", "bicubic", low, "--bound", "0")
+    fails(5, "faithful", "bicubic", low, "--bound", "1")
+    fails(5, "faithful", "bicubic", "--calibrate", photos, "--fail-under", "added=1")
+    assert run("faithful", "bicubic", "--calibrate", photos, "--plan")[0] == 0
+    assert not list((tmp_path / MADE).glob("*.json"))
 
 
 def test_shipped_calibrations_are_of_models_as_they_are():

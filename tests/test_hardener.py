@@ -60,6 +60,8 @@ def test_copies_are_of_clean_patches_and_for_a_mean_square():
     assert (recipe.adversarial, recipe.loss.kind, recipe.jitter.copies) == (None, "mse", 4)
     with pytest.raises(ValueError, match="spared"):
         dataclasses.replace(recipe, loss=LossTable(kind="l1"))
+    with pytest.raises(ValueError, match="one copy"):
+        dataclasses.replace(recipe, jitter=Jitter(spared=1))
 
 
 @pytest.mark.parametrize("steps", [1, 4])

@@ -409,6 +409,32 @@ class TestCertified:
         assert f'id="{board.id}"' in page.read_text()
         assert 'id="board-0"' in page.read_text()
 
+    def test_rows_of_other_images_stand_on_another_board(self, proven, tmp_path):
+        write_png(tmp_path / "more" / "two.png", sample_image("rocket")[:, 100:140, 100:140])
+        study = Restoration(
+            models=("bicubic",), images=(str(tmp_path / "more"), str(proven.parent / "photos")), sigmas=(0.05,),
+            epsilons=(0.01,), samples=96, seed=0,
+        )  # fmt: skip
+        answer(study, tmp_path / "runs" / "both", Machine())
+        boards, _ = certified_boards([proven / "proven", tmp_path / "runs" / "both"])
+        rows = {board.images: [(r.cells[0].value, r.cells[3].value) for r in board.table.rows] for board in boards}
+        assert len(rows[1]) == 3
+        assert rows[2] == [("bicubic", 0.01)]
+
+    def test_an_image_that_several_studies_asked_about_counts_once(self, proven, tmp_path):
+        study = Restoration(
+            models=("bicubic",), images=(str(proven.parent / "photos"),), sigmas=(0.05,), epsilons=(0.01,), samples=96,
+            seed=1,
+        )  # fmt: skip
+        answer(study, tmp_path / "again", Machine())
+        (board,), _ = certified_boards([proven / "proven", tmp_path / "again"])
+        (row,) = (r for r in board.table.rows if (r.cells[0].value, r.cells[3].value) == ("bicubic", 0.01))
+        records = [*Store(proven / "proven").read(), *Store(tmp_path / "again").read()]
+        asked = [r.certified[1] for r in records if (r.model, r.epsilon) == ("bicubic", 0.01)]
+        assert len(asked) == 2
+        assert row.cells[1].value.n == 1
+        assert row.cells[1].value.mean == min(asked)
+
     def test_alone_it_makes_a_site(self, proven, tmp_path):
         page, notes = build_site(proven, tmp_path / "site")
         assert notes == []

@@ -291,6 +291,7 @@ def test_the_command_writes_images_that_hold_and_says_what_is_proven(tmp_path):
     ("asked", "told"),
     [
         (("--radius", 1), "more samples, a larger sigma or a smaller radius"),
+        (("--radius", 0), "at least 0.00001"),
         (("--sigma", 0.7), "leaves nothing"),
         (("--region", "40,0,20,5"), "leaves the output of coffee, 48 x 48"),
         (("--region", "1,2,3"), "X,Y,W,H"),

@@ -14,6 +14,7 @@ from resolute.attacks.ascent import Ascent, GradientAttack, Move, Start, StepRul
 from resolute.attacks.ball import Images, Linf, Norm, ball_of
 from resolute.attacks.objective import FeatureDisruption, Objective, OutputShift
 from resolute.attacks.options import Count
+from resolute.errors import ConfigError
 
 
 @final
@@ -177,7 +178,8 @@ def has_gradient(model: nn.Module, x: Images) -> bool:
     corner = x[..., :16, :16].clone().requires_grad_()
     try:
         output = model(corner)
-        (gradient,) = torch.autograd.grad(output.square().sum(), corner)
-    except RuntimeError:
+        # The square alone is flat where an output is black.
+        (gradient,) = torch.autograd.grad((output + 1).square().sum(), corner)
+    except (RuntimeError, ConfigError):  # the latter of a file of ONNX
         return False
     return bool(gradient.abs().max() > 0)

@@ -195,7 +195,8 @@ class Trust:
             return found
         except OSError as error:
             raise ConfigError(f"cannot read the calibration {path}: {error.strerror}; {_NEW}") from None
-        except (ValueError, TypeError, KeyError):  # also what is no JSON, and what pydantic refuses
+        # Also what is no JSON, or nested too deeply, and what pydantic refuses.
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise ConfigError(f"{path} is no calibration of trust; {_NEW}") from None
 
 

@@ -192,10 +192,13 @@ def certify_restoration(
     may move. What is there already is not done again.
     """
     address = addressed(model, scale, weights, range, argument)
+    radii = tuple(parse_radius(text, "--radius") for text in radius or ("0.01",))
+    if wrong := [one for one in radii if not 1e-5 <= one <= 1e5]:
+        raise ConfigError(f"--radius is at least 0.00001 and at most 100000, not {wrong[0]:g}")
     restorer = load_defended(address)
     study = Restoration(
         models=(address,), images=tuple(map(str, images)), high_resolution=truth, crop=crop, scale=restorer.scale,
-        sigmas=tuple(sigma or (0.02,)), epsilons=tuple(parse_radius(text, "--radius") for text in radius or ("0.01",)),
+        sigmas=tuple(sigma or (0.02,)), epsilons=radii,
         samples=samples, alpha=alpha, seed=seed, noise="grid" if exact else "gaussian", regions=tuple(region or ()),
         metric=metric, memory=parse_memory(memory), skip_broken=skip_broken,
     )  # fmt: skip

@@ -110,16 +110,23 @@ def faithful(
     found = load_defended(named)
     if not images and calibrate is None:
         raise ConfigError("name the images to ask about, or photographs with --calibrate FOLDER")
+    if not images and (fail_under or junit or summary):
+        raise ConfigError("gates are about images, and there are none: name them, or leave out --fail-under")
+    levels = round(parse_epsilon(bound, "--bound") * 255, 6)
+    if levels >= 255:
+        raise ConfigError(f"--bound is an error below 255/255, such as 16/255, not {bound!r}")
     asked = Faithful(
         models=(named,), images=tuple(images or (str(calibrate),)), truths=tuple(map(str, truth or ())),
-        high_resolution=high_resolution, bound=round(parse_epsilon(bound, "--bound") * 255, 6), rate=rate,
+        high_resolution=high_resolution, bound=levels, rate=rate,
         calibration="" if calibration is None else str(calibration), noise=noise, jpeg=jpeg,
         level=round(parse_epsilon(epsilon) * 255, 6), steps=steps, crop=crop, every=every, scale=found.scale,
         seed=seed, skip_broken=skip_broken,
     )  # fmt: skip
     machine = Machine(device=resolve_device(device), workers=workers, memory=parse_memory(memory))
     if calibrate is not None:
-        made = _calibrated(asked, calibrate, machine)
+        made = _calibrated(asked, calibrate, machine, only_plan=plan)
+        if made is None:
+            return  # what follows needs the calibration
         asked = dataclasses.replace(asked, calibration=str(made))
     if images:
         asked = dataclasses.replace(asked, models=tuple(dict.fromkeys((named, "bicubic"))))
@@ -127,8 +134,8 @@ def faithful(
         plan_and_run(asked, out, machine, only_plan=plan, gates=gates)
 
 
-def _calibrated(asked: Faithful, folder: Path, machine: Machine) -> Path:
-    """Measure the errors on photographs, write the calibration of the model and return its path."""
+def _calibrated(asked: Faithful, folder: Path, machine: Machine, *, only_plan: bool) -> Path | None:
+    """Measure the errors on photographs, write the calibration of the model and return its path; None for a plan."""
     honest = dataclasses.replace(
         asked, name="calibration", images=(str(folder),), truths=(), high_resolution=True, calibration="", honest=True
     )
@@ -142,6 +149,8 @@ def _calibrated(asked: Faithful, folder: Path, machine: Machine) -> Path:
             "raise --rate"
         )
     announce(cells, place.folder, machine)
+    if only_plan:
+        return None
     records, _ = run_cells(cells, place, machine)
     if not records:
         raise typer.Exit(FAILED)

@@ -97,6 +97,8 @@ def defence(text: str) -> Callable[[Restorer], Restorer]:
     kind, equals, number = text.partition("=")
     if kind == _FORM:
         return lambda inner: InForm(inner, number)
+    if kind == _DENOISE and not number:
+        raise ConfigError(f"{kind} takes a denoiser, as in denoise=denoiser-mse-012, not nothing")
     if kind == _DENOISE:
         return lambda inner: Denoised(inner, load(number))
     made = (_OF_A_NUMBER if equals else _ALONE).get(kind)

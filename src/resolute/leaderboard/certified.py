@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import final
@@ -68,20 +69,34 @@ def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[s
             notes.append(f"{run.name} is not finished: {count(lacking, 'certificate')} are missing")
             continue
         found |= own
-    subjects = grouped(found.values(), lambda one: (one.model, one.weights, one.dataset, one.alpha, one.noise))
+    # What makes a row: folders may hold other images for another radius.
+    lines = grouped(
+        found.values(),
+        lambda one: (one.alpha, one.noise, one.model, one.weights, one.dataset, one.epsilon, one.sigma, one.copies),
+    )
     sets = {
         key: hashlib.sha256(json.dumps(sorted({one.pixels for one in own})).encode()).hexdigest()
-        for key, own in subjects.items()
+        for key, own in lines.items()
     }
-    groups = grouped(subjects, lambda key: (sets[key], *key[3:]))
+    groups = grouped(lines, lambda key: (sets[key], *key[:2]))
     boards = [
-        _board(f"certified-{number}", [subjects[key] for key in keys]) for number, keys in enumerate(groups.values())
+        _board(f"certified-{number}", [_once(lines[key]) for key in keys])
+        for number, keys in enumerate(groups.values())
     ]
     return boards, notes
 
 
-def _board(id: str, subjects: Sequence[Sequence[RestorationRecord]]) -> CertifiedBoard:
-    first = subjects[0][0]
+def _once(records: Sequence[RestorationRecord]) -> list[RestorationRecord]:
+    """Return one record an image: what is least certified of it, where several studies asked."""
+
+    def least(record: RestorationRecord) -> float:
+        return record.certified[1] if record.certified is not None else -math.inf
+
+    return [min(own, key=least) for own in grouped(records, lambda one: one.pixels).values()]
+
+
+def _board(id: str, lines: Sequence[Sequence[RestorationRecord]]) -> CertifiedBoard:
+    first = lines[0][0]
     columns = [
         Column("model"), Column("certified SR-PSNR", "dB", "that no attack within the radius can go below, a mean over "
         "images with its 95 % bootstrap interval", better="higher", key=True),
@@ -91,19 +106,23 @@ def _board(id: str, subjects: Sequence[Sequence[RestorationRecord]]) -> Certifie
         Column("copies"), Column("weights", code=True), Column("seeds"),
     ]  # fmt: skip
     rows = []
-    for records in subjects:
-        for (epsilon, sigma, copies), own in grouped(records, lambda r: (r.epsilon, r.sigma, r.copies)).items():
-            proven = [one.certified[1] for one in own if one.certified is not None]
-            kept = [one.kept_psnr for one in own if one.kept_psnr is not None]
-            plain = [one.plain_psnr for one in own if one.plain_psnr is not None]
-            whole = len(proven) == len(own)
-            rows.append(
-                row(
-                    own[0].model, bootstrap_mean(proven) if whole else DASH, min(proven) if whole else DASH, epsilon,
-                    sigma, sum(kept) / len(kept) if kept else None, sum(plain) / len(plain) if plain else None, copies,
-                    own[0].weights[:8] or "none", "drawn after the image" if all(o.drawn for o in own) else "given",
-                )
-            )  # fmt: skip
+    for own in lines:
+        one = own[0]
+        proven = [certified[1] for each in own if (certified := each.certified) is not None]
+        whole = len(proven) == len(own)
+        rows.append(
+            row(
+                one.model, bootstrap_mean(proven) if whole else DASH, min(proven) if whole else DASH, one.epsilon,
+                one.sigma, _mean_of_all([each.kept_psnr for each in own]),
+                _mean_of_all([each.plain_psnr for each in own]), one.copies, one.weights[:8] or "none",
+                "drawn after the image" if all(each.drawn for each in own) else "given",
+            )
+        )  # fmt: skip
     title = first.dataset or "images given as files"
-    images = len({one.pixels for one in subjects[0]})
-    return CertifiedBoard(id, title, images, Table(f"Certified, {title}", columns, rows), first.alpha)
+    return CertifiedBoard(id, title, len(lines[0]), Table(f"Certified, {title}", columns, rows), first.alpha)
+
+
+def _mean_of_all(values: Sequence[float | None]) -> float | None:
+    """Return a mean over all images of a board; None where one of them has no such figure."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from resolute.models.onnx_models import OnnxRestorer
+
 
 @final
 class _Living(TorchDispatchMode):
@@ -40,16 +42,19 @@ class _Living(TorchDispatchMode):
         self.now -= size
 
 
-def peak_bytes(model: nn.Module, x: Tensor) -> int:
+def peak_bytes(model: nn.Module, x: Tensor) -> int | None:
     """Return the bytes of weights, input and of all tensors that are alive at once at most while a model runs.
 
-    What kernels borrow for themselves is not in it, nor what a network that runs outside PyTorch takes.
+    What kernels borrow for themselves is not in it. None of a model that is a file of ONNX, or has one in it: that runs
+    outside PyTorch, where nothing is counted.
 
     Example:
         >>> two = nn.Sequential(nn.ReLU(), nn.ReLU())
         >>> peak_bytes(two, torch.zeros(100)) / 400  # input, the first output, and the second
         3.0
     """
+    if any(isinstance(part, OnnxRestorer) for part in model.modules()):
+        return None
     own = {
         t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers())
     }

@@ -132,7 +132,12 @@ def complete(
     for name, value in said.items():
         before = getattr(address, name)
         if value and before and value != before:
-            raise ConfigError(f"{address} says {name} as well, and something else; leave one of the two out")
+            raise ConfigError(
+                f"{address} says scale {before}, and {value} is asked for beside it; leave one of the two out, or take "
+                "models of one scale"
+                if name == "scale"
+                else f"{address} says {name} as well, and something else; leave one of the two out"
+            )
     if arguments and not address.code:
         raise ConfigError(f"--argument is for code, as in {CODE}; {address.target} is none")
     if weights and not address.code:

@@ -16,12 +16,16 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from resolute.attacks.apgd import APGD
+from resolute.attacks.ascent import Attack
+from resolute.attacks.ball import Linf, check_levels
+from resolute.attacks.gradient import has_gradient
+from resolute.attacks.square import Square
 from resolute.corruptions import CORRUPTIONS
 from resolute.defences import load_defended, surrogate
 from resolute.errors import ConfigError, ImageError
 from resolute.figures import figure
 from resolute.files import FileName
-from resolute.images import from_uint8, read_image, to_uint8
+from resolute.images import from_uint8, read_image, sample_image, to_uint8
 from resolute.measure.footprint import peak_bytes
 from resolute.models.base import Restorer, Scorer
 from resolute.models.scorers import load_scorer
@@ -49,6 +53,7 @@ class ChoiceCell(Cell):
     model: Restorer
     subject: Subject
     trial: str
+    attack: Attack
 
 
 @final
@@ -58,7 +63,8 @@ class Choice(RestoreStudy):
 
     Attributes:
         level: budget of the attack, in levels of 255; 0 for none.
-        steps: of the attack, ``APGD`` on the output.
+        steps: of the attack, ``APGD`` on the output; where one of the models has no gradient, all are attacked by
+            ``Square`` with ten times as many queries.
         metric: a quality metric without reference that scores outputs; empty for none.
         seed: of noise and of the attack.
 
@@ -69,8 +75,6 @@ class Choice(RestoreStudy):
 
     kind: ClassVar[str] = "choice"
     records: ClassVar[tuple[type[Record], ...]] = (ChoiceRecord,)
-    cumulative: ClassVar[bool] = True
-
     name: FileName = "compare-models"
     level: float = pydantic.Field(default=4, ge=0, le=255)
     steps: int = pydantic.Field(default=20, ge=1)
@@ -88,23 +92,33 @@ class Choice(RestoreStudy):
             raise ConfigError(f"two of the models are called {max(names, key=names.count)}; rename one of the files")
         if self.metric:
             self._scorer()  # what cannot be loaded is said before anything runs
+        if self.level:
+            check_levels(Linf(self.level / 255))
+        subjects, attack = self.subjects(), self._attack(models)
         return [
-            self._cell(model, subject, trial)
-            for subject in self.subjects()
+            self._cell(model, subject, trial, attack)
+            for subject in subjects
             for model in models
             for trial in self.trials()
         ]
 
-    def _cell(self, model: Restorer, subject: Subject, trial: str) -> ChoiceCell:
+    def _attack(self, models: Sequence[Restorer]) -> Attack:
+        """Return the attack on all models, which is one that none of them escapes for want of a gradient."""
+        low = sample_image("coffee")[None, :, :16, :16]
+        if not self.level or all(has_gradient(surrogate(model), low) for model in models):
+            return APGD(epsilon=max(self.level, 1) / 255, steps=self.steps)
+        return Square(epsilon=self.level / 255, queries=10 * self.steps)
+
+    def _cell(self, model: Restorer, subject: Subject, trial: str, attack: Attack) -> ChoiceCell:
         assert model.card is not None
         name, weights = model.card.name, model.card.sha256
-        how = {CLEAN: (self.metric,), ATTACK: (self.level, self.steps, self.seed)}.get(trial, (self.seed,))
+        how = {CLEAN: (self.metric,), ATTACK: (repr(attack), self.seed)}.get(trial, (self.seed,))
         pixels = float(subject.low.shape[-2] * subject.low.shape[-1])
         return ChoiceCell(
             key=record_key(self.kind, name, weights, trial, *how, *subject.identity),
             title=f"{subject.name}, {name}, {trial}", like=(self.kind, name, weights, trial),
             shape=tuple(subject.low.shape), cost=pixels * {CLEAN: 1 + _PASSES, ATTACK: 3 * self.steps}.get(trial, 1),
-            model=model, subject=subject, trial=trial,
+            model=model, subject=subject, trial=trial, attack=attack,
         )  # fmt: skip
 
     def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
@@ -117,7 +131,9 @@ class Choice(RestoreStudy):
         identity = cell.model.card.name, cell.model.card.sha256, subject.identity
         clean = bench.shared(("chosen", *identity), lambda: _output(model, subject.low, bench.device))
         began = time.perf_counter()
-        low = self._input(cell, model, bench.device, progress)
+        # Of an output that is not finite nothing is left to attack: that is the worst there is.
+        lost = cell.trial == ATTACK and not bool(clean.isfinite().all())
+        low = subject.low if lost else self._input(cell, model, bench.device, progress)
         output = clean if cell.trial == CLEAN else _output(model, low, bench.device)
         seconds, memory, score = time.perf_counter() - began, None, None
         if cell.trial == CLEAN:
@@ -129,6 +145,7 @@ class Choice(RestoreStudy):
             **about(cell, cell.model.card, subject.name, subject.low[0], self.seed), trial=cell.trial,
             metric=self.metric if cell.trial == CLEAN else "", psnr_y=psnr, ssim_y=ssim,
             consistency=consistency(output, low), score=score, memory=memory,
+            lower_better=score is not None and self._scorer().lower_better,
             sr_psnr=None if cell.trial == CLEAN else psnr_between(clean, output), pixels_out=output[0, 0].numel(),
             broken=not bool(output.isfinite().all()), seconds=round(seconds, 6), dataset=subject.dataset,
         )  # fmt: skip
@@ -140,8 +157,7 @@ class Choice(RestoreStudy):
             return cell.subject.low
         if cell.trial != ATTACK:
             return damaged(cell.subject, cell.trial, _SEVERITY, model.scale, self.seed)
-        attack = APGD(epsilon=self.level / 255, steps=self.steps)
-        found = attack(
+        found = cell.attack(
             surrogate(model), cell.subject.low.to(device), seed=self.seed,
             progress=lambda done, total: progress(done / total),
         )  # fmt: skip
@@ -177,20 +193,21 @@ class Choice(RestoreStudy):
             if not views:
                 views.append(View("input", subject.low[0], low=True))
                 views += [] if subject.truth is None else [View("ground truth", subject.truth[0])]
-            views.append(View("output", _output(model, subject.low, "cpu")[0].clamp(0, 1), trials[0].model))
+            views.append(View("output", _picture(_output(model, subject.low, "cpu")), trials[0].model))
             for one in trials:
                 if one.files:
                     low = read_image(folder / one.files[0])[None]
-                    views.append(View("output, attacked", _output(model, low, "cpu")[0].clamp(0, 1), one.model))
+                    views.append(View("output, attacked", _picture(_output(model, low, "cpu")), one.model))
             told = [f"{one.trial} {figure(one.psnr_y, 2)} dB" for one in trials if one.psnr_y is not None]
             facts += [f"{trials[0].model}: {', '.join(told)}"] if told else []
         outputs = [place for place, view in enumerate(views) if view.label == "output"]
         return Case(records[0].image, views, facts, {"image": records[0].image}, (outputs[0], outputs[-1]))
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
+        lower = any(one.lower_better for one in _own(records))
         return [
-            Quantity("PSNR", "dB"), Quantity("SR-PSNR", "dB"), Quantity("consistency", "dB"), Quantity("score"),
-            Quantity("time", "s", lower_better=True, digits=3),
+            Quantity("PSNR", "dB"), Quantity("SR-PSNR", "dB"), Quantity("consistency", "dB"),
+            Quantity("score", lower_better=lower), Quantity("time", "s", lower_better=True, digits=3),
         ]  # fmt: skip
 
     def measured(self, record: Record) -> Measured | None:
@@ -206,16 +223,32 @@ class Choice(RestoreStudy):
         parts = [count(len(self.models), "model"), count(len(images), "image"), count(len(self.trials()), "trial")]
         return f"{' x '.join(parts)}: {count(len(cells), 'cell')}"
 
+    def _attack_in_words(self, cells: Sequence[Cell]) -> str:
+        attack = next((cell.attack for cell in cells if isinstance(cell, ChoiceCell)), None)
+        if isinstance(attack, Square):
+            return (
+                f"Square, {self.level:g}/255, {count(attack.queries, 'query')}, since one of the models has no gradient"
+            )
+        return f"APGD on the output, {self.level:g}/255, {count(self.steps, 'step')}, one start"
+
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
         mild = ", ".join(CORRUPTIONS[kind].words(_SEVERITY) for kind in _DAMAGE)
         return {
             "mild damage": f"of the input: {mild}",
-            "attack": f"APGD on the output, {self.level:g}/255, {self.steps} steps, one start: a weaker attack than "
-            "the standard suite's, the same for all",
+            **(
+                {"attack": f"{self._attack_in_words(cells)}: weaker than the standard suite's, the same for all"}
+                if self.level
+                else {}
+            ),
             "consistency": "the output, shrunk as MATLAB does, against the input that the model was given; RGB, in dB",
             "time": f"median of {_PASSES} passes behind a first one, on the machine at hand and whatever else it does",
             "memory": "of weights and of all tensors that are alive at once at most; what kernels borrow is not in it",
         }
+
+
+def _picture(output: Tensor) -> Tensor:
+    """Return an output as it is shown: black where it is not finite."""
+    return output[0].nan_to_num(0.0, 0.0, 0.0).clamp(0, 1)
 
 
 def _own(records: Sequence[Record]) -> list[ChoiceRecord]:

@@ -15,6 +15,8 @@ from resolute.studies.study import count
 from resolute.table import Column, Table, TableCell, row
 
 CLEAN, ATTACK = "clean", "attack"
+# PSNR in dB above which images count as equal: a mean with infinity in it would hide all other images.
+_CAP = 100.0
 
 
 @final
@@ -33,8 +35,10 @@ class ChoiceRecord(Record):
         consistency: output, shrunk as MATLAB does, against the input that the model was given, RGB.
         sr_psnr: output against that for the clean input, RGB; None for that itself too.
         score: of the output by the metric; None without one, and for other trials than the clean one.
-        memory: bytes of weights and of all tensors that are alive at once at most; None for other trials.
+        memory: bytes of weights and of all tensors that are alive at once at most; None for other trials, and where
+            the model runs outside PyTorch.
         pixels_out: of the output.
+        lower_better: a lower score means better quality.
         broken: an output is not finite: its figures are 0.
     """
 
@@ -49,6 +53,7 @@ class ChoiceRecord(Record):
     score: float | None
     memory: int | None
     pixels_out: int
+    lower_better: bool = False
     broken: bool = False
 
 
@@ -105,7 +110,15 @@ def _per_megapixel(records: Sequence[ChoiceRecord]) -> list[float]:
 
 
 def _megabytes(records: Sequence[ChoiceRecord]) -> list[float]:
-    return [max((one.memory for one in records if one.memory is not None), default=0) / 1e6]
+    known = [one.memory for one in records if one.memory is not None]
+    return [max(known) / 1e6] if known else []
+
+
+def _scores(records: Sequence[ChoiceRecord]) -> list[float]:
+    """Return the scores of a model; none where an output has no score, which is not finite."""
+    scores = [one.score for one in records if one.trial == CLEAN]
+    known = [score for score in scores if score is not None]
+    return known if len(known) == len(scores) else []
 
 
 def _clean(trial: str) -> bool:
@@ -124,12 +137,12 @@ def aspects(records: Sequence[ChoiceRecord]) -> list[Aspect]:
     """Return what can be told of the records: against the truth where it is known, else from the clean output."""
     truth = any(one.psnr_y is not None for one in records)
     kept, against = ("psnr_y", "against the truth") if truth else ("sr_psnr", "from the output for the clean input")
-    metric = next((one.metric for one in records if one.metric), "")
+    metric, lower = next(((one.metric, one.lower_better) for one in records if one.metric), ("", False))
     found = [
         Aspect("PSNR", "dB", "closest to the truth", _figures("psnr_y", _clean), 1, 2, "on Y, clean input"),
         Aspect("SSIM", "", "closest in structure", _figures("ssim_y", _clean), 1, 4, "on Y, clean input"),
         Aspect(
-            "score", "", "scored best", _figures("score", _clean), 1, 2,
+            "score", "", "scored best", _scores, -1 if lower else 1, 2,
             f"of the output by {metric}, without reference: an opinion that can be wrong, and gamed",
         ),
         Aspect(
@@ -141,7 +154,8 @@ def aspects(records: Sequence[ChoiceRecord]) -> list[Aspect]:
         Aspect("time", "s/MP", "fastest", _per_megapixel, -1, 3, "seconds a megapixel of output"),
         Aspect("memory", "MB", "smallest", _megabytes, -1, 1, "the most on any image"),
     ]  # fmt: skip
-    return [one for one in found if one.of(records)]
+    models = grouped(records, lambda one: one.model).values()
+    return [one for one in found if any(map(one.of, models))]
 
 
 def results_of(records: Sequence[ChoiceRecord]) -> Results:
@@ -149,12 +163,27 @@ def results_of(records: Sequence[ChoiceRecord]) -> Results:
     models = grouped(records, lambda one: one.model)
     done = [{(one.dataset, one.image, one.trial) for one in own} for own in models.values()]
     common = set.intersection(*done) if done else set()
-    shared = {name: [o for o in own if (o.dataset, o.image, o.trial) in common] for name, own in models.items()}
+    shared = {
+        name: [_capped(one) for one in own if (one.dataset, one.image, one.trial) in common]
+        for name, own in models.items()
+    }
     if not any(trial == CLEAN for *_, trial in common):
         return Results([UNFINISHED], [])
     told = aspects([one for own in shared.values() for one in own])
     table = _table(shared, told)
     return Results(_sentences(shared, told), [table], _charts(shared, told))
+
+
+def _capped(record: ChoiceRecord) -> ChoiceRecord:
+    """Return a record in which a PSNR between equal images is the cap, so that no mean leaves that image out."""
+    equal = {
+        "psnr_y": record.psnr_y is None and record.ssim_y is not None,
+        "sr_psnr": record.sr_psnr is None and record.trial != CLEAN,
+        "consistency": record.consistency is None,
+    }
+    known: dict[str, float | None] = {name: getattr(record, name) for name in equal}
+    capped = {name: _CAP if equal[name] or (value or 0.0) > _CAP else value for name, value in known.items()}
+    return dataclasses.replace(record, **capped)  # pyright: ignore[reportArgumentType]
 
 
 def behind(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) -> dict[str, str]:
@@ -177,11 +206,15 @@ def _sentences(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) ->
         (name, own), *_ = models.items()
         figures = [f"{one.title} {figure(one.value(own) or 0.0, one.digits)} {one.unit}".rstrip() for one in told]
         return [f"{name} on {count(images, 'image')}: {', '.join(figures)}."]
-    winners: dict[str, list[str]] = {}
+    winners: dict[tuple[str, ...], list[str]] = {}
     for one in told:
-        known = {name: value for name, own in models.items() if (value := one.value(own)) is not None}
-        winners.setdefault(max(known, key=lambda name: one.sign * known[name]), []).append(one.best)
-    parts = [f"{name} is {_listed(words)}" for name, words in winners.items()]
+        known = {name: one.sign * value for name, own in models.items() if (value := one.value(own)) is not None}
+        first = tuple(name for name in known if known[name] == max(known.values()))
+        winners.setdefault(first, []).append(one.best)
+    parts = [
+        f"{name} is {_listed(words)}" if not others else f"{_listed([name, *others])} are equally {_listed(words)}"
+        for (name, *others), words in winners.items()
+    ]
     sentences = [f"{where}, {'; '.join(parts)}."]
     beaten = behind(models, told)
     sentences += [f"{other} is at least as good as {name} in everything measured." for name, other in beaten.items()]
@@ -244,6 +277,8 @@ def _table(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) -> Tab
             cells.append(TableCell(one.interval(own) if one is told[0] else value, tone="good" if leads else ""))
         rows.append(row(name, *cells))
     caption = "Means over images; what is best is marked. " + "; ".join(f"{one.title}: {one.meaning}" for one in told)
+    capped = any(_CAP in (one.psnr_y, one.sr_psnr, one.consistency) for own in models.values() for one in own)
+    caption += f". Above {_CAP:g} dB a PSNR counts as {_CAP:g}" if capped else ""
     return Table("Which model", columns, rows, caption=f"{caption}.")
 
 

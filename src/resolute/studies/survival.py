@@ -145,7 +145,9 @@ class Survival(RestoreStudy, InTiles):
 
     def _case(self, record: SurvivalRecord, model: Restorer, subject: Subject) -> Case:
         low = damaged(subject, record.corruption, record.severity, model.scale, record.seed)
-        clean, after = (_restored(model, image, "cpu")[0].clamp(0, 1) for image in (subject.low, low))
+        clean, after = (
+            _restored(model, image, "cpu")[0].nan_to_num(0.0, 0.0, 0.0).clamp(0, 1) for image in (subject.low, low)
+        )
         usual = load_defended(BICUBIC, model.scale)
         views = [
             View("clean input", subject.low[0], low=True),

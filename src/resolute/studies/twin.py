@@ -124,7 +124,6 @@ class Twin(RestoreStudy):
 
     kind: ClassVar[str] = "twin"
     records: ClassVar[tuple[type[Record], ...]] = (TwinRecord,)
-    cumulative: ClassVar[bool] = True
     worst_of: ClassVar[tuple[str, ...]] = ("search",)
 
     name: FileName = "twin"

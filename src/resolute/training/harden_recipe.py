@@ -60,6 +60,8 @@ class HardenRecipe(RunTable, MethodTables):
             raise ConfigError("adversarial.combine: hardening takes the mean over clean and attacked patches")
         if self.jitter is not None and self.jitter.spared and self.loss.kind != "mse":
             raise ConfigError('jitter.spared: a variance is a part of a mean square; set loss.kind = "mse"')
+        if self.jitter is not None and self.jitter.spared and self.jitter.copies < 2:
+            raise ConfigError("jitter.spared: one copy has no variance; set jitter.copies to 2 or more")
 
     @property
     def budget(self) -> float:
