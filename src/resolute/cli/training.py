@@ -66,4 +66,6 @@ def train(
             planned, data, place, device=runtime.resolve_device(device), devices=devices, on_step=on_step,
             on_read=on_read,
         )  # fmt: skip
+    if last := describe_validation(trained.figures):
+        rank_zero_only(console.print)(f"validation {last}")
     rank_zero_only(console.print)(f"weights and model card: [bold]{escape(str(trained.weights))}[/bold]")

@@ -45,7 +45,7 @@ class RestoreStudy(Study, Pictured, Compared, Described, abc.ABC):
     """
 
     models: tuple[str, ...] = pydantic.Field(min_length=1)
-    images: tuple[str, ...] = pydantic.Field(default=("samples",), min_length=1)
+    images: tuple[str, ...] = ("samples",)
     high_resolution: bool = True
     truths: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
