@@ -1,5 +1,6 @@
 """Audits: the p-value, its rate of false alarms, what is flagged and what is said, the study and the command."""
 
+import dataclasses
 import json
 import math
 import re
@@ -268,6 +269,17 @@ def test_the_page_shows_the_flagged_one_first(folder):
     assert "| **gamed.png** |" in text
     answer = query("SELECT image FROM audits WHERE flagged", [folder / "out"])
     assert [Path(row[0]).name for row in answer.rows] == ["gamed.png"]
+
+
+def test_what_equals_its_reference_is_flagged_and_raises_no_alarm(folder):
+    study = plan(folder, references=(str(folder / "originals"),))
+    records = run_study(study, folder / "out")
+    equal = [dataclasses.replace(r, psnr=None, ssim=1.0, gain=0.0, unseen=False) for r in records]
+    results = study.results(equal)
+    assert results.alarm == ""
+    assert any("1 of these is its reference" in sentence for sentence in results.sentences)
+    (flagged,) = (line["finding"] for line in results.tables[0].records() if line["image"] == "gamed.png")
+    assert flagged == "flagged, but its reference"
 
 
 def test_no_picture_of_other_pixels_is_shown(folder):

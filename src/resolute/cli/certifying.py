@@ -203,4 +203,5 @@ def certify_restoration(
         metric=metric, memory=parse_memory(memory), skip_broken=skip_broken,
     )  # fmt: skip
     machine, gates = Machine(device=resolve_device(device), workers=workers), Gates(fail_under or (), junit, summary)
-    announce_and_run(Plan(study, study.cells_of([restorer])), Place(out), machine, gates)
+    # One cell may take an hour.
+    announce_and_run(Plan(study, study.cells_of([restorer])), Place(out), machine, gates, dear=True)

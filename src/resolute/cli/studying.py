@@ -162,10 +162,10 @@ def announce(plan: Plan, folder: Path, machine: Machine) -> None:
     console.print(plan_in_words(plan, left, cost, machine), highlight=False, soft_wrap=True)
 
 
-def announce_and_run(plan: Plan, place: Place, machine: Machine, gates: Gates = UNGATED) -> Path:
-    """Run a study, and say before what many cells will cost; see ``run_study``."""
+def announce_and_run(plan: Plan, place: Place, machine: Machine, gates: Gates = UNGATED, *, dear: bool = False) -> Path:
+    """Run a study, and say before what it will cost where its cells are many, or dear; see ``run_study``."""
     gates.parsed(plan.study)
-    if len(plan) > FEW:
+    if dear or len(plan) > FEW:
         announce(plan, place.folder, machine)
     return run_study(plan, place, machine, gates)
 

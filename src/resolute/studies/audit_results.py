@@ -81,8 +81,13 @@ class AuditRecord(Record):
 
     @property
     def suspect(self) -> bool:
-        """Whether there is anything to say against it."""
-        return self.flagged or self.unseen
+        """Whether there is anything to say against it: what equals its reference was not gamed, whatever it scores."""
+        return (self.flagged and not self.untouched) or self.unseen
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it is its reference, pixel by pixel."""
+        return self.ssim is not None and self.psnr is None
 
 
 def suspicion(record: AuditRecord) -> tuple[bool, bool, float]:
@@ -108,6 +113,11 @@ def results_of(records: Sequence[AuditRecord]) -> Results:
         sentences.append(
             f"{count(len(unseen), 'submission')} gained more than {figure(first.threshold)} over the reference without "
             f"visible improvement (PSNR of {UNSEEN:g} dB or more)."
+        )
+    if same := sum(record.flagged and record.untouched for record in judged):
+        sentences.append(
+            f"{count(same, 'of these is its reference', 'of these are their references')}, pixel by pixel, and so not "
+            "gamed: an honest photograph that this metric and defence disagree on."
         )
     if small := sum(max(record.width, record.height) < record.fit for record in judged):
         sentences.append(
@@ -176,14 +186,16 @@ def _table(records: Sequence[AuditRecord]) -> Table:
     rows = []
     for record in sorted(records, key=suspicion, reverse=True):
         found = " and ".join(["flagged"] * record.flagged + ["unseen gain"] * record.unseen)
+        found += ", but its reference" if record.flagged and record.untouched else ""
+        tone = "bad" if record.suspect else ""
         cells = [
             record.image if len(records) == 1 else Path(record.image).name, record.undefended, record.defended,
-            math.inf if record.gap is None else record.gap, record.p, TableCell(found, tone="bad" if found else ""),
+            math.inf if record.gap is None else record.gap, record.p, TableCell(found, tone=tone),
         ]  # fmt: skip
         if beside:
             psnr = math.inf if record.psnr is None and record.ssim is not None else record.psnr
             cells += [record.gain, record.defended_gain, psnr, record.ssim]
-        rows.append(row(*cells, tone="bad" if found else ""))
+        rows.append(row(*cells, tone=tone))
     size = f"at {first.fit} pixels a side at most" if first.fit else "at the images' own size"
     words = f"{first.model}, {better} is better, both scores {size}."
     if first.p is not None:
