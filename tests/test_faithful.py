@@ -10,7 +10,7 @@ import torch
 from small import tiny
 from test_cli import fails, run
 
-from resolute import Bicubic, ConfigError, ImageError, load
+from resolute import Bicubic, ConfigError, ImageError, ModelWarning, load
 from resolute import run as run_study
 from resolute.attacks import Square
 from resolute.attacks.gradient import has_gradient
@@ -207,6 +207,10 @@ def test_a_calibration_is_of_one_model_and_bound(place, made):
     assert find_trust(net, 200, [place / "net.json"]) == calibration
     assert find_trust(net, 100, [place / "net.json"]) is None
     assert find_trust(Bicubic(4), 200, [place / "net.json"]) is None
+    damaged = place / "damaged.json"
+    damaged.write_text("{")
+    with pytest.warns(ModelWarning, match=r"damaged\.json"):
+        assert find_trust(net, 200, [damaged, place / "net.json"]) == calibration
     assert len({fingerprint_of(one) for one in (net, Bicubic(4), Bicubic(2))}) == 3
     with pytest.raises(ConfigError, match="of net with other weights"):
         faithful(Bicubic(4), torch.zeros(3, 8, 8), None, calibration)

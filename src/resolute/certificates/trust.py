@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import final
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from resolute.certificates.gap import least_photographs
 from resolute.defences.wrappers import gaussian
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, ModelWarning
 from resolute.files import write_text
 from resolute.images import from_uint8, to_uint8
 from resolute.models.base import Restorer, device_of, frozen, name_of
@@ -214,11 +215,18 @@ def fingerprint_of(model: Restorer) -> str:
 def find_trust(model: Restorer, bound: float, files: Sequence[Path]) -> Trust | None:
     """Return the first calibration among files that is of a model and a bound; None where none is.
 
-    Raises:
-        ConfigError: a file is damaged.
+    Damaged files are left out with a ``ModelWarning``.
     """
     wanted = fingerprint_of(model), bound
-    return next((made for path in files if ((made := Trust.read(path)).fingerprint, made.bound) == wanted), None)
+    for path in files:
+        try:
+            made = Trust.read(path)
+        except ConfigError as error:
+            warnings.warn(f"left out: {error}", ModelWarning, stacklevel=2)
+            continue
+        if (made.fingerprint, made.bound) == wanted:
+            return made
+    return None
 
 
 def calibrate_trust(
