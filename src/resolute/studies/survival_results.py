@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
+
+import pydantic
 
 from resolute.chart import BICUBIC, Chart, axis, curve, layout_of, look_of, roomy, rounded
 from resolute.corruptions import CORRUPTIONS, SEVERITIES
@@ -15,6 +17,12 @@ from resolute.studies.record import Record, grouped
 from resolute.studies.results import UNFINISHED, Results
 from resolute.studies.study import count
 from resolute.table import Column, Table, row
+
+
+def _known(kind: str) -> str:
+    if kind not in CORRUPTIONS:
+        raise ValueError("no such corruption")
+    return kind
 
 
 @final
@@ -41,8 +49,8 @@ class SurvivalRecord(Record):
 
     view: ClassVar[str] = "survival"
 
-    corruption: str
-    severity: int
+    corruption: Annotated[str, pydantic.AfterValidator(_known)]
+    severity: Annotated[int, pydantic.Field(ge=SEVERITIES[0], le=SEVERITIES[-1])]
     level: str
     input_psnr: float | None
     clean_psnr_y: float | None
