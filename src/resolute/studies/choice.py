@@ -73,7 +73,7 @@ class Choice(RestoreStudy):
         ('clean', 'jpeg', 'noise', 'attack')
     """
 
-    kind: ClassVar[str] = "choice"
+    kind: ClassVar[str] = "compare-models"
     records: ClassVar[tuple[type[Record], ...]] = (ChoiceRecord,)
     name: FileName = "compare-models"
     level: float = pydantic.Field(default=4, ge=0, le=255)
