@@ -66,7 +66,7 @@ def export(model: Restorer | Scorer, path: Path) -> Exported:
     """
     if path.suffix not in (".onnx", ".pt2"):
         raise ConfigError(f"{path.name} ends in neither .onnx nor .pt2, the two forms that can be written")
-    if not hasattr(torch.export.Dim, "DYNAMIC"):
+    if getattr(torch.export.Dim, "DYNAMIC", None) is None:
         raise ConfigError(f"exporting takes PyTorch 2.6 or later, and this is {torch.__version__}; upgrade torch")
     if path.suffix == ".onnx":
         for name in ("onnx", "onnxruntime", "onnxscript"):
