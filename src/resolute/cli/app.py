@@ -298,6 +298,22 @@ DrawnSeed = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results; the same command goes on where it stopped.")]
 
+# Of the commands that put models through photographs.
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...",
+        help="Built-in names, weights files or FILE.py:NAME, with defences around them if wanted.",
+    ),
+]
+Photographs = Annotated[
+    list[str] | None,
+    typer.Option(help="High-resolution photographs, folders or data sets, instead of five samples; may be repeated."),
+]
+Crop = Annotated[int, typer.Option(help="Use the middle square of so many pixels; 0 for whole images.", min=0)]
+Every = Annotated[int, typer.Option(help="Take each n-th image only.", min=1)]
+OnlyPlan = Annotated[bool, typer.Option("--plan", help="Say what it will cost, and stop.")]
+
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave images out that cannot be read, and say and count them.")
 ]

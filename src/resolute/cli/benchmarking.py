@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from resolute.cli.app import Argument, Device, Memory, Range, Scale, Weights, Workers, all_addressed, app, parse_memory
+from resolute.cli.app import (
+    Argument,
+    Device,
+    Memory,
+    Models,
+    OnlyPlan,
+    Range,
+    Scale,
+    Weights,
+    Workers,
+    all_addressed,
+    app,
+    parse_memory,
+)
 from resolute.cli.gating import FailUnder, Gates, JUnit, Summary
 from resolute.cli.studying import plan_and_run
 from resolute.engine.queue import Machine
@@ -20,13 +33,7 @@ _QUICK = 4
 
 @app.command(epilog="Example:  [bold]resolute benchmark mine.pth --images BSD100/[/bold]")
 def benchmark(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Built-in names, weights files or FILE.py:NAME, with defences around them if wanted.",
-        ),
-    ],
+    models: Models,
     images: Annotated[
         str | None,
         typer.Option(help="Folder of the 100 images of BSD100; if not given, it is looked for below RESOLUTE_DATA."),
@@ -43,7 +50,7 @@ def benchmark(
             "in -quick; to be compared with nothing.",
         ),
     ] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and stop.")] = False,
+    plan: OnlyPlan = False,
     out: Annotated[
         str, typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs of several add up.")
     ] = f"runs/{SUITE}",

@@ -9,9 +9,14 @@ import typer
 
 from resolute.cli.app import (
     Argument,
+    Crop,
     Device,
+    Every,
     Memory,
+    Models,
+    OnlyPlan,
     Out,
+    Photographs,
     Range,
     Scale,
     Seed,
@@ -35,19 +40,8 @@ _METRIC = "quality-m"
 
 @app.command(epilog="Example:  [bold]resolute compare-models a.pth b.onnx edsr-s --images photos/[/bold]")
 def compare_models(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Built-in names, weights files or FILE.py:NAME, with defences around them if wanted.",
-        ),
-    ],
-    images: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="High-resolution photographs, folders or data sets, instead of five samples; may be repeated."
-        ),
-    ] = None,
+    models: Models,
+    images: Photographs = None,
     low_resolution: Annotated[
         bool,
         typer.Option(
@@ -65,16 +59,14 @@ def compare_models(
         float, typer.Option(help="Budget of the attack, in levels of 255; 0 for none.", min=0, max=255)
     ] = 4,
     steps: Annotated[int, typer.Option(help="Of the attack.", min=1)] = 20,
-    crop: Annotated[
-        int, typer.Option(help="Use the middle square of so many pixels; 0 for whole images.", min=0)
-    ] = 256,
-    every: Annotated[int, typer.Option(help="Take each n-th image only.", min=1)] = 1,
+    crop: Crop = 256,
+    every: Every = 1,
     skip_broken: SkipBroken = False,
     scale: Scale = None,
     weights: Weights = "",
     range: Range = "",
     argument: Argument = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and stop.")] = False,
+    plan: OnlyPlan = False,
     out: Out = Path("runs/compare-models"),
     device: Device = "auto",
     memory: Memory = "",

@@ -8,8 +8,13 @@ import typer
 
 from resolute.cli.app import (
     Argument,
+    Crop,
     Device,
+    Every,
     Memory,
+    Models,
+    OnlyPlan,
+    Photographs,
     Range,
     Scale,
     Seed,
@@ -31,33 +36,22 @@ from resolute.studies.survival import Survival
 
 @app.command(epilog="Example:  [bold]resolute survive mine.pth --images photos/[/bold]")
 def survive(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Built-in names, weights files or FILE.py:NAME, with defences around them if wanted.",
-        ),
-    ],
-    images: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="High-resolution photographs, folders or data sets, instead of five samples; may be repeated."
-        ),
-    ] = None,
+    models: Models,
+    images: Photographs = None,
     low_resolution: Annotated[
         bool, typer.Option("--low-resolution", help="The images are inputs as they are; nothing is known of the truth.")
     ] = False,
     corruption: Annotated[
         list[str] | None, typer.Option(help=f"Of {', '.join(CORRUPTIONS)}, instead of all; may be repeated.")
     ] = None,
-    crop: Annotated[int, typer.Option(help="Use the middle square of so many pixels; 0 for whole images.", min=0)] = 0,
-    every: Annotated[int, typer.Option(help="Take each n-th image only.", min=1)] = 1,
+    crop: Crop = 0,
+    every: Every = 1,
     skip_broken: SkipBroken = False,
     scale: Scale = None,
     weights: Weights = "",
     range: Range = "",
     argument: Argument = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and stop.")] = False,
+    plan: OnlyPlan = False,
     out: Annotated[
         str, typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs of several add up.")
     ] = "runs/survive",

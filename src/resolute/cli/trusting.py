@@ -13,8 +13,11 @@ from resolute.certificates.faithfulness import Nudges
 from resolute.certificates.gap import least_photographs
 from resolute.cli.app import (
     Argument,
+    Crop,
     Device,
+    Every,
     Memory,
+    OnlyPlan,
     Range,
     Scale,
     Seed,
@@ -80,14 +83,14 @@ def faithful(
     jpeg: Annotated[int, typer.Option(help="Quality at which the input is stored.", min=1, max=100)] = Nudges.jpeg,
     epsilon: Annotated[str, typer.Option(help="Budget of the attack on the input.")] = f"{Nudges.level:g}/255",
     steps: Annotated[int, typer.Option(help="Of that attack.", min=1)] = Nudges.steps,
-    crop: Annotated[int, typer.Option(help="Use the middle square of so many pixels; 0 for whole images.", min=0)] = 0,
-    every: Annotated[int, typer.Option(help="Take each n-th image only.", min=1)] = 1,
+    crop: Crop = 0,
+    every: Every = 1,
     skip_broken: SkipBroken = False,
     scale: Scale = None,
     weights: Weights = "",
     range: Range = "",
     argument: Argument = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and stop.")] = False,
+    plan: OnlyPlan = False,
     out: Annotated[
         str, typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like.")
     ] = "runs/faithful",

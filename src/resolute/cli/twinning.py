@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from resolute.cli.app import Argument, Device, Out, Range, Scale, Seed, SkipBroken, Weights, Workers, addressed, app
+from resolute.cli.app import (
+    Argument,
+    Crop,
+    Device,
+    Every,
+    Out,
+    Photographs,
+    Range,
+    Scale,
+    Seed,
+    SkipBroken,
+    Weights,
+    Workers,
+    addressed,
+    app,
+)
 from resolute.cli.gating import FailUnder, Gates, JUnit, Summary
 from resolute.cli.studying import plan_and_run
 from resolute.defences import load_defended
@@ -24,10 +39,7 @@ def twin(
         list[str],
         typer.Argument(metavar="FORM...", help=f"Other files of the same network, or {', '.join(FORMS)}."),
     ],
-    images: Annotated[
-        list[str] | None,
-        typer.Option(help="High-resolution photographs, folders or data sets, instead of five samples."),
-    ] = None,
+    images: Photographs = None,
     low_resolution: Annotated[
         bool, typer.Option("--low-resolution", help="The images are inputs as they are; nothing is known of the truth.")
     ] = False,
@@ -38,10 +50,8 @@ def twin(
         float, typer.Option(help="How far from an image to search for a difference, in levels of 255; 0: not.", min=0)
     ] = 8,
     steps: Annotated[int, typer.Option(help="Of the search.", min=1)] = 30,
-    crop: Annotated[
-        int, typer.Option(help="Use the middle square of so many pixels; 0 for whole images.", min=0)
-    ] = 128,
-    every: Annotated[int, typer.Option(help="Take each n-th image only.", min=1)] = 1,
+    crop: Crop = 128,
+    every: Every = 1,
     skip_broken: SkipBroken = False,
     scale: Scale = None,
     weights: Weights = "",

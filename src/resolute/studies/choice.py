@@ -37,7 +37,7 @@ from resolute.studies.record import Record, grouped, record_key
 from resolute.studies.restore_study import RestoreStudy
 from resolute.studies.results import Case, Measured, Missing, Quantity, Results, View
 from resolute.studies.study import Answer, Bench, Cell, Progress, about, count, one_by_one
-from resolute.studies.survival import consistency, damaged
+from resolute.studies.survival import consistency, damaged, restored
 
 # The damage that everybody's photographs have.
 _DAMAGE, _SEVERITY = ("jpeg", "noise"), 2
@@ -129,12 +129,12 @@ class Choice(RestoreStudy):
         assert cell.model.card is not None
         model, subject = bench.place(cell.model), cell.subject
         identity = cell.model.card.name, cell.model.card.sha256, subject.identity
-        clean = bench.shared(("chosen", *identity), lambda: _output(model, subject.low, bench.device))
+        clean = bench.shared(("chosen", *identity), lambda: restored(model, subject.low, bench.device))
         began = time.perf_counter()
         # Of an output that is not finite nothing is left to attack: that is the worst there is.
         lost = cell.trial == ATTACK and not bool(clean.isfinite().all())
         low = subject.low if lost else self._input(cell, model, bench.device, progress)
-        output = clean if cell.trial == CLEAN else _output(model, low, bench.device)
+        output = clean if cell.trial == CLEAN else restored(model, low, bench.device)
         seconds, memory, score = time.perf_counter() - began, None, None
         if cell.trial == CLEAN:
             x = low.to(bench.device)
@@ -193,11 +193,11 @@ class Choice(RestoreStudy):
             if not views:
                 views.append(View("input", subject.low[0], low=True))
                 views += [] if subject.truth is None else [View("ground truth", subject.truth[0])]
-            views.append(View("output", _picture(_output(model, subject.low, "cpu")), trials[0].model))
+            views.append(View("output", _picture(restored(model, subject.low, "cpu")), trials[0].model))
             for one in trials:
                 if one.files:
                     low = read_image(folder / one.files[0])[None]
-                    views.append(View("output, attacked", _picture(_output(model, low, "cpu")), one.model))
+                    views.append(View("output, attacked", _picture(restored(model, low, "cpu")), one.model))
             told = [f"{one.trial} {figure(one.psnr_y, 2)} dB" for one in trials if one.psnr_y is not None]
             facts += [f"{trials[0].model}: {', '.join(told)}"] if told else []
         outputs = [place for place, view in enumerate(views) if view.label == "output"]
@@ -258,11 +258,6 @@ def _own(records: Sequence[Record]) -> list[ChoiceRecord]:
 @functools.lru_cache(maxsize=1)
 def _loaded(metric: str) -> Scorer:
     return load_scorer(metric)
-
-
-def _output(model: Restorer, low: Tensor, device: str) -> Tensor:
-    with torch.no_grad(), full_float32():
-        return model(low.to(device)).cpu()
 
 
 def _seconds(model: Restorer, x: Tensor) -> float:

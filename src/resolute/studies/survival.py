@@ -19,17 +19,18 @@ from resolute.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from resolute.defences import load_defended
 from resolute.errors import ConfigError, ImageError
 from resolute.files import FileName
+from resolute.measure.parts import consistency as consistency_of
 from resolute.models.base import Restorer
 from resolute.models.tiling import Tiled
 from resolute.randomness import stream_seed
-from resolute.resize import downscale_tensor
 from resolute.runtime import full_float32
-from resolute.studies.attacked import Subject, against_truth, psnr_between
+from resolute.studies.attacked import BROKEN, Subject, against_truth, psnr_between
 from resolute.studies.datasets import dataset_title
 from resolute.studies.grid_cases import Replay
 from resolute.studies.record import Record, record_key
 from resolute.studies.restore_study import RestoreStudy
 from resolute.studies.results import Case, Measured, Missing, Quantity, Results, View
+from resolute.studies.scored import finite
 from resolute.studies.study import Answer, Bench, Cell, InTiles, Progress, about, count, one_by_one
 from resolute.studies.survival_results import SurvivalRecord, decibels, results_of, worst_first
 
@@ -66,7 +67,7 @@ class _Clean:
 
     @staticmethod
     def of(model: Restorer, subject: Subject, device: str) -> _Clean:
-        output = _restored(model, subject.low, device)
+        output = restored(model, subject.low, device)
         return _Clean(output, *against_truth(output, subject, model.scale), consistency(output, subject.low))
 
 
@@ -146,14 +147,14 @@ class Survival(RestoreStudy, InTiles):
     def _case(self, record: SurvivalRecord, model: Restorer, subject: Subject) -> Case:
         low = damaged(subject, record.corruption, record.severity, model.scale, record.seed)
         clean, after = (
-            _restored(model, image, "cpu")[0].nan_to_num(0.0, 0.0, 0.0).clamp(0, 1) for image in (subject.low, low)
+            restored(model, image, "cpu")[0].nan_to_num(0.0, 0.0, 0.0).clamp(0, 1) for image in (subject.low, low)
         )
         usual = load_defended(BICUBIC, model.scale)
         views = [
             View("clean input", subject.low[0], low=True),
             View("damaged input", low[0], low=True),
             *([] if subject.truth is None else [View("ground truth", subject.truth[0])]),
-            View("output, bicubic", _restored(usual, low, "cpu")[0].clamp(0, 1)),
+            View("output, bicubic", restored(usual, low, "cpu")[0].clamp(0, 1)),
             View("output, clean input", clean, record.model),
             View("output, damaged input", after, record.model),
         ]
@@ -212,7 +213,7 @@ def _answer(cell: Cell, bench: Bench) -> Answer:
     name = cell.model.card.name, cell.model.card.sha256
     clean = bench.shared(("restored", *name, subject.identity), lambda: _Clean.of(model, subject, bench.device))
     low = damaged(subject, cell.corruption, cell.severity, model.scale, cell.seed)
-    output = _restored(model, low, bench.device)
+    output = restored(model, low, bench.device)
     psnr, ssim = against_truth(output, subject, model.scale)
     record = SurvivalRecord(
         **about(cell, cell.model.card, subject.name, subject.low[0], cell.seed),
@@ -239,10 +240,10 @@ def consistency(output: Float[Tensor, "1 3 sh sw"], low: Float[Tensor, "1 3 h w"
 
     None stands for infinity; an output that is not finite has 0.
     """
-    shrunk = downscale_tensor(output.clamp(0, 1), output.shape[-1] // low.shape[-1])
-    return psnr_between(low, shrunk)
+    return finite(float(consistency_of(output, low))) if bool(output.isfinite().all()) else BROKEN
 
 
-def _restored(model: Restorer, low: Tensor, device: str) -> Tensor:
+def restored(model: Restorer, low: Tensor, device: str) -> Tensor:
+    """Return what a model, which is on a device, makes of an image; not clamped, on the CPU."""
     with torch.no_grad(), full_float32():
         return model(low.to(device)).cpu()
