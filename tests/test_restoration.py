@@ -13,7 +13,7 @@ from resolute.certificates import downscaled, region_mean, score_of
 from resolute.certificates.order_statistics import fixed_ranks, level
 from resolute.certificates.restored import needed
 from resolute.certificates.samples import Samples
-from resolute.certificates.spread import Spread, largest_eigenvalue
+from resolute.certificates.spread import Around, Spread, largest_eigenvalue
 from resolute.cli import app
 from resolute.defences.wrappers import Confined
 from resolute.engine.store import Store
@@ -65,7 +65,7 @@ def test_the_mean_is_bounded_by_the_operator_norm_and_not_by_the_sum_over_pixels
     assert spread.mean(RADIUS) > RADIUS * sigma
     # What is left without sampling: the bound over the truth goes to 1 with the radius.
     ideal = Spread(
-        sigma=SIGMA, alpha=0.001, values=432, distances=(1.0,) * 10**6, reach=1.0, cut=1.0, beyond=0.0, pairs=10**9,
+        sigma=SIGMA, alpha=0.001, values=432, distances=(1.0,) * 10**6, reach=1.0, cut=1.0, beyond=0.0, counted=10**9,
         largest=exact**2,
     )  # fmt: skip
     assert math.sqrt(math.expm1(t * t)) * exact <= ideal.mean(RADIUS) < 1.01 * math.sqrt(math.expm1(t * t)) * exact
@@ -171,15 +171,31 @@ def test_histograms_bracket_every_rank():
     assert float((high - low)[3:].max()) < 0.05
 
 
-def test_the_largest_eigenvalue_is_that_of_the_pairs():
-    rows = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
-    factors = torch.linspace(0.5, 1, 40)
-    differences = (rows * factors[:, None]).double()
-    differences = differences[0::2] - differences[1::2]
-    expected = float(torch.linalg.matrix_norm(differences, 2)) ** 2 / 40
-    pairs, found = largest_eigenvalue(rows, torch.zeros(30), factors)
-    assert pairs == 20
-    assert found == pytest.approx(expected, rel=2e-4)
+@pytest.mark.parametrize("count", [40, 2100])
+def test_the_largest_eigenvalue_is_that_of_the_outputs_around_the_centre(count):
+    rows = torch.randn(count, 30, generator=torch.Generator().manual_seed(0)) + 3
+    factors, centre = torch.linspace(0.5, 1, count), torch.full((30,), 2.9)
+    differences = ((rows - centre) * factors[:, None]).double()
+    expected = float(torch.linalg.matrix_norm(differences, 2)) ** 2 / count
+    found = largest_eigenvalue(rows, centre, factors)
+    # Where it is found by steps, their share is added.
+    assert expected < found < expected * (1.001 if count == 40 else 1.03)
+
+
+def test_the_covariance_is_bounded_wherever_the_centre_is():
+    drawn = torch.Generator().manual_seed(0)
+    scales = torch.linspace(0.01, 0.1, 20)
+    failures = 0
+    for _ in range(40):
+        around = Around(300)
+        rows = 0.5 + scales * torch.randn(800, 20, generator=drawn).clamp(-3, 3)
+        for block in rows.split(32):
+            around.add(block)
+        spread = around.spread(rows, 0.1, 0.3)
+        failures += spread.eigenvalue < 0.99 * 0.1**2
+        assert spread.eigenvalue < 4 * 0.1**2
+        assert spread.counted == len(spread.distances) == 800 - 320 - 32
+    assert failures <= special.bdtrik(0.999, 40, 0.1)
 
 
 def test_a_truth_is_bounded_from_both_sides(certificate):

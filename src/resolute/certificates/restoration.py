@@ -32,9 +32,6 @@ MEMORY = 2**29
 # A centre, a length and distances take a block of copies each at least.
 LEAST = 3 * BLOCK
 
-# Copies whose mean is the centre from which the others are measured: one in so many.
-_CENTRE = 8
-
 
 def certify_restoration(
     model: Restorer,
@@ -100,7 +97,9 @@ def certify_restoration(
         groups, plain = _groups(model, image, statistics)
         _require_samples(made, epsilon, groups[0].count)
         low, high = min(group.low for group in groups), max(group.high for group in groups)
-        samples, around = Samples(n, groups[-1].places.stop, memory, low, high), Around(n // _CENTRE)
+        samples = Samples(n, groups[-1].places.stop, memory, low, high)
+        # The centre costs as much as what is measured from it says.
+        around = Around(min(n, samples.kept) // 2 - BLOCK)
         with running(measured, source, image) as run:
             _require_function(run, model)
             for start in range(0, n, BLOCK):
