@@ -32,6 +32,10 @@ MEMORY = 2**29
 # A centre, a length and distances take a block of copies each at least.
 LEAST = 3 * BLOCK
 
+# Copies whose mean is the centre from which the others are measured, at most half of them: what it strays by is of no
+# consequence once it is less than what the outputs do along their common direction.
+_CENTRE = 1024
+
 
 def certify_restoration(
     model: Restorer,
@@ -98,8 +102,7 @@ def certify_restoration(
         _require_samples(made, epsilon, groups[0].count)
         low, high = min(group.low for group in groups), max(group.high for group in groups)
         samples = Samples(n, groups[-1].places.stop, memory, low, high)
-        # The centre costs as much as what is measured from it says.
-        around = Around(min(n, samples.kept) // 2 - BLOCK)
+        around = Around(min(_CENTRE, samples.kept // 2) - BLOCK)
         with running(measured, source, image) as run:
             _require_function(run, model)
             for start in range(0, n, BLOCK):
