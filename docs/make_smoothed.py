@@ -43,7 +43,7 @@ from resolute.training.hardening import harden
 
 DOCS = Path(__file__).parent
 FIGURES = DOCS / "certified" / "networks.json"
-CONFINED = "+confine=0.05"
+CONFINED = "+confine=0.08"
 STEPS, ATTACK_STEPS = 400, 50
 # What is asked: dB of certified SR-PSNR above what attacks leave of the network as published, for at most so much clean PSNR.
 GAIN, PRICE, RADIUS = 5.0, 0.3, 0.05

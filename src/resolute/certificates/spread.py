@@ -176,9 +176,7 @@ class Around:
         )  # fmt: skip
 
 
-def largest_eigenvalue(
-    rows: Float[Tensor, "n d"], centre: Float[Tensor, " d"], factors: Float[Tensor, " n"]
-) -> float:
+def largest_eigenvalue(rows: Float[Tensor, "n d"], centre: Float[Tensor, " d"], factors: Float[Tensor, " n"]) -> float:
     """Return the largest eigenvalue of the mean of ``(h - c)(h - c)^T``, or a little more.
 
     Of many rows it is found by Lanczos' method, which after k steps from a random start is short by more than a share e

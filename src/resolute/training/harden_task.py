@@ -310,6 +310,6 @@ def _takes_channels_last(model: Restorer) -> bool:
         except (RuntimeError, ValueError):  # view() of somebody's forward, say
             return False
     return all(
-        bool(torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(a.abs().max())))
+        bool(torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(a.nan_to_num().abs().max()), equal_nan=True))
         for a, b in zip(before, after, strict=True)
     )
