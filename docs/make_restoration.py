@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from drawing import draw
+from make_smoothed import published
 
 from resolute.attacks import PGD
 from resolute.certificates import certify_restoration
@@ -130,6 +131,7 @@ def page(certified: Certified, left: dict[tuple[str, float], float], priced: Tab
     """Return the page."""
     first = certified[0]
     images, width = len({record.image for record in certified}), first.width
+    words, networks = published()
     parts = [
         "# Certified restoration, measured",
         "What is certified, and why, is on [a page of its own](certified-restoration.md). Here is what came out on "
@@ -143,6 +145,8 @@ def page(certified: Certified, left: dict[tuple[str, float], float], priced: Tab
         "the same at a radius of 0.01 against clean PSNR of that output.",
         certified_table(certified).markdown(),
         goal_table(certified, left).markdown(),
+        words,
+        networks.markdown(),
         priced.markdown(),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"

@@ -4,12 +4,13 @@
     python docs/make_smoothed.py --gather RUNS
 
 The first form takes the network ID of docs/leaderboard/networks.toml from a clone of its source, and tunes it by
-``resolute harden --method noise --clean-loss 0``. What comes out is kept near bicubic interpolation, smoothed, and certified
-by docs/studies/certified-smoothed.toml; the network as published is attacked on the same images by PGD of the same l2 radii.
-A killed run goes on.
+``resolute harden --method noise --clean-loss 0``. What comes out is kept near bicubic interpolation, smoothed, and
+certified by docs/studies/certified-smoothed.toml; the network as published is attacked on the same images by PGD of the
+same l2 radii. A killed run goes on.
 
 The second one takes the finished runs below RUNS into docs/certified/networks.json, from which docs/make_restoration.py
-makes its table. Intervals are 95 % bootstrap intervals over images, 10,000 resamples, seed 0, of differences paired by image.
+makes its table. Intervals are 95 % bootstrap intervals over images, 10,000 resamples, seed 0, of differences paired by
+image.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ DOCS = Path(__file__).parent
 FIGURES = DOCS / "certified" / "networks.json"
 CONFINED = "+confine=0.08"
 STEPS, ATTACK_STEPS = 400, 50
-# What is asked: dB of certified SR-PSNR above what attacks leave of the network as published, for at most so much clean PSNR.
+# What is asked: dB of certified SR-PSNR above what attacks leave of the network as published, for so much clean PSNR.
 GAIN, PRICE, RADIUS = 5.0, 0.3, 0.05
 
 
@@ -156,7 +157,8 @@ def published() -> tuple[str, Table]:
     first = next(iter(found.values()))
     caption = (
         f"Means over {len(first['clean'])} images of BSD100, their middle 64 x 64 pixels shrunk to 16 x 16; radius "
-        f"{RADIUS:g} (l2), \u03c3 = {first['sigma']:g}, {first['copies']:,} copies, \u03b1 = {first['alpha']:g}, seed 0."
+        f"{RADIUS:g} (l2), \u03c3 = {first['sigma']:g}, {first['copies']:,} copies, \u03b1 = {first['alpha']:g}, seed "
+        "0."
     )
     words = (
         f"Networks of others, tuned by `resolute harden --method noise --clean-loss 0 --steps {first['steps']}` on "

@@ -21,7 +21,7 @@ from torch import Tensor
 from resolute.certificates.order_statistics import fixed_ranks, level
 
 _COLUMNS = 8192
-# Of more outputs the largest eigenvalue is found by so many steps of Lanczos' method, which miss no more than this share.
+# Of more outputs the eigenvalue is found by so many steps of Lanczos' method, which miss no more than this share.
 _DENSE, _STEPS, _SHORT = 2048, 100, 0.02
 
 
