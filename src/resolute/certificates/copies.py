@@ -22,11 +22,11 @@ Function = Callable[[Float[Tensor, "b 3 h w"]], Tensor]
 
 @contextlib.contextmanager
 def running(
-    function: Function, noise: Noise, image: Float[Tensor, "3 h w"], precision: Arithmetic = "float32"
+    function: Function, noise: Noise, image: Float[Tensor, "3 h w"], n: int, precision: Arithmetic = "float32"
 ) -> Generator[Callable[[int], Tensor]]:
-    """Yield what runs a function on the block of noisy copies that begins at an index.
+    """Yield what runs a function on the block of n noisy copies that begins at an index.
 
-    A function gives a row for every copy; the 32 rows of a block come on the CPU.
+    A function gives a row for every copy; the 32 rows of a block, fewer at the end, come on the CPU.
 
     On a CPU every copy is run alone and by one thread, several copies side by side: kernels add up in another order
     at other batch sizes and thread counts, and one image a thread is also the fastest use of a small cache. For the
@@ -44,7 +44,7 @@ def running(
 
         def batched(first: int) -> Tensor:
             noise.fill(copies, first)
-            return forward(copies).cpu()
+            return forward(copies)[: n - first].cpu()
 
         yield batched
         return
@@ -61,7 +61,7 @@ def running(
         return forward(local.copy)
 
     def threaded(first: int) -> Tensor:
-        return torch.cat(list(pool.map(alone, range(first, first + BLOCK))))
+        return torch.cat(list(pool.map(alone, range(first, min(first + BLOCK, n)))))
 
     try:
         with ThreadPoolExecutor(threads, initializer=prepare) as pool:

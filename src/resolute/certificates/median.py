@@ -128,10 +128,10 @@ def certify(
     if not trusted:
         _require_function(scorer, card, image)
     drawn, done = np.empty(n), 0
-    with frozen(scorer), running(scorer, noise_for(noise, image, sigma, made.seed), image, precision) as score:
+    with frozen(scorer), running(scorer, noise_for(noise, image, sigma, made.seed), image, n, precision) as score:
         while done < n:
             last = min(done + BLOCK, n)
-            drawn[done:last] = score(done)[: last - done].double().numpy()
+            drawn[done:last] = score(done).double().numpy()
             done = last
             if progress is not None:
                 progress(done, n)
