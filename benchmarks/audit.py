@@ -83,7 +83,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        self.rows = self.out / f"rows-{self.calibration.fingerprint}.jsonl"
+        self.rows = self.out / f"rows-{self.calibration.sha256[:24]}.jsonl"
         self.done = [json.loads(line) for line in self.rows.read_text().splitlines()] if self.rows.exists() else []
         self.keys = {(row["attack"], row["level"], row["image"]) for row in self.done}
         self.shifts: dict[tuple[int, tuple[int, ...]], Tensor] = {}
@@ -104,7 +104,7 @@ class Bench:
 
     def attacked(self, name: str, level: int, path: Path, others: list[Path]) -> Tensor:
         """Return an attacked photograph, the one of a run before where there is one."""
-        known = f"-{self.calibration.fingerprint}" if name == KNOWS else ""
+        known = f"-{self.calibration.sha256[:24]}" if name == KNOWS else ""
         file = self.out / f"{name}-{level}{known}-{path.stem}.png"
         if not file.exists():
             write_png(file, self._attacked(name, level, path, others))

@@ -29,6 +29,7 @@ from resolute.models.scorers import load_scorer
 from resolute.report.page import write_markdown, write_page
 from resolute.studies.audit import SHIPPED, Audit, calibration_of
 from resolute.studies.audit_results import results_of, words_of
+from resolute.studies.gate import parse_gate, pass_gates
 
 CLI = ["--metric", "quality-s", "--defence", "blur-3", "--rate", "0.1"]
 
@@ -256,7 +257,7 @@ def test_an_image_smaller_than_all_honest_photographs_is_not_flagged(metric, cro
     assert made.smallest == 64
     gamed = ScoreAttack(epsilon=4 / 255)(metric, crops[9])["transferred"]
     assert audit(metric, gamed, made, rate=0.1).flagged
-    small = audit(metric, gamed[:, :63], made, rate=0.1)
+    small = audit(metric, gamed[:, :63, :63], made, rate=0.1)
     assert small.gap.value > small.threshold
     assert small.unlike
     assert not small.flagged
@@ -315,6 +316,15 @@ def test_what_equals_its_reference_is_flagged_and_raises_no_alarm(folder):
     assert any("1 of these is its reference" in sentence for sentence in results.sentences)
     (flagged,) = (line["finding"] for line in results.tables[0].records() if line["image"] == "gamed.png")
     assert flagged == "flagged, but its reference"
+
+
+def test_no_gate_is_passed_by_a_score_that_is_not_finite(folder):
+    study = plan(folder)
+    records = run_study(study, folder / "out")
+    broken = [dataclasses.replace(records[0], gap=None, undefended=None), *records[1:]]
+    for text in ("gap=1000", "score=0"):
+        passed = [pass_gates(study, own, [parse_gate(text)])[0].passed for own in (records, broken)]
+        assert passed == [True, False]
 
 
 def test_no_picture_of_other_pixels_is_shown(folder):
@@ -385,6 +395,16 @@ def test_another_calibration_or_rate_is_another_question(folder, metric, crops):
     ]
     assert not keys[0] & keys[1]
     assert not keys[0] & keys[2]
+
+
+def test_a_calibration_made_here_is_taken_before_one_that_is_shipped(folder, honest, monkeypatch):
+    monkeypatch.chdir(folder)
+    for where, name in (("runs/calibrations", "here"), ("shipped", "there")):
+        dataclasses.replace(honest, gaps={name: honest.gaps["crops"]}).write(folder / where / "one.json")
+    monkeypatch.setattr("resolute.studies.audit.SHIPPED", folder / "shipped")
+    assert {cell.calibration.photographs for cell in plan(folder, calibration="").cells()} == {"9 of here"}
+    shutil.rmtree(folder / "runs")
+    assert {cell.calibration.photographs for cell in plan(folder, calibration="").cells()} == {"9 of there"}
 
 
 def test_photographs_that_are_there_twice_calibrate_once(folder, crops):

@@ -141,17 +141,19 @@ class Screening:
         return smaller
 
     def side(self, height: int, width: int) -> int:
-        """Return the shorter side, in pixels, at which the metric scores an image.
+        """Return the longer side, in pixels, at which the metric scores an image.
 
         Example:
-            >>> Screening(fit=384).side(500, 768), Screening(fit=0).side(500, 768)
-            (250, 500)
+            >>> Screening(fit=384).side(500, 768), Screening(fit=384).side(200, 300), Screening(fit=0).side(500, 768)
+            (384, 300, 768)
         """
-        return min(size_within(torch.empty(3, height, width, device="meta"), self.fit) or (height, width))
+        longest = max(height, width)
+        return min(longest, self.fit) if self.fit else longest
 
     def require_room(self, metric: Scorer, image: Image) -> None:
         """Raise ``ImageError`` where the metric cannot score an image at the smallest size of this screening."""
-        if self.smallest * self.side(*image.shape[-2:]) < metric.smallest:
+        height, width = size_within(image, self.fit) or (image.shape[-2], image.shape[-1])
+        if self.smallest * min(height, width) < metric.smallest:
             name = "the metric" if metric.card is None else metric.card.name
             needs = math.ceil(metric.smallest / self.smallest)
             remedy = "; raise --fit" if min(image.shape[-2:]) >= needs else ""
@@ -205,7 +207,7 @@ class Calibration:
         metric: what was screened.
         fingerprint: of the metric and the screening, see ``Screening.fingerprint``.
         screening: how both scores were taken.
-        smallest: least shorter side, in pixels, at which a photograph was scored; smaller images are not flagged.
+        smallest: least longer side, in pixels, at which a photograph was scored; smaller images are not flagged.
         gaps: one a photograph, by the name of the source.
     """
 

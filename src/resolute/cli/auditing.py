@@ -53,7 +53,7 @@ def audit(
         Path | None,
         typer.Option(
             help="File with the gaps of honest photographs: read it, or with --calibrate write it. By default the one "
-            "that comes with the metric or was made here.",
+            "that was made here or comes with the metric.",
             show_default=False,
         ),
     ] = None,

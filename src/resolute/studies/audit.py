@@ -85,7 +85,7 @@ class Audit(Study, Pictured, Compared, Described):
         fit: shrink larger images until their longer side has so many pixels; 0 for never.
         samples: noisy copies, where the defence is noise.
         rate: of honest photographs that may be flagged.
-        calibration: file with the gaps of honest photographs; empty for the one of this metric, shipped or made here.
+        calibration: file with the gaps of honest photographs; empty for the one of this metric, made here or shipped.
         honest: the images are honest photographs, to calibrate with; nothing is flagged.
         seed: of the noise, if any; None to let the operating system draw one.
 
@@ -128,8 +128,8 @@ class Audit(Study, Pictured, Compared, Described):
         return found
 
     def _calibration(self, metric: Scorer, screening: Screening) -> Calibration:
-        files = [Path(self.calibration)] if self.calibration else [*SHIPPED.glob("*.json"), *MADE.glob("*.json")]
-        calibration = find_calibration(metric, screening, sorted(files))
+        made = [path for folder in (MADE, SHIPPED) for path in sorted(folder.glob("*.json"))]
+        calibration = find_calibration(metric, screening, [Path(self.calibration)] if self.calibration else made)
         calibration.threshold(self.rate)
         return calibration
 

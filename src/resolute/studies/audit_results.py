@@ -43,7 +43,7 @@ class AuditRecord(Record):
         p: conformal p-value, `(1 + at_least) / (1 + calibrated)`; None for a calibration itself.
         rate: of honest photographs that may be flagged.
         threshold: largest gap that is not flagged at that rate; None where it is infinite.
-        smallest: least shorter side at which an honest photograph was scored.
+        smallest: least longer side at which an honest photograph was scored.
         unlike: whether the submission is smaller than that, so that p says nothing of it.
         flagged: whether p is at most the rate, unless it is unlike them.
         reference: file of the original; empty where none was given.
@@ -128,8 +128,8 @@ def results_of(records: Sequence[AuditRecord]) -> Results:
     if unlike := sum(record.unlike for record in judged):
         sentences.append(
             f"{count(unlike, 'submission is', 'submissions are')} unlike the honest photographs, none of which has "
-            f"fewer than {first.smallest} pixels on the shorter side where it is scored, and not flagged whatever the "
-            "gap: calibrate with photographs of that size."
+            f"fewer than {first.smallest} pixels on the longer side, and not flagged whatever the gap: calibrate with "
+            "photographs of that size."
         )
     alarm = ""
     if flagged:
@@ -163,7 +163,9 @@ def words_of(record: AuditRecord) -> list[str]:
             f"p = {_p(record)}, {verdict} at a false-alarm rate of {_percent(record.rate)}."
         )
         if record.unlike:
-            told.append(f"It is smaller than all of them, which have {record.smallest} pixels on the shorter side.")
+            told.append(
+                f"It is smaller than all of them, scored at {record.smallest} pixels on the longer side or more."
+            )
     if record.ssim is not None:
         distance = "is equal to it" if record.psnr is None else f"differs by a PSNR of {record.psnr:.1f} dB"
         seen = ": a gain without visible improvement" if record.unseen else ""
