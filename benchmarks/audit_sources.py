@@ -4,9 +4,9 @@
 
 First the sources of the calibration, each held against all others, which says what to expect for photographs of a
 source that is not among them; that takes the file alone. Then those named by ``--source``, up to ``--count``
-photographs of each, evenly picked, as they are, after JPEG, and at half the size: flagged by each source of the
-calibration alone, and by all. Gaps are kept in FOLDER, and a killed run goes on. Tables are printed as Markdown, shares
-with exact 95 % intervals.
+photographs of each, evenly picked, as they are and after JPEG: flagged by each source of the calibration alone, and by
+all. Gaps are kept in FOLDER, and a killed run goes on. Tables are printed as Markdown, shares with exact 95 %
+intervals.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from torch import Tensor
 
 from resolute import load_scorer
 from resolute.certificates.gap import Calibration
-from resolute.models.fitted import resized
 from resolute.studies.datasets import find_photos
 
 
@@ -63,14 +62,7 @@ def main() -> None:
     print(others(calibration, given.rate, rows))
 
 
-def half(image: Tensor) -> Tensor:
-    """Return an image at half the size."""
-    return resized(image[None], (image.shape[-2] // 2, image.shape[-1] // 2))[0]
-
-
-KINDS: dict[str, Callable[[Tensor], Tensor]] = {
-    "as it is": lambda image: image, f"JPEG {QUALITY}": compressed, "half the size": half,
-}  # fmt: skip
+KINDS: dict[str, Callable[[Tensor], Tensor]] = {"as it is": lambda image: image, f"JPEG {QUALITY}": compressed}
 
 
 def left_out(calibration: Calibration, rate: float) -> str:
