@@ -1,13 +1,14 @@
-"""How many gamed images an audit flags, and how many honest ones: attacks by strength, also after JPEG.
+"""How many gamed images an audit flags: attacks by strength, also after JPEG.
 
     python benchmarks/audit.py --data CLIVE --calibration FILE [--count 30] [--out FOLDER]
 
 ``CLIVE`` is any folder with mos.csv (path, mos, split); of its test split ``--count`` photographs are attacked, evenly
-picked, and all are audited as they are and after JPEG. ``FILE`` holds the gaps of other photographs, as `resolute audit
---calibrate FOLDER --calibration FILE` writes them; metric, defence and size are those of the calibration. The universal
-perturbation is made on the validation split. Attacks get the budget in l-infinity, PGD in l2 the radius at which every
-value has changed by as much. Attacked images are rounded to 8 bits. They and the rows of each calibration are kept in
-FOLDER, and a killed run goes on; tables are printed as Markdown, with exact 95 % intervals.
+picked, and audited with their originals as they are and after JPEG; benchmarks/audit_sources.py has more honest ones.
+``FILE`` holds the gaps of other photographs, as `resolute audit --calibrate FOLDER --calibration FILE` writes them;
+metric, defence and size are those of the calibration. The universal perturbation is made on the validation split.
+Attacks get the budget in l-infinity, PGD in l2 the radius at which every value has changed by as much. Attacked images
+are rounded to 8 bits. They and the rows of each calibration are kept in FOLDER, and a killed run goes on; tables are
+printed as Markdown, with exact 95 % intervals.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ def main() -> None:
     calibration.require(metric)
     bench = Bench(metric, calibration, given.rate, given.out)
     files = {split: [r.path for r in read_ratings(given.data) if r.split == split] for split in ("test", "val")}
-    for path in files["test"]:
-        bench.row("honest", 0, path, partial(read_image, path))
     places = [i * len(files["test"]) // given.count for i in range(min(given.count, len(files["test"])))]
+    for path in (files["test"][place] for place in places):
+        bench.row("honest", 0, path, partial(read_image, path))
     for level in given.levels:
         for name in given.attacks or [*bench.attacks(1.0, 1), UNIVERSAL, KNOWS]:
             for path in (files["test"][place] for place in places):

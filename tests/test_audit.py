@@ -445,10 +445,14 @@ def test_the_command_calibrates_audits_and_exits_with_12(folder, crops, monkeypa
     assert "name the images" in fails(5, "audit", *CLI)
     assert "no calibration" in fails(5, "audit", "sent", *CLI, "--calibration", "originals/fair.png")
     shutil.copytree("honest", "more/honest")
-    shutil.copytree("honest", "others")
     twice = ("audit", "--calibrate", "honest", "--calibrate")
     assert "same name" in fails(5, *twice, "more/honest", *CLI)
-    assert "others has 0" in fails(5, *twice, "others", *CLI)
+    for number, image in enumerate(crops[:9]):
+        write_png(folder / "others" / f"{number}.png", image.flip(-1))
+    assert run(*twice, "others", *CLI, "--calibration", "both.json")[0] == 0
+    found = Calibration.read(Path("both.json"))
+    assert {name: len(own) for name, own in found.gaps.items()} == {"honest": 9, "others": 9}
+    assert found.smallest == 64
 
 
 def test_shipped_calibrations_suffice_and_are_small():
