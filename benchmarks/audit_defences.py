@@ -1,6 +1,6 @@
 """Which defence tells gamed images from honest ones, on images that benchmarks/audit.py attacked.
 
-    python benchmarks/audit_defences.py --data CLIVE --attacked FOLDER [--level 2] [--fit 224] [--defences NAME ...]
+    python benchmarks/audit_defences.py --data CLIVE --attacked FOLDER [--level 2] [--fit 384] [--defences NAME ...]
 
 ``FOLDER`` is the ``--out`` of benchmarks/audit.py. Of each defence: the gaps of the photographs that were attacked, and
 of ``--honest`` more of the test split, and how many standard deviations of those the gaps of attacked images lie above.
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--metric", default="quality-m")
     parser.add_argument("--attacks", nargs="*", default=["I-FGSM", "Korhonen"])
     parser.add_argument("--level", type=int, default=2)
-    parser.add_argument("--fit", type=int, default=224)
+    parser.add_argument("--fit", type=int, default=Screening.fit)
     parser.add_argument("--honest", type=int, default=40)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--defences", nargs="*", default=DEFENCES)

@@ -29,6 +29,7 @@ from resolute.models.scorers import load_scorer
 from resolute.report.page import write_markdown, write_page
 from resolute.studies.audit import SHIPPED, Audit, calibration_of
 from resolute.studies.audit_results import results_of, words_of
+from resolute.studies.gate import parse_gate, pass_gates
 
 CLI = ["--metric", "quality-s", "--defence", "blur-3", "--rate", "0.1"]
 
@@ -36,10 +37,9 @@ CLI = ["--metric", "quality-s", "--defence", "blur-3", "--rate", "0.1"]
 BLUR = Screening("blur-3")
 
 
-def calibration(gaps, screening=BLUR):
-    return Calibration(
-        metric="m", fingerprint="f", photographs="made up", screening=screening, gaps=tuple(map(float, gaps))
-    )
+def calibration(*sources, screening=BLUR):
+    gaps = {f"source {number}": tuple(map(float, own)) for number, own in enumerate(sources)}
+    return Calibration(metric="m", fingerprint="f", screening=screening, smallest=32, gaps=gaps)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,29 @@ def test_of_exchangeable_photographs_no_more_are_flagged_than_the_rate():
     assert abs(np.mean(flagged) - 0.05) < 4 * math.sqrt(0.05 * 0.95 / 4000)
 
 
+def test_of_several_sources_none_has_more_flagged_than_the_rate():
+    """A mixture of them flags more of the sharpest one: its gaps are the largest everywhere."""
+    rng, mixed, apart = np.random.default_rng(0), [], []
+    for _ in range(2000):
+        soft, sharp = rng.normal(0, 1, 99), rng.normal(3, 2, 99)
+        mixed.append(rng.normal(3, 2) > calibration([*soft, *sharp]).threshold(0.05))
+        apart.append(rng.normal(3, 2) > calibration(soft, sharp).threshold(0.05))
+    # 5 of 100 places of its own source; 10 of 199 of the mixture, nearly all of that source.
+    assert abs(np.mean(apart) - 0.05) < 4 * math.sqrt(0.05 * 0.95 / 2000)
+    assert np.mean(mixed) > 0.08
+
+
+def test_the_p_value_is_that_of_the_source_that_says_most_for_an_image():
+    made = calibration([1, 2, 3], [4, 5, 6, 7, 8, 9, 10])
+    assert [made.p_value(gap) for gap in (0, 4, 7, 11)] == [1.0, 1.0, 5 / 8, 0.25]
+    assert [made.nearest(gap) for gap in (4, 11)] == ["source 1", "source 0"]
+    assert [made.at_least(gap) for gap in (4, 11)] == [7, 0]
+    for gap in np.arange(0, 12, 0.5).tolist():
+        assert (gap > made.threshold(0.25)) == (made.p_value(gap) <= 0.25)
+    with pytest.raises(ConfigError, match="source 0 has 3"):
+        made.threshold(0.2)
+
+
 @pytest.mark.parametrize("rate", [0.001, 0.01, 0.03, 0.05, 0.1, 0.5])
 def test_a_calibration_too_small_for_the_rate_says_how_many_it_takes(rate):
     needed = least_photographs(rate)
@@ -116,10 +139,11 @@ def test_a_calibration_too_small_for_the_rate_says_how_many_it_takes(rate):
 
 
 def test_a_calibration_comes_back_from_its_file(tmp_path):
-    made = calibration([1.5, math.inf, -2.0], Screening("noise-0.1", 64, 8))
+    made = calibration([1.5, math.inf, -2.0], [0.25], screening=Screening("noise-0.1", 64, 8))
     made.write(tmp_path / "one.json")
     assert Calibration.read(tmp_path / "one.json") == made
-    for text in ("{", "[1]", '{"gaps": 3}', json.dumps({"gaps": ["x"]}), "\x00"):
+    empty = json.dumps(dataclasses.asdict(made) | {"gaps": {}})
+    for text in ("{", "[1]", '{"gaps": 3}', json.dumps({"gaps": {"a": ["x"]}}), '{"gaps": {"a": 1}}', "\x00", empty):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(ConfigError, match=r"other\.json is no calibration"):
             Calibration.read(tmp_path / "other.json")
@@ -220,11 +244,23 @@ def test_a_metric_that_falls_with_quality_is_audited_the_other_way_round(metric,
 
     mirrored = as_scorer(Mirror(), name="mirror", lower_better=True)
     made = calibrate(mirrored, crops[:9], "crops", Screening("blur-3"))
-    assert made.gaps == pytest.approx(honest.gaps, abs=1e-3)
+    assert made.gaps["crops"] == pytest.approx(honest.gaps["crops"], abs=1e-3)
     gamed = ScoreAttack(epsilon=4 / 255)(mirrored, crops[9])["transferred"]
     found = audit(mirrored, gamed, made, crops[9], rate=0.1)
     assert found.flagged
     assert found.gain.undefended > 0
+
+
+def test_an_image_smaller_than_all_honest_photographs_is_not_flagged(metric, crops):
+    """Pictures so small lose more by the defence, and nothing is known of how much more."""
+    made = calibrate(metric, crops[:9], "crops", BLUR)
+    assert made.smallest == 64
+    gamed = ScoreAttack(epsilon=4 / 255)(metric, crops[9])["transferred"]
+    assert audit(metric, gamed, made, rate=0.1).flagged
+    small = audit(metric, gamed[:, :63, :63], made, rate=0.1)
+    assert small.gap.value > small.threshold
+    assert small.unlike
+    assert not small.flagged
 
 
 def test_a_gain_that_is_seen_is_no_unseen_gain(metric, crops, honest):
@@ -247,7 +283,7 @@ def test_records_are_findings(folder, metric, honest):
         assert (record.p, record.flagged, record.unseen) == (found.p, found.flagged, found.gain.unseen)
         assert record.psnr == (None if found.gain.psnr == math.inf else found.gain.psnr)
         assert record.calibrated == 9
-        assert record.photographs == "crops"
+        assert (record.photographs, record.source) == ("9 of crops", "crops")
     assert records["gamed"].flagged
     assert not records["fair"].flagged
 
@@ -280,6 +316,15 @@ def test_what_equals_its_reference_is_flagged_and_raises_no_alarm(folder):
     assert any("1 of these is its reference" in sentence for sentence in results.sentences)
     (flagged,) = (line["finding"] for line in results.tables[0].records() if line["image"] == "gamed.png")
     assert flagged == "flagged, but its reference"
+
+
+def test_no_gate_is_passed_by_a_score_that_is_not_finite(folder):
+    study = plan(folder)
+    records = run_study(study, folder / "out")
+    broken = [dataclasses.replace(records[0], gap=None, undefended=None), *records[1:]]
+    for text in ("gap=1000", "score=0"):
+        passed = [pass_gates(study, own, [parse_gate(text)])[0].passed for own in (records, broken)]
+        assert passed == [True, False]
 
 
 def test_no_picture_of_other_pixels_is_shown(folder):
@@ -352,14 +397,25 @@ def test_another_calibration_or_rate_is_another_question(folder, metric, crops):
     assert not keys[0] & keys[2]
 
 
+def test_a_calibration_made_here_is_taken_before_one_that_is_shipped(folder, honest, monkeypatch):
+    monkeypatch.chdir(folder)
+    for where, name in (("runs/calibrations", "here"), ("shipped", "there")):
+        dataclasses.replace(honest, gaps={name: honest.gaps["crops"]}).write(folder / where / "one.json")
+    monkeypatch.setattr("resolute.studies.audit.SHIPPED", folder / "shipped")
+    assert {cell.calibration.photographs for cell in plan(folder, calibration="").cells()} == {"9 of here"}
+    shutil.rmtree(folder / "runs")
+    assert {cell.calibration.photographs for cell in plan(folder, calibration="").cells()} == {"9 of there"}
+
+
 def test_photographs_that_are_there_twice_calibrate_once(folder, crops):
     for number, image in enumerate((*crops[:4], crops[0])):
         write_png(folder / "honest" / f"{number}.png", image)
     study = plan(folder, images=(str(folder / "honest"),), calibration="", honest=True)
     records = run_study(study, folder / "cal")
     with pytest.warns(UserWarning, match="1 photograph left out"):
-        made = calibration_of(study, records, "crops")
-    assert len(made.gaps) == 4
+        made = calibration_of(study, {"crops": records[:3], "others": records[3:]})
+    assert [len(own) for own in made.gaps.values()] == [3, 1]
+    assert made.smallest == 64
     assert results_of(records).alarm == ""
     assert "4" not in results_of(records).sentences[0].split()[0]
 
@@ -388,13 +444,22 @@ def test_the_command_calibrates_audits_and_exits_with_12(folder, crops, monkeypa
     assert "19" in fails(5, "audit", "sent", *CLI[:-1], "0.05")
     assert "name the images" in fails(5, "audit", *CLI)
     assert "no calibration" in fails(5, "audit", "sent", *CLI, "--calibration", "originals/fair.png")
+    shutil.copytree("honest", "more/honest")
+    twice = ("audit", "--calibrate", "honest", "--calibrate")
+    assert "same name" in fails(5, *twice, "more/honest", *CLI)
+    for number, image in enumerate(crops[:9]):
+        write_png(folder / "others" / f"{number}.png", image.flip(-1))
+    assert run(*twice, "others", *CLI, "--calibration", "both.json")[0] == 0
+    found = Calibration.read(Path("both.json"))
+    assert {name: len(own) for name, own in found.gaps.items()} == {"honest": 9, "others": 9}
+    assert found.smallest == 64
 
 
 def test_shipped_calibrations_suffice_and_are_small():
     files = list(SHIPPED.glob("*.json"))
     assert files
     for path in files:
-        assert len(Calibration.read(path).gaps) >= least_photographs(0.01)
+        assert min(map(len, Calibration.read(path).gaps.values())) >= least_photographs(0.01)
         assert path.stat().st_size < 20_000
 
 

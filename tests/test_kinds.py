@@ -75,8 +75,8 @@ def studies(tmp_path_factory):
     score, front = (str(folder / name / f"{name}.safetensors") for name in ("score", "plain"))
     photos = str(folder / "iqa")
     Calibration(
-        metric="score", fingerprint=Screening("blur-3").fingerprint(load_scorer(score)), photographs="made up",
-        screening=Screening("blur-3"), gaps=tuple(map(float, range(99))),
+        metric="score", fingerprint=Screening("blur-3").fingerprint(load_scorer(score)), smallest=1,
+        screening=Screening("blur-3"), gaps={"made up": tuple(map(float, range(99)))},
     ).write(folder / "honest.json")  # fmt: skip
     made = (
         dataclasses.replace(grid(folder / "grid"), epsilons=(4,)),

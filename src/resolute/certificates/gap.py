@@ -2,8 +2,9 @@
 
 A change made to raise a score leans on details that compression, shrinking or noise take away, so that the score falls
 once they are gone. How far it falls for honest photographs is measured once, and one-sided split conformal prediction
-(Vovk et al., 2005) turns the gap of a submission into a p-value. It says how rarely an honest photograph has such a
-gap, and nothing of how many gamed images are found: that is empirical.
+(Vovk et al., 2005) turns the gap of a submission into a p-value, the largest over the sources of those photographs, so
+that it holds for a photograph of any of them. It says how rarely an honest photograph has such a gap, and nothing of
+how many gamed images are found: that is empirical.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import final
+from typing import Annotated, final
 
 import pydantic
 import torch
@@ -139,6 +140,16 @@ class Screening:
 
         return smaller
 
+    def side(self, height: int, width: int) -> int:
+        """Return the longer side, in pixels, at which the metric scores an image.
+
+        Example:
+            >>> Screening(fit=384).side(500, 768), Screening(fit=384).side(200, 300), Screening(fit=0).side(500, 768)
+            (384, 300, 768)
+        """
+        longest = max(height, width)
+        return min(longest, self.fit) if self.fit else longest
+
     def require_room(self, metric: Scorer, image: Image) -> None:
         """Raise ``ImageError`` where the metric cannot score an image at the smallest size of this screening."""
         height, width = size_within(image, self.fit) or (image.shape[-2], image.shape[-1])
@@ -188,60 +199,77 @@ def _number(name: str, prefix: str) -> float:
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The gaps of honest photographs, that those of submissions are held against.
+    """The gaps of honest photographs of one or more sources, that those of submissions are held against.
+
+    Those of several sources are joined by ``dataclasses.replace(one, gaps=one.gaps | other.gaps)``.
 
     Attributes:
         metric: what was screened.
         fingerprint: of the metric and the screening, see ``Screening.fingerprint``.
-        photographs: which they are, in words.
         screening: how both scores were taken.
-        gaps: one a photograph.
+        smallest: least longer side, in pixels, at which a photograph was scored; smaller images are not flagged.
+        gaps: one a photograph, by the name of the source.
     """
 
     metric: str
     fingerprint: str
-    photographs: str
     screening: Screening
-    gaps: tuple[float, ...]
+    smallest: int
+    gaps: Annotated[dict[str, tuple[float, ...]], pydantic.Field(min_length=1)]
 
     @property
     def sha256(self) -> str:
         """Hash of all of it."""
-        return sha256_of(self.fingerprint, self.photographs, [repr(gap) for gap in sorted(self.gaps)])
+        gaps = [(name, [repr(gap) for gap in sorted(own)]) for name, own in sorted(self.gaps.items())]
+        return sha256_of(self.fingerprint, self.smallest, gaps)
+
+    @property
+    def photographs(self) -> str:
+        """Which they are, in words."""
+        return ", ".join(f"{len(own)} of {name}" for name, own in self.gaps.items())
+
+    def nearest(self, gap: float) -> str:
+        """Return the source of whose photographs the largest share has a gap as large as this one, or larger."""
+        return max(self.gaps, key=lambda name: self._p_value(name, gap))
 
     def at_least(self, gap: float) -> int:
-        """Return how many honest photographs have a gap as large as this one, or larger."""
-        return sum(one >= gap for one in self.gaps)
+        """Return how many photographs of the nearest source have a gap as large as this one, or larger."""
+        return sum(one >= gap for one in self.gaps[self.nearest(gap)])
 
     def p_value(self, gap: float) -> float:
-        """Return ``(1 + #{gaps >= gap}) / (n + 1)``.
+        """Return ``(1 + #{gaps >= gap}) / (n + 1)``, the largest over the sources.
 
-        For an honest photograph that is exchangeable with those n it is at most p with probability at most p, whatever
-        the metric and the distribution of the gaps.
+        For an honest photograph that is exchangeable with those n of any one source it is at most p with probability
+        at most p, whatever the metric, the distribution of the gaps and the other sources.
 
         Example:
             >>> made = Calibration(
-            ...     metric="m", fingerprint="f", photographs="three", screening=Screening(), gaps=(1.0, 2.0, 3.0)
+            ...     metric="m", fingerprint="f", screening=Screening(), smallest=1,
+            ...     gaps={"soft": (1.0, 2.0, 3.0), "sharp": (4.0, 5.0, 6.0)},
             ... )
-            >>> made.p_value(2.5), made.p_value(9.0)
-            (0.5, 0.25)
+            >>> made.p_value(4.5), made.nearest(4.5), made.p_value(9.0)
+            (0.75, 'sharp', 0.25)
         """
-        return (1 + self.at_least(gap)) / (len(self.gaps) + 1)
+        return self._p_value(self.nearest(gap), gap)
+
+    def _p_value(self, name: str, gap: float) -> float:
+        own = self.gaps[name]
+        return (1 + sum(one >= gap for one in own)) / (len(own) + 1)
 
     def threshold(self, rate: float) -> float:
         """Return the largest gap that is not flagged at a rate of false alarms.
 
         Raises:
-            ConfigError: the photographs are too few for the rate.
+            ConfigError: the photographs of a source are too few for the rate.
         """
         needed = least_photographs(rate)
-        if len(self.gaps) < needed:
-            raise ConfigError(
-                f"a false-alarm rate of {100 * rate:g} % takes {needed} honest photographs, and {self.photographs} are "
-                f"{len(self.gaps)}; add some, or ask for a rate of {100 / (len(self.gaps) + 1):.3g} % or more"
-            )
-        allowed = math.floor(rate * (len(self.gaps) + 1) * (1 + 1e-12)) - 1
-        return sorted(self.gaps, reverse=True)[allowed] if allowed < len(self.gaps) else -math.inf
+        for name, own in self.gaps.items():
+            if len(own) < needed:
+                raise ConfigError(
+                    f"a false-alarm rate of {100 * rate:g} % takes {needed} honest photographs, and {name} has "
+                    f"{len(own)}; add some, or ask for a rate of {100 / (len(own) + 1):.3g} % or more"
+                )
+        return max(_largest_kept(own, rate) for own in self.gaps.values())
 
     def require(self, metric: Scorer) -> None:
         """Raise ``ConfigError`` unless it was made with this metric."""
@@ -257,7 +285,7 @@ class Calibration:
         """
         content = dataclasses.asdict(self)
         # JSON has no infinity, and hundredths of a score say enough, but for scores of tiny ranges.
-        content["gaps"] = [float(f"{gap:.6g}") if math.isfinite(gap) else None for gap in self.gaps]
+        content["gaps"] = {name: [_short(gap) for gap in own] for name, own in self.gaps.items()}
         write_text(path, json.dumps(content) + "\n")
 
     @staticmethod
@@ -269,12 +297,22 @@ class Calibration:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            content["gaps"] = [math.inf if gap is None else gap for gap in content["gaps"]]
+            gaps = content["gaps"].items()
+            content["gaps"] = {name: [math.inf if gap is None else gap for gap in own] for name, own in gaps}
             return pydantic.TypeAdapter(Calibration).validate_python(content)
         except OSError as error:
             raise ConfigError(f"cannot read the calibration {path}: {error.strerror}; {_NEW}") from None
-        except (ValueError, TypeError, KeyError):  # also what is no JSON, and what pydantic refuses
+        except (ValueError, TypeError, KeyError, AttributeError):  # also what is no JSON, and what pydantic refuses
             raise ConfigError(f"{path} is no calibration; {_NEW}") from None
+
+
+def _short(gap: float) -> float | None:
+    return float(f"{gap:.6g}") if math.isfinite(gap) else None
+
+
+def _largest_kept(gaps: Sequence[float], rate: float) -> float:
+    allowed = math.floor(rate * (len(gaps) + 1) * (1 + 1e-12)) - 1
+    return sorted(gaps, reverse=True)[allowed] if allowed < len(gaps) else -math.inf
 
 
 def least_photographs(rate: float) -> int:
@@ -306,7 +344,7 @@ def calibrate(
     Args:
         metric: without a defence.
         photographs: in [0, 1], of the kind that is submitted, and none that the metric was trained on.
-        name: what they are, in words.
+        name: of their source.
         screening: how scores are defended.
         seed: of the noise, if any.
         progress: called with the number of photographs done.
@@ -321,15 +359,16 @@ def calibrate(
         >>> audit(sharpness, torch.zeros(3, 16, 16), made, rate=0.05).flagged
         False
     """
-    gaps: list[float] = []
+    gaps, sides = list[float](), list[int]()
     for image in photographs:
         gaps.append(screening(metric, image, seed=seed).value)
+        sides.append(screening.side(*image.shape[-2:]))
         if progress is not None:
             progress(len(gaps))
     called = type(metric).__name__ if metric.card is None else metric.card.name
     return Calibration(
-        metric=called, fingerprint=screening.fingerprint(metric), photographs=name, screening=screening,
-        gaps=tuple(gaps),
+        metric=called, fingerprint=screening.fingerprint(metric), screening=screening, smallest=min(sides, default=0),
+        gaps={name: tuple(gaps)},
     )  # fmt: skip
 
 
@@ -362,19 +401,23 @@ class Finding:
 
     Attributes:
         gap: its scores.
-        at_least: honest photographs with a gap as large, or larger.
+        source: of the honest photographs, the one that says most for it.
+        at_least: photographs of that source with a gap as large, or larger.
         p: conformal p-value of the gap.
         rate: of false alarms that is allowed.
         threshold: the largest gap that is not flagged at that rate.
-        flagged: whether p is at most the rate.
+        unlike: whether it is smaller than every honest photograph, so that p says nothing of it.
+        flagged: whether p is at most the rate, unless it is unlike them.
         gain: over the reference; None where there is none.
     """
 
     gap: Gap
+    source: str
     at_least: int
     p: float
     rate: float
     threshold: float
+    unlike: bool
     flagged: bool
     gain: Gain | None = None
 
@@ -416,9 +459,10 @@ def audit(
     gain = None
     if reference is not None:
         gain = _gain(metric, image, gap, reference, calibration.screening, threshold)
+    unlike = calibration.screening.side(*image.shape[-2:]) < calibration.smallest
     return Finding(
-        gap, calibration.at_least(gap.value), calibration.p_value(gap.value), rate, threshold, gap.value > threshold,
-        gain,
+        gap, calibration.nearest(gap.value), calibration.at_least(gap.value), calibration.p_value(gap.value), rate,
+        threshold, unlike, gap.value > threshold and not unlike, gain,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from resolute.errors import ConfigError
 from resolute.runtime import resolve_device
 from resolute.studies.audit import MADE, Audit, calibration_of
 from resolute.studies.certification import METRIC
+from resolute.studies.record import Record
 from resolute.terminal import console, name_file
 
 
@@ -41,10 +42,10 @@ def audit(
     ] = METRIC,
     rate: Annotated[float, typer.Option(help="Of honest photographs that may be flagged.", min=1e-6, max=0.5)] = 0.01,
     calibrate: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             help="Folder of honest photographs of the kind that is submitted: measure their gaps, and keep them for "
-            f"this metric in {MADE}; done once.",
+            f"this metric in {MADE}; done once. May be repeated, a folder for each source.",
             show_default=False,
         ),
     ] = None,
@@ -52,7 +53,7 @@ def audit(
         Path | None,
         typer.Option(
             help="File with the gaps of honest photographs: read it, or with --calibrate write it. By default the one "
-            "that comes with the metric or was made here.",
+            "that was made here or comes with the metric.",
             show_default=False,
         ),
     ] = None,
@@ -80,7 +81,7 @@ def audit(
     be judged; the others are.
     """
     least_photographs(rate)
-    named = images or ([] if calibrate is None else [calibrate])
+    named = images or calibrate
     if not named:
         raise ConfigError("name the images to audit, or honest photographs with --calibrate FOLDER")
     plan = Audit(
@@ -89,34 +90,45 @@ def audit(
         calibration="" if calibration is None else str(calibration), seed=seed,
     )  # fmt: skip
     machine = Machine(device=resolve_device(device), workers=workers)
-    if calibrate is not None:
+    if calibrate:
         made = _calibrated(plan, calibrate, machine)
         plan = dataclasses.replace(plan, calibration=str(made))
     if images:
         announce_and_run(plan_of(plan), Place(out), machine, Gates(fail_under or (), junit, summary))
 
 
-def _calibrated(plan: Audit, folder: Path, machine: Machine) -> Path:
+def _calibrated(plan: Audit, folders: list[Path], machine: Machine) -> Path:
     """Measure the gaps of honest photographs, write their calibration and return its path."""
-    honest = dataclasses.replace(
-        plan, name="calibration", images=(str(folder),), references=(), calibration="", honest=True
-    )
-    # The records are kept, so that a stopped run goes on.
-    asked = repr((honest.metric, honest.screening, str(folder.resolve())))
-    place = Place(MADE / hashlib.sha256(asked.encode()).hexdigest()[:12])
-    cells = plan_of(honest)
-    if len(cells) < (needed := least_photographs(plan.rate)):
-        raise ConfigError(
-            f"a false-alarm rate of {100 * plan.rate:g} % takes {needed} honest photographs, and {folder} has "
-            f"{len(cells)}; add some, or raise --rate"
-        )
-    records, _ = run_cells(cells, place, machine)
-    if not records:
-        raise typer.Exit(FAILED)
-    made = calibration_of(honest, records, folder.resolve().name)
+    sources = {folder.resolve().name: folder for folder in folders}
+    if len(sources) < len(folders):
+        raise ConfigError("two folders of honest photographs have the same name, which is that of their source")
+    plans = {name: plan_of(_honest(plan, folder)) for name, folder in sources.items()}
+    needed = least_photographs(plan.rate)
+    for name, folder in sources.items():
+        if len(plans[name]) < needed:
+            raise ConfigError(
+                f"a false-alarm rate of {100 * plan.rate:g} % takes {needed} honest photographs, and {folder} has "
+                f"{len(plans[name])}; add some, or raise --rate"
+            )
+    records: dict[str, list[Record]] = {}
+    for name, folder in sources.items():
+        # The records are kept, so that a stopped run goes on.
+        asked = repr((plan.metric, plan.screening, str(folder.resolve())))
+        place = Place(MADE / hashlib.sha256(asked.encode()).hexdigest()[:12])
+        records[name], _ = run_cells(plans[name], place, machine)
+        if not records[name]:
+            raise typer.Exit(FAILED)
+        told = plans[name].study.results(records[name]).sentences[0]
+        console.print(told, highlight=False, soft_wrap=True)
+    made = calibration_of(plan, records)
     made.threshold(plan.rate)
     path = Path(plan.calibration) if plan.calibration else MADE / f"{made.fingerprint}.json"
     made.write(path)
-    console.print(honest.results(records).sentences[0], highlight=False, soft_wrap=True)
     name_file("calibration", str(path))
     return path
+
+
+def _honest(plan: Audit, folder: Path) -> Audit:
+    return dataclasses.replace(
+        plan, name="calibration", images=(str(folder),), references=(), calibration="", honest=True
+    )

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -85,7 +85,7 @@ class Audit(Study, Pictured, Compared, Described):
         fit: shrink larger images until their longer side has so many pixels; 0 for never.
         samples: noisy copies, where the defence is noise.
         rate: of honest photographs that may be flagged.
-        calibration: file with the gaps of honest photographs; empty for the one of this metric, shipped or made here.
+        calibration: file with the gaps of honest photographs; empty for the one of this metric, made here or shipped.
         honest: the images are honest photographs, to calibrate with; nothing is flagged.
         seed: of the noise, if any; None to let the operating system draw one.
 
@@ -128,8 +128,8 @@ class Audit(Study, Pictured, Compared, Described):
         return found
 
     def _calibration(self, metric: Scorer, screening: Screening) -> Calibration:
-        files = [Path(self.calibration)] if self.calibration else [*SHIPPED.glob("*.json"), *MADE.glob("*.json")]
-        calibration = find_calibration(metric, screening, sorted(files))
+        made = [path for folder in (MADE, SHIPPED) for path in sorted(folder.glob("*.json"))]
+        calibration = find_calibration(metric, screening, [Path(self.calibration)] if self.calibration else made)
         calibration.threshold(self.rate)
         return calibration
 
@@ -208,10 +208,10 @@ class Audit(Study, Pictured, Compared, Described):
         calibration = next(cell.calibration for cell in cells if isinstance(cell, AuditCell))
         assert calibration is not None
         return {
-            "p": f"(1 + honest photographs with a gap as large) / (1 + {len(calibration.gaps)}); the photographs: "
-            f"{calibration.photographs}",
-            "flagged": f"p of at most {self.rate:g}: of honest photographs like those, at most {100 * self.rate:g} % "
-            "are. How many gamed images are found is not promised",
+            "p": "(1 + honest photographs of a source with a gap as large) / (1 + all of that source), the largest of "
+            f"these: {calibration.photographs}",
+            "flagged": f"p of at most {self.rate:g}: of honest photographs like those of any of these sources, at most "
+            f"{100 * self.rate:g} % are. How many gamed images are found is not promised",
         }
 
     def outline(self, cells: Sequence[Cell]) -> str:
@@ -234,7 +234,11 @@ class Audit(Study, Pictured, Compared, Described):
             yield Case(title, views, words_of(record), pair=(0, min(1, len(views) - 1)))
 
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
-        return [Quantity("gap", lower_better=True), Quantity("score", digits=3), Quantity("p", digits=4)]
+        lower = any(isinstance(r, AuditRecord) and r.scorer.get("lower_better") for r in records)
+        return [
+            Quantity("gap", lower_better=True, unknown_worst=True),
+            Quantity("score", lower_better=lower, digits=3, unknown_worst=True), Quantity("p", digits=4),
+        ]  # fmt: skip
 
     def measured(self, record: Record) -> Measured | None:
         if not isinstance(record, AuditRecord):
@@ -243,33 +247,38 @@ class Audit(Study, Pictured, Compared, Described):
         return Measured(setting, {"gap": record.gap, "score": record.undefended, "p": record.p})
 
 
-def calibration_of(study: Audit, records: Sequence[Record], photographs: str) -> Calibration:
+def calibration_of(study: Audit, records: Mapping[str, Sequence[Record]]) -> Calibration:
     """Return the calibration that the records of honest photographs make.
 
-    Photographs of equal pixels count once, since none of them is news.
+    Photographs of equal pixels count once, where they come first, since none of them is news.
 
     Args:
         study: that they are the answers of.
-        records: one a photograph.
-        photographs: what they are, in words.
+        records: by source, one a photograph.
     """
-    own = {record.pixels: record for record in records if isinstance(record, AuditRecord)}
-    if len(own) < len(records):
-        left = count(len(records) - len(own), "photograph")
+    found = [(name, one) for name, own in records.items() for one in own if isinstance(one, AuditRecord)]
+    own = {record.pixels: (name, record) for name, record in reversed(found)}
+    if len(own) < len(found):
+        left = count(len(found) - len(own), "photograph")
         warnings.warn(f"{left} left out: others have the same pixels", ImageWarning, stacklevel=2)
-    metric = load_scorer(study.metric)
+    metric, screening = load_scorer(study.metric), study.screening
     assert metric.card is not None
+    gaps: dict[str, list[float]] = {name: [] for name in records}
+    for name, record in reversed(own.values()):
+        gaps[name].append(math.inf if record.gap is None else record.gap)
     return Calibration(
-        metric=metric.card.name, fingerprint=study.screening.fingerprint(metric), photographs=photographs,
-        screening=study.screening, gaps=tuple(math.inf if r.gap is None else r.gap for r in own.values()),
+        metric=metric.card.name, fingerprint=screening.fingerprint(metric), screening=screening,
+        smallest=min((screening.side(r.height, r.width) for _, r in found), default=0),
+        gaps={name: tuple(each) for name, each in gaps.items()},
     )  # fmt: skip
 
 
 def _facts(found: Finding, calibration: Calibration) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "photographs": calibration.photographs, "calibrated": len(calibration.gaps),
-        "calibration": calibration.sha256, "at_least": found.at_least, "p": found.p, "rate": found.rate,
-        "threshold": finite(found.threshold), "flagged": found.flagged,
+        "photographs": calibration.photographs, "source": found.source, "at_least": found.at_least,
+        "calibrated": len(calibration.gaps[found.source]), "calibration": calibration.sha256, "p": found.p,
+        "rate": found.rate, "threshold": finite(found.threshold), "smallest": calibration.smallest,
+        "unlike": found.unlike, "flagged": found.flagged,
     }  # fmt: skip
     if found.gain is not None:
         gain, reference = found.gain, found.gain.reference

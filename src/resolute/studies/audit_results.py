@@ -35,14 +35,17 @@ class AuditRecord(Record):
         undefended: what the metric alone says; None where it is not finite.
         defended: what it says behind the defence; None where it is not finite.
         gap: by how much the defence takes quality away; None where a score is not finite, the worst there is.
-        photographs: the honest ones that the gap is held against, in words; empty for a calibration itself.
-        calibrated: how many these are.
+        photographs: the honest ones that the gap is held against, by source; empty for a calibration itself.
+        source: the one of these that says most for the submission.
+        calibrated: honest photographs of that source.
         calibration: hash of the calibration.
-        at_least: honest photographs with a gap as large, or larger.
+        at_least: photographs of that source with a gap as large, or larger.
         p: conformal p-value, `(1 + at_least) / (1 + calibrated)`; None for a calibration itself.
         rate: of honest photographs that may be flagged.
         threshold: largest gap that is not flagged at that rate; None where it is infinite.
-        flagged: whether p is at most the rate.
+        smallest: least longer side at which an honest photograph was scored.
+        unlike: whether the submission is smaller than that, so that p says nothing of it.
+        flagged: whether p is at most the rate, unless it is unlike them.
         reference: file of the original; empty where none was given.
         reference_undefended: what the metric alone says of it.
         reference_defended: what it says of it behind the defence.
@@ -63,12 +66,15 @@ class AuditRecord(Record):
     defended: float | None
     gap: float | None
     photographs: str = ""
+    source: str = ""
     calibrated: int = 0
     calibration: str = ""
     at_least: int = 0
     p: float | None = None
     rate: float | None = None
     threshold: float | None = None
+    smallest: int = 0
+    unlike: bool = False
     flagged: bool = False
     reference: str = ""
     reference_undefended: float | None = None
@@ -107,7 +113,7 @@ def results_of(records: Sequence[AuditRecord]) -> Results:
     sentences = [
         f"{count(sum(r.flagged for r in judged), 'submission')} of {len(judged)} flagged: the score of {first.model} "
         f"exceeds the one behind {first.defence} by more than an honest photograph's would, at a false-alarm rate of "
-        f"{_percent(first.rate)} each, by {first.calibrated} honest photographs ({first.photographs})."
+        f"{_percent(first.rate)} each, by honest photographs: {first.photographs}."
     ]
     if unseen := [record for record in judged if record.unseen]:
         sentences.append(
@@ -119,10 +125,10 @@ def results_of(records: Sequence[AuditRecord]) -> Results:
             f"{count(same, 'of these is its reference', 'of these are their references')}, pixel by pixel, and so not "
             "gamed: an honest photograph that this metric and defence disagree on."
         )
-    if small := sum(max(record.width, record.height) < record.fit for record in judged):
+    if unlike := sum(record.unlike for record in judged):
         sentences.append(
-            f"{count(small, 'submission has', 'submissions have')} fewer than {first.fit} pixels on the longer side: "
-            "unless the honest photographs were as small, the false-alarm rate does not hold there. Calibrate with "
+            f"{count(unlike, 'submission is', 'submissions are')} unlike the honest photographs, none of which has "
+            f"fewer than {first.smallest} pixels on the longer side, and not flagged whatever the gap: calibrate with "
             "photographs of that size."
         )
     alarm = ""
@@ -153,9 +159,13 @@ def words_of(record: AuditRecord) -> list[str]:
         has, among = "has" if record.at_least == 1 else "have", record.at_least or "none"
         verdict = "flagged" if record.flagged else "not flagged"
         told.append(
-            f"Of {record.calibrated} honest photographs {among} {has} a gap as large: p = {_p(record)}, {verdict} at a "
-            f"false-alarm rate of {_percent(record.rate)}."
+            f"Of {record.calibrated} honest photographs of {record.source} {among} {has} a gap as large: "
+            f"p = {_p(record)}, {verdict} at a false-alarm rate of {_percent(record.rate)}."
         )
+        if record.unlike:
+            told.append(
+                f"It is smaller than all of them, scored at {record.smallest} pixels on the longer side or more."
+            )
     if record.ssim is not None:
         distance = "is equal to it" if record.psnr is None else f"differs by a PSNR of {record.psnr:.1f} dB"
         seen = ": a gain without visible improvement" if record.unseen else ""
@@ -185,7 +195,9 @@ def _table(records: Sequence[AuditRecord]) -> Table:
         ]  # fmt: skip
     rows = []
     for record in sorted(records, key=suspicion, reverse=True):
-        found = " and ".join(["flagged"] * record.flagged + ["unseen gain"] * record.unseen)
+        found = " and ".join(
+            ["flagged"] * record.flagged + ["unseen gain"] * record.unseen + ["too small to tell"] * record.unlike
+        )
         found += ", but its reference" if record.flagged and record.untouched else ""
         tone = "bad" if record.suspect else ""
         cells = [
@@ -200,8 +212,8 @@ def _table(records: Sequence[AuditRecord]) -> Table:
     words = f"{first.model}, {better} is better, both scores {size}."
     if first.p is not None:
         words += (
-            f" p = (1 + honest photographs with a gap as large) / {first.calibrated + 1}; flagged: p of at most "
-            f"{first.rate:g}, which is a gap above {figure(first.threshold)}."
+            " p = (1 + honest photographs of a source with a gap as large) / (1 + all of that source), the largest of "
+            f"these: {first.photographs}. Flagged: p of at most {first.rate:g}, a gap above {figure(first.threshold)}."
         )
     return Table("Audit" if first.p is not None else "Honest photographs", columns, rows, caption=words)
 

@@ -159,7 +159,7 @@ def pass_gates(study: Study, records: Sequence[Record], gates: Sequence[Gate]) -
 def _of_image(measured: Sequence[Measured], quantity: Quantity, worst_of: Sequence[str]) -> float | None:
     worst = max if quantity.lower_better else min
     alike = grouped(measured, lambda one: tuple(v for name, v in one.setting.items() if name not in worst_of))
-    nothing = (math.inf if quantity.lower_better else -math.inf) if quantity.proven else None
+    nothing = (math.inf if quantity.lower_better else -math.inf) if quantity.unknown_worst else None
     figures = [[one.values.get(quantity.name) for one in own] for own in alike.values()]
     values = [[v for one in own if (v := nothing if one is None else one) is not None] for own in figures]
     known = [worst(own) for own in values if own]

@@ -96,14 +96,14 @@ class Quantity:
         unit: of the values.
         lower_better: whether less is better.
         digits: after the point.
-        proven: it is a certificate's, so that None says that nothing is proven, and keeps no bound.
+        unknown_worst: None is the worst there is and keeps no bound: nothing is proven, or a score is not finite.
     """
 
     name: str
     unit: str = ""
     lower_better: bool = False
     digits: int = 2
-    proven: bool = False
+    unknown_worst: bool = False
 
 
 @final

@@ -34,7 +34,7 @@ class ScoreStudy(Study, Pictured, Compared, Described, abc.ABC):
 
     @final
     def quantities(self, records: Sequence[Record]) -> Sequence[Quantity]:
-        return [Quantity("certified width", lower_better=True, proven=True), Quantity("score", digits=3)]
+        return [Quantity("certified width", lower_better=True, unknown_worst=True), Quantity("score", digits=3)]
 
     @final
     def measured(self, record: Record) -> Measured | None:
