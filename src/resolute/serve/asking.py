@@ -20,6 +20,9 @@ from resolute.serve.stream import Report, Step, stream
 from resolute.studies.faithful import Faithful
 from resolute.studies.results import Case
 
+# By which sentences name it.
+IMAGE = "your image.png"
+
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,9 +68,9 @@ def faithful_steps(
     pixels = middle_of(image, model.scale, side, photograph=photograph)
 
     def work(report: Report) -> Asked:
-        write_png(folder / "image.png", pixels)
+        write_png(folder / IMAGE, pixels)
         study = Faithful(
-            models=tuple(dict.fromkeys((name, BICUBIC))), images=(str(folder / "image.png"),),
+            models=tuple(dict.fromkeys((name, BICUBIC))), images=(str(folder / IMAGE),),
             high_resolution=photograph, scale=model.scale,
         )  # fmt: skip
 

@@ -89,12 +89,11 @@ class Desk:
     ) -> None:  # fmt: skip
         """Let the buttons begin and end a job; one is computed at a time, whoever asks."""
         go, stop = buttons
+        # What is shown on the status line is the place in the queue, while another job is at work.
         go.click(
-            run, list(inputs), [status, *outputs], show_progress="hidden", concurrency_id="work",
-            api_visibility="private",
+            run, list(inputs), [status, *outputs], show_progress="minimal", show_progress_on=status,
+            concurrency_id="work", api_visibility="private",
         )  # fmt: skip
-        waiting = words.said("Waiting for its turn: one thing is computed at a time.")
-        go.click(None, None, status, js=f"() => {waiting!r}", api_visibility="private")
         stop.click(self.stop, queue=False, api_visibility="private")
 
     def attend(

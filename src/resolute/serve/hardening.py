@@ -15,6 +15,7 @@ from resolute.attacks.apgd import APGD
 from resolute.errors import ConfigError
 from resolute.images import SAMPLE_NAMES, read_image, sample_image, write_png
 from resolute.models.base import Restorer
+from resolute.serve.asking import IMAGE
 from resolute.serve.jobs import Pixels, middle_of
 from resolute.serve.stream import Report, Step, stream
 from resolute.training.harden_recipe import HardenRecipe
@@ -88,10 +89,10 @@ def harden_steps(
         for number, one in enumerate(photographs):
             report(number, len(photographs), "photograph read")
             write_png(folder / "photographs" / f"{one}.png", sample_image(one))
-        write_png(folder / "image.png", pixels)
+        write_png(folder / IMAGE, pixels)
         made = harden(
             name, folder / "photographs", folder / "hardened", minutes=minutes, epsilon=level / 255,
-            test=folder / "image.png", attacks={"APGD": APGD(epsilon=level / 255, steps=STEPS)}, device=device,
+            test=folder / IMAGE, attacks={"APGD": APGD(epsilon=level / 255, steps=STEPS)}, device=device,
             watcher=_watcher(report),
         )  # fmt: skip
         (files,) = made.pictures.values()

@@ -28,6 +28,10 @@ CSS = """
 .r-wide thead th:first-child { padding-left: 0 !important; text-align: left !important; }
 .r-verdict { font-size: 1.15rem; font-weight: 600; }
 .r-score { font-size: 2rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+#faithful-gallery .grid-wrap, #harden-gallery .grid-wrap { max-height: none !important; }
+@media (max-width: 40rem) {
+  #faithful-gallery .grid-container, #harden-gallery .grid-container { grid-template-columns: 1fr 1fr !important; }
+}
 footer { display: none !important; }
 """
 
