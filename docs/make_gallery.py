@@ -35,7 +35,7 @@ from resolute.studies.results import Case
 from resolute.training.judge import Photograph, judge
 
 PAGE, FIGURES = Path(__file__).with_name("gallery.md"), IMAGES / "gallery.json"
-SIDE, SEED, STEPS = 224, 0, 50
+SIDE, SEED, STEPS = 224, 0, 30
 
 Figures = dict[str, Any]
 Rows = list[list[tuple[np.ndarray, str]]]
@@ -112,7 +112,7 @@ def interval(_: Sequence[str]) -> tuple[Figures, Rows]:
     metric, row, figures = load_scorer("quality-m"), [], {}
     for name, top, left in (("astronaut", 20, 130), ("chelsea", 40, 100), ("coffee", 100, 200)):
         image = photograph(name, top, left).high
-        found = certify(metric, from_uint8(image), 0.12, 0.05, 200, seed=SEED)
+        found = certify(metric, from_uint8(image), 0.12, 0.05, 100, seed=SEED)
         figures[name] = {"score": found.score, "lower": found.lower, "upper": found.upper}
         bar = np.full((28, SIDE, 3), 255, dtype=np.uint8)
         bar[13:15] = 160
@@ -122,7 +122,7 @@ def interval(_: Sequence[str]) -> tuple[Figures, Rows]:
         row.append(
             (np.concatenate([image, bar]), f"{found.score:.1f}, certified in\n[{found.lower:.1f}, {found.upper:.1f}]")
         )
-    return {"images": figures, "sigma": 0.12, "epsilon": 0.05, "samples": 200}, [row]
+    return {"images": figures, "sigma": 0.12, "epsilon": 0.05, "samples": 100}, [row]
 
 
 def invented(_: Sequence[str]) -> tuple[Figures, Rows]:
@@ -150,11 +150,11 @@ def invented(_: Sequence[str]) -> tuple[Figures, Rows]:
 def certified(_: Sequence[str]) -> tuple[Figures, Rows]:
     image = photograph("astronaut", 60, 170, 128)
     made = certify_restoration(
-        load_defended("edsr-s+confine=0.05"), from_uint8(image.low), sigma=0.03, epsilon=0.01, n=1000, seed=SEED
+        load_defended("edsr-s+confine=0.05"), from_uint8(image.low), sigma=0.03, epsilon=0.01, n=500, seed=SEED
     )
     moves = made.moves().amax(dim=0) * 255
     figures = {
-        "sigma": 0.03, "epsilon": 0.01, "samples": 1000, "alpha": made.smoothing.alpha,
+        "sigma": 0.03, "epsilon": 0.01, "samples": 500, "alpha": made.smoothing.alpha,
         "mean": float(moves.mean()), "largest": float(moves.max()), "psnr": made.sr_psnr(),
         "psnr_mean": made.sr_psnr_mean(), "clean": psnr_of(made.output, image),
     }  # fmt: skip
@@ -187,7 +187,7 @@ SHOTS = {
         "What an attack does",
         """
         A face of 56 \u00d7 56 pixels, upscaled \u00d74 by published networks and by a small built-in one. The input
-        differs by at most {level}/255 a sample, found by APGD in 50 steps, one start, seed 0. PSNR on Y against the
+        differs by at most {level}/255 a sample, found by APGD in 30 steps, one start, seed 0. PSNR on Y against the
         original, clean and attacked: {each}. The small network was trained for minutes and breaks less, by weakness;
         bigger ones paint what is not there. [Attack your own](howto/ship.md#2-attack-it-on-your-photographs), [how
         fragile 90 published networks are](leaderboard.md).
@@ -197,7 +197,7 @@ SHOTS = {
     "defended": Shot(
         "What a defence does",
         """
-        All outputs for inputs attacked by {level}/255 (APGD, 50 steps, one start, seed 0; a motorcycle, 56 \u00d7 56
+        All outputs for inputs attacked by {level}/255 (APGD, 30 steps, one start, seed 0; a motorcycle, 56 \u00d7 56
         pixels): `edsr-xs` as trained, with the paper's entropy regulariser, with adversarial training, and bicubic
         interpolation. PSNR on Y against the original, clean and attacked: {each}. One image shows an effect and proves
         none: [means over images](results.md), [how to harden](howto/ship.md#9-harden-it).
