@@ -57,13 +57,14 @@ def photograph(name: str, top: int, left: int, side: int = SIDE) -> Photograph:
 
 
 def attacked(model: Restorer, image: Photograph, level: float) -> tuple[Figures, list[tuple[np.ndarray, str]]]:
-    """Return the figures of a model under attack, and what it makes of the clean and of the attacked input."""
+    """Return the figures of a model under attack, the attacked input, and the outputs for the clean one and for it."""
     found, seen = judge(model, image, {"APGD": APGD(epsilon=level / 255, steps=STEPS)}, seed=SEED)
     figures = {"clean": found.clean, "attacked": found.truth, "kept": found.kept}
     name = name_of(model)
     return figures, [
+        (to_uint8(seen.attacked), "attacked input"),
         (to_uint8(seen.clean_output.clamp(0, 1)), f"{name}:\n{found.clean:.1f} dB"),
-        (to_uint8(seen.output.clamp(0, 1)), f"{name}, attacked:\n{found.truth:.1f} dB"),
+        (to_uint8(seen.output.clamp(0, 1)), f"{name},\nattacked: {found.truth:.1f} dB"),
     ]
 
 
@@ -72,8 +73,7 @@ def attacks(published: Sequence[str]) -> tuple[Figures, Rows]:
     for address in [*published, "edsr-s"]:
         model = load(address)
         figures[name_of(model)], pictures = attacked(model, image, 4)
-        _, seen = judge(model, image, {"APGD": APGD(epsilon=4 / 255, steps=1)}, seed=SEED)
-        rows.append([(image.high, "original"), (to_uint8(seen.attacked), "an attacked input"), *pictures])
+        rows.append([(image.high, "original"), *pictures])
     return {"networks": figures, "level": 4}, rows
 
 
@@ -81,7 +81,7 @@ def defended(_: Sequence[str]) -> tuple[Figures, Rows]:
     image, row, figures = photograph("motorcycle", 100, 100), [], {}
     for name in ("edsr-xs", "edsr-xs-entropy", "edsr-xs-adv", "bicubic"):
         figures[name], pictures = attacked(load(name), image, 8)
-        row.append(pictures[1])
+        row.append(pictures[2])
     return {"networks": figures, "level": 8}, [[(image.high, "original"), *row]]
 
 
