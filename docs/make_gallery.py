@@ -103,7 +103,7 @@ def caught(_: Sequence[str]) -> tuple[Figures, Rows]:
         [
             (to_uint8(original), f"original: {record.reference_undefended:.1f}"),
             (to_uint8(image), f"submission: {record.undefended:.1f}, flagged"),
-            (to_uint8(change), "the change, \u00d716"),
+            (to_uint8(change), "the change, 16 times"),
         ]
     ]
 
@@ -188,9 +188,9 @@ SHOTS = {
         """
         A face of 56 \u00d7 56 pixels, upscaled \u00d74 by published networks and by a small built-in one. The input
         differs by at most {level}/255 a sample, found by APGD in 30 steps, one start, seed 0. PSNR on Y against the
-        original, clean and attacked: {each}. The small network was trained for minutes and breaks less, by weakness;
-        bigger ones paint what is not there. [Attack your own](howto/ship.md#2-attack-it-on-your-photographs), [how
-        fragile 90 published networks are](leaderboard.md).
+        original, clean and attacked, and SR-PSNR: {each}. The small network was trained for minutes and breaks less,
+        by weakness; bigger ones paint what is not there. [Attack your
+        own](howto/ship.md#2-attack-it-on-your-photographs), [how fragile 90 published networks are](leaderboard.md).
         """,
         attacks,
     ),
@@ -199,8 +199,8 @@ SHOTS = {
         """
         All outputs for inputs attacked by {level}/255 (APGD, 30 steps, one start, seed 0; a motorcycle, 56 \u00d7 56
         pixels): `edsr-xs` as trained, with the paper's entropy regulariser, with adversarial training, and bicubic
-        interpolation. PSNR on Y against the original, clean and attacked: {each}. One image shows an effect and proves
-        none: [means over images](results.md), [how to harden](howto/ship.md#9-harden-it).
+        interpolation. PSNR on Y against the original, clean and attacked, and SR-PSNR: {each}. One image shows an
+        effect and proves none: [means over images](results.md), [how to harden](howto/ship.md#9-harden-it).
         """,
         defended,
     ),
@@ -281,7 +281,8 @@ def each_of(figures: Figures) -> str:
     """Return the figures of several networks, images or kinds of damage in words."""
     if "networks" in figures:
         return "; ".join(
-            f"{name} {one['clean']:.1f} and {one['attacked']:.1f} dB" for name, one in figures["networks"].items()
+            f"{name} {one['clean']:.1f}, {one['attacked']:.1f} and {one['kept']:.1f} dB"
+            for name, one in figures["networks"].items()
         )
     if "images" in figures:
         return "; ".join(

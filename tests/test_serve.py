@@ -250,8 +250,9 @@ def opened(served, browser):
 
 def status(page, words, of="attack"):
     page.wait_for_function(
-        "([id, words]) => new RegExp(words).test(document.getElementById(id).innerText)", arg=[f"{of}-status", words]
-    )
+        "([id, words]) => new RegExp(words).test(document.getElementById(id).innerText)",
+        arg=[f"{of}-status", words], timeout=180_000,
+    )  # fmt: skip
     return page.locator(f"#{of}-status").inner_text()
 
 

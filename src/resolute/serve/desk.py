@@ -23,6 +23,7 @@ try:
     # Read when gradio is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
+    from gradio.themes import Default
 except ImportError:
     raise ConfigError("this page needs gradio; install it with: pip install 'resolute[demo]'") from None
 

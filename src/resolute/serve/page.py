@@ -17,7 +17,7 @@ from resolute.errors import ConfigError
 from resolute.models.base import Restorer
 from resolute.models.registry import built_in_models
 from resolute.serve import words
-from resolute.serve.desk import Desk, gr
+from resolute.serve.desk import Default, Desk, gr
 from resolute.serve.jobs import HOST, MAX_BYTES
 from resolute.serve.tabs import attack_tab, certify_tab, faithful_tab, harden_tab
 
@@ -91,7 +91,7 @@ class Page:
 def _theme() -> Any:
     # The usual one takes its fonts from the network.
     plain = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
-    return gr.themes.Default(font=plain, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
+    return Default(font=plain, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
 
 
 def model_names(models: Sequence[Path | str]) -> list[str]:
