@@ -146,3 +146,10 @@ def _told(job: Generator[Step, None, Result | None], status: Any) -> Generator[U
         except StopIteration as end:
             return end.value
         yield {status: words.progress(step)}
+
+
+def theme() -> Any:
+    """Return how the page looks: plain, with the fonts of the machine."""
+    # The usual one takes its fonts from the network.
+    plain = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
+    return Default(font=plain, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])

@@ -17,7 +17,7 @@ from resolute.errors import ConfigError
 from resolute.models.base import Restorer
 from resolute.models.registry import built_in_models
 from resolute.serve import words
-from resolute.serve.desk import Default, Desk, gr
+from resolute.serve.desk import Desk, gr, theme
 from resolute.serve.jobs import HOST, MAX_BYTES
 from resolute.serve.tabs import attack_tab, certify_tab, faithful_tab, harden_tab
 
@@ -73,7 +73,7 @@ class Page:
             _, address, _ = self.blocks.launch(
                 server_name=HOST, server_port=port, share=False, prevent_thread_lock=True, quiet=True, css=words.CSS,
                 max_file_size=MAX_BYTES, footer_links=[], enable_monitoring=False, pwa=False, mcp_server=False,
-                ssr_mode=False, run_history=False, app_kwargs={"middleware": [guard]}, theme=_theme(),
+                ssr_mode=False, run_history=False, app_kwargs={"middleware": [guard]}, theme=theme(),
                 state_session_capacity=SESSIONS,
             )  # fmt: skip
         except OSError:
@@ -86,12 +86,6 @@ class Page:
             halt.set()
         self.blocks.close(verbose=False)
         self._temporary.cleanup()
-
-
-def _theme() -> Any:
-    # The usual one takes its fonts from the network.
-    plain = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
-    return Default(font=plain, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
 
 
 def model_names(models: Sequence[Path | str]) -> list[str]:
