@@ -214,7 +214,7 @@ def served(tmp_path_factory):
         stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(folder), "COLUMNS": "200"},
     )  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(1800):
             said = (folder / "log").read_text()
             if "Ctrl-C stops it" in said or process.poll() is not None:
                 break
