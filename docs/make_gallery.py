@@ -209,8 +209,8 @@ SHOTS = {
         """
         The metric `{metric}` gives the photograph {name} {before:.1f}; after a change of {level:g}/255 (I-FGSM, 10
         steps, seed 0) it gives {after:.1f}, and behind JPEG and another size {behind:.1f}. `resolute audit` flags it:
-        of {photographs} honest photographs so few have such a gap that p is {p:.4f}. On this page it flagged {gamed}
-        of {of} gamed ones and {false} of {honest} honest ones. [Was this score gamed?](audit.md)
+        its gap has a conformal p-value of {p:.4f} among {photographs} honest photographs. On this page it flagged
+        {gamed} of {of} gamed ones and {false} of {honest} honest ones. [Was this score gamed?](audit.md)
         """,
         caught,
     ),
