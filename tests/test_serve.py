@@ -334,7 +334,7 @@ class TestPage:
         assert sizes == [[96, 64]] * 2
         assert opened.evaluate("() => document.documentElement.scrollWidth") <= 390
 
-    def test_a_model_is_hardened_and_its_weights_are_taken_home(self, opened, served):
+    def test_a_model_is_hardened_and_its_weights_are_taken_home(self, opened, served, tmp_path):
         opened.get_by_role("tab", name="Harden").click()
         opened.locator("#harden-minutes input[type=number]").fill("0.1")
         opened.locator("#image-side input[type=number]").fill("16")
@@ -345,9 +345,11 @@ class TestPage:
         opened.wait_for_function("() => document.querySelectorAll('#harden-slider img').length === 2")
         with opened.expect_download() as download:
             opened.locator("#harden-weights").click()
-        kept = download.value.path().with_suffix(".safetensors")
+        kept = tmp_path / download.value.suggested_filename
         download.value.save_as(kept)
-        assert load(kept).card.name == "edsr-xs-hardened"
+        assert kept.name == "edsr-xs-hardened.safetensors"
+        before, after = (model.state_dict() for model in (load("edsr-xs"), load(kept)))
+        assert any(not torch.equal(before[name], tensor) for name, tensor in after.items())
         assert [*served[3].glob("resolute-*/work/*")] == [], "what a job wrote is deleted when it ends"
         assert opened.evaluate("() => document.documentElement.scrollWidth") <= 390
 
