@@ -12,6 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.attacks.apgd import APGD
+from resolute.attacks.ascent import Attack
+from resolute.attacks.gradient import PGD
+from resolute.attacks.targeted import ReferenceShift, Truth
 from resolute.errors import ConfigError
 from resolute.images import SAMPLE_NAMES, read_image, sample_image, write_png
 from resolute.models.base import Restorer
@@ -25,7 +28,7 @@ from resolute.training.task import Figures, describe_validation
 
 # Nobody waits longer for a page, and others wait for it: minutes of training, and the largest side of what is judged.
 MINUTES, SIDE = 3.0, 64
-# Of the judge; that of `resolute harden` takes three hundred, and a second attack.
+# Of each attack of the judge; that of `resolute harden` takes three hundred, and a hundred and fifty.
 STEPS = 30
 
 
@@ -92,7 +95,7 @@ def harden_steps(
         write_png(folder / IMAGE, pixels)
         made = harden(
             name, folder / "photographs", folder / "hardened", minutes=minutes, epsilon=level / 255,
-            test=folder / IMAGE, attacks={"APGD": APGD(epsilon=level / 255, steps=STEPS)}, device=device,
+            test=folder / IMAGE, attacks=_judge(level / 255), device=device,
             watcher=_watcher(report),
         )  # fmt: skip
         (files,) = made.pictures.values()
@@ -111,6 +114,15 @@ def harden_steps(
         return Hardened(made, picture("before", "output"), picture("after", "output"), clean)
 
     return (yield from stream(work, "training step", stop))
+
+
+def _judge(epsilon: float) -> dict[str, Attack]:
+    """Return the attacks of the judge of `resolute harden`, with fewer steps and one start."""
+    truth = ReferenceShift(Truth())
+    return {
+        "APGD": APGD(epsilon=epsilon, steps=STEPS),
+        "PGD on the truth": PGD(epsilon=epsilon, steps=STEPS, objective=truth),
+    }
 
 
 def _watcher(report: Report) -> Watcher:

@@ -131,7 +131,7 @@ def harden_tab(desk: Desk) -> None:
                 f"and after, on your photograph: on {SIDE} pixels a side of the input at most. On a hundred "
                 "photographs of your own, and by a stronger judge: `resolute harden`."
             )
-            model = gr.Dropdown(names, value="edsr-xs", label="Model", elem_id="harden-model")
+            model = gr.Dropdown(names, value="edsr-xs", label="Model to harden", elem_id="harden-model")
             minutes = gr.Slider(0.1, MINUTES, 1, step=0.1, label="Minutes of training", elem_id="harden-minutes")
             level = gr.Slider(1, 16, 4, step=1, label="Budget, in levels of 255")
             buttons = desk.buttons("harden", "Harden")

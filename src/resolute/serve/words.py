@@ -28,7 +28,12 @@ CSS = """
 .r-wide thead th:first-child { padding-left: 0 !important; text-align: left !important; }
 .r-verdict { font-size: 1.15rem; font-weight: 600; }
 .r-score { font-size: 2rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-#faithful-gallery .grid-wrap, #harden-gallery .grid-wrap { max-height: none !important; }
+#faithful-gallery .grid-wrap, #harden-gallery .grid-wrap {
+  min-height: 0 !important; max-height: none !important;
+}
+#faithful-gallery .caption-label, #harden-gallery .caption-label {
+  overflow: visible !important; white-space: normal !important;
+}
 @media (max-width: 40rem) {
   #faithful-gallery .grid-container, #harden-gallery .grid-container { grid-template-columns: 1fr 1fr !important; }
 }
@@ -99,9 +104,9 @@ def hardened(found: Hardened) -> str:
         for one in found.made.standings
     )
     judge = (
-        f"Judged on this one photograph by APGD in {STEPS} steps, one start, the same before and after; in dB. That is "
-        "a first look: `resolute harden` has a hundred photographs, ten minutes and stronger attacks, and so should "
-        "what is deployed."
+        f"Judged on this one photograph by APGD on the output and PGD on the distance from the original, {STEPS} steps "
+        "each, one start, the same before and after; the worst counts, in dB. That is a first look: the command "
+        "resolute harden takes a hundred photographs, ten minutes and a stronger judge, and so should what is deployed."
     )
     return (
         f'{sentences(found.made.sentences())}<table class="r-table r-wide"><thead><tr>{head}</tr></thead>'
