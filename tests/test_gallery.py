@@ -1,11 +1,11 @@
 """The gallery: page, pictures and figures are of one making, and light enough to be sent."""
 
-import importlib.util
 import json
 import re
 
 import pytest
 from PIL import Image
+from small import script_of
 from sources import ROOT
 
 from resolute.images import from_uint8
@@ -17,12 +17,9 @@ LARGEST = 1_500_000
 
 @pytest.fixture(scope="module")
 def gallery():
-    spec = importlib.util.spec_from_file_location("make_gallery", DOCS / "make_gallery.py")
-    module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(DOCS)
-        spec.loader.exec_module(module)
-    return module
+        return script_of("make_gallery")
 
 
 @pytest.fixture(scope="module")
