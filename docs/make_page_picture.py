@@ -10,14 +10,9 @@ Needs Playwright and a Chromium.
 from __future__ import annotations
 
 import argparse
-import io
-import shutil
 from pathlib import Path
 
-from PIL import Image
-from playwright.sync_api import sync_playwright
-
-BROWSERS = ("chromium", "chromium-headless-shell", "google-chrome")
+from drawing import keep, window
 
 
 def main() -> None:
@@ -28,17 +23,14 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=1240)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=program) as browser:
-        page = browser.new_page(viewport={"width": 1240, "height": arguments.height})
+    with window(1240, arguments.height) as page:
         page.goto(arguments.page.resolve().as_uri())
         if arguments.case:
             titles = page.locator("#pick-case option").all_inner_texts()
             place = next(place for place, title in enumerate(titles) if arguments.case in title)
             page.locator("#pick-case").select_option(index=place)
         page.wait_for_function("() => [...document.images].every(image => image.complete && image.naturalWidth)")
-        shown = page.locator(arguments.part).screenshot() if arguments.part else page.screenshot()
-        Image.open(io.BytesIO(shown)).save(arguments.out, quality=80)
+        keep(page.locator(arguments.part) if arguments.part else page, arguments.out)
 
 
 if __name__ == "__main__":

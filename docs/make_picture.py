@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from drawing import sheet
 
 from resolute import load
 from resolute.images import SAMPLE_NAMES, read_image, sample_image, to_uint8
@@ -23,7 +23,7 @@ from resolute.models.base import Restorer
 from resolute.resize import downscale, mod_crop
 from resolute.training.judge import Photograph, judge, suite
 
-SIDE, GAP, CAPTION = 224, 8, 44
+SIDE = 224
 
 
 def main() -> None:
@@ -36,16 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     models = [load(arguments.before), load(arguments.after)]
     rows = [panels(models, name, arguments.budget / 255) for name in arguments.image]
-    sheet = Image.new("RGB", (5 * (SIDE + GAP) - GAP, len(rows) * (SIDE + CAPTION)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, row in enumerate(rows):
-        top = number * (SIDE + CAPTION)
-        for index, (pixels, caption) in enumerate(row):
-            sheet.paste(Image.fromarray(pixels), (index * (SIDE + GAP), top))
-            at = (index * (SIDE + GAP) + 2, top + SIDE + 5)
-            draw.multiline_text(at, caption, fill="#222222", font=ImageFont.load_default(14), spacing=3)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(arguments.out, quality=88)
+    sheet(rows, arguments.out, side=SIDE, quality=88)
 
 
 def panels(models: Sequence[Restorer], image: str, epsilon: float) -> list[tuple[np.ndarray, str]]:

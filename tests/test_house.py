@@ -157,3 +157,19 @@ def test_no_class_overrides_a_method_that_does_something(kind):
 
 def test_one_file_knows_of_torchvision():
     assert [path.name for path in FILES if "torchvision" in path.read_text(encoding="utf-8")] == ["vision.py"]
+
+
+def test_nobody_is_sent_to_a_page_that_pip_leaves_out():
+    """What the package says to a person explains itself, for the pages are in the repository alone."""
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        docstrings = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented)
+                      and node.body and isinstance(node.body[0], ast.Expr)}  # fmt: skip
+        said = [
+            node.value for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        ]  # fmt: skip
+        assert not [text for text in said if re.search(r"\bdocs/\w+\.md", text) and "--out docs" not in text], path
+    for path in SOURCE.rglob("*.j2"):
+        assert not re.search(r"\bdocs/|\.md\b", path.read_text(encoding="utf-8")), path

@@ -22,12 +22,21 @@ import pytest
 import torch
 from odd import FULL, tried
 
-from resolute.errors import ImageError
+from resolute.errors import ConfigError, ImageError
 from resolute.images import sample_image, write_png
 from resolute.models import load
 from resolute.models.scorers import load_scorer
-from resolute.serve import attack_steps, certify_steps, read_upload
-from resolute.serve.jobs import MAX_BYTES, MAX_PIXELS, Step, Trial
+from resolute.serve import (
+    Step,
+    Trial,
+    attack_steps,
+    certify_steps,
+    faithful_steps,
+    harden_steps,
+    read_upload,
+)
+from resolute.serve.hardening import MINUTES
+from resolute.serve.jobs import MAX_BYTES, MAX_PIXELS
 
 
 def huge_png(path: Path, width: int = 8000, height: int = 8000) -> Path:
@@ -72,7 +81,7 @@ class TestJobs:
 
     def test_every_attack_of_the_page_runs(self):
         pytest.importorskip("gradio", reason="the page needs the extra [demo]")
-        from resolute.serve.page import ATTACKS
+        from resolute.serve.tabs import ATTACKS
 
         for kind in ATTACKS.values():
             _, found = to_the_end(attack_steps(load("edsr-xs"), sample_image("coffee"), kind=kind, steps=2, side=16))
@@ -105,15 +114,59 @@ class TestJobs:
         assert steps[-1].total == 40
         assert found.lower < found.score < found.upper
 
-    @pytest.mark.parametrize("job", ["attack", "certify"])
-    def test_a_tiny_image_is_refused(self, job):
-        tiny = torch.zeros(3, 4, 4)
+    def test_what_is_invented_is_said_and_shown(self, tmp_path):
+        image, model = sample_image("coffee"), load("edsr-xs")
+        steps, found = to_the_end(faithful_steps("edsr-xs", model, image, tmp_path, side=16))
+        assert steps[-1].done == steps[-1].total == 100
+        assert found.sentences[0].startswith("Did edsr-xs invent this?")
+        shown = {view.label: view.pixels for view in found.case.views}
+        assert shown["truth"].shape == shown["output"].shape == (3, 64, 64)
+        covered = shown["output, what is not trusted covered"] != shown["output"]
+        assert 0 < float(covered.double().mean()) < 1
+
+    def test_a_small_image_has_no_truth_to_be_held_against(self, tmp_path):
+        image = sample_image("coffee")[:, :16, :20]
+        _, found = to_the_end(faithful_steps("edsr-xs", load("edsr-xs"), image, tmp_path, photograph=False))
+        assert "truth" not in [view.label for view in found.case.views]
+
+    def test_hardening_gives_weights_and_the_same_attack_before_and_after(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("resolute.serve.hardening.STEPS", 3)
+        model, image = load("edsr-xs"), sample_image("coffee")
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        steps, found = to_the_end(harden_steps("edsr-xs", model, image, tmp_path, but="coffee", minutes=0.001, side=16))
+        assert {"photograph read", "training step"} < {step.what for step in steps}
+        assert not (tmp_path / "photographs" / "coffee.png").exists()
+        assert found.before.shape == found.after.shape == (3, 64, 64)
+        judged = [one.judged[0].damage["APGD"] for one in (found.made.before, found.made.after)]
+        assert judged[0] != judged[1]
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+        hardened = load(found.made.weights).state_dict()
+        assert any(not torch.equal(before[name], tensor) for name, tensor in hardened.items())
+
+    def test_hardening_ends_when_it_is_stopped(self, tmp_path):
+        stop = threading.Event()
+        job = harden_steps("edsr-xs", load("edsr-xs"), sample_image("coffee"), tmp_path, minutes=3, side=16, stop=stop)
+        while next(job).what != "training step":
+            pass
+        stop.set()
+        assert to_the_end(job)[1] is None
+
+    def test_nobody_hardens_for_an_hour(self, tmp_path):
+        job = harden_steps("edsr-xs", load("edsr-xs"), sample_image("coffee"), tmp_path, minutes=60)
+        with pytest.raises(ConfigError, match=f"{MINUTES:g}"):
+            next(job)
+
+    @pytest.mark.parametrize("job", ["attack", "certify", "faithful", "harden"])
+    def test_a_tiny_image_is_refused(self, job, tmp_path):
+        tiny, model = torch.zeros(3, 4, 4), load("edsr-xs")
+        jobs = {
+            "attack": lambda: attack_steps(model, tiny),
+            "certify": lambda: certify_steps(load_scorer("quality-s"), tiny),
+            "faithful": lambda: faithful_steps("edsr-xs", model, tiny, tmp_path),
+            "harden": lambda: harden_steps("edsr-xs", model, tiny, tmp_path),
+        }
         with pytest.raises(ImageError, match="too small"):
-            to_the_end(
-                attack_steps(load("edsr-xs"), tiny)
-                if job == "attack"
-                else certify_steps(load_scorer("quality-s"), tiny)
-            )
+            to_the_end(jobs[job]())
 
 
 class TestUploads:
@@ -161,13 +214,13 @@ def served(tmp_path_factory):
         stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(folder), "COLUMNS": "200"},
     )  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(1800):
             said = (folder / "log").read_text()
             if "Ctrl-C stops it" in said or process.poll() is not None:
                 break
             time.sleep(0.1)
         assert f"http://127.0.0.1:{port}/" in said, said
-        yield f"http://127.0.0.1:{port}/", port, process.pid
+        yield f"http://127.0.0.1:{port}/", port, process.pid, folder
     finally:
         process.terminate()
         process.wait(30)
@@ -197,8 +250,9 @@ def opened(served, browser):
 
 def status(page, words, of="attack"):
     page.wait_for_function(
-        "([id, words]) => new RegExp(words).test(document.getElementById(id).innerText)", arg=[f"{of}-status", words]
-    )
+        "([id, words]) => new RegExp(words).test(document.getElementById(id).innerText)",
+        arg=[f"{of}-status", words], timeout=180_000,
+    )  # fmt: skip
     return page.locator(f"#{of}-status").inner_text()
 
 
@@ -206,8 +260,8 @@ def status(page, words, of="attack"):
 class TestPage:
     def test_an_upload_is_attacked_and_compared(self, opened, tmp_path):
         write_png(tmp_path / "<b>mine.png", sample_image("chelsea")[:, :96, :96])
-        opened.set_input_files("#attack-file input[type=file]", tmp_path / "<b>mine.png")
-        opened.wait_for_function("() => document.getElementById('attack-file').innerText.includes('mine')")
+        opened.set_input_files("#image-file input[type=file]", tmp_path / "<b>mine.png")
+        opened.wait_for_function("() => document.getElementById('image-file').innerText.includes('mine')")
         opened.locator("#attack-steps input[type=number]").fill("5")
         opened.locator("#attack-go").click()
         status(opened, "Done")
@@ -243,14 +297,14 @@ class TestPage:
 
     def test_what_is_no_image_is_refused_in_a_sentence(self, opened, tmp_path):
         (tmp_path / "bad.png").write_bytes(b"<script>alert(1)</script>" * 20)
-        opened.set_input_files("#attack-file input[type=file]", tmp_path / "bad.png")
-        opened.wait_for_function("() => document.getElementById('attack-file').innerText.includes('bad')")
+        opened.set_input_files("#image-file input[type=file]", tmp_path / "bad.png")
+        opened.wait_for_function("() => document.getElementById('image-file').innerText.includes('bad')")
         opened.locator("#attack-go").click()
         assert "no image" in status(opened, "cannot read bad.png")
 
     def test_a_file_that_is_too_large_is_not_taken(self, opened, tmp_path):
         (tmp_path / "large.png").write_bytes(bytes(10_000_001))
-        opened.set_input_files("#attack-file input[type=file]", tmp_path / "large.png")
+        opened.set_input_files("#image-file input[type=file]", tmp_path / "large.png")
         opened.wait_for_function("() => document.body.innerText.includes('exceed the maximum allowed size')")
 
     def test_a_score_is_certified(self, opened):
@@ -262,6 +316,42 @@ class TestPage:
         score, low, high = map(float, re.search(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", said).groups())
         assert low < score < high
         assert "With confidence 99.9 %" in said
+
+    def test_what_a_model_invented_is_shown_for_the_image_of_the_other_tab(self, opened, tmp_path):
+        write_png(tmp_path / "mine.png", sample_image("chelsea")[:, :64, :96])
+        opened.set_input_files("#image-file input[type=file]", tmp_path / "mine.png")
+        opened.wait_for_function("() => document.getElementById('image-file').innerText.includes('mine')")
+        opened.get_by_role("tab", name="Faithful").click()
+        opened.locator("#faithful-go").click()
+        status(opened, "Done", of="faithful")
+        told = opened.locator("#faithful-result").inner_text()
+        assert "Did edsr-s invent this?" in told
+        assert "of the pixels are trusted" in told
+        opened.wait_for_function("() => document.querySelectorAll('#faithful-gallery img').length === 12")
+        sizes = opened.locator("#faithful-slider img").evaluate_all(
+            "images => images.map(image => [image.naturalWidth, image.naturalHeight])"
+        )
+        assert sizes == [[96, 64]] * 2
+        assert opened.evaluate("() => document.documentElement.scrollWidth") <= 390
+
+    def test_a_model_is_hardened_and_its_weights_are_taken_home(self, opened, served, tmp_path):
+        opened.get_by_role("tab", name="Harden").click()
+        opened.locator("#harden-minutes input[type=number]").fill("0.1")
+        opened.locator("#image-side input[type=number]").fill("16")
+        opened.locator("#harden-go").click()
+        status(opened, "training step: [1-9]", of="harden")
+        status(opened, "Done", of="harden")
+        assert "keeps" in opened.locator("#harden-result").inner_text()
+        opened.wait_for_function("() => document.querySelectorAll('#harden-slider img').length === 2")
+        with opened.expect_download() as download:
+            opened.locator("#harden-weights").click()
+        kept = tmp_path / download.value.suggested_filename
+        download.value.save_as(kept)
+        assert kept.name == "edsr-xs-hardened.safetensors"
+        before, after = (model.state_dict() for model in (load("edsr-xs"), load(kept)))
+        assert any(not torch.equal(before[name], tensor) for name, tensor in after.items())
+        assert [*served[3].glob("resolute-*/work/*")] == [], "what a job wrote is deleted when it ends"
+        assert opened.evaluate("() => document.documentElement.scrollWidth") <= 390
 
 
 def test_only_this_machine_under_its_own_name_is_answered(served):
@@ -362,7 +452,7 @@ def occupied(pid):
 
 @tried(2, 40)
 def test_odd_requests_are_told_nothing(rng, served, tmp_path):
-    _, port, pid = served
+    _, port, pid, _ = served
     secret = tmp_path / "secret.txt"
     secret.write_text(SECRET)
     slow = []
@@ -403,7 +493,7 @@ def test_an_upload_is_taken_up_to_its_limit(served, size, status):
 
 def attacked(port, session, *, image, level):
     """Attack as a page does, and return the last thing that it is told."""
-    from resolute.serve.page import SHRINK
+    from resolute.serve.desk import SHRINK
 
     config = json.loads(ask(port, "GET", "/config")[2])
     button = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "attack-go")
@@ -442,7 +532,7 @@ def test_sessions_at_once_get_their_own_answers_or_hear_that_it_is_busy(rng, ser
 @pytest.mark.hostile
 @pytest.mark.skipif(not FULL, reason="takes ten minutes; RESOLUTE_HOSTILE=full runs it")
 def test_ten_minutes_of_sessions_odd_requests_and_slow_clients_leave_memory_flat(served, tmp_path):
-    _, port, pid = served
+    _, port, pid, _ = served
     rng, kinds = random.Random(0), [("coffee", 2), ("astronaut", 8), ("chelsea", 32)]
     secret = tmp_path / "secret.txt"
     secret.write_text(SECRET)

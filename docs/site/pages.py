@@ -30,7 +30,7 @@ ELSEWHERE = {
 }
 # The order of the menu. A page that is not there is left out; one that is not named here goes to the end of the guide.
 MENU = {
-    "Begin": ["install", "serve"],
+    "Begin": ["install", "gallery", "serve"],
     "You ship a model": [
         "howto/ship", "faithful", "harden", "zoo", "onnx", "flags", "leaderboard",
         "certified-restoration", "restoration", "findings",

@@ -93,7 +93,7 @@ COMMANDS = {
     "query": ("querying", "Ask the records of studies in SQL (DuckDB); it changes none of them."),
     "serve": (
         "serving",
-        "Open a local page: drop an image, attack a model and watch it, compare the outputs, certify a score.",
+        "Open a local page: drop an image, attack a model, see what it invents, harden one, certify a score.",
     ),
     "study": ("studying", "Run a grid of models, attacks, budgets and images; print a table and write a report."),
     "train": (

@@ -27,7 +27,7 @@ def serve(
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
     device: Device = "auto",
 ) -> None:
-    r"""Open a local page: drop an image, attack a model and watch it, compare the outputs, certify a score.
+    r"""Open a local page: drop an image, attack a model, see what it invents, harden one, certify a score.
 
     Needs the extra demo: pip install 'resolute\[demo]'. Stop it with Ctrl-C; what was uploaded is deleted then.
     """

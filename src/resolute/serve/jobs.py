@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import queue
 import threading
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
-from typing import TypeVar, final
+from typing import final
 
 from jaxtyping import Float
 from PIL import Image
@@ -24,38 +23,18 @@ from resolute.errors import ImageError
 from resolute.images import from_uint8, read_formats, read_image, sample_image, to_uint8
 from resolute.models.base import Restorer, Scorer
 from resolute.models.fitted import size_within
-from resolute.of_file import told_in_one_line
+from resolute.serve.stream import Report, Step, stream
 from resolute.studies.attacked import AttackCell, AttackRecord, Clean, Subject, measure_all
+from resolute.studies.datasets import middle
 from resolute.studies.grid import Grid
 
 # No other machine can reach it.
 HOST = "127.0.0.1"
 MAX_BYTES = 10_000_000
 MAX_PIXELS = 20_000_000
-# Seconds between two signs of life; more often a browser on the same two cores would take time from the attack.
-PAUSE = 0.2
 
 Pixels = Float[Tensor, "3 h w"]
 Large = Float[Tensor, "3 sh sw"]
-Result = TypeVar("Result")
-
-
-class _StoppedError(Exception):
-    """Somebody does not want to wait any longer."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """How far a job is.
-
-    Attributes:
-        done, total: in its own units.
-        values: of what is climbed, one an evaluation so far; empty where nothing is.
-    """
-
-    done: int
-    total: int
-    values: list[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +124,7 @@ def attack_steps(
     table = AttackTable(kind) if kind == "fgsm" else AttackTable(kind, steps=steps)
     attack = _watched(table.build(level / 255), seen)
 
-    def work(report: Callable[[int, int], None]) -> Trial:
+    def work(report: Report) -> Trial:
         clean = Clean.of(model, subject)
         cell = AttackCell.of(model, attack, kind, subject, seed=0)
         (judged,) = measure_all([cell], [clean], progress=lambda share: report(round(share * taken), taken))
@@ -153,7 +132,7 @@ def attack_steps(
         clean_output = clean.output[0].clamp(0, 1)
         return Trial(judged.record, subject.low[0], judged.attacked, clean_output, judged.output.clamp(0, 1), truth)
 
-    return (yield from _stream(work, seen, stop))
+    return (yield from stream(work, "attack step", stop, seen))
 
 
 def certify_steps(
@@ -185,68 +164,29 @@ def certify_steps(
     if min(size or image.shape[1:]) < smallest:
         raise ImageError(f"the image is too small: the metric needs {smallest} pixels a side")
 
-    def work(report: Callable[[int, int], None]) -> Certificate:
+    def work(report: Report) -> Certificate:
         return certify(scorer, image, sigma, epsilon, samples, size=size, progress=report)
 
-    return (yield from _stream(work, [], stop))
+    return (yield from stream(work, "noisy copy", stop))
+
+
+def middle_of(image: Pixels, scale: int, side: int, *, photograph: bool) -> Float[Tensor, "3 h1 w1"]:
+    """Return the middle of an image that a trial is about, in 8 bits, an input of at most ``side`` pixels a side.
+
+    Raises:
+        ImageError: the image is too small.
+    """
+    ratio = scale if photograph else 1
+    if min(image.shape[1:]) < 8 * ratio:
+        raise ImageError(f"the image is too small: {8 * ratio} pixels a side are needed")
+    return from_uint8(to_uint8(middle(image, side * ratio)))
 
 
 def _subject(image: Pixels, scale: int, side: int, photograph: bool) -> Subject:
-    ratio = scale if photograph else 1
-    top, left = (max(0, (length - side * ratio) // 2) for length in image.shape[1:])
-    middle = from_uint8(to_uint8(image[:, top : top + side * ratio, left : left + side * ratio]))
-    if min(middle.shape[1:]) < 8 * ratio:
-        raise ImageError(f"the image is too small: {8 * ratio} pixels a side are needed")
     study = Grid(
         name="trial", models=("",), attacks=(AttackTable(kind="ifgsm"),), high_resolution=photograph, scale=scale
     )
-    return study.prepare("image", middle)
-
-
-def _stream(
-    work: Callable[[Callable[[int, int], None]], Result], seen: list[float], stop: threading.Event | None
-) -> Generator[Step, None, Result | None]:
-    """Run work in a thread of its own, and yield how far it is until it is done, stopped, or nobody listens."""
-    halt = stop or threading.Event()
-    news: queue.Queue[Step | Exception | None] = queue.Queue()
-    results: list[Result] = []
-
-    def report(done: int, total: int) -> None:
-        if halt.is_set():
-            raise _StoppedError
-        news.put(Step(done, total, list(seen)))
-
-    def run() -> None:
-        try:
-            with told_in_one_line():
-                results.append(work(report))
-            news.put(None)
-        except Exception as error:  # handed on to who asked for the work
-            news.put(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        while True:
-            found, step = news.get(), None
-            # Only the newest counts, and the newest before an end is the whole curve.
-            while isinstance(found, Step):
-                step = found
-                if news.empty():
-                    break
-                found = news.get()
-            if isinstance(found, _StoppedError):
-                return None
-            if step is not None:
-                yield step
-            if isinstance(found, Exception):
-                raise found
-            if found is None:
-                return results[0]
-            halt.wait(PAUSE)
-    finally:
-        halt.set()
-        thread.join()
+    return study.prepare("image", middle_of(image, scale, side, photograph=photograph))
 
 
 @final

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 
 from resolute.certificates.certificate import Certificate
 from resolute.figures import figure
-from resolute.serve.jobs import Step, Trial
+from resolute.serve.hardening import STEPS, Hardened
+from resolute.serve.jobs import Trial
+from resolute.serve.stream import Step
 from resolute.studies.summary import attack_title as title
+from resolute.training.hardened import tables
 
 CSS = """
 .r-bar { height: .6rem; border-radius: .3rem; background: var(--border-color-primary); overflow: hidden; }
@@ -20,17 +24,30 @@ CSS = """
 .r-table.r-table tr { border: 0 !important; }
 .r-table.r-table th { padding: .2rem 1rem .2rem 0; border: 0 !important; font-weight: 400; text-align: left; }
 .r-table.r-table td { padding: .2rem 0; border: 0 !important; font-weight: 600; text-align: right; }
+.r-wide td, .r-wide thead th { padding-left: 1rem !important; text-align: right !important; }
+.r-wide thead th:first-child { padding-left: 0 !important; text-align: left !important; }
+.r-verdict { font-size: 1.15rem; font-weight: 600; }
 .r-score { font-size: 2rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+#faithful-gallery .grid-wrap, #harden-gallery .grid-wrap {
+  min-height: 0 !important; max-height: none !important;
+}
+#faithful-gallery .caption-label, #harden-gallery .caption-label {
+  overflow: visible !important; white-space: normal !important;
+}
+@media (max-width: 40rem) {
+  #faithful-gallery .grid-container, #harden-gallery .grid-container { grid-template-columns: 1fr 1fr !important; }
+}
 footer { display: none !important; }
 """
 
 
-def progress(step: Step, what: str) -> str:
+def progress(step: Step) -> str:
     """Return a bar, how far it is in words, and the curve of what is climbed."""
     share = step.done / max(step.total, 1)
     # Of a mean of squares, so that the page speaks of the same figure during the attack and after it.
     kept = [-10 * math.log10(value) for value in step.values if value > 0]
-    text = f"{what}: {step.done} of {step.total}"
+    what = step.what
+    text = f"{what}: {step.done} of {step.total}" + (f", {step.note}" if step.note else "")
     if kept:
         text += f", SR-PSNR {figure(min(kept), 1)} dB so far, before rounding"
     return (
@@ -70,6 +87,33 @@ def figures(trial: Trial) -> str:
     return f'<p>{html.escape(head)}</p><table class="r-table"><tbody>{lines}</tbody></table>'
 
 
+def sentences(told: Sequence[str]) -> str:
+    """Return sentences, the first one large."""
+    first, *others = (html.escape(sentence) for sentence in told)
+    return f'<p class="r-verdict">{first}</p>' + "".join(f"<p>{sentence}</p>" for sentence in others)
+
+
+def hardened(found: Hardened) -> str:
+    """Return what a hardening was worth: its sentences and figures, and by what it was judged."""
+    table = tables(found.made)[0]
+    head = "".join(f"<th>{html.escape(column.name)}</th>" for column in table.columns)
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(one.name)}</th>'
+        + "".join(f"<td>{figure(value.mean)}</td>" for value in (one.clean, one.truth, one.kept))
+        + "</tr>"
+        for one in found.made.standings
+    )
+    judge = (
+        f"Judged on this one photograph by APGD on the output and PGD on the distance from the original, {STEPS} steps "
+        "each, one start, the same before and after; the worst counts, in dB. That is a first look: the command "
+        "resolute harden takes a hundred photographs, ten minutes and a stronger judge, and so should what is deployed."
+    )
+    return (
+        f'{sentences(found.made.sentences())}<table class="r-table r-wide"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table><p>{html.escape(judge)}</p>"
+    )
+
+
 def certified(found: Certificate) -> str:
     """Return a certificate: the score, its interval, and what that does and does not mean."""
     interval = "nothing is certified" if found.abstained else f"[{_end(found.lower)}, {_end(found.upper)}]"
@@ -77,7 +121,7 @@ def certified(found: Certificate) -> str:
     return (
         f'<p class="r-score">{score} <span>{interval}</span></p><p>{html.escape(found.words())}</p>'
         "<p>This is a certified figure, for a far smaller change than attacks use; it is on no scale with those of the "
-        "other tab.</p>"
+        "other tabs.</p>"
     )
 
 

@@ -240,8 +240,12 @@ def evidence_of(records: Sequence[CheckRecord]) -> Evidence:
 def flags_table(flags: Sequence[Flag], model: str) -> Table:
     """Return all flags of a model, one a row, the raised ones first, each with what it means and what to do."""
     columns = [
-        Column("flag"), Column("raised"), Column("figure", align="right"), Column("raised if", align="right"),
-        Column("seen"), Column("what to do"),
+        Column("flag", meaning="a sign that an attack was too weak to tell how robust the model is; none is no proof"),
+        Column("raised", meaning="whether the sign was seen"),
+        Column("figure", meaning="what was measured, in the unit of the limit", align="right"),
+        Column("raised if", meaning="the limit of the figure", align="right"),
+        Column("seen", meaning="the figure in words, and why it matters"),
+        Column("what to do", meaning="before the figures of this model are quoted"),
     ]  # fmt: skip
     rows = [
         row(

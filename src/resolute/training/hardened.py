@@ -202,13 +202,14 @@ class Hardening:
 
 def tables(made: Hardening) -> tuple[Table, Table]:
     """Return the figures of a hardening, the worst attack on each image counting, and those of each attack alone."""
+    truth, kept = "attacked output against the original", "attacked output against the model's own clean output"
     measured = [
-        Column("PSNR", "against the original, Y, dB", better="higher"),
-        Column("SR-PSNR", "dB", better="higher"),
+        Column("PSNR", "against the original, Y, dB", truth, better="higher"),
+        Column("SR-PSNR", "dB", kept, better="higher"),
     ]
     columns = [
-        Column("model"),
-        Column("clean PSNR", "Y, dB", better="higher"),
+        Column("model", meaning="the mixture is with bicubic interpolation, of the hardened model's clean PSNR"),
+        Column("clean PSNR", "Y, dB", "output without an attack, against the original", better="higher"),
         dataclasses.replace(measured[0], name="attacked PSNR", key=True),
         measured[1],
     ]

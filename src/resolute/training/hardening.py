@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from resolute import runtime
-from resolute.attacks.ascent import Precision
+from resolute.attacks.ascent import Attack, Precision
 from resolute.defences.adversarial import Adversarial
 from resolute.defences.consistency import Consistency
 from resolute.defences.loading import load_defended
@@ -88,6 +88,7 @@ def harden(
     test: Path | str | Sequence[Path | str] = (),
     tested: int = 20,
     crop: int | None = None,
+    attacks: Mapping[str, Attack] | None = None,
     device: str = "auto",
     precision: Precision = "float32",
     watcher: Watcher | None = None,
@@ -120,6 +121,7 @@ def harden(
             those of them that are among ``photos`` are not trained on.
         tested: images to judge on at most, spread evenly.
         crop: side of the middle of each ``test`` image that is judged, in low-resolution pixels; None for all of it.
+        attacks: by name, to judge by these alone: quicker than the judge's own, and weaker where they are.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: arithmetic of attacks, of the judge's and, but for float32, of those that are trained on; ``mixed``
             trains on those searched in float32 where the processor only emulates bfloat16.
@@ -182,7 +184,7 @@ def harden(
         before, after = copy.deepcopy(restorer), subject.read_back(weights, task.made)
         for judged in (before, after):
             judged.eval().to(place).to(memory_format=task.memory_format)  # pyright: ignore[reportCallIssue], a gap in the stubs
-        judging = Judging(folder, planned, before, after, subject.name, precision)
+        judging = Judging(folder, planned, before, after, subject.name, precision, attacks)
         made = judging.result(weights, subject.note, task.held_out[:tested], tests, watcher.judged)
         made.facts.update(kept=task.kept, reach=dataclasses.asdict(task.reach))
         made.save(folder)

@@ -53,6 +53,7 @@ class Judging:
         before, after: the model, on the device to judge on.
         name: of the model.
         precision: of the search; the verdict is always float32.
+        attacks: by name, to judge by these alone; None for the suite.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class Judging:
     after: Restorer
     name: str
     precision: Precision = "float32"
+    attacks: Mapping[str, Attack] | None = None
 
     def result(
         self,
@@ -131,6 +133,8 @@ class Judging:
         return {key: judged for key, judged in kept.items() if judged.damage}
 
     def _attacks(self, role: Role, *, strict: bool) -> Mapping[str, Attack]:
+        if self.attacks is not None:
+            return self.attacks
         epsilon = self.recipe.budget / 255
         # The mixture is a baseline, and fewer starts flatter it: what beats it then would beat it all the more.
         attacks = suite(epsilon, self.precision, 1 if role == "mixture" else 3)
