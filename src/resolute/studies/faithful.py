@@ -23,7 +23,7 @@ from resolute.chart import BICUBIC
 from resolute.defences import load_defended
 from resolute.defences.wrappers import gaussian
 from resolute.errors import ConfigError, ImageError, ImageWarning
-from resolute.figures import figure
+from resolute.figures import figure, or_infinite
 from resolute.files import FileName
 from resolute.images import from_uint8, read_image, to_uint8
 from resolute.measure.parts import consistency, parts_of, rms
@@ -32,7 +32,6 @@ from resolute.models.tiling import Tiled
 from resolute.studies.attacked import Subject, against_truth
 from resolute.studies.faithful_results import (
     FaithfulRecord,
-    decibels,
     results_of,
     trust_in_words,
     worst_first,
@@ -220,7 +219,7 @@ class Faithful(RestoreStudy, InTiles):
             views += [View("truth", subject.truth[0]), View("error", error)]
         facts = [
             f"added {figure(record.added)} levels, contradicted {figure(record.contradicted)}; consistency "
-            f"{figure(decibels(record.consistency))} dB",
+            f"{figure(or_infinite(record.consistency))} dB",
             trust_in_words(record),
             f"maps: dark 0, bright {record.bound:g} levels of 255 or more; added: grey is nothing",
         ]
@@ -241,7 +240,7 @@ class Faithful(RestoreStudy, InTiles):
         if not isinstance(record, FaithfulRecord):
             return None
         values = {
-            "consistency": record.consistency, "added": record.added, "contradicted": record.contradicted,
+            "consistency": or_infinite(record.consistency), "added": record.added, "contradicted": record.contradicted,
             "moved by noise": record.noise_moved, "moved by jpeg": record.jpeg_moved,
             "moved by attack": record.attack_moved, "trusted": record.trusted,
             "wrong among trusted": record.wrong_trusted,

@@ -102,11 +102,6 @@ def results_of(records: Sequence[FaithfulRecord]) -> Results:
     return Results(sentences, [*tables, _each(records)] if several else tables, brief=tables)
 
 
-def decibels(value: float | None) -> float:
-    """Return a PSNR of which None stands for infinity."""
-    return math.inf if value is None else value
-
-
 def trust_in_words(record: FaithfulRecord) -> str:
     """Say what the mask of an output means, and what it is worth here where the truth is known."""
     if record.trusted is None:
@@ -148,7 +143,7 @@ def _mean(records: Sequence[FaithfulRecord], read: Figure, digits: int = 1) -> s
 
 
 def _consistency(record: FaithfulRecord) -> float:
-    return decibels(record.consistency)
+    return math.inf if record.consistency is None else record.consistency
 
 
 def _sentences(records: Sequence[FaithfulRecord], model: str) -> list[str]:

@@ -11,7 +11,7 @@ import pydantic
 
 from resolute.chart import BICUBIC, Chart, axis, curve, layout_of, look_of, roomy, rounded
 from resolute.corruptions import CORRUPTIONS, SEVERITIES
-from resolute.figures import Interval, figure
+from resolute.figures import Interval, figure, or_infinite
 from resolute.measure.intervals import bootstrap_mean, mean
 from resolute.studies.record import Record, grouped
 from resolute.studies.results import UNFINISHED, Results
@@ -107,7 +107,7 @@ def decibels(value: float | None) -> str:
         >>> decibels(31.456)
         '31.46 dB'
     """
-    return f"{figure(math.inf if value is None else value, 2)} dB"
+    return f"{figure(or_infinite(value))} dB"
 
 
 def _kept(record: SurvivalRecord) -> float:

@@ -22,7 +22,7 @@ from resolute.attacks.objective import Bound, output_of
 from resolute.attacks.square import Square
 from resolute.defences import load_defended
 from resolute.errors import ConfigError, ImageError
-from resolute.figures import figure
+from resolute.figures import figure, or_infinite
 from resolute.files import FileName
 from resolute.images import from_uint8, read_image, to_uint8
 from resolute.models.base import Restorer, name_of
@@ -292,7 +292,7 @@ class Twin(RestoreStudy):
         if not isinstance(record, TwinRecord):
             return None
         setting = {"model": record.other, "search": record.search or "as it is"}
-        return Measured(setting, {"largest difference": record.largest, "PSNR": record.psnr})
+        return Measured(setting, {"largest difference": record.largest, "PSNR": or_infinite(record.psnr)})
 
     def outline(self, cells: Sequence[Cell]) -> str:
         own = [cell for cell in cells if isinstance(cell, TwinCell)]
