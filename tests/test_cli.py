@@ -270,6 +270,8 @@ def test_models_lists_and_describes(tiny_model):
     assert "edsr-s-entropy" in stdout
     code, stdout, _ = run("models", tiny_model)
     assert code == 0
+    # Of what its card does not say there is no row.
+    assert "training" not in stdout
     assert "long_skip" in stdout
     assert re.search(r"[0-9a-f]{64}", stdout)
 
