@@ -82,7 +82,8 @@ def build_site(folder: Path, out: Path) -> tuple[Path, list[str]]:
     proven, unproven = certified_boards([run for run in _runs(folder, out) if is_certified(run)])
     notes += unproven
     if not entries and not proven:
-        raise ConfigError(f"no entry in {folder}: {notes[0] if notes else 'put entries or folders of studies there'}")
+        why = "; ".join(notes[:3]) if notes else "put entries or folders of finished studies there"
+        raise ConfigError(f"nothing for a leaderboard in {folder}: {why}")
     listed = [Listed(entry, stem, entry.identity in own) for entry, stem in zip(entries, _stems(entries), strict=True)]
     for item in listed:
         write_text(out / "entries" / f"{item.stem}.json", item.entry.to_json())
