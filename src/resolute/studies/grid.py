@@ -74,6 +74,7 @@ class Grid(RestoreStudy, InTiles):
     """
 
     kind: ClassVar[str] = "attacks"
+    heading: ClassVar[str] = "Attacks on {models}"
     records: ClassVar[tuple[type[Record], ...]] = (AttackRecord, CleverRecord)
     cumulative: ClassVar[bool] = True
     worst_of: ClassVar[tuple[str, ...]] = ("attack",)

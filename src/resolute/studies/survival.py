@@ -88,6 +88,7 @@ class Survival(RestoreStudy, InTiles):
     """
 
     kind: ClassVar[str] = "survival"
+    heading: ClassVar[str] = "What damage does to {models}"
     records: ClassVar[tuple[type[Record], ...]] = (SurvivalRecord,)
     cumulative: ClassVar[bool] = True
 

@@ -123,6 +123,7 @@ class Twin(RestoreStudy):
     """
 
     kind: ClassVar[str] = "twin"
+    heading: ClassVar[str] = "Do the forms of {models} differ?"
     records: ClassVar[tuple[type[Record], ...]] = (TwinRecord,)
     worst_of: ClassVar[tuple[str, ...]] = ("search",)
 
@@ -239,7 +240,7 @@ class Twin(RestoreStudy):
 
     def _table(self, records: Sequence[TwinRecord]) -> Table:
         columns = [
-            Column("form"), Column("input"), Column("largest difference", "levels", digits=0, better="lower", key=True),
+            Column("form"), Column("largest difference", "levels", digits=0, better="lower", key=True), Column("input"),
             Column("before rounding", "levels", digits=3, better="lower"),
             Column("values that differ", "%", "as saved in 8 bits, a mean", 3, better="lower"),
             Column("PSNR between them", "dB", "the least on any image", better="higher"), Column("images"),
@@ -251,7 +252,7 @@ class Twin(RestoreStudy):
             psnr = min((one.psnr for one in own if one.psnr is not None), default=float("inf"))
             changed = sum(one.changed for one in own) / len(own)
             unrounded = max(one.unrounded for one in own)
-            cells = other, search or "as it is", TableCell(largest, tone=tone), unrounded, changed, psnr, len(own)
+            cells = other, TableCell(largest, tone=tone), search or "as it is", unrounded, changed, psnr, len(own)
             rows.append(row(*cells))
         words = (
             f"Each beside {records[0].model}; the same where no value differs by more than {self.tolerance:g} of 255 "
