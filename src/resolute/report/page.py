@@ -102,7 +102,7 @@ def _heading(evidence: MergedRecords) -> str:
     return study_of(evidence).heading.format(
         name=evidence.sources[0].name,
         models=", ".join(models[:_NAMED]) + more if models else BICUBIC,
-        images=images[0][1] if len(images) == 1 else count(len(images), "image"),
+        images=Path(images[0][1]).name if len(images) == 1 else count(len(images), "image"),
     )
 
 
