@@ -451,6 +451,15 @@ class TestCertified:
         assert notes == []
         assert "certified-0" in page.read_text()
 
+    def test_other_studies_beside_them_are_named_in_one_line(self, proven, tmp_path):
+        runs = shutil.copytree(proven, tmp_path / "runs")
+        for name in ("mine", "yours"):
+            (runs / name).mkdir()
+            (runs / name / "study.json").write_text('{"kind": "twin"}')
+        page, (note,) = build_site(runs, tmp_path / "site")
+        assert note.startswith("mine, yours: ")
+        assert note in page.read_text()
+
     def test_what_is_unfinished_is_left_out(self, proven, tmp_path):
         runs = shutil.copytree(proven, tmp_path / "runs")
         drop(runs / "proven", lambda record: record.epsilon > 0.015)

@@ -14,6 +14,7 @@ from resolute.errors import ConfigError
 from resolute.figures import DASH
 from resolute.measure.intervals import bootstrap_mean
 from resolute.report.reading import read_source
+from resolute.studies.kinds import KINDS
 from resolute.studies.record import grouped
 from resolute.studies.restoration import Restoration
 from resolute.studies.restored import RestorationRecord
@@ -41,13 +42,13 @@ class CertifiedBoard:
     alpha: float
 
 
-def is_certified(run: Path) -> bool:
-    """Tell whether a folder is of a study of certified restoration, whose place is not beside attacks."""
+def kind_in(run: Path) -> str:
+    """Return the kind of the study in a folder; empty where that cannot be read, or says none that is known."""
     try:
         kind = json.loads((run / "study.json").read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return kind == Restoration.kind
+        return ""
+    return kind if isinstance(kind, str) and kind in KINDS else ""
 
 
 def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[str]]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from markupsafe import Markup, escape
 
-from resolute.figures import Interval, doubt, figure, spread
+from resolute.figures import DASH, Interval, doubt, figure, spread
 from resolute.table.entries import Column, Row, TableCell, Value, aligned_right, gain_text
 
 # Rows, from which on a reader gets boxes to choose by, and from which on the table scrolls inside a box.
@@ -79,11 +79,11 @@ def page_table(
 def _told(
     columns: Sequence[Column], rows: Sequence[Row], keep: Collection[str]
 ) -> tuple[Sequence[Column], Sequence[Row]]:
-    """Leave out the columns in which no row has anything."""
+    """Leave out the columns in which no row has anything, but for what a reader looks for."""
     known = [
         place
         for place, column in enumerate(columns)
-        if column.name in keep or not rows or not all(_silent(one.cells[place]) for one in rows)
+        if column.key or column.name in keep or not rows or not all(_silent(one.cells[place]) for one in rows)
     ]
     if len(known) == len(columns):
         return columns, rows
@@ -93,7 +93,7 @@ def _told(
 
 
 def _silent(cell: TableCell) -> bool:
-    nothing = cell.value is None or cell.value == "" or (isinstance(cell.value, float) and math.isnan(cell.value))
+    nothing = cell.value in (None, "", DASH) or (isinstance(cell.value, float) and math.isnan(cell.value))
     return nothing and cell.change is None and not cell.note
 
 
