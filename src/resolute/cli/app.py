@@ -319,7 +319,7 @@ Out = Annotated[
 SharedOut = Annotated[
     str,
     typer.Option(
-        help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs of several add up.",
+        help="Folder for the results, or s3://BUCKET/FOLDER; runs add up.",
         callback=check_folder,
     ),
 ]

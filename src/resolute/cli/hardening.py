@@ -43,8 +43,7 @@ def harden_model(
     data: Annotated[
         list[Path],
         typer.Option(
-            help="Photographs of high resolution, or folders of them, a hundred or more; low-resolution files beside "
-            "them, as NAMEx4, are used as they are. May be repeated."
+            help="Photographs, or folders of them, a hundred or more; NAMEx4 beside NAME is its input. May be repeated."
         ),
     ],
     minutes: Annotated[
