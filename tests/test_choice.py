@@ -7,9 +7,10 @@ import torch
 from small import tiny
 from test_cli import fails, run
 
-from resolute import Bicubic, ConfigError, load
+from resolute import Bicubic, ConfigError, ImageError, load
 from resolute import run as run_study
 from resolute.engine import Store
+from resolute.errors import ImageWarning
 from resolute.images import read_image, sample_image, write_png
 from resolute.measure.fidelity import psnr_rgb, psnr_y
 from resolute.measure.footprint import peak_bytes
@@ -229,3 +230,12 @@ def test_other_settings_in_one_folder_are_not_mixed(place, tmp_path):
         study = Choice(models=("bicubic",), images=(str(place / "photos"),), steps=steps)
         records = run_study(study, tmp_path / "run")
     assert {record.key for record in read_folder(tmp_path / "run").records} == {record.key for record in records}
+
+
+def test_an_image_that_is_too_small_is_named_and_the_others_are_used(place, tmp_path):
+    write_png(tmp_path / "speck.png", sample_image("coffee")[:, 100:103, 100:103])
+    study = Choice(models=("bicubic",), images=(str(place / "photos"), str(tmp_path / "speck.png")))
+    with pytest.warns(ImageWarning, match=r"1 of 3 images left out: speck: .*3x3"):
+        assert [subject.name for subject in study.subjects()] == ["coffee", "rocket"]
+    with pytest.raises(ImageError, match="3x3"):
+        Choice(models=("bicubic",), images=(str(tmp_path / "speck.png"),)).subjects()

@@ -270,6 +270,8 @@ def test_models_lists_and_describes(tiny_model):
     assert "edsr-s-entropy" in stdout
     code, stdout, _ = run("models", tiny_model)
     assert code == 0
+    # Of what its card does not say there is no row.
+    assert "training" not in stdout
     assert "long_skip" in stdout
     assert re.search(r"[0-9a-f]{64}", stdout)
 
@@ -371,3 +373,18 @@ def test_ctrl_c_keeps_what_is_done(command, tiny_model, tmp_path):
     assert "Traceback" not in stderr
     assert (out / sign).exists()
     assert not [file for file in out.rglob(".*") if file.is_file()]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("survive", "nothing.pth"), ("twin", "nothing.pth", "int8"), ("faithful", "nothing.pth", "photo.png"),
+        ("harden", "nothing.pth", "--data", "photos"), ("check", "nothing.pth"), ("audit", "nothing"),
+        ("study", "demo", "--model", "nothing.pth"),
+    ],
+)  # fmt: skip
+def test_a_file_in_the_place_of_the_folder_is_told_before_anything_is_loaded(command, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert "is a file" in fails(7, *command, "--out", out)
+    assert (tmp_path / "file").read_text() == "mine"

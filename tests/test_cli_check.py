@@ -92,3 +92,10 @@ def test_defended_models_can_be_shown_and_attacked(photo, tiny_model, tmp_path):
     code, stdout, _ = run(*command)
     assert code == 0
     assert "tiny+mix=0.5" in stdout
+
+
+def test_a_plan_says_what_it_costs_and_runs_nothing(photo, tiny_model, tmp_path):
+    code, stdout, stderr = run("check", tiny_model, "--images", photo, "--quick", "--plan", "--out", tmp_path / "out")
+    assert code == 0, stderr
+    assert "1 cell, about" in stdout
+    assert not (tmp_path / "out" / "records.jsonl").exists()

@@ -70,6 +70,14 @@ def test_a_checkpoint_is_hardened(place):
     assert "EDSR" in stdout
 
 
+def test_a_plan_says_what_it_costs_and_leaves_nothing_behind(place):
+    code, _, stderr = run("harden", "mine.pth", "--data", "photos", "--recipe", "quick.toml", "--plan", "--out", "out")
+    assert code == 0, stderr
+    assert "minutes in all" in stderr
+    # So that another plan is no other run.
+    assert not [path for path in (place / "out").glob("*") if path.suffix != ".lock"]
+
+
 def test_a_network_in_a_file_of_code_is_hardened(place):
     (place / "net.py").write_text(
         "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n"

@@ -468,3 +468,12 @@ def test_shipped_calibrations_are_of_models_as_they_are():
             assert find_trust(load(made.model), made.bound, [path]) == made
             assert made.threshold(0.1) > 0
             assert path.stat().st_size < 20_000
+
+
+def test_a_rate_that_the_calibration_is_too_small_for_leaves_out_the_mask_alone(made, place):
+    study, _, _ = made
+    with pytest.warns(ModelWarning, match="99 photographs"):
+        cells = dataclasses.replace(study, models=study.models[:1], rate=0.01).cells()
+    assert [cell.trust for cell in cells] == [None, None]
+    record = dataclasses.replace(run_study(study, place / "run")[0], trusted=None, rate=0.01)
+    assert any("99 or more photographs" in sentence for sentence in results_of([record]).sentences)

@@ -91,12 +91,26 @@ def test_the_worst_attack_and_the_mean_over_images(text, expected, passed):
     assert values(text) == [("net", pytest.approx(expected), passed)]
 
 
-def test_bicubic_counts_where_nothing_else_does_and_infinity_is_left_out():
+def test_bicubic_counts_where_nothing_else_does():
     alone = [one for one in RECORDS if one.model == "bicubic"]
     assert values("attacked-psnr@4/255=30", alone) == [("bicubic", 33.0, True)]
+
+
+def test_an_infinite_figure_keeps_its_bound_and_hides_no_other():
+    equal = [dataclasses.replace(one, value=math.inf) for one in RECORDS]
+    assert values("attacked-psnr@4/255=26", equal) == [("net", math.inf, True)]
+    half = [dataclasses.replace(one, value=math.inf) if one.image == "a" else one for one in RECORDS]
+    (passage,) = pass_gates(Asked(), half, [parse_gate("attacked-psnr@4/255=26.5")])
+    assert (passage.value, passage.images, passage.equal, passage.passed) == (26.0, 2, 1, False)
+    (cells,) = gates_table([passage]).rows
+    assert (cells.cells[4].value, cells.cells[4].note) == (2, "1 infinite")
+    # Of what should be low, infinity is the worst.
+    assert values("spread@4/255=30", half) == [("net", math.inf, False)]
+
+
+def test_where_nothing_is_proven_no_bound_is_kept():
     unmoved = [dataclasses.replace(one, value=None) if one.image == "a" else one for one in RECORDS]
     assert values("attacked-psnr@4/255=26", unmoved) == [("net", 26.0, True)]
-    # Where nothing is proven, no bound is kept.
     assert values("certified-psnr@4/255=0", unmoved) == [("net", -math.inf, False)]
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -239,6 +240,7 @@ def test_figures_pictures_card_and_page_are_left(checkpoint, photos, tmp_path):
     assert 0 < float((attacked - clean).abs().max()) * 255 <= 6.001
     assert made.weights.with_suffix(".md").read_text().count("| mine") >= 2
     page = write_hardening(out).read_text()
+    assert "SR-PSNR" in made.sentences()[0 if made.improved else 1]
     for sentence in made.sentences():
         assert sentence.split(" (")[0] in page
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -427,7 +429,13 @@ def test_photographs_too_few_or_too_small_are_named(checkpoint, photos, tmp_path
     small = tmp_path / "small"
     for index in range(3):
         write_png(small / f"{index}.png", torch.rand(3, 20, 20))
+    read = []
     with pytest.raises(ConfigError, match="24 pixels"):
+        harden(checkpoint, small, tmp_path / "out", recipe=TINY, watcher=Watcher(read=lambda *step: read.append(step)))
+    # By their heads, before any is read.
+    assert read == []
+    shutil.copy(photos / "coffee.png", small / "3.png")
+    with pytest.raises(ConfigError, match="1 of the 4"):
         harden(checkpoint, small, tmp_path / "out", recipe=TINY)
     with pytest.raises(ImageError):
         harden(checkpoint, tmp_path / "nothing", tmp_path / "out", recipe=TINY)

@@ -17,6 +17,8 @@ from resolute.errors import ImageError
 from resolute.folders import find_images
 from resolute.images import image_size, read_image
 
+pytestmark = pytest.mark.filterwarnings("ignore::resolute.errors.ImageNote")
+
 # In kB.
 ROOM = 1_000_000
 

@@ -4,6 +4,7 @@ import io
 import resource
 import struct
 import urllib.request
+import warnings
 import zlib
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFile
 
 from resolute import images
-from resolute.errors import BrokenImageError, ImageError, ImageWarning, OutputError
+from resolute.errors import BrokenImageError, ImageError, ImageNote, ImageWarning, OutputError
 from resolute.folders import SUFFIXES, find_images
 from resolute.images import (
     MAX_PIXELS,
@@ -31,6 +32,9 @@ from resolute.images import (
 )
 
 ORIENTATION = 0x0112
+
+# Said of every transparent image and animation; what is said has a test of its own.
+pytestmark = pytest.mark.filterwarnings("ignore::resolute.errors.ImageNote")
 
 
 def noise(*shape, dtype=np.uint8, seed=0):
@@ -140,6 +144,19 @@ class TestEightBits:
         frames = [Image.fromarray(noise(4, 4, 3, seed=seed)) for seed in (0, 1)]
         frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
         assert np.array_equal(levels(tmp_path / "a.webp"), np.asarray(frames[0]))
+        with pytest.warns(ImageNote, match=r"a\.webp: it has 2 frames, of which the first"):
+            read_image(tmp_path / "a.webp")
+
+    def test_what_lies_on_white_is_said_and_what_is_opaque_is_not(self, tmp_path):
+        pixels = noise(4, 4, 4)
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        with pytest.warns(ImageNote, match=r"a\.png: it is transparent in places, and lies on white"):
+            read_image(tmp_path / "a.png")
+        pixels[..., 3] = 255
+        Image.fromarray(pixels).save(tmp_path / "b.png")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_image(tmp_path / "b.png")
 
     def test_planar_tiff(self, tmp_path):
         pixels = noise(5, 4, 3)

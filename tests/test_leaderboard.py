@@ -106,7 +106,7 @@ class TestEntries:
     def test_other_kinds_have_no_place_among_attacks(self, run):
         facts = json.loads((run / "study.json").read_text()) | {"kind": "certified-iqa"}
         (run / "study.json").write_text(json.dumps(facts))
-        with pytest.raises(ConfigError, match="certified"):
+        with pytest.raises(ConfigError, match="certified-iqa, and boards are of attacks"):
             entries_of(run)
 
     def test_flags_of_a_check_come_with_the_entry(self, run, tmp_path):
@@ -435,10 +435,30 @@ class TestCertified:
         assert row.cells[1].value.n == 1
         assert row.cells[1].value.mean == min(asked)
 
+    def test_scales_have_boards_of_their_own(self, proven, tmp_path):
+        source, again = proven / "proven", tmp_path / "again"
+        shutil.copytree(source, again)
+        facts = json.loads((again / "study.json").read_text())
+        facts["study"]["scale"], facts["cells"] = 2, [key[::-1] for key in facts["cells"]]
+        (again / "study.json").write_text(json.dumps(facts))
+        rewrite(again, [dataclasses.replace(one, key=one.key[::-1]) for one in Store(again).read()])
+        boards, notes = certified_boards([source, again])
+        assert notes == []
+        assert [board.title[:2] for board in boards] == ["\u00d74", "\u00d72"]
+
     def test_alone_it_makes_a_site(self, proven, tmp_path):
         page, notes = build_site(proven, tmp_path / "site")
         assert notes == []
         assert "certified-0" in page.read_text()
+
+    def test_other_studies_beside_them_are_named_in_one_line(self, proven, tmp_path):
+        runs = shutil.copytree(proven, tmp_path / "runs")
+        for name in ("mine", "yours"):
+            (runs / name).mkdir()
+            (runs / name / "study.json").write_text('{"kind": "twin"}')
+        page, (note,) = build_site(runs, tmp_path / "site")
+        assert note.startswith("mine, yours: ")
+        assert note in page.read_text()
 
     def test_what_is_unfinished_is_left_out(self, proven, tmp_path):
         runs = shutil.copytree(proven, tmp_path / "runs")

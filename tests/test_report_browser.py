@@ -285,7 +285,8 @@ def test_hostile_names_do_nothing(browser, tmp_path):
     opened.page.locator("#pick-image").select_option(label=bait)
     assert bait in str(opened.page.locator("#left").get_attribute("alt"))
     assert name == opened.page.locator("#budget-0 .legendtext").first.text_content()
-    assert bait == opened.page.locator("h1").inner_text()
+    assert opened.page.locator("h1").inner_text() == f"Attacks on {name}, {name}-entropy"
+    assert opened.page.locator(".kicker").text_content() == f"Resolute: {bait}"
     opened.context.close()
 
 

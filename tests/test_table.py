@@ -172,3 +172,14 @@ def test_a_gain_over_other_images_stays_as_it_is():
     assert adding_up(gain, 30.0, 33.0) == gain
     assert adding_up(gain, None, 33.0) == gain
     assert change(math.inf, math.inf).difference == "0.00"
+
+
+def test_a_column_without_a_value_is_left_out_of_the_page_alone():
+    columns = [Column("model"), Column("PSNR"), Column("SR-PSNR"), Column("note")]
+    table = Table("", columns, [row("a", None, 1.0, ""), row("b", float("nan"), None, TableCell("", note="late"))])
+    heads = [text for text in ("PSNR</th>", "SR-PSNR</th>", "note</th>") if f">{text}" in table.html()]
+    assert heads == ["SR-PSNR</th>", "note</th>"]
+    assert "PSNR" in table.records()[0]
+    assert '<td data-value="1" data-label="SR-PSNR">1.00</td>' in table.html()
+    # What a page sorts by stays.
+    assert ">PSNR</th>" in dataclasses.replace(table, sort="PSNR").html()

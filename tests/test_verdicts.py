@@ -171,3 +171,9 @@ def test_a_miswired_network_is_said_first():
     assert (cell.value, cell.tone) == (pytest.approx(18.1), "bad")
     assert math.isclose(results_table(records).rows[1].cells[3].value, 25.6)
     assert not below_bicubic([record for record in records if record.model != BICUBIC])
+
+
+def test_random_signs_stand_beside_the_clean_psnr():
+    record = dataclasses.replace(BASE, sr_psnr=30.0, clean_psnr_y=27.0, signs_sr_psnr=40.0, signs_psnr_y=26.0)
+    floor = results_table([record]).rows[-1]
+    assert [cell.value for cell in floor.cells[:4]] == ["m", "random signs", "4/255", 27.0]

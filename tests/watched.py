@@ -22,6 +22,8 @@ class Watched:
             offline=True,
         )
         self.page: Page = self.context.new_page()
+        # Of a machine with other work, the browser too gets a share alone.
+        self.page.set_default_timeout(120_000)
         self.trouble: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", self._on_console)

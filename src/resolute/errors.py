@@ -34,6 +34,10 @@ class BrokenImageError(ImageError):
     """A file cannot be read as an image: it is missing, damaged, cut short or of an unsupported kind."""
 
 
+class TooSmallError(ImageError):
+    """An image is too small for what is asked of it; others may not be."""
+
+
 class CheckpointError(ResoluteError):
     """A weights file cannot be loaded."""
 

@@ -52,6 +52,16 @@ class Change:
     difference: str
 
 
+def or_infinite(psnr: float | None, *, known: bool = True) -> float | None:
+    """Return a PSNR of a record, where None says that two images are equal, if the figure is ``known`` at all.
+
+    Example:
+        >>> or_infinite(31.2), or_infinite(None), or_infinite(None, known=False)
+        (31.2, inf, None)
+    """
+    return math.inf if psnr is None and known else psnr
+
+
 def figure(value: float | None, digits: int = 2, *, signed: bool = False, significant: bool = False) -> str:
     """Return a number as it is printed: a dash where there is nothing to measure, no sign before a zero.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from resolute.errors import BrokenImageError, ImageError, ImageWarning
+from resolute.errors import BrokenImageError, ImageError, ImageWarning, TooSmallError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 
@@ -69,6 +69,8 @@ def folders_in(folder: Path) -> list[Path]:
 def read_each(items: Sequence[Item], read: Callable[[Item], Read], skip_broken: bool) -> list[Read]:
     """Read all of several images; those that are broken are an error, or left out, with an ``ImageWarning``.
 
+    Those that are too small are always left out so.
+
     Args:
         items: what to read.
         read: reads one.
@@ -76,9 +78,11 @@ def read_each(items: Sequence[Item], read: Callable[[Item], Read], skip_broken: 
 
     Raises:
         BrokenImageError: one cannot be read and may not be left out, or none can be.
+        TooSmallError: all are too small.
     """
     found: list[Read] = []
     broken: list[str] = []
+    small: list[str] = []
     for item in items:
         try:
             found.append(read(item))
@@ -87,11 +91,16 @@ def read_each(items: Sequence[Item], read: Callable[[Item], Read], skip_broken: 
                 hint = "; or leave such files out with --skip-broken" if len(items) > 1 else ""
                 raise BrokenImageError(f"{error}{hint}") from None
             broken.append(str(error))
+        except TooSmallError as error:
+            small.append(str(error))
+    if small and not found and not broken:
+        raise TooSmallError(small[0] if len(items) == 1 else f"all {len(items)} images are too small; {small[0]}")
+    left = broken + small
     if broken and not found:
         raise BrokenImageError(f"none of {len(items)} images can be read; the first: {broken[0]}")
-    if broken:
-        more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
-        words = f"{len(broken)} of {len(items)} images left out: {'; '.join(broken[:5])}{more}"
+    if left:
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        words = f"{len(left)} of {len(items)} images left out: {'; '.join(left[:5])}{more}"
         warnings.warn(words, ImageWarning, stacklevel=2)
     return found
 

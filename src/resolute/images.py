@@ -23,7 +23,7 @@ from PIL import ExifTags, Image, features
 from torch import Tensor
 
 from resolute.damage import PNG_START, check_png, strict_decoders
-from resolute.errors import BrokenImageError, ImageError, first_line
+from resolute.errors import BrokenImageError, ImageError, ImageNote, first_line
 from resolute.files import write_atomically
 
 MAX_PIXELS = 100_000_000
@@ -57,7 +57,7 @@ def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
 
     16-bit samples keep their precision, but for those of AVIF, and float TIFFs must lie in [0, 1]. Grey images are
     repeated over the channels, transparent ones lie on white, the camera's orientation is applied, and of an animation
-    the first frame counts. Nothing that is missing from a file is filled in.
+    the first frame counts; an ``ImageNote`` says either. Nothing that is missing from a file is filled in.
     Eight-bit files give multiples of 1/255 also where they were transparent.
 
     Raises:
@@ -70,12 +70,15 @@ def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
         >>> read_image(path).shape, read_image(path)[:, 0, 0].tolist()
         (torch.Size([3, 4, 5]), [0.0, 0.0, 1.0])
     """
-    path = Path(path)
+    path, notes = Path(path), list[str]()
     try:
         with strict_decoders(), warnings.catch_warnings():
             # Decoders warn about odd metadata, which does not touch the pixels; real damage raises.
             warnings.simplefilter("ignore")
-            return _to_tensor(_decode(path))
+            pixels = _decode(path, notes)
+            if pixels.ndim == 3 and pixels.shape[-1] in (2, 4) and bool((pixels[..., -1] < _top(pixels)).any()):
+                notes.append("it is transparent in places, and lies on white")
+            image = _to_tensor(pixels)
     except _UnfitError as error:
         reason = str(error)
     except Image.DecompressionBombError:
@@ -90,6 +93,10 @@ def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
         else:
             detail = first_line(error)
             reason = f"it is damaged or cut short ({detail}); copy it again or save it as PNG with an image editor"
+    else:
+        for note in notes:
+            warnings.warn(f"{path}: {note}", ImageNote, stacklevel=2)
+        return image
     raise BrokenImageError(f"cannot read {path}: {reason}")
 
 
@@ -184,7 +191,7 @@ def read_formats() -> tuple[str, ...]:
     return _FORMATS if reads_avif() else _FORMATS[:-1]
 
 
-def _decode(path: Path) -> NDArray[Any]:
+def _decode(path: Path, notes: list[str]) -> NDArray[Any]:
     if path.is_dir():
         raise _UnfitError("it is a folder; name an image file")
     if not path.is_file():
@@ -194,7 +201,7 @@ def _decode(path: Path) -> NDArray[Any]:
     if not start:
         raise _UnfitError("the file is empty; copy it again")
     if start[:4] in _TIFF_STARTS:
-        return _decode_tiff(path)
+        return _decode_tiff(path, notes)
     if start[4:] in _AVIF_STARTS and not reads_avif():
         raise _UnfitError(
             f"it is AVIF, which the installed Pillow {PIL.__version__} does not read; install one that does "
@@ -202,10 +209,10 @@ def _decode(path: Path) -> NDArray[Any]:
         )
     if start.startswith(PNG_START):
         check_png(path)
-    return _decode_with_pillow(path)
+    return _decode_with_pillow(path, notes)
 
 
-def _decode_tiff(path: Path) -> NDArray[Any]:
+def _decode_tiff(path: Path, notes: list[str]) -> NDArray[Any]:
     """Decode what Pillow cannot: it misreads planar and inverted samples and knows no float colours."""
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
@@ -216,7 +223,7 @@ def _decode_tiff(path: Path) -> NDArray[Any]:
         plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
         planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
         if kind in "bu" and not planar and page.samplesperpixel != 2 and (depth <= 8 or (depth == 16 and plain)):
-            return _decode_with_pillow(path)
+            return _decode_with_pillow(path, notes)
         readable = page.extrasamples in ((), (tifffile.EXTRASAMPLE.UNASSALPHA,))
         if not (plain and readable and f"{kind}{depth}" in ("u8", "u16", "f16", "f32", "f64")):
             raise _UnfitError(f"its {depth}-bit samples are neither grey, RGB nor RGBA; save it as PNG")
@@ -229,9 +236,11 @@ def _decode_tiff(path: Path) -> NDArray[Any]:
     return _turn(pixels, tag.value if tag else 1)
 
 
-def _decode_with_pillow(path: Path) -> NDArray[Any]:
+def _decode_with_pillow(path: Path, notes: list[str]) -> NDArray[Any]:
     with Image.open(path, formats=read_formats()) as image:
         _check_size(*image.size)
+        if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "TIFF":
+            notes.append(f"it has {frames} frames, of which the first is used")
         args = image.tile[0].args if image.tile else None
         rawmode = str(args[0] if isinstance(args, tuple) else args)
         if rawmode.partition(";")[2].startswith("16"):
@@ -287,10 +296,14 @@ def _turn(pixels: NDArray[Any], orientation: object) -> NDArray[Any]:
     return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
+def _top(pixels: NDArray[Any]) -> np.float32:
+    """Return the value of white."""
+    return np.float32(1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max)
+
+
 def _to_tensor(pixels: NDArray[Any]) -> Float[Tensor, "3 h w"]:
     """Scale (h, w) or (h, w, c) samples to [0, 1], put transparent ones on white and repeat grey ones."""
-    is_float = pixels.dtype.kind == "f"
-    top = np.float32(1.0 if is_float else np.iinfo(pixels.dtype).max)
+    is_float, top = pixels.dtype.kind == "f", _top(pixels)
     values = np.atleast_3d(pixels).astype(np.float32)
     if values.shape[-1] in (2, 4):
         alpha = values[..., -1:] / top

@@ -296,7 +296,33 @@ DrawnSeed = Annotated[
         show_default=False,
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder for the results; the same command goes on where it stopped.")]
+
+
+def check_folder(out: Any) -> Any:
+    """Return what ``--out`` was given for a folder: a path, an address of a store, or None.
+
+    Raises:
+        OutputError: a file is in its place; said before anything is loaded.
+    """
+    if out is not None and "://" not in str(out):
+        # Unlike those of Path it takes any name.
+        place = next((one for one in (Path(out), *Path(out).parents) if os.path.exists(one)), "")  # noqa: PTH110
+        if not os.path.isdir(place or "."):  # noqa: PTH112
+            raise OutputError(f"{place} is a file; give --out a folder")
+    return out
+
+
+Out = Annotated[
+    Path,
+    typer.Option(help="Folder for the results; the same command goes on where it stopped.", callback=check_folder),
+]
+SharedOut = Annotated[
+    str,
+    typer.Option(
+        help="Folder for the results, or s3://BUCKET/FOLDER; runs add up.",
+        callback=check_folder,
+    ),
+]
 
 # Of the commands that put models through photographs.
 Models = Annotated[

@@ -15,6 +15,7 @@ from resolute.cli.app import (
     OnlyPlan,
     Range,
     Scale,
+    SharedOut,
     Weights,
     Workers,
     all_addressed,
@@ -51,9 +52,7 @@ def benchmark(
         ),
     ] = False,
     plan: OnlyPlan = False,
-    out: Annotated[
-        str, typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs of several add up.")
-    ] = f"runs/{SUITE}",
+    out: SharedOut = f"runs/{SUITE}",
     device: Device = "auto",
     memory: Memory = "",
     workers: Workers = 1,

@@ -10,6 +10,7 @@ import typer
 from resolute.cli.app import (
     Argument,
     Device,
+    OnlyPlan,
     Range,
     Scale,
     Seed,
@@ -18,12 +19,11 @@ from resolute.cli.app import (
     Workers,
     addressed,
     app,
+    check_folder,
     parse_levels,
 )
-from resolute.cli.studying import run_study
+from resolute.cli.studying import plan_and_run
 from resolute.engine.queue import Machine
-from resolute.engine.remote import Place
-from resolute.engine.running import plan_of
 from resolute.runtime import resolve_device
 from resolute.studies.check import SIDE, Check
 from resolute.studies.check_suite import CheckSuite
@@ -57,8 +57,12 @@ def check(
     weights: Weights = "",
     range: Range = "",
     argument: Argument = None,
+    plan: OnlyPlan = False,
     out: Annotated[
-        Path, typer.Option(help="Folder for the results; STUDY/check puts them on the page of a study.")
+        Path,
+        typer.Option(
+            help="Folder for the results; STUDY/check puts them on the page of a study.", callback=check_folder
+        ),
     ] = Path("runs/check"),
     device: Device = "auto",
     workers: Workers = 1,
@@ -71,11 +75,12 @@ def check(
     times as long for random resizing.
     """
     suite = CheckSuite(epsilon=parse_levels(epsilon), steps=steps, seed=seed)
-    plan = Check(
+    study = Check(
         models=(addressed(model, scale, weights, range, argument),),
         images=tuple(map(str, images or ())),
         twin=twin or "",
         suite=suite.quickly() if quick else suite,
         skip_broken=skip_broken,
     )
-    run_study(plan_of(plan), Place(out), Machine(device=resolve_device(device), workers=workers))
+    machine = Machine(device=resolve_device(device), workers=workers)
+    plan_and_run(study, str(out), machine, only_plan=plan)

@@ -12,12 +12,14 @@ from rich.markup import escape
 from resolute.cli.app import (
     Argument,
     Device,
+    OnlyPlan,
     Precision,
     Range,
     Scale,
     Weights,
     addressed,
     app,
+    check_folder,
     check_seeds,
     parse_levels,
     parse_precision,
@@ -41,8 +43,7 @@ def harden_model(
     data: Annotated[
         list[Path],
         typer.Option(
-            help="Photographs of high resolution, or folders of them, a hundred or more; low-resolution files beside "
-            "them, as NAMEx4, are used as they are. May be repeated."
+            help="Photographs, or folders of them, a hundred or more; NAMEx4 beside NAME is its input. May be repeated."
         ),
     ],
     minutes: Annotated[
@@ -92,7 +93,10 @@ def harden_model(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the result; runs/NAME-hardened if not given.")] = None,
+    plan: OnlyPlan = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the result; runs/NAME-hardened if not given.", callback=check_folder)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.", callback=check_seeds)] = None,
     device: Device = "auto",
     precision: Precision = "float32",
@@ -116,7 +120,7 @@ def harden_model(
             methods=None if method is None else method.split("+"), clean_loss=clean_loss,
             epsilon=None if budget is None else parse_levels(budget, "--budget"), share=share, seed=seed,
             test=test or (), tested=tested, crop=crop, device=device, precision=parse_precision(precision),
-            watcher=_Display(show).watcher,
+            watcher=_Display(show, only_plan=plan).watcher,
         )  # fmt: skip
     for sentence in made.sentences():
         console.print(escape(sentence), highlight=False)
@@ -132,8 +136,8 @@ def harden_model(
 class _Display:
     """What goes on, in one line."""
 
-    def __init__(self, show: Callable[[float, int, str], None]) -> None:
-        self._show = show
+    def __init__(self, show: Callable[[float, int, str], None], *, only_plan: bool) -> None:
+        self._show, self._only_plan = show, only_plan
         self._steps = 0
         self._validated = ""
         self.watcher = Watcher(read=self._read, planned=self._planned, step=self._step, judged=show)
@@ -150,6 +154,8 @@ class _Display:
             highlight=False,
             soft_wrap=True,
         )
+        if self._only_plan:
+            raise typer.Exit
 
     def _step(self, step: int, figures: Figures) -> None:
         if validation := describe_validation(figures):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from resolute.cli.app import Device, app
+from resolute.cli.app import Device, app, check_folder
 from resolute.cli.records import tell_bad
 from resolute.errors import BadRecordsError, ConfigError
 from resolute.figures import figure
@@ -19,7 +19,9 @@ from resolute.terminal import console, name_file
 @app.command(epilog="Example:  [bold]resolute leaderboard runs/ --out site/[/bold]")
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Holds entries (.json) and folders of finished studies.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the site; FOLDER/site if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the site; FOLDER/site if not given.", callback=check_folder)
+    ] = None,
 ) -> None:
     """Build a leaderboard as a static site: one for every suite of attacks and set of images, and a page an entry."""
     from resolute.leaderboard.site import bad_entries, build_site
@@ -40,7 +42,9 @@ def submit(
     data: Annotated[str | None, typer.Option(help="Data set, where the study has several.")] = None,
     submitter: Annotated[str, typer.Option(help="Who stands for the entry.")] = "",
     link: Annotated[str, typer.Option(help="To a paper or the weights, with https.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Folder for the entry; the current one if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the entry; the current one if not given.", callback=check_folder)
+    ] = None,
 ) -> None:
     """Write the entry of a model for a leaderboard, from the records of a study."""
     from resolute.files import write_text

@@ -22,6 +22,7 @@ from resolute.cli.app import (
     Workers,
     all_addressed,
     app,
+    check_folder,
     check_seeds,
     parse_epsilon,
     parse_memory,
@@ -83,7 +84,10 @@ def study(
     ] = False,
     out: Annotated[
         str | None,
-        typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs/NAME if not given."),
+        typer.Option(
+            help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs/NAME if not given.",
+            callback=check_folder,
+        ),
     ] = None,
     device: Device = "auto",
     precision: Precision = "float32",

@@ -18,6 +18,7 @@ from resolute.cli.app import (
     Range,
     Scale,
     Seed,
+    SharedOut,
     SkipBroken,
     Weights,
     Workers,
@@ -52,9 +53,7 @@ def survive(
     range: Range = "",
     argument: Argument = None,
     plan: OnlyPlan = False,
-    out: Annotated[
-        str, typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like; runs of several add up.")
-    ] = "runs/survive",
+    out: SharedOut = "runs/survive",
     device: Device = "auto",
     memory: Memory = "",
     workers: Workers = 1,

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from resolute import runtime
-from resolute.cli.app import Device, app, check_seeds
+from resolute.cli.app import Device, app, check_folder, check_seeds
 from resolute.terminal import console, shown_progress
 from resolute.training.recipe import adjusted, read_recipe
 
@@ -23,7 +23,9 @@ def train(
     data: Annotated[
         list[Path], typer.Option(help="Folder of images, for a quality metric with scores in mos.csv; may be repeated.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/NAME if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the run; runs/NAME if not given.", callback=check_folder)
+    ] = None,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Processes to train on together.", min=1)] = 1,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.", callback=check_seeds)] = None,

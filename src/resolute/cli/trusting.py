@@ -21,6 +21,7 @@ from resolute.cli.app import (
     Range,
     Scale,
     Seed,
+    SharedOut,
     SkipBroken,
     Weights,
     Workers,
@@ -91,9 +92,7 @@ def faithful(
     range: Range = "",
     argument: Argument = None,
     plan: OnlyPlan = False,
-    out: Annotated[
-        str, typer.Option(help="Folder for the results, or s3://BUCKET/FOLDER and the like.")
-    ] = "runs/faithful",
+    out: SharedOut = "runs/faithful",
     device: Device = "auto",
     memory: Memory = "",
     workers: Workers = 1,

@@ -188,7 +188,7 @@ def _read(run: Path) -> tuple[StudyFolder, list[AttackRecord]]:
     source = found.sources[0]
     if source.kind != Grid.kind:
         raise ConfigError(
-            f"{run} is a study of the kind {source.kind}: its certified or trained figures have no place beside attacks"
+            f"{run} is a study of the kind {source.kind}, and boards are of attacks and of certified restoration"
         )
     return source, [record for record in found.records if isinstance(record, AttackRecord)]
 

@@ -14,6 +14,7 @@ from resolute.errors import ConfigError
 from resolute.figures import DASH
 from resolute.measure.intervals import bootstrap_mean
 from resolute.report.reading import read_source
+from resolute.studies.kinds import KINDS
 from resolute.studies.record import grouped
 from resolute.studies.restoration import Restoration
 from resolute.studies.restored import RestorationRecord
@@ -28,7 +29,7 @@ class CertifiedBoard:
 
     Attributes:
         id: of its table.
-        title: the data set.
+        title: the scale and the data set.
         images: how many there are.
         table: a row for every model, noise and radius.
         alpha: chance that a figure of one image is wrong.
@@ -41,13 +42,13 @@ class CertifiedBoard:
     alpha: float
 
 
-def is_certified(run: Path) -> bool:
-    """Tell whether a folder is of a study of certified restoration, whose place is not beside attacks."""
+def kind_in(run: Path) -> str:
+    """Return the kind of the study in a folder; empty where that cannot be read, or says none that is known."""
     try:
         kind = json.loads((run / "study.json").read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return kind == Restoration.kind
+        return ""
+    return kind if isinstance(kind, str) and kind in KINDS else ""
 
 
 def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[str]]:
@@ -56,7 +57,7 @@ def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[s
     Left out are unfinished studies. Whose seeds were given instead of drawn once the image was fixed is said: whoever
     chose them may have tried several.
     """
-    found: dict[str, RestorationRecord] = {}
+    found: dict[str, tuple[int, RestorationRecord]] = {}
     notes: list[str] = []
     for run in runs:
         try:
@@ -64,7 +65,8 @@ def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[s
         except ConfigError as error:
             notes.append(f"{run.name}: {error}")
             continue
-        own = {record.key: record for record in source.records if isinstance(record, RestorationRecord)}
+        scale = source.study.scale if isinstance(source.study, Restoration) else 0
+        own = {record.key: (scale, record) for record in source.records if isinstance(record, RestorationRecord)}
         if lacking := len(set(source.store.order()) - own.keys()):
             notes.append(f"{run.name} is not finished: {count(lacking, 'certificate')} are missing")
             continue
@@ -72,15 +74,19 @@ def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[s
     # What makes a row: folders may hold other images for another radius.
     lines = grouped(
         found.values(),
-        lambda one: (one.alpha, one.noise, one.model, one.weights, one.dataset, one.epsilon, one.sigma, one.copies),
-    )
+        lambda of: (
+            of[0], of[1].alpha, of[1].noise, of[1].model, of[1].weights, of[1].dataset, of[1].epsilon, of[1].sigma,
+            of[1].copies,
+        ),
+    )  # fmt: skip
     sets = {
-        key: hashlib.sha256(json.dumps(sorted({one.pixels for one in own})).encode()).hexdigest()
+        key: hashlib.sha256(json.dumps(sorted({one.pixels for _, one in own})).encode()).hexdigest()
         for key, own in lines.items()
     }
-    groups = grouped(lines, lambda key: (sets[key], *key[:2]))
+    # Of another scale, images of equal pixels make another task.
+    groups = grouped(lines, lambda key: (sets[key], *key[:3]))
     boards = [
-        _board(f"certified-{number}", [_once(lines[key]) for key in keys])
+        _board(f"certified-{number}", keys[0][0], [_once([one for _, one in lines[key]]) for key in keys])
         for number, keys in enumerate(groups.values())
     ]
     return boards, notes
@@ -95,7 +101,7 @@ def _once(records: Sequence[RestorationRecord]) -> list[RestorationRecord]:
     return [min(own, key=least) for own in grouped(records, lambda one: one.pixels).values()]
 
 
-def _board(id: str, lines: Sequence[Sequence[RestorationRecord]]) -> CertifiedBoard:
+def _board(id: str, scale: int, lines: Sequence[Sequence[RestorationRecord]]) -> CertifiedBoard:
     first = lines[0][0]
     columns = [
         Column("model"), Column("certified SR-PSNR", "dB", "that no attack within the radius can go below, a mean over "
@@ -118,7 +124,7 @@ def _board(id: str, lines: Sequence[Sequence[RestorationRecord]]) -> CertifiedBo
                 "drawn after the image" if all(each.drawn for each in own) else "given",
             )
         )  # fmt: skip
-    title = first.dataset or "images given as files"
+    title = f"\u00d7{scale}, {first.dataset or 'images given as files'}"
     return CertifiedBoard(id, title, len(lines[0]), Table(f"Certified, {title}", columns, rows), first.alpha)
 
 

@@ -15,10 +15,11 @@ from resolute.errors import ConfigError
 from resolute.figures import DASH, Interval
 from resolute.files import write_text
 from resolute.leaderboard.building import entries_of
-from resolute.leaderboard.certified import certified_boards, is_certified
+from resolute.leaderboard.certified import certified_boards, kind_in
 from resolute.leaderboard.empirical import Empirical, Figure
 from resolute.leaderboard.entry import Entry, read_entry, schema
 from resolute.report.assets import render
+from resolute.studies.grid import Grid
 from resolute.studies.grid_tables import (
     ATTACKED,
     BUDGET,
@@ -29,6 +30,7 @@ from resolute.studies.grid_tables import (
     clean_cell,
     standing_cell,
 )
+from resolute.studies.restoration import Restoration
 from resolute.studies.summary import WORST, headline_level
 from resolute.table import Column, Table, TableCell, row
 
@@ -79,10 +81,11 @@ def build_site(folder: Path, out: Path) -> tuple[Path, list[str]]:
         OutputError: a file cannot be written.
     """
     entries, own, notes = _collect(folder, out)
-    proven, unproven = certified_boards([run for run in _runs(folder, out) if is_certified(run)])
+    proven, unproven = certified_boards([run for run in _runs(folder, out) if kind_in(run) == Restoration.kind])
     notes += unproven
     if not entries and not proven:
-        raise ConfigError(f"no entry in {folder}: {notes[0] if notes else 'put entries or folders of studies there'}")
+        why = "; ".join(notes[:3]) if notes else "put entries or folders of finished studies there"
+        raise ConfigError(f"nothing for a leaderboard in {folder}: {why}")
     listed = [Listed(entry, stem, entry.identity in own) for entry, stem in zip(entries, _stems(entries), strict=True)]
     for item in listed:
         write_text(out / "entries" / f"{item.stem}.json", item.entry.to_json())
@@ -197,8 +200,10 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], set[str], list[str]]
     # Of a run that was submitted too, the entry that names a submitter is shown.
     told = {_unsigned(entry): identity for identity, entry in found.items()}
     own: set[str] = set()
+    others: list[str] = []
     for run in _runs(folder, out):
-        if is_certified(run):
+        if (kind := kind_in(run)) not in ("", Grid.kind):
+            others += [run.name] if kind != Restoration.kind else []
             continue
         try:
             entries, why = entries_of(run)
@@ -210,6 +215,8 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], set[str], list[str]]
             identity = told.setdefault(_unsigned(entry), entry.identity)
             found.setdefault(identity, entry)
             own.add(identity)
+    if others:
+        notes.append(f"{', '.join(others)}: boards are of attacks and of certified restoration, not of other studies")
     return list(found.values()), own, notes
 
 

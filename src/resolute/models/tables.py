@@ -73,7 +73,8 @@ def model_details(model: Restorer) -> Table:
             f"{key} {value}" for key, value in card.training.items() if key != "recipe" and value != ""
         ),
     }
-    return Table("", [Column("fact", whole=True), Column("value")], [row(key, value) for key, value in facts.items()])
+    known = [row(key, value) for key, value in facts.items() if value != ""]
+    return Table("", [Column("fact", whole=True), Column("value")], known)
 
 
 def _validated(card: Card | ScorerCard, *keys: str) -> float | None:

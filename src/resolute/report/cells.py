@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,9 @@ def read_side(folder: Path) -> Side:
         measured = study.measured(record)
         if measured is not None:
             headings |= dict.fromkeys(measured.setting)
-            cells.append(Measurement(tuple(measured.setting.values()), record.image, record.pixels, measured.values))
+            # Between infinities there is no difference to take.
+            values = {name: None if v is None or math.isinf(v) else v for name, v in measured.values.items()}
+            cells.append(Measurement(tuple(measured.setting.values()), record.image, record.pixels, values))
     attacks = [record for record in evidence.records if isinstance(record, AttackRecord)]
     return Side(
         folder.resolve().name, study.kind, tuple(headings), list(study.quantities(evidence.records)), cells,

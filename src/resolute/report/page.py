@@ -32,6 +32,8 @@ CHECK = Check.kind
 MAX_SIDE = 384
 # More than this nobody looks through.
 MAX_CASES = 60
+# Models in a title.
+_NAMED = 3
 # What JSON adds around the pictures, and words about those that are left out.
 _SPARE = 20_000
 
@@ -48,7 +50,7 @@ class _Shown:
 def write_page(folders: Sequence[Path], out: Path, *, megabytes: float = MEGABYTES) -> Path:
     """Write the page of ``write_report``, no larger than ``megabytes`` as far as leaving out pictures allows."""
     kinds = read_kinds(folders)
-    results = results_of(kinds)
+    results = [_results_of(evidence) for evidence in kinds]
     bare = len(_render(kinds, results, _Shown([], Album(), False, "", [])).encode())
     # The worst of each kind before the next of any.
     ranks = itertools.zip_longest(*map(_cases, kinds))
@@ -68,9 +70,10 @@ def _cases(evidence: MergedRecords) -> Iterator[Case | Missing]:
 def write_markdown(folders: Sequence[Path], out: Path) -> Path:
     """Write the Markdown of ``write_report``: verdict, tables and provenance."""
     kinds = read_kinds(folders)
-    results = results_of(kinds)
-    lines = [*filter(None, [results.alarm]), *results.sentences, *_notes(kinds)]
-    text = "".join(f"{line}\n\n" for line in lines) + "\n".join(table.markdown() for table in results.tables)
+    results = [_results_of(evidence) for evidence in kinds]
+    lines = [line for one in results for line in (*filter(None, [one.alarm]), *one.sentences)] + _notes(kinds)
+    text = "".join(f"{line}\n\n" for line in lines)
+    text += "\n".join(table.markdown() for one in results for table in one.tables)
     checks = [check for evidence in kinds for check in checks_of(evidence)]
     if checks:
         commands = "\n".join(checks)
@@ -81,14 +84,25 @@ def write_markdown(folders: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def results_of(kinds: Sequence[MergedRecords]) -> Results:
-    """Return what all records come to, one kind of study after the other."""
-    each = [with_checks(evidence, study_of(evidence).results(evidence.records)) for evidence in kinds]
-    return Results(
-        sentences=[one for results in each for one in results.sentences],
-        tables=[one for results in each for one in results.tables],
-        charts=[one for results in each for one in results.charts],
-        alarm=" ".join(filter(None, (results.alarm for results in each))),
+def _results_of(evidence: MergedRecords) -> Results:
+    return with_checks(evidence, study_of(evidence).results(evidence.records))
+
+
+def _title(kinds: Sequence[MergedRecords]) -> str:
+    """Return the headings of the studies, as one."""
+    first, *others = map(_heading, kinds)
+    return "; ".join([first, *(other[:1].lower() + other[1:] for other in others)])
+
+
+def _heading(evidence: MergedRecords) -> str:
+    """Return the heading of the study with the names of what it is about."""
+    models = [name for name in dict.fromkeys(record.model for record in evidence.records) if name != BICUBIC]
+    images = list(dict.fromkeys((record.dataset, record.image) for record in evidence.records))
+    more = f" and {len(models) - _NAMED} more" if len(models) > _NAMED else ""
+    return study_of(evidence).heading.format(
+        name=evidence.sources[0].name,
+        models=", ".join(models[:_NAMED]) + more if models else BICUBIC,
+        images=Path(images[0][1]).name if len(images) == 1 else count(len(images), "image"),
     )
 
 
@@ -154,8 +168,10 @@ def _making(evidence: MergedRecords) -> Iterable[str]:
         yield from (f"{name}: weights sha256 `{value[:16]}`" for name, value in source.models.items())
 
 
-def _render(kinds: Sequence[MergedRecords], results: Results, shown: _Shown) -> str:
-    charts, sources = results.charts, [source for evidence in kinds for source in evidence.sources]
+def _render(kinds: Sequence[MergedRecords], results: Sequence[Results], shown: _Shown) -> str:
+    charts = [chart for one in results for chart in one.charts]
+    sources = [source for evidence in kinds for source in evidence.sources]
+    pairs = any(len(case["views"]) > 1 for case in shown.cases)
     needed = bool(charts) or any(case["charts"] for case in shown.cases)
     data = {
         "charts": {chart.id: chart.figure for chart in charts},
@@ -164,17 +180,18 @@ def _render(kinds: Sequence[MergedRecords], results: Results, shown: _Shown) -> 
         "pictures": shown.album.uris,
     }
     values = {
-        "title": ", ".join(dict.fromkeys(source.name for source in sources)),
-        "kicker": ", ".join(study_of(evidence).kind for evidence in kinds),
+        "title": _title(kinds),
+        "kicker": ", ".join(dict.fromkeys(source.name for source in sources)),
         "questions": list(dict.fromkeys(str(q) for source in sources if (q := source.settings.get("question")))),
-        "alarm": results.alarm,
-        "sentences": results.sentences,
+        "verdicts": results,
         "notes": _notes(kinds),
         "cases": shown.cases,
+        "pairs": pairs,
+        "gallery": pairs or any(case["charts"] for case in shown.cases),
         "cropped": shown.cropped,
         "left_out": shown.left_out,
         "missing": shown.missing,
-        "tables": results.tables,
+        "tables": [table for one in results for table in one.tables],
         "checks": [check for evidence in kinds for check in checks_of(evidence)],
         "sections": chart_sections(charts),
         "sources": sources,

@@ -95,6 +95,7 @@ class Audit(Study, Pictured, Compared, Described):
     """
 
     kind: ClassVar[str] = "audit"
+    heading: ClassVar[str] = "Which scores of {images} look gamed?"
     records: ClassVar[tuple[type[Record], ...]] = (AuditRecord,)
     alarmed: ClassVar[type[ResoluteError]] = FlaggedError
 

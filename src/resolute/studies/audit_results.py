@@ -233,7 +233,9 @@ def _chart(records: Sequence[AuditRecord]) -> list[Chart]:
         "type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": records[0].threshold, "y1": records[0].threshold,
         "line": {"color": GREY, "width": 1.5, "dash": "dot"},
     }  # fmt: skip
-    layout = layout_of(axis("score"), axis("gap")) | {"shapes": [line] if records[0].threshold is not None else []}
+    layout = layout_of(
+        axis(f"score of {plain_text(records[0].model)}, points"), axis("gap of the two scores, points")
+    ) | {"shapes": [line] if records[0].threshold is not None else []}
     words = "The gap of every submission over its score; what lies above the dotted line is flagged."
     return [
         Chart("audit-gaps", "Gap over score; flagged above the dotted line", words, {"data": data, "layout": layout})

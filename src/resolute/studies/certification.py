@@ -66,6 +66,7 @@ class Certification(ScoreStudy):
     """
 
     kind: ClassVar[str] = "certification"
+    heading: ClassVar[str] = "Certified scores of {images}"
     records: ClassVar[tuple[type[Record], ...]] = (ScoreRecord, ScoreAttackRecord)
 
     name: FileName = "certify"

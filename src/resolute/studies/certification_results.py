@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from resolute.chart import Chart, Figure, axis, curve, error_bars, plain_text
+from resolute.chart import Chart, Figure, axis, curve, error_bars, layout_of, plain_text
 from resolute.figures import Interval
 from resolute.studies.gains_table import gains_tables
 from resolute.studies.results import Results
@@ -148,7 +148,7 @@ def _intervals_chart(scores: Sequence[ScoreRecord], names: dict[str, str], epsil
     layout: Figure = {
         "height": 120 + 26 * len(shown),
         "margin": {"l": 10, "r": 10, "t": 10, "b": 50},
-        "xaxis": axis("score"),
+        "xaxis": axis("median score, points"),
         "yaxis": {"automargin": True, "type": "category"},
     }
     title = f"Certified intervals, l2 radius {epsilon:g}"
@@ -166,12 +166,9 @@ def _curves_chart(scores: Sequence[ScoreRecord], names: dict[str, str], epsilon:
             x, y = [round(one.epsilon, 5) for one in bounds], [round(one.width, 5) for one in bounds]
             data += [curve(names[score.key], x, y, "%{x}: %{y:.3f}")] if bounds else []
     line = {"type": "line", "x0": epsilon, "x1": epsilon, "yref": "paper", "y0": 0, "y1": 1, "line": {"dash": "dot"}}
-    layout: Figure = {
-        "margin": {"l": 60, "r": 10, "t": 10, "b": 50},
-        "xaxis": axis("l2 radius", rangemode="tozero"),
-        "yaxis": axis("width of the interval", rangemode="tozero"),
-        "shapes": [line],
-        "showlegend": len(data) <= 12,
-    }
+    layout = layout_of(
+        axis("l2 radius", rangemode="tozero"), axis("width of the interval, points of the score", rangemode="tozero")
+    )
+    layout |= {"shapes": [line], "showlegend": len(data) <= 12}
     words = "Width of the certified interval over the radius; each radius holds with the same confidence by itself."
     return [Chart("certified-widths", "Width over the radius", words, {"data": data, "layout": layout})] if data else []

@@ -110,6 +110,7 @@ class CertifiedIqa(ScoreStudy):
     """
 
     kind: ClassVar[str] = "certified-iqa"
+    heading: ClassVar[str] = "Certified scores of {images}, by {models}"
     records: ClassVar[tuple[type[Record], ...]] = (ScoreRecord, ScoreAttackRecord)
 
     name: FileName

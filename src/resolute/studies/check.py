@@ -113,6 +113,7 @@ class Check(Study, Compared, Described):
     """
 
     kind: ClassVar[str] = "check"
+    heading: ClassVar[str] = "Is {models} robust, or was the attack weak?"
     records: ClassVar[tuple[type[Record], ...]] = (CheckRecord,)
     cumulative: ClassVar[bool] = True
 

@@ -23,7 +23,7 @@ from resolute.attacks.square import Square
 from resolute.corruptions import CORRUPTIONS
 from resolute.defences import load_defended, surrogate
 from resolute.errors import ConfigError, ImageError
-from resolute.figures import figure
+from resolute.figures import figure, or_infinite
 from resolute.files import FileName
 from resolute.images import from_uint8, read_image, sample_image, to_uint8
 from resolute.measure.footprint import peak_bytes
@@ -74,6 +74,7 @@ class Choice(RestoreStudy):
     """
 
     kind: ClassVar[str] = "compare-models"
+    heading: ClassVar[str] = "Which model to take: {models}"
     records: ClassVar[tuple[type[Record], ...]] = (ChoiceRecord,)
     name: FileName = "compare-models"
     level: float = pydantic.Field(default=4, ge=0, le=255)
@@ -213,7 +214,11 @@ class Choice(RestoreStudy):
     def measured(self, record: Record) -> Measured | None:
         if not isinstance(record, ChoiceRecord):
             return None
-        values = {"PSNR": record.psnr_y, "SR-PSNR": record.sr_psnr, "consistency": record.consistency}
+        values = {
+            "PSNR": or_infinite(record.psnr_y, known=record.ssim_y is not None),
+            "SR-PSNR": or_infinite(record.sr_psnr, known=record.trial != CLEAN),
+            "consistency": or_infinite(record.consistency),
+        }
         if record.trial == CLEAN:
             values |= {"score": record.score, "time": record.seconds}
         return Measured({"model": record.model, "trial": record.trial}, values)

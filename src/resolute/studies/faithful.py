@@ -22,8 +22,8 @@ from resolute.certificates.trust import THRESHOLDS, Trust, beyond, error_map, fi
 from resolute.chart import BICUBIC
 from resolute.defences import load_defended
 from resolute.defences.wrappers import gaussian
-from resolute.errors import ConfigError, ImageError, ImageWarning
-from resolute.figures import figure
+from resolute.errors import ConfigError, ImageError, ImageWarning, ModelWarning
+from resolute.figures import figure, or_infinite
 from resolute.files import FileName
 from resolute.images import from_uint8, read_image, to_uint8
 from resolute.measure.parts import consistency, parts_of, rms
@@ -32,7 +32,6 @@ from resolute.models.tiling import Tiled
 from resolute.studies.attacked import Subject, against_truth
 from resolute.studies.faithful_results import (
     FaithfulRecord,
-    decibels,
     results_of,
     trust_in_words,
     worst_first,
@@ -94,6 +93,7 @@ class Faithful(RestoreStudy, InTiles):
     """
 
     kind: ClassVar[str] = "faithful"
+    heading: ClassVar[str] = "Did {models} invent this?"
     records: ClassVar[tuple[type[Record], ...]] = (FaithfulRecord,)
 
     name: FileName = "faithful"
@@ -136,11 +136,18 @@ class Faithful(RestoreStudy, InTiles):
                 made.require(models[0])
             if made.bound != self.bound:
                 raise ConfigError(f"{self.calibration} is for errors of {made.bound:g} levels, not {self.bound:g}")
-        found = [find_trust(model, self.bound, files) for model in models]
-        for trust in found:
-            if trust is not None:
-                trust.threshold(self.rate)
-        return found
+        return [self._enough(find_trust(model, self.bound, files)) for model in models]
+
+    def _enough(self, trust: Trust | None) -> Trust | None:
+        """Return a calibration that the rate can be had from; the rest of the answer does without."""
+        if trust is None:
+            return None
+        try:
+            trust.threshold(self.rate)
+        except ConfigError as error:
+            warnings.warn(f"no mask for {trust.model}: {error}", ModelWarning, stacklevel=4)
+            return None
+        return trust
 
     def _cell(self, model: Restorer, trust: Trust | None, subject: Subject) -> FaithfulCell:
         assert model.card is not None
@@ -220,7 +227,7 @@ class Faithful(RestoreStudy, InTiles):
             views += [View("truth", subject.truth[0]), View("error", error)]
         facts = [
             f"added {figure(record.added)} levels, contradicted {figure(record.contradicted)}; consistency "
-            f"{figure(decibels(record.consistency))} dB",
+            f"{figure(or_infinite(record.consistency))} dB",
             trust_in_words(record),
             f"maps: dark 0, bright {record.bound:g} levels of 255 or more; added: grey is nothing",
         ]
@@ -241,7 +248,7 @@ class Faithful(RestoreStudy, InTiles):
         if not isinstance(record, FaithfulRecord):
             return None
         values = {
-            "consistency": record.consistency, "added": record.added, "contradicted": record.contradicted,
+            "consistency": or_infinite(record.consistency), "added": record.added, "contradicted": record.contradicted,
             "moved by noise": record.noise_moved, "moved by jpeg": record.jpeg_moved,
             "moved by attack": record.attack_moved, "trusted": record.trusted,
             "wrong among trusted": record.wrong_trusted,

@@ -102,18 +102,13 @@ def results_of(records: Sequence[FaithfulRecord]) -> Results:
     return Results(sentences, [*tables, _each(records)] if several else tables, brief=tables)
 
 
-def decibels(value: float | None) -> float:
-    """Return a PSNR of which None stands for infinity."""
-    return math.inf if value is None else value
-
-
 def trust_in_words(record: FaithfulRecord) -> str:
     """Say what the mask of an output means, and what it is worth here where the truth is known."""
     if record.trusted is None:
         return (
-            f"No calibration of {record.model} for errors of {record.bound:g} levels was found, so nothing says which "
-            f"pixels to trust: --calibrate FOLDER makes one of {least_photographs(record.rate)} or more "
-            "high-resolution photographs."
+            f"Which pixels to trust is not told: a rate of {_percent(record.rate)} takes a calibration of "
+            f"{record.model} for errors of {record.bound:g} levels with {least_photographs(record.rate)} or more "
+            "photographs, and none was found. --calibrate FOLDER makes one of high-resolution photographs."
         )
     if not record.trusted:
         told = f"No pixel is trusted to be within {record.bound:g} levels of the truth at a rate of"
@@ -148,7 +143,7 @@ def _mean(records: Sequence[FaithfulRecord], read: Figure, digits: int = 1) -> s
 
 
 def _consistency(record: FaithfulRecord) -> float:
-    return decibels(record.consistency)
+    return math.inf if record.consistency is None else record.consistency
 
 
 def _sentences(records: Sequence[FaithfulRecord], model: str) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from resolute.chart import BICUBIC
 from resolute.errors import ConfigError
+from resolute.figures import figure
 from resolute.files import write_text
 from resolute.studies.record import Record, grouped
 from resolute.studies.results import Measured, Quantity
@@ -53,8 +54,9 @@ class Passage:
         gate: the gate.
         subject: what went through it.
         quantity: what is bounded.
-        value: mean over images.
+        value: mean over images; over those where it is finite, so that one infinite figure hides no other.
         images: how many these are.
+        equal: on how many of them it is infinitely good, as the PSNR of equal images, which keeps any bound.
     """
 
     gate: Gate
@@ -62,6 +64,7 @@ class Passage:
     quantity: Quantity
     value: float
     images: int
+    equal: int = 0
 
     @property
     def passed(self) -> bool:
@@ -70,7 +73,7 @@ class Passage:
 
     def words(self) -> str:
         """Return what came of it in a sentence."""
-        value, bound = (f"{number:.{self.quantity.digits}f}" for number in (self.value, self.gate.bound))
+        value, bound = (figure(number, self.quantity.digits) for number in (self.value, self.gate.bound))
         sign = "at most" if self.quantity.lower_better else "at least"
         return f"{self.subject}: {self.gate.text}: {value} {self.quantity.unit}".rstrip() + f", must be {sign} {bound}"
 
@@ -152,7 +155,8 @@ def pass_gates(study: Study, records: Sequence[Record], gates: Sequence[Gate]) -
             ]
             if not each:
                 raise ConfigError(f"--fail-under {gate.text}: {subject} has no such figure on any image")
-            found.append(Passage(gate, subject, quantity, float(np.mean(each)), len(each)))
+            equal = each.count(_best(quantity))
+            found.append(Passage(gate, subject, quantity, _mean(each, quantity), len(each), equal))
     return found
 
 
@@ -163,7 +167,17 @@ def _of_image(measured: Sequence[Measured], quantity: Quantity, worst_of: Sequen
     figures = [[one.values.get(quantity.name) for one in own] for own in alike.values()]
     values = [[v for one in own if (v := nothing if one is None else one) is not None] for own in figures]
     known = [worst(own) for own in values if own]
-    return float(np.mean(known)) if known else None
+    return _mean(known, quantity) if known else None
+
+
+def _best(quantity: Quantity) -> float:
+    return -math.inf if quantity.lower_better else math.inf
+
+
+def _mean(values: Sequence[float], quantity: Quantity) -> float:
+    """Return the mean of those that are not infinitely good; infinity where all are."""
+    others = [value for value in values if value != _best(quantity)]
+    return float(np.mean(others)) if others else _best(quantity)
 
 
 def gates_table(passages: Sequence[Passage]) -> Table:
@@ -171,14 +185,16 @@ def gates_table(passages: Sequence[Passage]) -> Table:
     columns = [Column("gate"), Column("of"), Column("figure"), Column("bound"), Column("images"), Column("passed")]
     rows = [
         row(
-            one.gate.text, one.subject, round(one.value, one.quantity.digits), one.gate.bound, one.images,
+            one.gate.text, one.subject, round(one.value, one.quantity.digits), one.gate.bound,
+            TableCell(one.images, note=f"{one.equal} infinite" if one.equal else ""),
             TableCell(one.passed, tone="good" if one.passed else "bad"), tone="" if one.passed else "bad",
         )
         for one in passages
     ]  # fmt: skip
     failed = sum(not one.passed for one in passages)
     title = f"{count(failed, 'gate')} of {len(passages)} failed" if failed else f"{count(len(passages), 'gate')} passed"
-    return Table(title, columns, rows)
+    words = "Infinite: two images are equal, which keeps the bound; the figure is the mean over the others."
+    return Table(title, columns, rows, caption=words if any(one.equal for one in passages) else "")
 
 
 def write_junit(passages: Sequence[Passage], path: Path, name: str) -> None:

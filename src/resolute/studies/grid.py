@@ -17,6 +17,7 @@ from resolute.attacks.registry import AttackTable
 from resolute.attacks.transfer import Transfer, WarmStart
 from resolute.defences import load_defended, undefended
 from resolute.errors import ConfigError, ImageNote
+from resolute.figures import or_infinite
 from resolute.files import FileName
 from resolute.models.base import Restorer
 from resolute.models.tiling import Tiled
@@ -73,6 +74,7 @@ class Grid(RestoreStudy, InTiles):
     """
 
     kind: ClassVar[str] = "attacks"
+    heading: ClassVar[str] = "Attacks on {models}"
     records: ClassVar[tuple[type[Record], ...]] = (AttackRecord, CleverRecord)
     cumulative: ClassVar[bool] = True
     worst_of: ClassVar[tuple[str, ...]] = ("attack",)
@@ -201,7 +203,11 @@ class Grid(RestoreStudy, InTiles):
             "budget": f"{level_of(record):g}/255",
             "data": dataset_title(record.dataset) if record.dataset else "",
         }
-        values = (record.sr_psnr, record.attacked_psnr_y, record.clean_psnr_y)
+        values = (
+            or_infinite(record.sr_psnr),
+            or_infinite(record.attacked_psnr_y, known=record.attacked_ssim_y is not None),
+            or_infinite(record.clean_psnr_y, known=record.clean_ssim_y is not None),
+        )
         return Measured(setting, dict(zip(("SR-PSNR", "attacked PSNR", "clean PSNR"), values, strict=True)))
 
     def outline(self, cells: Sequence[Cell]) -> str:

@@ -97,7 +97,8 @@ def _floor(records: Sequence[AttackRecord], columns: Sequence[Column]) -> list[R
         if values and not any(record.configuration.startswith("RandomNoise(") for record in own):
             truth = mean(record.signs_psnr_y for record in known)
             cells = {"model": own[0].model, "attack": SIGNS, "budget": budget(level), "images": len(known)}
-            cells |= {SR_PSNR.name: mean(values), ATTACKED.name: truth}
+            clean = mean(record.clean_psnr_y for record in known)
+            cells |= {CLEAN.name: clean, SR_PSNR.name: mean(values), ATTACKED.name: truth}
             found.append(row(*(cells.get(column.name) for column in columns)))
     return found
 

@@ -102,6 +102,7 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
     """
 
     kind: ClassVar[str] = "metric-as-loss"
+    heading: ClassVar[str] = "Quality metrics as losses of {models}"
     records: ClassVar[tuple[type[Record], ...]] = (RestorationRecord,)
 
     name: FileName

@@ -68,6 +68,7 @@ class Restoration(RestoreStudy, InTiles):
     """
 
     kind: ClassVar[str] = "certified-restoration"
+    heading: ClassVar[str] = "Certified outputs of {models}"
     records: ClassVar[tuple[type[Record], ...]] = (RestorationRecord,)
     cumulative: ClassVar[bool] = True
 

@@ -22,8 +22,7 @@ def results_of(records: Records) -> Results:
         return Results([UNFINISHED], [])
     tables = [_settings_table(records), _images_table(records)]
     bounded = _statistics_table(records)
-    sentences = [records[0].words] if len(records) == 1 else _summary(records)
-    return Results(sentences, [*tables, *bounded], [*_radii_chart(records), *_trade_chart(records)])
+    return Results(_summary(records), [*tables, *bounded], [*_radii_chart(records), *_trade_chart(records)])
 
 
 def case_facts(record: RestorationRecord) -> list[str]:
@@ -89,10 +88,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _settings_table(records: Records) -> Table:
     columns = [
-        Column("model"), Column("sigma", digits=3), Column("radius", "l2", digits=4),
+        Column("model"), Column("radius", "l2", digits=4),
+        Column("certified SR-PSNR", "dB", "of the best bounded output of each image", better="higher", key=True),
         Column("clean PSNR", "dB", "of the model without noise", better="higher"),
         Column("lost", "dB", "by the best bounded output, on the clean image", better="lower"),
-        Column("certified SR-PSNR", "dB", "of the best bounded output of each image", better="higher", key=True),
+        Column("sigma", digits=3),
         Column("by median", "dB", "pixels' bounds", better="higher"),
         Column("by mean", "dB", "covariance under noise", better="higher"),
         Column("by centre", "dB", "centre smoothing", better="higher"),
@@ -101,8 +101,8 @@ def _settings_table(records: Records) -> Table:
     ]  # fmt: skip
     rows = [
         row(
-            model, sigma, epsilon, _mean([one.plain_psnr for one in own]), _lost(own),
-            _mean([one.certified[1] if one.certified else None for one in own]),
+            model, epsilon, _mean([one.certified[1] if one.certified else None for one in own]),
+            _mean([one.plain_psnr for one in own]), _lost(own), sigma,
             *(_mean([getattr(one, f"certified_{name}") for one in own]) for name in ("median", "mean", "centre")),
             255 * max(one.largest_move for one in own), len(own),
         )
@@ -119,16 +119,16 @@ def _settings_table(records: Records) -> Table:
 
 def _images_table(records: Records) -> Table:
     columns = [
-        Column("image"), Column("model"), Column("sigma", digits=3), Column("radius", "l2", digits=4),
-        Column("certified SR-PSNR", "dB", better="higher", key=True), Column("of the"),
+        Column("image"), Column("certified SR-PSNR", "dB", better="higher", key=True), Column("of the"),
+        Column("radius", "l2", digits=4), Column("model"), Column("sigma", digits=3),
         Column("against truth, clean", "dB", "of that output", better="higher"),
         Column("against truth, certified", "dB", "the better of median and mean", better="higher"),
         Column("pixel moves at most", "of 255", digits=1, better="lower"),
     ]  # fmt: skip
     rows = [
         row(
-            one.image, one.model, one.sigma, one.epsilon, one.certified[1] if one.certified else None,
-            one.certified[0] if one.certified else "", one.kept_psnr,
+            one.image, one.certified[1] if one.certified else None, one.certified[0] if one.certified else "",
+            one.epsilon, one.model, one.sigma, one.kept_psnr,
             max((v for v in (one.certified_truth_median, one.certified_truth_mean) if v is not None), default=None),
             255 * one.largest_move,
         )

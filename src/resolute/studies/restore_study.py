@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from resolute.errors import ImageError
+from resolute.errors import ImageError, TooSmallError
 from resolute.folders import read_each
 from resolute.images import from_uint8, to_uint8
 from resolute.of_file import was_run
@@ -73,10 +73,10 @@ class RestoreStudy(Study, Pictured, Compared, Described, abc.ABC):
         return [named[name] for name in self.names]
 
     def subjects(self) -> list[Subject]:
-        """Read and prepare the images.
+        """Read and prepare the images; those that are too small are left out, with an ``ImageWarning``.
 
         Raises:
-            ImageError: an image cannot be found or read, or is too small.
+            ImageError: an image cannot be found or read, or all are too small.
         """
         return read_each(self.photos(), self.subject, self.skip_broken)
 
@@ -102,7 +102,7 @@ class RestoreStudy(Study, Pictured, Compared, Described, abc.ABC):
         try:
             pixels = mod_crop(pixels, self.scale)
         except ValueError as error:
-            raise ImageError(f"{name}: {error}") from None
+            raise TooSmallError(f"{name}: {error}") from None
         low = from_uint8(downscale(pixels, self.scale)).unsqueeze(0)
         return Subject(name, low, from_uint8(pixels).unsqueeze(0), dataset)
 

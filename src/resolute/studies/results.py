@@ -113,7 +113,7 @@ class Measured:
 
     Attributes:
         setting: all but the image that determines it, such as model, attack and budget.
-        values: by the names of the quantities; None where there is nothing to measure.
+        values: by the names of the quantities; None where there is nothing to measure, infinity between equal images.
     """
 
     setting: Mapping[str, str]

@@ -143,12 +143,14 @@ class Study(abc.ABC):
         kind: as TOML files name it.
         records: the kinds of its answers.
         cumulative: results of all that was ever run into a folder count, and not only those of the last plan.
+        heading: of its page, where ``{models}``, ``{images}`` and ``{name}`` stand for what it is about.
         name: in reports, and of the folder of its results.
     """
 
     kind: ClassVar[str]
     records: ClassVar[tuple[type[Record], ...]]
     cumulative: ClassVar[bool] = False
+    heading: ClassVar[str] = "{name}"
     # What a command ends with where the results raise an alarm.
     alarmed: ClassVar[type[ResoluteError]] = RefutedError
     name: FileName

@@ -18,6 +18,7 @@ from resolute.chart import BICUBIC
 from resolute.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from resolute.defences import load_defended
 from resolute.errors import ConfigError, ImageError
+from resolute.figures import or_infinite
 from resolute.files import FileName
 from resolute.measure.parts import consistency as consistency_of
 from resolute.models.base import Restorer
@@ -87,6 +88,7 @@ class Survival(RestoreStudy, InTiles):
     """
 
     kind: ClassVar[str] = "survival"
+    heading: ClassVar[str] = "What damage does to {models}"
     records: ClassVar[tuple[type[Record], ...]] = (SurvivalRecord,)
     cumulative: ClassVar[bool] = True
 
@@ -178,7 +180,12 @@ class Survival(RestoreStudy, InTiles):
             "model": record.model, "corruption": record.corruption, "severity": str(record.severity),
             "data": dataset_title(record.dataset) if record.dataset else "",
         }  # fmt: skip
-        return Measured(setting, {"PSNR": record.psnr_y, "SR-PSNR": record.sr_psnr, "consistency": record.consistency})
+        values = {
+            "PSNR": or_infinite(record.psnr_y, known=record.ssim_y is not None),
+            "SR-PSNR": or_infinite(record.sr_psnr),
+            "consistency": or_infinite(record.consistency),
+        }
+        return Measured(setting, values)
 
     def outline(self, cells: Sequence[Cell]) -> str:
         own = [cell for cell in cells if isinstance(cell, SurvivalCell)]

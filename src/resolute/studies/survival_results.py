@@ -11,7 +11,7 @@ import pydantic
 
 from resolute.chart import BICUBIC, Chart, axis, curve, layout_of, look_of, roomy, rounded
 from resolute.corruptions import CORRUPTIONS, SEVERITIES
-from resolute.figures import Interval, figure
+from resolute.figures import Interval, figure, or_infinite
 from resolute.measure.intervals import bootstrap_mean, mean
 from resolute.studies.record import Record, grouped
 from resolute.studies.results import UNFINISHED, Results
@@ -107,7 +107,7 @@ def decibels(value: float | None) -> str:
         >>> decibels(31.456)
         '31.46 dB'
     """
-    return f"{figure(math.inf if value is None else value, 2)} dB"
+    return f"{figure(or_infinite(value))} dB"
 
 
 def _kept(record: SurvivalRecord) -> float:
@@ -146,20 +146,25 @@ def _sentence(records: Sequence[SurvivalRecord], model: str) -> str:
     if model == BICUBIC or usual is None or usual_clean is None:
         return told + end
     lead, before = overall.mean - usual.mean, clean.mean - usual_clean.mean
-    told += f" Its lead over bicubic interpolation goes from {before:+.2f} to {lead:+.2f} dB"
-    behind = [_from_severity(records, model, kind) for kind in kinds]
-    lost = [words for words in behind if words]
-    return f"{told}{'; it is behind under ' + ', '.join(lost) if lost else ''}.{end}"
+    told += f" Its lead over bicubic interpolation goes from {figure(before, signed=True)} to "
+    told += f"{figure(lead, signed=True)} dB"
+    behind = grouped(kinds, lambda kind: _behind_from(records, model, kind))
+    lost = [
+        f"{', '.join(CORRUPTIONS[kind].title for kind in own)} from severity {first} on"
+        for first, own in sorted(behind.items())
+        if first
+    ]
+    return f"{told}{'; it is behind under ' + '; under '.join(lost) if lost else ''}.{end}"
 
 
-def _from_severity(records: Sequence[SurvivalRecord], model: str, kind: str) -> str:
-    """Say from which severity on a model is behind bicubic interpolation; an empty string where it never is."""
+def _behind_from(records: Sequence[SurvivalRecord], model: str, kind: str) -> int:
+    """Return the severity from which on a model is behind bicubic interpolation; 0 where it never is."""
     first = 0
     for severity in SEVERITIES:
         ours, usual = (mean(map(score, _of(records, name, kind, severity))) for name in (model, BICUBIC))
         if ours is not None and usual is not None:
             first = (first or severity) if ours < usual else 0
-    return f"{CORRUPTIONS[kind].title} from severity {first} on" if first else ""
+    return first
 
 
 def _overview(records: Sequence[SurvivalRecord], models: Sequence[str], kinds: Sequence[str]) -> Table:

@@ -22,7 +22,7 @@ from resolute.attacks.objective import Bound, output_of
 from resolute.attacks.square import Square
 from resolute.defences import load_defended
 from resolute.errors import ConfigError, ImageError
-from resolute.figures import figure
+from resolute.figures import figure, or_infinite
 from resolute.files import FileName
 from resolute.images import from_uint8, read_image, to_uint8
 from resolute.models.base import Restorer, name_of
@@ -123,6 +123,7 @@ class Twin(RestoreStudy):
     """
 
     kind: ClassVar[str] = "twin"
+    heading: ClassVar[str] = "Do the forms of {models} differ?"
     records: ClassVar[tuple[type[Record], ...]] = (TwinRecord,)
     worst_of: ClassVar[tuple[str, ...]] = ("search",)
 
@@ -239,7 +240,7 @@ class Twin(RestoreStudy):
 
     def _table(self, records: Sequence[TwinRecord]) -> Table:
         columns = [
-            Column("form"), Column("input"), Column("largest difference", "levels", digits=0, better="lower", key=True),
+            Column("form"), Column("largest difference", "levels", digits=0, better="lower", key=True), Column("input"),
             Column("before rounding", "levels", digits=3, better="lower"),
             Column("values that differ", "%", "as saved in 8 bits, a mean", 3, better="lower"),
             Column("PSNR between them", "dB", "the least on any image", better="higher"), Column("images"),
@@ -251,7 +252,7 @@ class Twin(RestoreStudy):
             psnr = min((one.psnr for one in own if one.psnr is not None), default=float("inf"))
             changed = sum(one.changed for one in own) / len(own)
             unrounded = max(one.unrounded for one in own)
-            cells = other, search or "as it is", TableCell(largest, tone=tone), unrounded, changed, psnr, len(own)
+            cells = other, TableCell(largest, tone=tone), search or "as it is", unrounded, changed, psnr, len(own)
             rows.append(row(*cells))
         words = (
             f"Each beside {records[0].model}; the same where no value differs by more than {self.tolerance:g} of 255 "
@@ -292,7 +293,7 @@ class Twin(RestoreStudy):
         if not isinstance(record, TwinRecord):
             return None
         setting = {"model": record.other, "search": record.search or "as it is"}
-        return Measured(setting, {"largest difference": record.largest, "PSNR": record.psnr})
+        return Measured(setting, {"largest difference": record.largest, "PSNR": or_infinite(record.psnr)})
 
     def outline(self, cells: Sequence[Cell]) -> str:
         own = [cell for cell in cells if isinstance(cell, TwinCell)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from markupsafe import Markup, escape
 
-from resolute.figures import Interval, doubt, figure, spread
+from resolute.figures import DASH, Interval, doubt, figure, spread
 from resolute.table.entries import Column, Row, TableCell, Value, aligned_right, gain_text
 
 # Rows, from which on a reader gets boxes to choose by, and from which on the table scrolls inside a box.
@@ -35,6 +36,7 @@ def page_table(
 
     The ``label`` is what a screen reader calls the box in which the table scrolls.
     """
+    columns, rows = _told(columns, rows, keep={sort, *choices})
     places = {column.name: place for place, column in enumerate(columns)}
     right = [aligned_right(place, column, rows) for place, column in enumerate(columns)]
     filters = {
@@ -72,6 +74,27 @@ def page_table(
         Markup("").join(Markup('\n<p class="hint">{}</p>').format(note) for note in notes),
         _meanings(columns),
     )
+
+
+def _told(
+    columns: Sequence[Column], rows: Sequence[Row], keep: Collection[str]
+) -> tuple[Sequence[Column], Sequence[Row]]:
+    """Leave out the columns in which no row has anything, but for what a reader looks for."""
+    known = [
+        place
+        for place, column in enumerate(columns)
+        if column.key or column.name in keep or not rows or not all(_silent(one.cells[place]) for one in rows)
+    ]
+    if len(known) == len(columns):
+        return columns, rows
+    cells = [tuple(one.cells[place] for place in known) for one in rows]
+    left = [dataclasses.replace(one, cells=own) for one, own in zip(rows, cells, strict=True)]
+    return [columns[place] for place in known], left
+
+
+def _silent(cell: TableCell) -> bool:
+    nothing = cell.value in (None, "", DASH) or (isinstance(cell.value, float) and math.isnan(cell.value))
+    return nothing and cell.change is None and not cell.note
 
 
 def _meanings(columns: Sequence[Column]) -> Markup:
@@ -127,6 +150,8 @@ def _cell(one: Row, place: int, column: Column, right: bool) -> Markup:
     marks = _marks({"class": " ".join(name for name, wanted in classes.items() if wanted)})
     number = _number(value)
     marks += Markup(' data-value="{}"').format(number) if number is not None else Markup()
+    # Where a narrow page shows a row as a list.
+    marks += Markup() if named else Markup(' data-label="{}"').format(column.name)
     tag = "th" if named else "td"
     return Markup("<{}{}{}>{}{}{}</{}>").format(
         tag, Markup(' scope="row"') if named else "", marks, text, _gain(cell, column), small, tag

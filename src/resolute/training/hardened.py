@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, final
 import pydantic
 
 from resolute.errors import ConfigError, first_line
-from resolute.figures import Interval, change, printed_difference
+from resolute.figures import Interval, change, printed_difference, spread
 from resolute.files import write_text
 from resolute.measure.intervals import bootstrap_mean
 from resolute.models.base import Restorer
@@ -110,6 +110,12 @@ class Hardening:
         pairs = zip(self.before.judged, self.after.judged, strict=True)
         return bootstrap_mean([getattr(after, quantity) - getattr(before, quantity) for before, after in pairs])
 
+    def _gained(self, quantity: Literal["clean", "kept", "truth"], digits: int = 1) -> str:
+        """Return what was gained, with its interval where there are several images."""
+        before, after = (getattr(one, quantity).mean for one in (self.before, self.after))
+        told = f"{change(before, after, digits).difference} dB"
+        return f"{told} {spread(self.gain(quantity), digits, signed=True)}".rstrip()
+
     def sentences(self) -> list[str]:
         """Say what came out; a result that is no better than the start is said first.
 
@@ -121,7 +127,7 @@ class Hardening:
             >>> before, after, bicubic = (ModelFigures("x", (judged,)) for judged in (one, two, line))
             >>> made = Hardening("net", Path("net.pth"), "", 4, 0.9, before, after, before, bicubic, {}, {})
             >>> made.sentences()[0]
-            'Attacked at 4/255, net keeps 29.0 dB of its own clean output instead of 10.0 dB (+19.0 dB).'
+            'Attacked at 4/255, net keeps 29.0 dB of SR-PSNR instead of 10.0 dB (+19.0 dB).'
         """
         before, after = self.before, self.after
         told: list[str] = []
@@ -139,8 +145,8 @@ class Hardening:
                 "Give more minutes or more photographs, or keep what you have."
             )
         told.append(
-            f"Attacked at {self.level:g}/255, {self.name} keeps {_db(after.kept)} of its own clean output instead of "
-            f"{_db(before.kept)} ({_change(before.kept, after.kept)})."
+            f"Attacked at {self.level:g}/255, {self.name} keeps {_db(after.kept)} of SR-PSNR instead of "
+            f"{_db(before.kept)} ({self._gained('kept')})."
         )
         if before.clean.mean < self.bicubic.clean.mean:
             told.append(
@@ -151,14 +157,15 @@ class Hardening:
         same = "the same" if abs(after.clean.mean - self.mixture.clean.mean) < 0.02 else "the nearest"
         told.append(
             f"Against the original that is {_db(after.truth)} instead of {_db(before.truth)} "
-            f"({_change(before.truth, after.truth)}), {_beside(after.truth, self.bicubic.truth)} bicubic interpolation "
+            f"({self._gained('truth')}), {_beside(after.truth, self.bicubic.truth)} bicubic interpolation "
             f"under the same attacks ({_db(self.bicubic.truth)}) and {_beside(after.truth, self.mixture.truth)} the "
             f"mixture of bicubic and {self.name} with {same} clean PSNR ({_db(self.mixture.truth)})."
         )
         count = "1 image" if len(after.judged) == 1 else f"{len(after.judged)} images"
+        brackets = "; in brackets 95 % bootstrap intervals" if len(after.judged) > 1 else ""
         told.append(
             f"Without an attack it has {_db(after.clean, 2)} instead of {_db(before.clean, 2)} "
-            f"({_change(before.clean, after.clean, 2)}), over {count} that it was not trained on."
+            f"({self._gained('clean', 2)}), over {count} that it was not trained on{brackets}."
         )
         kept = self.facts.get("kept", 1.0)
         if kept < 1:
@@ -228,10 +235,6 @@ def tables(made: Hardening) -> tuple[Table, Table]:
 
 def _db(value: Interval, digits: int = 1) -> str:
     return f"{value.mean:.{digits}f} dB"
-
-
-def _change(before: Interval, after: Interval, digits: int = 1) -> str:
-    return f"{change(before.mean, after.mean, digits).difference} dB"
 
 
 def _beside(value: Interval, other: Interval) -> str:

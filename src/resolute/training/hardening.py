@@ -61,7 +61,8 @@ class Watcher:
 
     Attributes:
         read: called with (photographs read, photographs in all).
-        planned: called once with the recipe as it is carried out, and the seconds that a step takes.
+        planned: called once with the recipe as it is carried out, and the seconds that a step takes; where it raises,
+            nothing is kept.
         step: called with (step, figures) before the first and after every one.
         judged: called with (done, in all, what is being judged).
     """
@@ -156,7 +157,7 @@ def harden(
     folder = Path("runs") / Path(subject.file_name).stem if out is None else Path(out)
     judged_on = matched_images(_paths(test), restorer.scale) if test else []
     found = matched_images(_paths(photos), restorer.scale)
-    files = _chosen(found, judged_on, restorer.scale * asked.data.patch)
+    files = _chosen(found, judged_on, restorer.scale * asked.data.patch, 2 if asked.data.validation else 1)
     if not asked.data.validation and (not judged_on or clean_loss):
         what = "nothing is left to judge on" if not judged_on else "no clean PSNR can be watched"
         raise ConfigError(f"data.validation is 0, so {what}: hold photographs out, or name some to test")
@@ -177,6 +178,8 @@ def harden(
         planned, seconds = fabric.broadcast(_planned(asked, task, folder) if first else (asked, 0.0))
         if watcher.planned is not None and first:
             watcher.planned(planned, seconds)
+        if first:
+            _keep(folder, asked, planned, seconds)
         task.recipe = planned
         weights = fit(planned, task, folder, fabric, watcher.step, weights=folder / subject.file_name).weights
         if not first:
@@ -247,19 +250,27 @@ def _replaced(table: Table, **values: object) -> Table:
     return dataclasses.replace(table, **{name: value for name, value in values.items() if value is not None})
 
 
-def _chosen(files: Sequence[ImageFiles], but: Sequence[ImageFiles], side: int) -> list[ImageFiles]:
+def _chosen(files: Sequence[ImageFiles], but: Sequence[ImageFiles], side: int, least: int) -> list[ImageFiles]:
     """Return as many photographs as memory and minutes have room for, in the order given, each of them once.
 
     Args:
         files: the photographs.
         but: those that are judged on and may not be trained on.
-        side: pixels that a photograph needs on both sides; smaller ones are left out where enough remain.
+        side: pixels that a photograph needs on both sides; smaller ones are left out.
+        least: how many must be that large: one to train on, and one to hold out.
     """
     left_out = {image.path.resolve() for image in but}
     once = {image.path.resolve(): image for image in reversed(files) if image.path.resolve() not in left_out}
     # What is wrong with a file that has no size is said when it is read.
-    sizes = {image: image_size(image.path) or (LARGEST, LARGEST) for image in reversed(once.values())}
+    heads = {image: image_size(image.path) for image in reversed(once.values())}
+    sizes = {image: size or (LARGEST, LARGEST) for image, size in heads.items()}
     large = [image for image, size in sizes.items() if min(size) >= side]
+    if len(sizes) > 1 and len(large) < least and None not in heads.values():
+        raise ConfigError(
+            f"{len(large) or 'none'} of the {len(sizes)} photographs has {side} "
+            f"pixels on both sides, as a patch takes, and {least} must; give larger ones with --data, or a smaller "
+            "data.patch in the recipe"
+        )
     large = large if len(large) > 1 else list(sizes)
     order = torch.randperm(len(large), generator=torch.Generator().manual_seed(0)).tolist()
     chosen: list[int] = []
@@ -314,9 +325,15 @@ def _planned(asked: HardenRecipe, task: HardenTask, folder: Path) -> tuple[Harde
         checkpoint_every=_multiple(min(asked.checkpoint_every, round(_SECONDS / seconds)), asked.replay),
         validate_every=max(1, min(asked.validate_every, -(-steps // _VALIDATIONS))),
     )
-    content = {"asked": dataclasses.asdict(asked), "planned": dataclasses.asdict(planned), "seconds_per_step": seconds}
-    write_text(path, json.dumps(content, indent=1) + "\n")
     return planned, seconds
+
+
+def _keep(folder: Path, asked: HardenRecipe, planned: HardenRecipe, seconds: float) -> None:
+    """Write the plan, unless it is there, so that the same call goes on with it."""
+    if not (path := folder / _PLAN).is_file():
+        parts = {"asked": asked, "planned": planned}
+        content = {name: dataclasses.asdict(part) for name, part in parts.items()} | {"seconds_per_step": seconds}
+        write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _multiple(number: int, of: int) -> int:
