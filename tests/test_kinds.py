@@ -126,13 +126,14 @@ def study(request, studies):
 
 @pytest.fixture(scope="module")
 def wholes(studies, tmp_path_factory):
-    """An undisturbed run of every kind, and how often it wrote something."""
-    folder, writes = tmp_path_factory.mktemp("wholes"), {}
+    """An undisturbed run of every kind, how often it wrote something, and the seconds that it took."""
+    folder, facts = tmp_path_factory.mktemp("wholes"), {}
     for kind, study in studies.items():
+        began = time.perf_counter()
         with counted(folder / kind) as found:
             run(study, folder / kind)
-        [writes[kind]] = found
-    return {kind: (folder / kind, writes[kind]) for kind in studies}
+        facts[kind] = *found, time.perf_counter() - began
+    return {kind: (folder / kind, *facts[kind]) for kind in studies}
 
 
 @pytest.fixture
@@ -210,19 +211,25 @@ def test_runs_at_once_share_the_work(study, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.hostile
 @pytest.mark.parametrize("workers", [1, *([3] if FULL else [])])
-def test_kills_at_random_moments_change_no_figure(study, workers, whole, tmp_path):
+def test_kills_at_random_moments_change_no_figure(study, workers, wholes, tmp_path):
+    whole, _, took = wholes[study.kind]
     rng = random.Random(study.kind)
-    for _ in range(KILLS):
-        killed_after(rng.random() * (0.4 if workers == 1 else 4), study, tmp_path, machine=Machine(workers=workers))
-    run(study, tmp_path)
-    assert figures(tmp_path) == figures(whole)
-    assert len(lines(tmp_path)) == len(set(lines(tmp_path)))
-    assert not unfinished(tmp_path)
+    kills, outs = 0, [tmp_path / "0"]
+    while kills < KILLS:
+        if killed_after(rng.random() * took, study, outs[-1], machine=Machine(workers=workers)):
+            kills += 1
+        else:  # it was done before
+            outs.append(tmp_path / str(len(outs)))
+    for out in outs:
+        run(study, out)
+        assert figures(out) == figures(whole)
+        assert len(lines_of(out)) == len(set(lines_of(out))) == len(lines(whole))
+        assert not unfinished(out)
 
 
 @pytest.mark.hostile
 def test_a_disk_that_is_full_at_any_write_costs_nothing_that_was_done(study, wholes, tmp_path):
-    whole, writes = wholes[study.kind]
+    whole, writes, _ = wholes[study.kind]
     rng = random.Random(study.kind)
     for write in range(1, writes + 1) if FULL else [rng.randint(1, writes)]:
         out = tmp_path / str(write)
