@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
+from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.figures import DASH
 from resolute.measure.intervals import bootstrap_mean
@@ -43,11 +44,7 @@ class CertifiedBoard:
 
 def is_certified(run: Path) -> bool:
     """Tell whether a folder is of a study of certified restoration, whose place is not beside attacks."""
-    try:
-        kind = json.loads((run / "study.json").read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return kind == Restoration.kind
+    return Store(run).facts().get("kind") == Restoration.kind
 
 
 def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[str]]:
