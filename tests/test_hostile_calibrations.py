@@ -1,4 +1,4 @@
-"""Calibrations of audits and of trust that anyone may have written: read and usable, or one line that names the file."""
+"""Calibrations that anyone may have written: usable, or one line that names the file."""
 
 import dataclasses
 import json

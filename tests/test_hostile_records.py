@@ -45,7 +45,7 @@ def test_nobody_waits_for_a_pipe_or_reads_a_device(name, odd, folder):
     code, _, stderr = run("report", folder)
     assert code == 5
     assert name in stderr
-    assert RecordsRead(Store(folder)).refresh().keys() <= {row["key"] for row in read_lines(folder / "records.jsonl")}
+    assert len(RecordsRead(Store(folder)).refresh()) == (0 if name == "records.jsonl" else 24)
 
 
 def test_no_name_in_a_record_acts_on_a_terminal(folder):

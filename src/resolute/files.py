@@ -6,6 +6,7 @@ import contextlib
 import errno
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -79,10 +80,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         >>> target.read_text()
         'kept'
     """
-    if not path.name or path.name == ".." or path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; choose another name with --out")
-    if path.parent == Path("/dev") or (path.exists() and not path.is_file()):
-        raise OutputError(f"cannot write {path}: it is no regular file; choose another name with --out")
+    with contextlib.suppress(OSError):  # What cannot be looked at is said when it is written to.
+        mode = path.stat().st_mode
+        if path.parent == Path("/dev") or not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise OutputError(f"cannot write {path}: it is {what}; choose another name with --out")
     # Named before it exists, so that an interrupt at any moment finds it in the clean-up below.
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(8)}{path.suffix}")
     try:
