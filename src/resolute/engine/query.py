@@ -147,7 +147,10 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> QueryR
                 write_atomically(parquet, functools.partial(shutil.copyfile, target))
             if found is None:
                 return QueryResult([], [])
-            rows = (found if parquet is not None else found.limit(MOST_ROWS + 1)).fetchall()
+            shown = found
+            if parquet is None:
+                shown = cast("DuckDBPyRelation", found.limit(MOST_ROWS + 1))  # pyright: ignore[reportCallIssue], a gap in duckdb's stubs
+            rows = shown.fetchall()
             if parquet is None and len(rows) > MOST_ROWS:
                 raise ConfigError(f"the answer has more than {MOST_ROWS:,} rows; add LIMIT, or write it as parquet")
             return QueryResult(list(found.columns), rows)
