@@ -22,7 +22,7 @@ T = TypeVar("T")
 DEPTH = 64
 
 # Characters to read again for the number of a line: a value is read anew with each of its lines.
-_EFFORT = 2_000_000
+_EFFORT = 500_000
 
 
 def read_table(path: Path) -> dict[str, object]:

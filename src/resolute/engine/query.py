@@ -149,7 +149,7 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> QueryR
                 return QueryResult([], [])
             shown = found
             if parquet is None:
-                shown = cast("DuckDBPyRelation", found.limit(MOST_ROWS + 1))  # pyright: ignore[reportCallIssue], a gap in duckdb's stubs
+                shown = found.limit(MOST_ROWS + 1)  # pyright: ignore[reportCallIssue], a gap in duckdb's stubs
             rows = shown.fetchall()
             if parquet is None and len(rows) > MOST_ROWS:
                 raise ConfigError(f"the answer has more than {MOST_ROWS:,} rows; add LIMIT, or write it as parquet")
