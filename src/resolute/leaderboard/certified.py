@@ -51,9 +51,10 @@ def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[s
     """Return the boards of finished studies, and why anything is left out.
 
     Left out are unfinished studies. Whose seeds were given instead of drawn once the image was fixed is said: whoever
-    chose them may have tried several.
+    chose them may have tried several. Where two folders answer one question differently, which may be two draws or a
+    lie, both stand, the second with the name of its folder, so that nobody's figures take the place of another's.
     """
-    found: dict[str, RestorationRecord] = {}
+    found: dict[tuple[str, str], RestorationRecord] = {}
     notes: list[str] = []
     for run in runs:
         try:
@@ -65,22 +66,27 @@ def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[s
         if lacking := len(set(source.store.order()) - own.keys()):
             notes.append(f"{run.name} is not finished: {count(lacking, 'certificate')} are missing")
             continue
-        found |= own
+        differ = any(found.get((key, ""), one).figures() != one.figures() for key, one in own.items())
+        found |= {(key, run.name if differ else ""): one for key, one in own.items()}
     # What makes a row: folders may hold other images for another radius.
     lines = grouped(
-        found.values(),
-        lambda one: (one.alpha, one.noise, one.model, one.weights, one.dataset, one.epsilon, one.sigma, one.copies),
+        [(folder, record) for (_, folder), record in found.items()],
+        lambda item: (*_conditions(item[1]), item[0]),
     )
     sets = {
-        key: hashlib.sha256(json.dumps(sorted({one.pixels for one in own})).encode()).hexdigest()
+        key: hashlib.sha256(json.dumps(sorted({one.pixels for _, one in own})).encode()).hexdigest()
         for key, own in lines.items()
     }
     groups = grouped(lines, lambda key: (sets[key], *key[:2]))
     boards = [
-        _board(f"certified-{number}", [_once(lines[key]) for key in keys])
+        _board(f"certified-{number}", [(lines[key][0][0], _once([one for _, one in lines[key]])) for key in keys])
         for number, keys in enumerate(groups.values())
     ]
     return boards, notes
+
+
+def _conditions(one: RestorationRecord) -> tuple[str | float, ...]:
+    return one.alpha, one.noise, one.model, one.weights, one.dataset, one.epsilon, one.sigma, one.copies
 
 
 def _once(records: Sequence[RestorationRecord]) -> list[RestorationRecord]:
@@ -92,8 +98,8 @@ def _once(records: Sequence[RestorationRecord]) -> list[RestorationRecord]:
     return [min(own, key=least) for own in grouped(records, lambda one: one.pixels).values()]
 
 
-def _board(id: str, lines: Sequence[Sequence[RestorationRecord]]) -> CertifiedBoard:
-    first = lines[0][0]
+def _board(id: str, lines: Sequence[tuple[str, Sequence[RestorationRecord]]]) -> CertifiedBoard:
+    first = lines[0][1][0]
     columns = [
         Column("model"), Column("certified SR-PSNR", "dB", "that no attack within the radius can go below, a mean over "
         "images with its 95 % bootstrap interval", better="higher", key=True),
@@ -103,20 +109,20 @@ def _board(id: str, lines: Sequence[Sequence[RestorationRecord]]) -> CertifiedBo
         Column("copies"), Column("weights", code=True), Column("seeds"),
     ]  # fmt: skip
     rows = []
-    for own in lines:
+    for folder, own in lines:
         one = own[0]
         proven = [certified[1] for each in own if (certified := each.certified) is not None]
         whole = len(proven) == len(own)
         rows.append(
             row(
-                one.model, bootstrap_mean(proven) if whole else DASH, min(proven) if whole else DASH, one.epsilon,
+                f"{one.model}, {folder}" if folder else one.model, bootstrap_mean(proven) if whole else DASH, min(proven) if whole else DASH, one.epsilon,
                 one.sigma, _mean_of_all([each.kept_psnr for each in own]),
                 _mean_of_all([each.plain_psnr for each in own]), one.copies, one.weights[:8] or "none",
                 "drawn after the image" if all(each.drawn for each in own) else "given",
             )
         )  # fmt: skip
     title = first.dataset or "images given as files"
-    return CertifiedBoard(id, title, len(lines[0]), Table(f"Certified, {title}", columns, rows), first.alpha)
+    return CertifiedBoard(id, title, len(lines[0][1]), Table(f"Certified, {title}", columns, rows), first.alpha)
 
 
 def _mean_of_all(values: Sequence[float | None]) -> float | None:
