@@ -111,11 +111,12 @@ def _board(id: str, lines: Sequence[tuple[str, Sequence[RestorationRecord]]]) ->
     rows = []
     for folder, own in lines:
         one = own[0]
+        called = f"{one.model}, {folder}" if folder else one.model
         proven = [certified[1] for each in own if (certified := each.certified) is not None]
         whole = len(proven) == len(own)
         rows.append(
             row(
-                f"{one.model}, {folder}" if folder else one.model, bootstrap_mean(proven) if whole else DASH, min(proven) if whole else DASH, one.epsilon,
+                called, bootstrap_mean(proven) if whole else DASH, min(proven) if whole else DASH, one.epsilon,
                 one.sigma, _mean_of_all([each.kept_psnr for each in own]),
                 _mean_of_all([each.plain_psnr for each in own]), one.copies, one.weights[:8] or "none",
                 "drawn after the image" if all(each.drawn for each in own) else "given",
