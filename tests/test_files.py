@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from resolute.errors import OutputError, ResoluteError
-from resolute.files import write_atomically, write_text
+from resolute.errors import ConfigError, OutputError, ResoluteError
+from resolute.files import alone_in, among_others_in, write_atomically, write_text
 
 
 def names(folder):
@@ -140,3 +140,24 @@ def test_text_is_utf_8(tmp_path):
 
 def test_output_errors_are_errors_that_a_user_can_mend():
     assert issubclass(OutputError, ResoluteError)
+
+
+def test_pipes_and_devices_are_not_replaced_by_files(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    monkeypatch.chdir(tmp_path)
+    for path in ("pipe", "link", "/dev/null", "/dev/stdout", ".", "..", "/"):
+        with pytest.raises(OutputError):
+            write_text(Path(path), "x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+    assert Path("/dev/null").is_char_device()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_lock_of_a_folder_empties_no_file_that_it_is_a_link_to(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "run.lock").symlink_to(tmp_path / "mine.txt")
+    with among_others_in(tmp_path), pytest.raises(ConfigError), alone_in(tmp_path):
+        pass
+    assert (tmp_path / "mine.txt").read_text() == "mine"

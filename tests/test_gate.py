@@ -8,6 +8,7 @@ import pytest
 from test_cli import fails, run
 
 from resolute import ConfigError
+from resolute.cli.gating import Gates
 from resolute.images import sample_image, write_png
 from resolute.studies.certification import Certification
 from resolute.studies.gate import check_gates, gates_table, parse_gate, pass_gates, write_junit
@@ -161,3 +162,12 @@ def test_as_typed(tmp_path):
     assert "bicubic has" in (tmp_path / "summary.md").read_text()
     fails(5, *arguments, "--fail-under", "attacked-psnr=3")
     fails(5, *arguments, "--junit", tmp_path / "junit.xml")
+
+
+def test_a_summary_and_a_name_of_any_bytes_are_written_all_the_same(tmp_path):
+    (tmp_path / "summary.md").write_bytes(b"\xff before\n")
+    study = Asked(name="odd \uffff")
+    gates = Gates(("attacked-psnr=1",), tmp_path / "gates.xml", tmp_path / "summary.md")
+    gates.passed(study, RECORDS)
+    assert "before" in (tmp_path / "summary.md").read_text()
+    assert ElementTree.parse(tmp_path / "gates.xml").getroot()[0].get("name") == "resolute odd ?"

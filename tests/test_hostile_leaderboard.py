@@ -9,9 +9,13 @@ from odd import damaged, forged, one_line, text_of, tried, value
 from small import edit, read_lines
 from test_cli import run as typed
 
+from resolute import run
 from resolute.errors import ConfigError
+from resolute.images import sample_image, write_png
 from resolute.leaderboard import build_site, entries_of, entry_of, read_entry
+from resolute.leaderboard.certified import certified_boards
 from resolute.leaderboard.checking import done_again
+from resolute.studies.restoration import Restoration
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +90,37 @@ def test_records_that_claim_too_much_are_found_by_doing_some_again(rng, finished
     name, more = rng.choice(("sr_psnr", "attacked_psnr_y")), rng.uniform(2, 60)
     edit(run, lambda record: dataclasses.replace(record, **{name: getattr(record, name) + more}))
     assert done_again(entry_of(run, "tiny"), run, 3, 1).told
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory):
+    """A finished study of certified restoration."""
+    folder = tmp_path_factory.mktemp("certified")
+    write_png(folder / "photo.png", sample_image("coffee")[:, 100:110, 100:111])
+    study = Restoration(
+        models=("bicubic",), images=(str(folder / "photo.png"),), high_resolution=False, scale=2, sigmas=(0.05, 0.1),
+        epsilons=(0.01,), samples=96, seed=0,
+    )  # fmt: skip
+    run(study, folder / "good")
+    return folder / "good"
+
+
+def rows_of(*runs):
+    return {tuple(str(cell.value) for cell in one.cells) for b in certified_boards(runs)[0] for one in b.table.rows}
+
+
+@tried(4, 100)
+def test_forged_certificates_take_no_honest_row_away(rng, certified, tmp_path):
+    # Before and after the honest one, for order must not matter.
+    bad = shutil.copytree(certified, tmp_path / rng.choice(("bad", "worse")))
+    rows = read_lines(bad / "records.jsonl")
+    name, odd = rng.choice(sorted(rows[0])), rng.choice((value(rng), 99.0))
+    (bad / "records.jsonl").write_bytes(b"\n".join(text_of(row | {name: odd}) for row in rows))
+    if rng.random() < 0.3:
+        facts = json.loads((bad / "study.json").read_bytes())
+        (bad / "study.json").write_bytes(rng.choice((b"[" * 99_999, text_of(forged(rng, facts)))))
+    good = shutil.copytree(certified, tmp_path / "good")
+    page, _ = build_site(tmp_path, tmp_path / "site")
+    assert "<b>&\"'" not in page.read_text()
+    told = {row[1:] for row in rows_of(*sorted((good, bad)))}
+    assert told >= {row[1:] for row in rows_of(certified)}

@@ -1,5 +1,6 @@
 """TOML files, options and code of others: one line that names the file, and nothing written elsewhere."""
 
+import time
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -9,7 +10,8 @@ import torch
 from odd import NAMES, damaged, forged, one_line, toml_of, tried
 from test_cli import run
 
-from resolute import ConfigError, read_recipe
+from resolute import ConfigError, load, read_recipe
+from resolute.errors import CheckpointError
 from resolute.images import sample_image, write_png
 from resolute.studies.kinds import read_study
 
@@ -30,6 +32,112 @@ def test_forged_toml_is_read_or_refused_in_one_line(rng, read, files, tmp_path):
         read(path)
     except ConfigError as error:
         one_line(error, path.name)
+
+
+OF_KINDS = {
+    "faithful": {"models": ["bicubic"], "images": ["a.png"], "truths": ["b.png"], "calibration": "made.json"},
+    "compare-models": {"models": ["bicubic"], "level": 4, "steps": 1, "metric": "quality-m"},
+    "twin": {"models": ["edsr-xs", "edsr-xs+as=float16"], "tolerance": 1, "level": 8},
+    "survival": {"models": ["bicubic"], "corruptions": ["jpeg"], "severities": [1, 5]},
+    "certified-restoration": {"models": ["bicubic"], "sigmas": [0.05], "epsilons": [0.01], "regions": ["0,0,2,2"]},
+    "audit": {"images": ["a.png"], "references": ["b.png"], "defence": "blur-3", "calibration": "made.json"},
+    "certification": {"images": ["a.png"], "metric": "quality-s", "samples": 30, "attacks": [{"epsilon": 0.01}]},
+    "check": {"models": ["bicubic"], "suite": {"steps": 2, "restarts": 2}},
+}
+
+
+@tried(40, 400)
+def test_forged_toml_of_kinds_without_a_file_here_is_read_or_refused_in_one_line(rng, tmp_path):
+    kind = rng.choice(sorted(OF_KINDS))
+    path = tmp_path / "mine.toml"
+    content = toml_of({"kind": kind, **OF_KINDS[kind]}).encode()
+    read_study(_written(path, content))
+    tree = forged(rng, {"kind": kind, **OF_KINDS[kind]})
+    try:
+        read_study(_written(path, damaged(rng, content) if rng.random() < 0.3 else _bytes(tree)))
+    except ConfigError as error:
+        one_line(error, path.name)
+
+
+def _written(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def _bytes(tree):
+    return toml_of(tree).encode(errors="surrogatepass")
+
+
+def test_a_value_of_very_many_lines_keeps_nobody_waiting(tmp_path):
+    path = _written(
+        tmp_path / "mine.toml",
+        b'kind = "survival"\nmodels = ["bicubic"]\nimages = [\n' + b'"a",\n' * 30_000 + b"]\nevery = 0\n",
+    )
+    began = time.process_time()
+    with pytest.raises(ConfigError, match=r"mine\.toml.*every"):
+        read_study(path)
+    assert time.process_time() - began < 20
+
+
+MODELS = ("edsr-xs", "bicubic", "gone.pth", "mine.py:Net", "", "..", "x" * 300, "\0")
+BEHIND = ("", "#x4", "#x0", "#x4,x4", "#range=1e-320", "#range=:", "#res_scale={[]:1}", "#res_scale=1e999", "#layer=")
+BEHIND += (f"#res_scale=1{'0' * 400}", f"#sha256={'0' * 64}", "#sha256=0", f"#{'[' * 999}", "#a={[]:1}", "#,", "##")
+AROUND = (
+    "",
+    "+",
+    "+denoise=",
+    "+denoise=gone.pth",
+    "+denoise=..",
+    "+denoise=edsr-xs",
+    "+confine=nan",
+    "+confine=1e999",
+)
+AROUND += (
+    "+confine=0",
+    "+as=",
+    "+as=int4",
+    "+mix=",
+    "+blur=1e9",
+    "+round8=1",
+    "+ensemble",
+    "+\udcff=1",
+    "+blur=0" * 900,
+)
+
+
+@tried(40, 400)
+def test_odd_addresses_are_loaded_or_refused_in_one_line(rng):
+    address = "".join(rng.choice(parts) for parts in (MODELS, BEHIND, AROUND, AROUND))
+    code, _, stderr = run("models", address)
+    assert code in (0, 4, 5), stderr
+    assert len(stderr) < 2000
+
+
+def test_the_sha256_of_a_built_in_model_counts_too():
+    with pytest.raises(CheckpointError, match="sha256"):
+        load(f"edsr-xs#sha256={'0' * 64}")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("twin", "edsr-xs", "float16", "--level", "300"),
+        ("twin", "edsr-xs", "float16", "--level", "inf"),
+        ("survive", "bicubic", "--crop", "1" + "0" * 30, "--corruption", "jpeg", "--images", "photos"),
+        ("faithful", "bicubic", "photos", "--calibration", "x" * 300),
+        ("compare-models", "x" * 300, "bicubic"),
+        ("certify-restoration", "photos", "--model", "bicubic", "--sigma", "nan"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_options_that_no_study_takes_are_one_line_and_leave_nothing(options, photos, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    before = files_in(photos.parent)
+    code, _, stderr = run(*options)
+    assert code == 5, stderr
+    assert "error: " in stderr
+    assert len(stderr) < 500
+    assert not [name for name in files_in(photos.parent) - before if name.endswith(("json", "jsonl"))]
 
 
 def files_in(folder):

@@ -1,5 +1,6 @@
 """Questions in SQL over the records of studies."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -142,3 +143,47 @@ def test_records_of_strange_names_are_asked_for_too(runs, tmp_path):
         (strange.image, None, str(tmp_path / "it's")),
         ("?", record.sr_psnr, str(tmp_path / "it's")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT 'nan'::DOUBLE AS a, [1.5, 'inf'::DOUBLE] AS b", [{"a": None, "b": [1.5, None]}]),
+        ("SELECT {'x': 'nan'::DOUBLE} AS a", [{"a": {"x": None}}]),
+        ("SELECT DATE '2020-01-01' AS a", [{"a": "2020-01-01"}]),
+    ],
+)
+def test_an_answer_is_json_that_others_read(runs, sql, told):
+    assert json.loads(query(sql, find_runs([runs])).json(), parse_constant=pytest.fail) == told
+
+
+def test_columns_of_one_name_are_not_lost(runs):
+    with pytest.raises(ConfigError, match="'a'"):
+        query("SELECT 1 AS a, 2 AS a", find_runs([runs])).json()
+
+
+def test_an_answer_without_end_is_refused(runs, monkeypatch):
+    monkeypatch.setattr("resolute.engine.query.MOST_ROWS", 1000)
+    assert len(query("SELECT * FROM range(1000)", find_runs([runs])).rows) == 1000
+    with pytest.raises(ConfigError, match="LIMIT"):
+        query("SELECT * FROM range(1001)", find_runs([runs]))
+
+
+HOSTILE = (
+    "", ";", "\0", "\udcff", "SELECT 1; SELECT 2", "SELECT * FROM runs", "SELECT * FROM read_text('/etc/passwd')",
+    "SELECT * FROM glob('/*')", "FROM '/etc/passwd'", "COPY attacks TO '/dev/shm/x'", "ATTACH '/dev/shm/x'",
+    "LOAD httpfs", "SET threads = 9", "SET enable_external_access = true",
+    "EXPORT DATABASE '/dev/shm/x'", "IMPORT DATABASE '/'", "SELECT $1",
+    "SELECT getenv('HOME')", "SELECT error('a\nb')", "SELECT 'infinity'::TIMESTAMP", "SELECT '290000-01-01'::DATE",
+    "SELECT '12:00:00+15:59'::TIMETZ", "SELECT INTERVAL 1000000 YEAR", "SELECT MAP {'a': 1}, '\\xAA'::BLOB, 1::BIT",
+    f"SELECT {'(' * 3000}1{')' * 3000}", f"SELECT {'-' * 9000}1", "DROP TABLE attacks", "PRAGMA database_list",
+)  # fmt: skip
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("sql", HOSTILE, ids=range(len(HOSTILE)))
+def test_odd_questions_are_answered_or_refused(runs, sql):
+    with contextlib.suppress(ConfigError):
+        found = query(sql, find_runs([runs]))
+        json.loads(found.json())
+        assert "root:" not in found.csv()

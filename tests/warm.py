@@ -1,11 +1,13 @@
 """Processes to kill: forked from one that has imported what they need, so that each begins in no time."""
 
+import contextlib
 import multiprocessing
 import os
 import resource
 import signal
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 from resolute import run
@@ -17,7 +19,13 @@ from resolute.training.recipe import read_recipe
 
 warm = multiprocessing.get_context("forkserver")
 warm.set_forkserver_preload(
-    ["resolute.studies.kinds", "resolute.engine.running", "resolute.models.weights", "resolute.training.hardening"]
+    [
+        "resolute.studies.kinds",
+        "resolute.engine.running",
+        "resolute.engine.workers",
+        "resolute.models.weights",
+        "resolute.training.hardening",
+    ]
 )
 
 
@@ -28,6 +36,8 @@ def _answer(study, out, ready=None, limit=None, room=0, machine=None):
         status = Path("/proc/self/status").read_text().splitlines()
         taken = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
         resource.setrlimit(resource.RLIMIT_DATA, (taken + room, taken + room))
+    # Workers begin from the same process as this one: to import PyTorch anew for every kill would take most of a test.
+    forkserver._forkserver.ensure_running = lambda: None
     if ready is not None:
         ready.send("begun")
     try:
@@ -69,9 +79,13 @@ def train_killed(recipe, data, out, later=0.0):
 
 
 def _started(function, *arguments, **options):
-    process = warm.Process(target=function, args=arguments, kwargs=options)
-    process.start()
-    return process
+    for _ in range(3):
+        process = warm.Process(target=function, args=arguments, kwargs=options)
+        # What is killed while it asks for a worker can take the process down that it asks, and the next begins anew.
+        with contextlib.suppress(ConnectionError, EOFError):
+            process.start()
+            return process
+    raise ConnectionError("no process can be started")
 
 
 def _type(arguments, stderr, limit):

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -49,11 +50,28 @@ def check_file_name(name: str) -> str:
 FileName = Annotated[str, pydantic.AfterValidator(check_file_name)]
 
 
+def read_regular(path: Path) -> bytes:
+    """Return the bytes of a file that anyone may have put there.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which might never end.
+
+    Example:
+        >>> read_regular(Path("/dev/zero"))
+        Traceback (most recent call last):
+        ...
+        OSError: [Errno 22] it is no regular file: '/dev/zero'
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path.read_bytes()
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it to its final name.
 
     Raises:
-        OutputError: the folder or the file cannot be written.
+        OutputError: the folder or the file cannot be written, or is a pipe or a device, in whose place none is put.
 
     Example:
         >>> import tempfile
@@ -62,6 +80,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         >>> target.read_text()
         'kept'
     """
+    with contextlib.suppress(OSError):  # What cannot be looked at is said when it is written to.
+        mode = path.stat().st_mode
+        if path.parent == Path("/dev") or not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise OutputError(f"cannot write {path}: it is {what}; choose another name with --out")
     # Named before it exists, so that an interrupt at any moment finds it in the clean-up below.
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(8)}{path.suffix}")
     try:
@@ -76,8 +99,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             write(temporary)
             temporary.chmod(0o644)
             temporary.replace(path)
-        except IsADirectoryError:
-            raise OutputError(f"cannot write {path}: it is a folder; choose another name with --out") from None
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}; free some room and run again") from None
     finally:
@@ -128,7 +149,8 @@ def among_others_in(folder: Path) -> Generator[None]:
 def _lock_file(folder: Path) -> BinaryIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return (folder / "run.lock").open("wb")
+        # Not emptied: it may be a link to what is somebody's.
+        return (folder / "run.lock").open("ab")
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from None
 

@@ -100,6 +100,17 @@ def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
     raise BrokenImageError(f"cannot read {path}: {reason}")
 
 
+def read_kept(folder: Path, name: str) -> Float[Tensor, "3 h w"]:
+    """Read a picture that a record names, in the folder of its study.
+
+    Raises:
+        BrokenImageError: as ``read_image``, or a link leads out of the folder, which may come from anyone.
+    """
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise BrokenImageError(f"cannot read {folder / name}: it leads out of its folder")
+    return read_image(folder / name)
+
+
 def image_size(path: Path) -> tuple[int, int] | None:
     """Return width and height by the head of a file, as an upright image; None where it cannot be read."""
     try:

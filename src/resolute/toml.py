@@ -14,11 +14,15 @@ from typing import TypeVar, cast
 import pydantic
 
 from resolute.errors import ConfigError
+from resolute.files import read_regular
 
 T = TypeVar("T")
 
 # No study or recipe comes near; what is deeper would end readers in the middle.
 DEPTH = 64
+
+# Characters to read again for the number of a line: a value is read anew with each of its lines.
+_EFFORT = 500_000
 
 
 def read_table(path: Path) -> dict[str, object]:
@@ -29,7 +33,7 @@ def read_table(path: Path) -> dict[str, object]:
             nested more than ``DEPTH`` deep belong.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_regular(path).decode())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except RecursionError:
@@ -113,6 +117,8 @@ def located(path: Path, key: Sequence[str], message: str) -> ConfigError:
 def line_of(text: str, key: Sequence[str]) -> int | None:
     """Return the line, counted from 1, on which a key of a valid TOML text is set, or else the table around it begins.
 
+    None where there is none, or where values of very many lines would take too long to read.
+
     Example:
         >>> text = "name = 'x'{0}[[attacks]]{0}kind = 'fda'{0}steps = 0".format(chr(10))
         >>> [line_of(text, key) for key in (("attacks", "0", "steps"), ("attacks", "0", "layers"), ("every",))]
@@ -121,7 +127,7 @@ def line_of(text: str, key: Sequence[str]) -> int | None:
     found: dict[tuple[str, ...], int] = {}
     counts: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
-    value = ""
+    value, effort = "", 0
     for number, line in enumerate(text.splitlines(), start=1):
         if value:  # a list or a text of several lines goes on
             value += f"\n{line}"
@@ -134,6 +140,9 @@ def line_of(text: str, key: Sequence[str]) -> int | None:
         elif setting := re.match(r"""\s*((?:[\w-]++|"[^"]*"|'[^']*'|\s*\.\s*)+?)\s*=(.*)""", line):
             found.setdefault(table + _names(setting[1]), number)
             value = setting[2]
+        effort += len(value)
+        if effort > _EFFORT:
+            return None
         if value and _whole(value):
             value = ""
     wanted = tuple(key)

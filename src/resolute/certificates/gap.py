@@ -24,7 +24,7 @@ from torch import Tensor
 from resolute.certificates.median import DenoisedScorer, certify
 from resolute.defences.purify import purifier
 from resolute.errors import ConfigError, ImageError
-from resolute.files import write_text
+from resolute.files import read_regular, write_text
 from resolute.measure.fidelity import psnr_rgb, ssim_y
 from resolute.models.base import Scorer, frozen
 from resolute.models.fitted import FittedScorer, resized, size_within
@@ -275,7 +275,9 @@ class Calibration:
         """Raise ``ConfigError`` unless it was made with this metric."""
         if self.fingerprint != self.screening.fingerprint(metric):
             name = "the metric" if metric.card is None else metric.card.name
-            raise ConfigError(f"the calibration is of {self.metric} with other weights or settings than {name}; {_NEW}")
+            raise ConfigError(
+                f"the calibration is of {self.metric[:80]} with other weights or settings than {name}; {_NEW}"
+            )
 
     def write(self, path: Path) -> None:
         """Write it as JSON.
@@ -296,13 +298,17 @@ class Calibration:
             ConfigError: it cannot be read, or is no calibration.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_regular(path).decode())
             gaps = content["gaps"].items()
             content["gaps"] = {name: [math.inf if gap is None else gap for gap in own] for name, own in gaps}
-            return pydantic.TypeAdapter(Calibration).validate_python(content)
+            found = pydantic.TypeAdapter(Calibration).validate_python(content)
+            if not all(gap > -math.inf for own in found.gaps.values() for gap in own):
+                raise ValueError
+            return found
         except OSError as error:
             raise ConfigError(f"cannot read the calibration {path}: {error.strerror}; {_NEW}") from None
-        except (ValueError, TypeError, KeyError, AttributeError):  # also what is no JSON, and what pydantic refuses
+        # Also what is no JSON, or nested too deeply, and what pydantic refuses.
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise ConfigError(f"{path} is no calibration; {_NEW}") from None
 
 

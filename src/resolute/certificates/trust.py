@@ -27,7 +27,7 @@ from torch import Tensor
 from resolute.certificates.gap import least_photographs
 from resolute.defences.wrappers import gaussian
 from resolute.errors import ConfigError, ModelWarning
-from resolute.files import write_text
+from resolute.files import read_regular, write_text
 from resolute.images import from_uint8, to_uint8
 from resolute.models.base import Restorer, device_of, frozen, name_of
 from resolute.models.weights import sha256_of
@@ -168,7 +168,9 @@ class Trust:
     def require(self, model: Restorer) -> None:
         """Raise ``ConfigError`` unless it was made with this model."""
         if self.fingerprint != fingerprint_of(model):
-            raise ConfigError(f"the calibration is of {self.model} with other weights than {name_of(model)}; {_NEW}")
+            raise ConfigError(
+                f"the calibration is of {self.model[:80]} with other weights than {name_of(model)}; {_NEW}"
+            )
 
     def write(self, path: Path) -> None:
         """Write it as JSON.
@@ -188,10 +190,10 @@ class Trust:
             ConfigError: it cannot be read, or is no such calibration.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_regular(path).decode())
             content["losses"] = [[loss / _PARTS for loss in one] for one in content["losses"]]
             found = pydantic.TypeAdapter(Trust).validate_python(content)
-            if not all(map(_is_curve, found.losses)):
+            if not (0 < found.bound < 255 and all(map(_is_curve, found.losses))):
                 raise ValueError
             return found
         except OSError as error:

@@ -162,13 +162,24 @@ class Commands(TyperGroup):
         except ResoluteError as error:
             errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
+        except ValueError as error:
+            # What a study refuses, where an option is not as narrow.
+            told = _refused(error)
+            if told is None:
+                raise
+            errors.print(f"[red]error:[/red] {escape(told)}", soft_wrap=True)
+            raise typer.Exit(ConfigError.exit_code) from None
         except OSError as error:
             # A reader that has gone away, as after `| head`, is told to nobody.
             if error.errno == errno.EPIPE:
                 raise
             where = f"{error.filename}: " if error.filename else ""
+            if error.errno == errno.ENAMETOOLONG:
+                where = f"{str(error.filename)[:80]}...: "
             errors.print(f"[red]error:[/red] {escape(f'{where}{error.strerror or error}')}", soft_wrap=True)
-            raise typer.Exit(OutputError.exit_code) from None
+            raise typer.Exit(
+                OutputError.exit_code if error.errno != errno.ENAMETOOLONG else ConfigError.exit_code
+            ) from None
         except Terminated:
             errors.print(f"terminated: {KEPT}")
             raise typer.Exit(TERMINATED) from None
@@ -205,6 +216,16 @@ class Commands(TyperGroup):
                 option.hidden = True
             command.epilog = f"{command.epilog}\n\n{len(rare)} more options:  [bold]resolute {name} {WHOLE}[/bold]"
         return name, command, rest
+
+
+def _refused(error: ValueError) -> str | None:
+    """Return in a line what pydantic refuses; None for other errors."""
+    from pydantic import ValidationError  # a tenth of a second, which --help does not wait for
+
+    if not isinstance(error, ValidationError):
+        return None
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}, not {str(first['input'])[:80]}"
 
 
 app = typer.Typer(

@@ -67,7 +67,7 @@ class Gates:
             results = study.results(records)
             tables = [one.markdown() for one in (*([table] if table is not None else []), *results.tables)]
             # Servers give every step of a job the same file.
-            before = self.summary.read_text("utf-8") if self.summary.is_file() else ""
+            before = self.summary.read_text("utf-8", "replace") if self.summary.is_file() else ""
             write_text(self.summary, before + "\n\n".join([*results.sentences, *tables]) + "\n")
         failed = [one.words() for one in passages if not one.passed]
         if failed:

@@ -70,13 +70,15 @@ def undefended(model: str | Path) -> tuple[str, list[str]]:
         >>> undefended("carn.pth#x4+mix=0.5+round8")
         ('carn.pth#x4', ['mix=0.5', 'round8'])
     """
-    head, plus, tail = str(model).rpartition("+")
-    # Behind # a file may be named whose own name holds a plus.
-    within = "#" in head and tail.partition("=")[0] not in _WORDS
-    if not plus or within or Path(model).is_file():
-        return str(model), []
-    address, defences = undefended(head)
-    return address, [*defences, tail]
+    address, defences = str(model), list[str]()
+    while "+" in address and not Path(address).is_file():
+        head, _, tail = address.rpartition("+")
+        # Behind # a file may be named whose own name holds a plus.
+        if "#" in head and tail.partition("=")[0] not in _WORDS:
+            break
+        address = head
+        defences.insert(0, tail)
+    return address, defences
 
 
 def defence(text: str) -> Callable[[Restorer], Restorer]:

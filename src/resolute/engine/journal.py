@@ -150,7 +150,7 @@ class RecordsRead:
         """Return the last record of every key."""
         for path in files_of(self.store.folder, RECORDS_STEM):
             begin = self._read.get(path, 0)
-            if path.stat().st_size <= begin:
+            if not path.is_file() or path.stat().st_size <= begin:
                 continue
             with path.open("rb") as file:
                 file.seek(begin)

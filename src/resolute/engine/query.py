@@ -8,10 +8,11 @@ import dataclasses
 import functools
 import io
 import json
+import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 _RUN = ViewColumn("run", "VARCHAR", "folder that the row is from, the first where several hold its key.")
+
+
+# Of an answer in Python's own objects, of which a hundred million fill any memory.
+MOST_ROWS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +57,21 @@ class QueryResult:
         return text.getvalue()
 
     def json(self) -> str:
-        """Return the answer as a list of objects.
+        """Return the answer as a list of objects; what is not finite is null.
+
+        Raises:
+            ConfigError: two columns have one name.
 
         Example:
             >>> " ".join(QueryResult(["model", "n"], [("edsr-s", 2)]).json().split())
             '[ { "model": "edsr-s", "n": 2 } ]'
         """
-        return json.dumps([dict(zip(self.names, row, strict=True)) for row in self.rows], indent=1, default=str)
+        twice = next((name for name in self.names if self.names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"two columns are called {twice!r}; call one of them something else with AS")
+        return json.dumps(
+            [dict(zip(self.names, map(_plain, row), strict=True)) for row in self.rows], indent=1, default=str
+        )
 
 
 def view_columns(view: str) -> list[ViewColumn]:
@@ -113,7 +126,7 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> QueryR
         parquet: file to write the answer to as well.
 
     Raises:
-        ConfigError: the SQL is wrong.
+        ConfigError: the SQL is wrong, or its answer has more than ``MOST_ROWS`` rows and goes to no Parquet file.
         OutputError: the file cannot be written.
     """
     import duckdb  # a fifth of a second, which other commands need not wait for
@@ -132,7 +145,15 @@ def query(sql: str, runs: Sequence[Path], parquet: Path | None = None) -> QueryR
             if parquet is not None and target is not None and found is not None:
                 found.write_parquet(str(target))
                 write_atomically(parquet, functools.partial(shutil.copyfile, target))
-            return QueryResult([], []) if found is None else QueryResult(list(found.columns), found.fetchall())
+            if found is None:
+                return QueryResult([], [])
+            shown = found
+            if parquet is None:
+                shown = found.limit(MOST_ROWS + 1)  # pyright: ignore[reportCallIssue], a gap in duckdb's stubs
+            rows = shown.fetchall()
+            if parquet is None and len(rows) > MOST_ROWS:
+                raise ConfigError(f"the answer has more than {MOST_ROWS:,} rows; add LIMIT, or write it as parquet")
+            return QueryResult(list(found.columns), rows)
         except duckdb.Error as error:
             raise ConfigError(_explained(str(error))) from None
 
@@ -158,6 +179,15 @@ def load_records(connection: DuckDBPyConnection, found: Iterable[tuple[Record, s
                 f"CREATE TABLE {view} AS SELECT * FROM read_json(?, format='newline_delimited', columns={{{types}}})",
                 [str(Path(folder) / view)],
             )
+
+
+def _plain(value: object) -> object:
+    """Return a value of an answer as JSON can hold it: what is not finite is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in cast("Mapping[object, object]", value).items()}
+    return [_plain(one) for one in cast("list[object]", value)] if isinstance(value, list | tuple) else value
 
 
 def _explained(error: str) -> str:

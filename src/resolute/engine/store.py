@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, final
 
 from resolute.errors import ConfigError, OutputError, first_line
-from resolute.files import write_text
+from resolute.files import read_regular, write_text
 from resolute.studies.kinds import RECORDS, find_kind
 from resolute.studies.record import SCHEMA, Record, plain_record, read_record
 
@@ -131,7 +131,7 @@ class Store:
     def _facts(self) -> tuple[dict[str, Any], tuple[int, str] | None]:
         """Return what ``study.json`` says; and where something is wrong with it, the line and what."""
         try:
-            content = loaded((self.folder / "study.json").read_bytes().removeprefix(codecs.BOM_UTF8))
+            content = loaded(read_regular(self.folder / "study.json").removeprefix(codecs.BOM_UTF8))
             json.dumps(content, allow_nan=False)
         except FileNotFoundError:
             return {}, None
@@ -146,9 +146,15 @@ class Store:
         """Write ``study.json``: what was asked, how, and in which order.
 
         Raises:
+            ConfigError: it could not be read again.
             OutputError: it cannot be written.
         """
-        write_text(self.folder / "study.json", json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        try:
+            text = json.dumps(facts, indent=1, allow_nan=False) + "\n"
+            loaded(text.encode())
+        except ValueError as error:
+            raise ConfigError(f"the settings of the study cannot be kept: {first_line(error)}") from None
+        write_text(self.folder / "study.json", text)
 
 
 def files_of(folder: Path, stem: str) -> list[Path]:
@@ -239,7 +245,7 @@ def _in_range(record: Record) -> bool:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a file that are not blank with their numbers, whatever bytes they hold."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):

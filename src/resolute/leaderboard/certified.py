@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
+from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.figures import DASH
 from resolute.measure.intervals import bootstrap_mean
@@ -44,10 +45,7 @@ class CertifiedBoard:
 
 def kind_in(run: Path) -> str:
     """Return the kind of the study in a folder; empty where that cannot be read, or says none that is known."""
-    try:
-        kind = json.loads((run / "study.json").read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    kind = Store(run).facts().get("kind")
     return kind if isinstance(kind, str) and kind in KINDS else ""
 
 
@@ -55,9 +53,10 @@ def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[s
     """Return the boards of finished studies, and why anything is left out.
 
     Left out are unfinished studies. Whose seeds were given instead of drawn once the image was fixed is said: whoever
-    chose them may have tried several.
+    chose them may have tried several. Where two folders answer one question differently, which may be two draws or a
+    lie, both stand, the second with the name of its folder, so that nobody's figures take the place of another's.
     """
-    found: dict[str, tuple[int, RestorationRecord]] = {}
+    found: dict[tuple[str, str], tuple[int, RestorationRecord]] = {}
     notes: list[str] = []
     for run in runs:
         try:
@@ -70,26 +69,32 @@ def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[s
         if lacking := len(set(source.store.order()) - own.keys()):
             notes.append(f"{run.name} is not finished: {count(lacking, 'certificate')} are missing")
             continue
-        found |= own
+        differ = any(found.get((key, ""), one)[1].figures() != one[1].figures() for key, one in own.items())
+        found |= {(key, run.name if differ else ""): one for key, one in own.items()}
     # What makes a row: folders may hold other images for another radius.
     lines = grouped(
-        found.values(),
-        lambda of: (
-            of[0], of[1].alpha, of[1].noise, of[1].model, of[1].weights, of[1].dataset, of[1].epsilon, of[1].sigma,
-            of[1].copies,
-        ),
-    )  # fmt: skip
+        [(scale, folder, record) for (_, folder), (scale, record) in found.items()],
+        lambda item: (item[0], *_conditions(item[2]), item[1]),
+    )
     sets = {
-        key: hashlib.sha256(json.dumps(sorted({one.pixels for _, one in own})).encode()).hexdigest()
+        key: hashlib.sha256(json.dumps(sorted({one.pixels for _, _, one in own})).encode()).hexdigest()
         for key, own in lines.items()
     }
     # Of another scale, images of equal pixels make another task.
     groups = grouped(lines, lambda key: (sets[key], *key[:3]))
     boards = [
-        _board(f"certified-{number}", keys[0][0], [_once([one for _, one in lines[key]]) for key in keys])
+        _board(
+            f"certified-{number}",
+            keys[0][0],
+            [(lines[key][0][1], _once([one for _, _, one in lines[key]])) for key in keys],
+        )
         for number, keys in enumerate(groups.values())
     ]
     return boards, notes
+
+
+def _conditions(one: RestorationRecord) -> tuple[str | float, ...]:
+    return one.alpha, one.noise, one.model, one.weights, one.dataset, one.epsilon, one.sigma, one.copies
 
 
 def _once(records: Sequence[RestorationRecord]) -> list[RestorationRecord]:
@@ -101,8 +106,8 @@ def _once(records: Sequence[RestorationRecord]) -> list[RestorationRecord]:
     return [min(own, key=least) for own in grouped(records, lambda one: one.pixels).values()]
 
 
-def _board(id: str, scale: int, lines: Sequence[Sequence[RestorationRecord]]) -> CertifiedBoard:
-    first = lines[0][0]
+def _board(id: str, scale: int, lines: Sequence[tuple[str, Sequence[RestorationRecord]]]) -> CertifiedBoard:
+    first = lines[0][1][0]
     columns = [
         Column("model"), Column("certified SR-PSNR", "dB", "that no attack within the radius can go below, a mean over "
         "images with its 95 % bootstrap interval", better="higher", key=True),
@@ -112,20 +117,21 @@ def _board(id: str, scale: int, lines: Sequence[Sequence[RestorationRecord]]) ->
         Column("copies"), Column("weights", code=True), Column("seeds"),
     ]  # fmt: skip
     rows = []
-    for own in lines:
+    for folder, own in lines:
         one = own[0]
+        called = f"{one.model}, {folder}" if folder else one.model
         proven = [certified[1] for each in own if (certified := each.certified) is not None]
         whole = len(proven) == len(own)
         rows.append(
             row(
-                one.model, bootstrap_mean(proven) if whole else DASH, min(proven) if whole else DASH, one.epsilon,
+                called, bootstrap_mean(proven) if whole else DASH, min(proven) if whole else DASH, one.epsilon,
                 one.sigma, _mean_of_all([each.kept_psnr for each in own]),
                 _mean_of_all([each.plain_psnr for each in own]), one.copies, one.weights[:8] or "none",
                 "drawn after the image" if all(each.drawn for each in own) else "given",
             )
         )  # fmt: skip
     title = f"\u00d7{scale}, {first.dataset or 'images given as files'}"
-    return CertifiedBoard(id, title, len(lines[0]), Table(f"Certified, {title}", columns, rows), first.alpha)
+    return CertifiedBoard(id, title, len(lines[0][1]), Table(f"Certified, {title}", columns, rows), first.alpha)
 
 
 def _mean_of_all(values: Sequence[float | None]) -> float | None:

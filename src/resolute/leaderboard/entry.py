@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from resolute.errors import ConfigError
+from resolute.files import read_regular
 from resolute.leaderboard.empirical import Empirical, Level, Part, Short, contradiction
 
 # An entry of a hundred attacks on ten data sets takes a tenth of it; anyone may submit one.
@@ -178,7 +179,7 @@ def read_entry(path: Path) -> Entry:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path.name} is larger than {MAX_BYTES // 1_000_000} MB, so it is no entry")
         # Editors on Windows put a byte order mark first.
-        return Entry.model_validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+        return Entry.model_validate_json(read_regular(path).removeprefix(codecs.BOM_UTF8))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except pydantic.ValidationError as error:

@@ -23,6 +23,8 @@ CODE = "FILE.py:NAME#x4,range=255,weights=FILE.pth"
 
 # What stands between commas; a comma inside of brackets or quotation marks is one of a value.
 _OPTION = re.compile(r"""(?:\[[^\]]*\]|\([^)]*\)|'[^']*'|"[^"]*"|[^,])+""")
+# Of a residual scale; float32 holds what a network makes of it.
+_LARGEST = 1000
 _WORDS = {"true": True, "false": False, "none": None}
 
 
@@ -197,7 +199,7 @@ def read_value(text: str) -> object:
         return _WORDS[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
@@ -228,8 +230,8 @@ def _option(option: str, text: str, *, code: bool) -> tuple[str, object]:
             return "sha256", value.lower()
         case "res_scale" if equals and not code:
             number = read_value(value)
-            if not isinstance(number, float | int):
-                raise ConfigError(f"res_scale is a number such as 0.1, not {value!r}")
+            if not isinstance(number, float | int) or not abs(number) <= _LARGEST:
+                raise ConfigError(f"res_scale is a number such as 0.1, not {value[:80]!r}")
             return "res_scale", float(number)
         case _ if equals and code and name.isidentifier():
             return f"={name}", read_value(value)

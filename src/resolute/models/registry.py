@@ -122,6 +122,7 @@ def _at_address(address: Address) -> Restorer:
         return _probed(_from_file(path, address), address, path.name)
     built_in = {**built_in_models(), **built_in_weights(ScorerCard)}.get(address.target)
     if built_in is not None:
+        require_sha256(built_in, address.sha256)
         return _from_file(built_in, address)
     path = Path(address.target)
     plugin = None if path.is_file() else find_plugin("models", address.target)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resolute.errors import OutputError
-from resolute.files import write_atomically, write_text
+from resolute.files import read_regular, write_atomically, write_text
 from resolute.studies.attacked import AttackRecord
 
 
@@ -53,9 +53,9 @@ def write_outputs(records: Sequence[AttackRecord], out: Path) -> list[Path]:
 def _earlier(path: Path) -> dict[str, dict[str, Any]]:
     """Return the rows of an earlier run by their keys; none where the file is missing or another one."""
     try:
-        rows: list[dict[str, Any]] = json.loads(path.read_bytes())
+        rows: list[dict[str, Any]] = json.loads(read_regular(path))
         return {str(row["key"]): row for row in rows if dict(row["files"])}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return {}
 
 

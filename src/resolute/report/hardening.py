@@ -8,7 +8,7 @@ from pathlib import Path
 from resolute.errors import ImageError
 from resolute.figures import interval
 from resolute.files import write_text
-from resolute.images import read_image, to_uint8
+from resolute.images import read_kept, to_uint8
 from resolute.report.assets import MEGABYTES, render
 from resolute.report.encode import Album
 from resolute.training.hardened import Hardening, tables
@@ -71,9 +71,9 @@ def _cases(made: Hardening, folder: Path, album: Album) -> list[ImageCase]:
     pairs = zip(made.before.judged, made.after.judged, strict=True)
     for before, after in sorted(pairs, key=lambda pair: pair[0].truth)[:_SHOWN]:
         files = made.pictures.get(before.image, {})
-        paths = [(words, folder / files[role][what]) for role, what, words in _TILES if what in files.get(role, {})]
+        paths = [(words, files[role][what]) for role, what, words in _TILES if what in files.get(role, {})]
         try:
-            pixels = [(words, to_uint8(read_image(path))) for words, path in paths]
+            pixels = [(words, to_uint8(read_kept(folder, path))) for words, path in paths]
         except ImageError:
             # Missing or damaged; the figures do without.
             continue

@@ -27,6 +27,7 @@ from resolute.certificates.gap import (
 from resolute.errors import BrokenImageError, CellError, FlaggedError, ImageError, ImageWarning, ResoluteError
 from resolute.files import FileName
 from resolute.images import image_sha256, read_image
+from resolute.measure.fidelity import psnr_rgb
 from resolute.models.base import Scorer
 from resolute.models.scorers import load_scorer
 from resolute.studies.audit_results import AMPLIFICATION, AuditRecord, results_of, suspicion, words_of
@@ -227,8 +228,8 @@ class Audit(Study, Pictured, Compared, Described):
             if image is None:
                 continue
             views = [View("submission", image)]
-            original = _unchanged(record.reference) if record.reference else None
-            if original is not None and original.shape == image.shape:
+            original = _original(record, image)
+            if original is not None:
                 change = ((image - original).abs() * AMPLIFICATION).clamp(0, 1)
                 views += [View("reference", original), View(f"change \u00d7{AMPLIFICATION}", change)]
             title = f"{Path(record.image).name}{': flagged' if record.suspect else ''}"
@@ -291,10 +292,25 @@ def _facts(found: Finding, calibration: Calibration) -> dict[str, Any]:
     return facts
 
 
-def _unchanged(name: str, pixels: str = "") -> Image | None:
+def _unchanged(name: str, pixels: str) -> Image | None:
     """Return the image of a file; None where it cannot be read, or holds other pixels than it did."""
     try:
         image = read_image(name)
     except ImageError:
         return None
-    return image if pixels in ("", image_sha256(image)) else None
+    return image if pixels == image_sha256(image) else None
+
+
+def _original(record: AuditRecord, image: Image) -> Image | None:
+    """Return the reference of a record; None where it is missing, or is as near to the image as no record says.
+
+    A record may come from anyone, and names any file of this machine.
+    """
+    try:
+        found = read_image(record.reference) if record.reference else None
+    except ImageError:
+        return None
+    if found is None or found.shape != image.shape:
+        return None
+    psnr = finite(float(psnr_rgb(image[None], found[None])))
+    return found if math.isclose(psnr or 0.0, record.psnr or 0.0, abs_tol=1e-6) else None

@@ -16,7 +16,7 @@ from resolute.certificates.certificate import Smoothing
 from resolute.errors import ImageError
 from resolute.files import FileName
 from resolute.folders import read_each
-from resolute.images import image_sha256, read_image
+from resolute.images import image_sha256, read_image, read_kept
 from resolute.models.fitted import FittedScorer, size_within
 from resolute.models.scorers import load_scorer
 from resolute.studies.certification_results import results_of
@@ -159,7 +159,7 @@ class Certification(ScoreStudy):
             for attack in (attack for attack in attacks if attack.clean_key == score.key):
                 facts.append(attack_words(score, attack, self.epsilon))
                 try:
-                    found = read_image(folder / attack.files[0])
+                    found = read_kept(folder, attack.files[0])
                 except (ImageError, IndexError):
                     continue
                 change = ((found - clean).abs() * AMPLIFICATION).clamp(0, 1)

@@ -19,7 +19,7 @@ from resolute.certificates.median import DenoisedScorer, prepared
 from resolute.defences.purify import purifier
 from resolute.errors import ConfigError, ImageError
 from resolute.files import FileName
-from resolute.images import from_uint8, read_image, to_uint8
+from resolute.images import from_uint8, image_sha256, read_image, to_uint8
 from resolute.models.fitted import size_within
 from resolute.models.scorers import load_scorer
 from resolute.of_file import own_code
@@ -235,7 +235,10 @@ class CertifiedIqa(ScoreStudy):
                 continue
             own = [score for score in scores if score.image == name]
             size = size_within(image, self.fit)
-            shown = prepared(image, size) if size is not None else image
+            shown = image if size is None else from_uint8(to_uint8(prepared(image, size)))
+            # Records may come from anyone, and name any file of this machine.
+            if image_sha256(shown) != own[0].pixels:
+                continue
             facts = [f"opinion {own[0].mos:.4g}"] if own[0].mos is not None else []
             for score in own:
                 low, high = score.interval(self.epsilon)

@@ -25,7 +25,7 @@ from resolute.defences import load_defended, surrogate
 from resolute.errors import ConfigError, ImageError
 from resolute.figures import figure, or_infinite
 from resolute.files import FileName
-from resolute.images import from_uint8, read_image, sample_image, to_uint8
+from resolute.images import from_uint8, read_kept, sample_image, to_uint8
 from resolute.measure.footprint import peak_bytes
 from resolute.models.base import Restorer, Scorer
 from resolute.models.scorers import load_scorer
@@ -197,7 +197,7 @@ class Choice(RestoreStudy):
             views.append(View("output", _picture(restored(model, subject.low, "cpu")), trials[0].model))
             for one in trials:
                 if one.files:
-                    low = read_image(folder / one.files[0])[None]
+                    low = read_kept(folder, one.files[0])[None]
                     views.append(View("output, attacked", _picture(restored(model, low, "cpu")), one.model))
             told = [f"{one.trial} {figure(one.psnr_y, 2)} dB" for one in trials if one.psnr_y is not None]
             facts += [f"{trials[0].model}: {', '.join(told)}"] if told else []

@@ -25,7 +25,7 @@ from resolute.defences.wrappers import gaussian
 from resolute.errors import ConfigError, ImageError, ImageWarning, ModelWarning
 from resolute.figures import figure, or_infinite
 from resolute.files import FileName
-from resolute.images import from_uint8, read_image, to_uint8
+from resolute.images import from_uint8, read_kept, to_uint8
 from resolute.measure.parts import consistency, parts_of, rms
 from resolute.models.base import Restorer, name_of
 from resolute.models.tiling import Tiled
@@ -208,7 +208,7 @@ class Faithful(RestoreStudy, InTiles):
         for record in worst_first(_own(records)):
             try:
                 model, subject = again.subject_of(record)
-                pictures = {Path(file).parts[0]: read_image(folder / file) for file in record.files}
+                pictures = {Path(file).parts[0]: read_kept(folder, file) for file in record.files}
             except ImageError as error:
                 yield Missing(str(error))
                 continue

@@ -200,7 +200,7 @@ def gates_table(passages: Sequence[Passage]) -> Table:
 def write_junit(passages: Sequence[Passage], path: Path, name: str) -> None:
     """Write what came of gates as JUnit XML, which servers for continuous integration read."""
     failed = sum(not one.passed for one in passages)
-    facts = {"name": f"resolute {name}", "tests": str(len(passages)), "failures": str(failed), "errors": "0"}
+    facts = {"name": _plain(f"resolute {name}"), "tests": str(len(passages)), "failures": str(failed), "errors": "0"}
     suite = ElementTree.Element("testsuite", facts)
     for one in passages:
         case = ElementTree.SubElement(

@@ -20,7 +20,7 @@ from resolute.defences import load_defended
 from resolute.defences.loading import undefended
 from resolute.errors import CheckpointError, ConfigError, ImageError
 from resolute.figures import figure
-from resolute.images import read_image
+from resolute.images import read_kept
 from resolute.models.address import parse_address
 from resolute.models.base import Restorer
 from resolute.models.python_file import was_run
@@ -91,7 +91,7 @@ class Replay:
             raise ImageError(f"the record of {record.image} has no attacked image")
         if record.tile:
             raise ImageError(f"{record.image} was attacked in tiles, and its outputs are too large for a page")
-        low = read_image(self._folder / record.files[0])
+        low = read_kept(self._folder, record.files[0])
         if low.shape != subject.low.shape[1:]:
             raise ImageError(f"{record.files[0]} is of another size than the image that was attacked")
         key = record.weights or record.model, record.pixels

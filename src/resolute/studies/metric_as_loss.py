@@ -20,7 +20,7 @@ from resolute.certificates.median import certify
 from resolute.errors import ConfigError, ImageError
 from resolute.files import FileName, beside
 from resolute.folders import read_each
-from resolute.images import SAMPLE_NAMES, from_uint8, image_sha256, read_image, sample_image, to_uint8
+from resolute.images import SAMPLE_NAMES, from_uint8, image_sha256, read_kept, sample_image, to_uint8
 from resolute.measure.fidelity import psnr_rgb, ssim_y
 from resolute.models.base import Card, Restorer, Scorer
 from resolute.models.registry import load
@@ -190,7 +190,7 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
             views: list[View] = []
             for record in own:
                 try:
-                    pixels = read_image(folder / record.files[0]) if record.files and record.image == image else None
+                    pixels = read_kept(folder, record.files[0]) if record.files and record.image == image else None
                 except ImageError:
                     continue
                 if pixels is not None:

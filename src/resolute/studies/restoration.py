@@ -19,7 +19,7 @@ from resolute.certificates.statistic import Statistic, downscaled, region_mean, 
 from resolute.defences import load_defended, undefended
 from resolute.errors import ConfigError, ImageError
 from resolute.files import FileName
-from resolute.images import read_image
+from resolute.images import read_kept
 from resolute.models.base import Restorer
 from resolute.models.scorers import load_scorer
 from resolute.models.tiling import Tiled
@@ -167,7 +167,7 @@ class Restoration(RestoreStudy, InTiles):
 
         for record in sorted(_own(records), key=worst):
             try:
-                views = [View(_VIEWS[Path(file).parts[0]], read_image(folder / file)) for file in record.files]
+                views = [View(_VIEWS[Path(file).parts[0]], read_kept(folder, file)) for file in record.files]
             except (ImageError, KeyError):
                 yield Missing(f"a picture of {record.image}, {record.model}, is unavailable")
                 continue

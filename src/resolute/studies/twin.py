@@ -24,7 +24,7 @@ from resolute.defences import load_defended
 from resolute.errors import ConfigError, ImageError
 from resolute.figures import figure, or_infinite
 from resolute.files import FileName
-from resolute.images import from_uint8, read_image, to_uint8
+from resolute.images import from_uint8, read_kept, to_uint8
 from resolute.models.base import Restorer, name_of
 from resolute.models.forms import FORMS, InForm
 from resolute.runtime import full_float32
@@ -268,7 +268,7 @@ class Twin(RestoreStudy):
                 other, _ = again.subject_of(
                     dataclasses.replace(record, model=record.other, weights=record.other_weights)
                 )
-                low = read_image(folder / record.files[0])[None] if record.files else subject.low
+                low = read_kept(folder, record.files[0])[None] if record.files else subject.low
             except (ImageError, IndexError) as error:
                 yield Missing(str(error))
                 continue

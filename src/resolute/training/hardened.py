@@ -11,7 +11,7 @@ import pydantic
 
 from resolute.errors import ConfigError, first_line
 from resolute.figures import Interval, change, printed_difference, spread
-from resolute.files import write_text
+from resolute.files import read_regular, write_text
 from resolute.measure.intervals import bootstrap_mean
 from resolute.models.base import Restorer
 from resolute.table import Column, Row, Table, row
@@ -197,7 +197,7 @@ class Hardening:
         """
         path = folder / RESULT
         try:
-            made = pydantic.TypeAdapter(Hardening).validate_json(path.read_bytes())
+            made = pydantic.TypeAdapter(Hardening).validate_json(read_regular(path))
         except FileNotFoundError:
             raise ConfigError(f"no hardening in {folder}: run `resolute harden MODEL --data PHOTOS` first") from None
         except (OSError, ValueError) as error:
