@@ -307,7 +307,7 @@ def test_report_as_page_and_as_markdown(photo, tiny_model, tmp_path):
 
 def test_an_unwritable_place_is_named(photo, tiny_model, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert "another folder" in fails(7, "attack", tiny_model, photo, "--out", tmp_path / "file" / "out")
+    assert "is a file" in fails(7, "attack", tiny_model, photo, "--out", tmp_path / "file" / "out")
 
 
 @pytest.mark.slow

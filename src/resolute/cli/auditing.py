@@ -44,8 +44,8 @@ def audit(
     calibrate: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Folder of honest photographs of the kind that is submitted: measure their gaps, and keep them for "
-            f"this metric in {MADE}; done once. May be repeated, a folder for each source.",
+            help="Folder of honest photographs like those submitted: measure their gaps once, and keep them for this "
+            f"metric in {MADE}; may be repeated, one a source.",
             show_default=False,
         ),
     ] = None,
