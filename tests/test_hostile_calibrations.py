@@ -15,14 +15,14 @@ from resolute.errors import ConfigError
 
 CURVE = tuple(min(1.0, place / 50) for place in range(len(THRESHOLDS)))
 GAPS = Calibration(
-    metric="score", fingerprint="f", photographs="made up", screening=Screening(), gaps=tuple(map(float, range(99)))
+    metric="score", fingerprint="f", screening=Screening(), smallest=16, gaps={"made up": tuple(map(float, range(99)))}
 )
 TRUST = Trust(model="model", fingerprint="f", photographs="made up", bound=16, losses=(CURVE,) * 12)
 
 
 def used_gaps(path):
     made = Calibration.read(path)
-    assert not any(map(math.isnan, made.gaps))
+    assert not any(math.isnan(gap) for own in made.gaps.values() for gap in own)
     assert 0 < made.p_value(made.threshold(0.02)) <= 1
     return made
 

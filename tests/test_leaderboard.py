@@ -313,7 +313,7 @@ class TestSite:
         assert "bad.json" in page.read_text()
 
     def test_an_empty_folder_says_what_to_do(self, tmp_path):
-        with pytest.raises(ConfigError, match="no entry"):
+        with pytest.raises(ConfigError, match="put entries"):
             build_site(tmp_path, tmp_path / "site")
 
     def test_a_name_cannot_lead_out_of_the_site(self, finished):

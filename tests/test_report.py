@@ -433,7 +433,7 @@ def test_the_command_for_a_check_can_be_pasted(tmp_path, monkeypatch):
     assert program == "resolute"
     seen = []
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("resolute.cli.checking.run_study", lambda plan, place, _: seen.append((plan, place)))
+    monkeypatch.setattr("resolute.cli.studying.run_study", lambda plan, place, *_: seen.append((plan, place)))
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert {cell.like[0] for cell in seen[0][0].cells} == {"tiny"}
     assert Path(seen[0][1].folder) == tmp_path / "run" / "check"

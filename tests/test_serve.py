@@ -419,7 +419,7 @@ def ask(port, method, path, body=b"", headers=()):
             connection.putheader(name, value)
         connection.endheaders(body)
         answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read(100_000)
+        return answer.status, dict(answer.getheaders()), answer.read(1_000_000)
     except (OSError, http.client.HTTPException, ValueError):
         return None
     finally:
