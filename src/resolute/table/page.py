@@ -56,7 +56,7 @@ def page_table(
         for group in _sections(rows)
     )
     marks = {
-        "class": "sortable words" if any(_wordy(one) for one in rows) else "sortable",
+        "class": "sortable words" if not choices and any(_wordy(one) for one in rows) else "sortable",
         "id": id,
         "data-sort": str(places[sort]) if sort else "",
         "data-filters": json.dumps(filters) if filters or len(rows) > LONG else "",
