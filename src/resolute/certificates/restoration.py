@@ -32,9 +32,9 @@ MEMORY = 2**29
 # A centre, a length and distances take a block of copies each at least.
 LEAST = 3 * BLOCK
 
-# Copies whose mean is the centre from which the others are measured, at most half of them: what it strays by is of no
-# consequence once it is less than what the outputs do along their common direction.
-_CENTRE = 1024
+# Copies whose mean is the centre from which the others are measured: one in so many, and no more than a thousand, from
+# where on what it strays by is of no consequence.
+_CENTRE, _ENOUGH = 8, 31 * BLOCK
 
 
 def certify_restoration(
@@ -102,7 +102,7 @@ def certify_restoration(
         _require_samples(made, epsilon, groups[0].count)
         low, high = min(group.low for group in groups), max(group.high for group in groups)
         samples = Samples(n, groups[-1].places.stop, memory, low, high)
-        around = Around(min(_CENTRE, samples.kept // 2) - BLOCK)
+        around = Around(min(samples.kept // _CENTRE, _ENOUGH))
         _require_function(model, image, plain)
         with running(measured, source, image, n) as run:
             for start in range(0, n, BLOCK):
