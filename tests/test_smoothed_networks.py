@@ -11,7 +11,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "restoration.md"
 
 @pytest.fixture(scope="module")
 def script():
-    return script_of("make_smoothed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PAGE.parent)
+        return script_of("make_smoothed")
 
 
 def test_the_table_is_that_of_the_figures(script):
