@@ -19,9 +19,8 @@ from pathlib import Path
 
 import torch
 from drawing import draw
-from make_smoothed import published
+from make_smoothed import GAIN, PRICE, left_by_pgd, published
 
-from resolute.attacks import PGD
 from resolute.certificates import certify_restoration
 from resolute.certificates.restored import psnr_of
 from resolute.chart import Figure, axis, curve, layout_of, look_of, roomy
@@ -39,8 +38,6 @@ from resolute.table import Column, Table, row
 
 DOCS = Path(__file__).parent
 CONFINED = "+confine=0.05"
-# What is asked of hardened networks: dB of certified SR-PSNR above what attacks leave, for at most so much clean PSNR.
-GAIN, PRICE = 5.0, 0.3
 # Of the attacks on networks without noise.
 RADII, STEPS = (0.01, 0.05), 20
 # Whose clean PSNR and consistency under noise are told, of so many copies.
@@ -62,10 +59,7 @@ def main() -> None:
 
 
 def attacked(study: Restoration, others: Sequence[str] = ()) -> dict[tuple[str, float], float]:
-    """Return the mean SR-PSNR that l2-PGD leaves of each network without noise, by its name and the radius.
-
-    Attacked images are not rounded to 8 bits, which such radii would not survive.
-    """
+    """Return the mean SR-PSNR that l2-PGD leaves of each network without noise, by its name and the radius."""
     subjects = study.subjects()
     found: dict[tuple[str, float], float] = {}
     for address in (*study.models, *others):
@@ -73,13 +67,7 @@ def attacked(study: Restoration, others: Sequence[str] = ()) -> dict[tuple[str, 
         assert model.card is not None
         name = model.card.name
         for epsilon in RADII:
-            attack = PGD(epsilon=epsilon, norm="l2", steps=STEPS)
-            left: list[float] = []
-            for subject in subjects:
-                with torch.no_grad():
-                    moved = attack(model, subject.low).unrounded
-                    left.append(float(psnr_rgb(model(subject.low), model(moved))))
-            found[name, epsilon] = mean(left)
+            found[name, epsilon] = mean([left_by_pgd(model, one.low, epsilon, STEPS) for one in subjects])
             print(f"{name}, {epsilon:g}: {found[name, epsilon]:.2f} dB", flush=True)
     return found
 

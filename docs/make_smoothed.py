@@ -1,4 +1,4 @@
-"""Tune published networks for smoothing, and certify them: what docs/restoration.md says of five of them.
+"""Tune published networks for smoothing, and certify them: what docs/restoration.md says of them.
 
     python docs/make_smoothed.py ID CLONE --data PHOTOS --images BSD100 --out RUNS
     python docs/make_smoothed.py --gather RUNS
@@ -19,11 +19,13 @@ import argparse
 import dataclasses
 import json
 import os
+import statistics
 from pathlib import Path
 from typing import Any
 
 import torch
 from make_hardening import signed
+from torch import Tensor
 
 from resolute.attacks import PGD
 from resolute.defences import load_defended
@@ -32,9 +34,9 @@ from resolute.engine.store import Store
 from resolute.files import write_text
 from resolute.leaderboard.network import read_networks
 from resolute.measure.fidelity import psnr_rgb
-from resolute.measure.intervals import bootstrap_mean
+from resolute.measure.intervals import Interval, bootstrap_mean
 from resolute.models.address import parse_address
-from resolute.provenance import provenance
+from resolute.models.base import Restorer
 from resolute.runtime import tune_allocator
 from resolute.studies.kinds import read_study
 from resolute.studies.restoration import Restoration
@@ -85,23 +87,27 @@ def main() -> None:
 
 
 def as_published(address: str, study: Restoration) -> dict[str, Any]:
-    """Return clean PSNR of a network as published, and the SR-PSNR that l2-PGD leaves of it, image by image.
-
-    Attacked images are not rounded to 8 bits, which such radii would not survive.
-    """
+    """Return clean PSNR of a network as published, and the SR-PSNR that l2-PGD leaves of it, image by image."""
     model = load_defended(address, study.scale)
     clean: dict[str, float] = {}
     left: dict[str, dict[str, float]] = {f"{epsilon:g}": {} for epsilon in study.epsilons}
     for subject in study.subjects():
         assert subject.truth is not None
         with torch.no_grad():
-            output = model(subject.low)
-            clean[subject.name] = round(float(psnr_rgb(output, subject.truth)), 4)
+            clean[subject.name] = round(float(psnr_rgb(model(subject.low), subject.truth)), 4)
         for epsilon in study.epsilons:
-            moved = PGD(epsilon=epsilon, norm="l2", steps=ATTACK_STEPS)(model, subject.low).unrounded
-            with torch.no_grad():
-                left[f"{epsilon:g}"][subject.name] = round(float(psnr_rgb(output, model(moved))), 4)
+            left[f"{epsilon:g}"][subject.name] = round(left_by_pgd(model, subject.low, epsilon, ATTACK_STEPS), 4)
     return {"clean": clean, "left": left}
+
+
+def left_by_pgd(model: Restorer, low: Tensor, epsilon: float, steps: int) -> float:
+    """Return the SR-PSNR that l2-PGD leaves of an image.
+
+    The attacked image is not rounded to 8 bits, which such radii would not survive.
+    """
+    moved = PGD(epsilon=epsilon, norm="l2", steps=steps)(model, low).unrounded
+    with torch.no_grad():
+        return float(psnr_rgb(model(low), model(moved)))
 
 
 def gather(runs: Path) -> None:
@@ -124,7 +130,8 @@ def gather(runs: Path) -> None:
                 for epsilon in sorted({one.epsilon for one in records})
             },
             "sigma": first.sigma, "copies": first.copies, "alpha": first.alpha, "steps": steps,
-            "minutes": round(steps * plan["seconds_per_step"] / 60), "hardware": provenance().hardware,
+            "minutes": round(steps * plan["seconds_per_step"] / 60),
+            "hardware": store.facts()["provenance"]["hardware"],
         }  # fmt: skip
     write_text(FIGURES, json.dumps(dict(sorted(known.items())), indent=1) + "\n")
 
@@ -147,7 +154,7 @@ def published() -> tuple[str, Table]:
         gained = difference(left, kept)
         enough = gained.mean >= GAIN and lost.mean >= -PRICE
         met += [networks[id].title] * enough
-        small = [bootstrap_mean(list(one[name]["0.01"].values())).mean for name in ("left", "certified")]
+        small = [mean_of(one[name]["0.01"]) for name in ("left", "certified")]
         rows.append(
             row(
                 networks[id].title, networks[id].family, mean_of(one["clean"]), mean_of(one["smoothed"]), signed(lost),
@@ -169,14 +176,14 @@ def published() -> tuple[str, Table]:
     return words, Table("", columns, rows, caption=caption)
 
 
-def difference(before: dict[str, float], after: dict[str, float]):
+def difference(before: dict[str, float], after: dict[str, float]) -> Interval:
     """Return by how much figures grew, paired by image."""
     return bootstrap_mean([after[image] - value for image, value in before.items()])
 
 
 def mean_of(values: dict[str, float]) -> float:
     """Return the mean over images."""
-    return bootstrap_mean(list(values.values())).mean
+    return statistics.fmean(values.values())
 
 
 if __name__ == "__main__":
