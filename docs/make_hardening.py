@@ -74,32 +74,40 @@ BEYOND = (
 NOISE, JPEG = (2, 8), (90, 50)
 
 
+def parser_of(doc: str | None, steps: int) -> argparse.ArgumentParser:
+    """Return what parses the options of scripts that tune a published network, or gather what they did."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("id", nargs="?")
+    for name in ("clone", "--data", "--images", "--out", "--gather"):
+        parser.add_argument(name, type=lambda given: Path(given).resolve(), **({} if "-" in name else {"nargs": "?"}))
+    parser.add_argument("--steps", type=int, default=steps)
+    return parser
+
+
+def told(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return what was asked, in the folder of the clone, to which the addresses of the leaderboard are relative."""
+    asked = parser.parse_args()
+    if asked.gather is None:
+        if not (asked.id and asked.clone and asked.data and asked.images and asked.out):
+            parser.error("a network, a clone of its source, --data, --images and --out; or --gather")
+        os.chdir(asked.clone)
+    return asked
+
+
 def main() -> None:
     """Do one of both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("id", nargs="?", choices=NETWORKS)
-    parser.add_argument("clone", nargs="?", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser = parser_of(__doc__, STEPS)
     parser.add_argument("--address", help="instead of the leaderboard's, where one's own code builds the network")
     parts = ("hardened", "plain", "mixture", "beyond")
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), help="of all that is measured")
     parser.add_argument("--even", action="store_true", help="let all patches weigh alike")
-    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--gather", type=Path)
-    asked = parser.parse_args()
+    asked = told(parser)
     if asked.gather is not None:
         gather(asked.gather)
         return
-    if not (asked.id and asked.clone and asked.data and asked.images and asked.out):
-        parser.error("a network, a clone of its source, --data, --images and --out; or --gather")
     tune_allocator()
-    out = asked.out.resolve()
-    data, images = asked.data.resolve(), asked.images.resolve()
-    # Addresses are relative to the clone.
-    os.chdir(asked.clone)
+    out, data, images = asked.out, asked.data, asked.images
     address = asked.address or read_networks(LEADERBOARD / "networks.toml")[asked.id].address
     places = {}
     hardened = "even" if asked.even else "hardened"

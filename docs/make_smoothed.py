@@ -15,16 +15,14 @@ image.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import os
 import statistics
 from pathlib import Path
 from typing import Any
 
 import torch
-from make_hardening import signed
+from make_hardening import parser_of, signed, told
 from torch import Tensor
 
 from resolute.attacks import PGD
@@ -54,24 +52,12 @@ GAIN, PRICE, RADIUS = 5.0, 0.3, 0.05
 
 def main() -> None:
     """Do one of both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("id", nargs="?")
-    parser.add_argument("clone", nargs="?", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--gather", type=Path)
-    asked = parser.parse_args()
+    asked = told(parser_of(__doc__, STEPS))
     if asked.gather is not None:
         gather(asked.gather)
         return
-    if not (asked.id and asked.clone and asked.data and asked.images and asked.out):
-        parser.error("a network, a clone of its source, --data, --images and --out; or --gather")
     tune_allocator()
-    out, data, images = asked.out.resolve(), asked.data.resolve(), asked.images.resolve()
-    # Addresses are relative to the clone.
-    os.chdir(asked.clone)
+    out, data, images = asked.out, asked.data, asked.images
     address = read_networks(DOCS / "leaderboard" / "networks.toml")[asked.id].address
     made = harden(
         address, data, out / f"{asked.id}-training", methods=["noise"], steps=asked.steps, clean_loss=0.0, tested=1
