@@ -69,6 +69,15 @@ def test_what_is_no_option_is_refused(text, message):
         parse_address(text)
 
 
+@pytest.mark.parametrize(
+    "behind", ["x0," + "[" * 1900, "+blur=0" * 900, "range=" + "9e" * 900, "range=1," * 900 + "range=1"]
+)
+def test_what_is_too_long_for_a_line_is_refused_in_one(behind):
+    with pytest.raises(ConfigError) as refused:
+        parse_address(f"edsr.pt#{behind}")
+    assert len(str(refused.value)) < 400
+
+
 def test_a_file_of_the_whole_name_wins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("net.pt#x4", "net+mix=0.5.pt"):

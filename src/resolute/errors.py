@@ -132,6 +132,16 @@ def first_line(error: BaseException, limit: int = 200) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]
 
 
+def quoted(text: str) -> str:
+    """Return what a user wrote as it stands in an error: between quotes, and no longer than a line holds.
+
+    Example:
+        >>> quoted("x5"), len(quoted("[" * 5000))
+        ("'x5'", 82)
+    """
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a remark that proposes the known words nearest to a wrong one; empty where none is near.
 

@@ -9,6 +9,7 @@ between them, what the file does not tell: ``xN`` its scale, ``range=R`` or ``ra
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import math
 import re
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, quoted
 
 FORM = "FILE#x4,range=255"
 CODE = "FILE.py:NAME#x4,range=255,weights=FILE.pth"
@@ -102,8 +103,10 @@ def parse_address(text: str) -> Address:
         ...
         resolute.errors.ConfigError: 'rnage=255' in 'edsr.pt#rnage=255' is no option of a file; as in FILE#x4,range=255
     """
-    if Path(text).is_file():
-        return Address(target=text)
+    # What is too long for a name of a file is none.
+    with contextlib.suppress(OSError):
+        if Path(text).is_file():
+            return Address(target=text)
     where, _, options = text.rpartition("#") if "#" in text else (text, "", "")
     match = re.fullmatch(r"(.+\.py):([A-Za-z_]\w*)", where)
     target, name = (match[1], match[2]) if match is not None else (where, "")
@@ -113,7 +116,7 @@ def parse_address(text: str) -> Address:
         key, value = _option(option, text, code=bool(name))
         kept, key = (arguments, key[1:]) if key.startswith("=") else (found, key)
         if key in kept:
-            raise ConfigError(f"{text!r} says {key} twice")
+            raise ConfigError(f"{quoted(text)} says {key} twice")
         kept[key] = value
     return Address(target=target, name=name, arguments=tuple(arguments.items()), **found)  # pyright: ignore[reportArgumentType]
 
@@ -148,7 +151,7 @@ def complete(
     for text in arguments:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
-            raise ConfigError(f"--argument is NAME=VALUE, as nf=48, not {text!r}")
+            raise ConfigError(f"--argument is NAME=VALUE, as nf=48, not {quoted(text)}")
         more[name] = read_value(value)
     return dataclasses.replace(
         address,
@@ -173,7 +176,7 @@ def parse_range(text: str) -> tuple[float, float]:
     except ValueError:
         numbers = []
     if len(numbers) not in (1, 2) or not all(0 < number < math.inf for number in numbers):
-        raise ConfigError(f"a range is 255, or 1:255 where input and output differ, not {text!r}")
+        raise ConfigError(f"a range is 255, or 1:255 where input and output differ, not {quoted(text)}")
     return numbers[0], numbers[-1]
 
 
@@ -226,15 +229,15 @@ def _option(option: str, text: str, *, code: bool) -> tuple[str, object]:
             return "layer", value
         case "sha256" if equals:
             if re.fullmatch("[0-9a-fA-F]{64}", value) is None:
-                raise ConfigError(f"behind sha256= go 64 hexadecimal digits, not {value[:80]!r}")
+                raise ConfigError(f"behind sha256= go 64 hexadecimal digits, not {quoted(value)}")
             return "sha256", value.lower()
         case "res_scale" if equals and not code:
             number = read_value(value)
             if not isinstance(number, float | int) or not abs(number) <= _LARGEST:
-                raise ConfigError(f"res_scale is a number such as 0.1, not {value[:80]!r}")
+                raise ConfigError(f"res_scale is a number such as 0.1, not {quoted(value)}")
             return "res_scale", float(number)
         case _ if equals and code and name.isidentifier():
             return f"={name}", read_value(value)
         case _:
             form = f"code; as in {CODE}" if code else f"a file; as in {FORM}"
-            raise ConfigError(f"{option!r} in {text!r} is no option of {form}")
+            raise ConfigError(f"{quoted(option)} in {quoted(text)} is no option of {form}")

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from resolute.errors import CheckpointError, ConfigError, first_line
+from resolute.errors import CheckpointError, ConfigError, first_line, quoted
 from resolute.files import write_atomically
 from resolute.models.parts import beside, require_sha256
 from resolute.offline import why_offline
@@ -55,7 +55,7 @@ def fetch(name: str) -> Path:
     address, _, fragment = name.partition("#")
     wanted = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if fragment and wanted is None:
-        raise ConfigError(f"behind # goes sha256= and 64 hexadecimal digits, not {fragment[:80]!r}")
+        raise ConfigError(f"behind # goes sha256= and 64 hexadecimal digits, not {quoted(fragment)}")
     sha256 = wanted[1].lower() if wanted is not None else ""
     hub, _, address = address.partition(":")
     if hub == "openmodeldb":
@@ -106,7 +106,7 @@ def _from_hub(address: str) -> Path:
 
 def _from_catalogue(name: str, sha256: str) -> Path:
     if re.fullmatch(r"[\w+][\w.+-]*", name) is None:
-        raise ConfigError(f"a model of OpenModelDB is openmodeldb:NAME, as 4x-UltraSharp, not {name[:80]!r}")
+        raise ConfigError(f"a model of OpenModelDB is openmodeldb:NAME, as 4x-UltraSharp, not {quoted(name)}")
     folder = _cache() / "openmodeldb" / name
     facts = _facts(name, folder / "model.json")
     resource = _resource(name, facts, sha256)
