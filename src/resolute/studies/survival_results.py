@@ -196,7 +196,7 @@ def _by_severity(records: Sequence[SurvivalRecord], models: Sequence[str], kinds
     ]
     rows = [
         row(
-            CORRUPTIONS[kind].title if not number else "", model,
+            CORRUPTIONS[kind].title, model,
             *(mean(map(score, _of(records, model, kind, s))) for s in severities), section=not number,
         )
         for kind in kinds
