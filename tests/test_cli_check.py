@@ -81,7 +81,7 @@ def test_an_image_too_small_is_refused(tmp_path):
     write_png(path, torch.rand(3, 20, 4))
     code, _, stderr = run("check", "edsr-s", "--images", path, "--out", tmp_path)
     assert code == 3
-    assert "4 pixels" in stderr
+    assert "dot is too small: 4 x 20 pixels" in stderr
 
 
 def test_defended_models_can_be_shown_and_attacked(photo, tiny_model, tmp_path):

@@ -19,7 +19,19 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Lower layers first; a module may import from its own layer and from those before it.
 LAYERS = (
     {"errors", "randomness", "figures", "chart"},
-    {"files", "runtime", "provenance", "toml", "importing", "of_file", "offline", "plugins", "printing", "table"},
+    {
+        "files",
+        "runtime",
+        "provenance",
+        "toml",
+        "importing",
+        "of_file",
+        "offline",
+        "plugins",
+        "printing",
+        "shipped",
+        "table",
+    },
     {"corruptions", "damage", "folders", "images", "marks", "pairing", "resemblance", "resize", "notebook"},
     {"models"},
     {"attacks", "defences", "measure", "export"},

@@ -49,6 +49,16 @@ from resolute.studies.survival import Survival
 from resolute.studies.twin import Twin
 
 NAMES = ("coffee", "chelsea", "rocket")
+
+# A network for which images of fewer than six pixels a side are too small.
+WIDE = """
+from torch import nn
+
+def wide(scale):
+    return nn.Sequential(
+        nn.ReflectionPad2d(5), nn.Conv2d(3, 3 * int(scale) ** 2, 11), nn.PixelShuffle(int(scale))
+    ).requires_grad_(False)
+"""
 KILLS = 10 if FULL else 2
 
 
@@ -196,6 +206,39 @@ def test_an_interrupted_run_goes_on(study, whole, tmp_path):
     assert figures(tmp_path) == figures(whole)
     assert lines(tmp_path)[: len(kept)] == kept
     assert len(lines(tmp_path)) == len(lines(whole))
+
+
+@pytest.mark.parametrize("workers", [1, *([2] if FULL else [])])
+def test_an_image_too_small_is_left_out_and_the_others_are_done(study, workers, tmp_path):
+    model, photos = str(tmp_path / "nets" / "wide.py") + ":wide", tmp_path / "photos"
+    scale = getattr(study, "scale", 4)
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "wide.py").write_text(WIDE)
+    images = study.images if isinstance(study.images, str) else study.images[0]
+    shutil.copytree(images, photos)
+    side = 4 * (scale if getattr(study, "high_resolution", False) else 1)
+    write_png(photos / "tiny.png", sample_image("astronaut")[:, 100 : 100 + side, 150 : 150 + side])
+    if study.kind == "certified-iqa":
+        with (photos / "mos.csv").open("a") as file:
+            file.write("tiny.png,50,test\n")
+    models = (f"{model}#x{scale},scale={scale}",)
+    changes = {"images": str(photos) if study.images == images else (str(photos),)}
+    if study.kind == "twin":
+        models += (f"{models[0]}+as=bfloat16",)
+    if hasattr(study, "models"):
+        changes["models"] = models
+    planned = plan_of(dataclasses.replace(study, **changes))
+    found = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        records = run(planned, tmp_path / "run", Machine(workers=workers), on_found=found.append)
+    failed = [failure for one in found for failure in one.failures]
+    assert failed
+    assert all("tiny" in failure.title and "too small" in failure.reason for failure in failed)
+    assert {cell.key for cell in planned.cells} == {one.key for one in (*records, *failed)}
+    assert [line["key"] for line in read_lines(tmp_path / "run" / "failed.jsonl")] == [one.key for one in failed]
+    assert not any("tiny" in record.image for record in records)
+    assert len({record.image for record in records}) > 1
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def test_built_in_names_are_kept_apart(tmp_path, monkeypatch):
     saved(tmp_path / "weights")
     model = EDSR(scale=2, blocks=1, channels=4)
     save_model(model, tmp_path / "weights" / "sr.safetensors", Card(name="sr", architecture={}, scale=2))
-    monkeypatch.setattr("resolute.models.weights._BUILT_IN", tmp_path / "weights")
+    monkeypatch.setattr("resolute.shipped.WEIGHTS", tmp_path / "weights")
     assert list(built_in_models()) == ["sr"]
     assert list(built_in_scorers()) == ["metric"]
     assert load_scorer("metric").card.name == "mine"

@@ -22,6 +22,7 @@ from resolute.errors import CheckpointError, OutputError
 from resolute.models import EDSR, Bicubic, Card, ScorerCard, built_in_models, load, load_scorer
 from resolute.models.archive import load_archive
 from resolute.models.weights import built_in_weights, read_weights, save_model, weights_sha256
+from resolute.shipped import shipped
 
 SAFE, PT = "net.safetensors", "net.pt"
 
@@ -594,6 +595,15 @@ def test_a_full_disk_keeps_the_model_before(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert_same(load(path), network(seed=1))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("name", ["edsr-xs", "srresnet-xs", "denoiser-iqa-012", "quality-m"])
+def test_the_heads_of_files_count_the_weights_of_networks(name):
+    (head,) = (one for kind in ("restorer", "scorer") for one in shipped(kind) if one.name == name)
+    model = (load if head.kind == "restorer" else load_scorer)(name)
+    assert head.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert head.card["sha256"] == model.card.sha256
+    assert head.network == type(model).__name__
 
 
 def test_the_built_in_weights_fit_a_wheel_and_load_as_float32():

@@ -1,36 +1,19 @@
-"""Commands that list what there is by name: attacks, metrics, recipes, studies."""
+"""Commands that list what there is by name: attacks, recipes, studies."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import re
-from typing import Annotated
-
-import typer
 
 from resolute.attacks.names import ATTACKS, OBJECTIVES
 from resolute.cli.app import app
-from resolute.models.scorers import built_in_scorers, load_scorer
-from resolute.models.tables import scorers_table
+from resolute.cli.naming import Json, show
 from resolute.plugins import Group, plugins
 from resolute.studies.kinds import STUDIES, read_study
 from resolute.table import Column, Row, Table, row
-from resolute.terminal import console
 from resolute.training.recipe import built_in_recipes, hardening_methods, read_recipe, variants
 from resolute.training.restore_recipe import Recipe
-
-Json = Annotated[
-    bool, typer.Option("--json", help="As JSON: what the columns mean, and the values as measured, one row a name.")
-]
-
-
-def show(table: Table, json: bool) -> None:
-    """Print a table for a person, or for a program."""
-    if json:
-        print(table.json(), end="")  # noqa: T201, for rich would fold long lines
-    else:
-        console.print(table.terminal())
 
 
 @app.command(epilog="Example:  [bold]resolute attacks[/bold]")
@@ -41,12 +24,6 @@ def attacks(json: Json = False) -> None:
     aims[0] = dataclasses.replace(aims[0], section=True)
     note = "Also FILE.py:NAME. An attack is named by --attack, what it climbs by --objective, its fields by --option."
     show(Table("", [Column("name", whole=True), Column("what"), Column("how")], [*rows, *aims], [note]), json)
-
-
-@app.command(epilog="Example:  [bold]resolute metrics[/bold]")
-def metrics(json: Json = False) -> None:
-    """List the built-in quality metrics, and say which others have a name."""
-    show(scorers_table([load_scorer(name) for name in built_in_scorers()]), json)
 
 
 @app.command(epilog="Example:  [bold]resolute recipes[/bold]")

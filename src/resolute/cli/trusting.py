@@ -11,6 +11,7 @@ import typer
 
 from resolute.certificates.faithfulness import Nudges
 from resolute.certificates.gap import least_photographs
+from resolute.certificates.trust import Trust
 from resolute.cli.app import (
     Argument,
     Crop,
@@ -38,7 +39,7 @@ from resolute.engine.remote import Place
 from resolute.engine.running import plan_of
 from resolute.errors import ConfigError
 from resolute.runtime import resolve_device
-from resolute.studies.faithful import MADE, Faithful, trust_of
+from resolute.studies.faithful import MADE, Faithful, enough, trust_of
 from resolute.terminal import console, name_file
 
 
@@ -129,6 +130,8 @@ def faithful(
         made = _calibrated(asked, calibrate, machine, only_plan=plan)
         if made is None:
             return  # what follows needs the calibration
+        if not images:
+            enough(Trust.read(made), rate)
         asked = dataclasses.replace(asked, calibration=str(made))
     if images:
         asked = dataclasses.replace(asked, models=tuple(dict.fromkeys((named, "bicubic"))))
@@ -145,11 +148,6 @@ def _calibrated(asked: Faithful, folder: Path, machine: Machine, *, only_plan: b
     key = repr((honest.models, honest.bound, honest.crop, honest.every, str(folder.resolve())))
     place = Place(MADE / hashlib.sha256(key.encode()).hexdigest()[:12])
     cells = plan_of(honest)
-    if len(cells) < (needed := least_photographs(asked.rate)):
-        raise ConfigError(
-            f"a rate of {100 * asked.rate:g} % takes {needed} photographs, and {folder} has {len(cells)}; add some, or "
-            "raise --rate"
-        )
     announce(cells, place.folder, machine)
     if only_plan:
         return None
@@ -158,7 +156,6 @@ def _calibrated(asked: Faithful, folder: Path, machine: Machine, *, only_plan: b
         raise typer.Exit(FAILED)
     photographs = folder.resolve().name + (f", one in {asked.every}" if asked.every > 1 else "")
     (made,) = trust_of(honest, records, photographs)
-    made.threshold(asked.rate)
     path = Path(asked.calibration) if asked.calibration else MADE / f"{made.fingerprint}-{made.bound:g}.json"
     made.write(path)
     console.print(honest.results(records).sentences[0], highlight=False, soft_wrap=True)

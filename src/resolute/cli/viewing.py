@@ -1,4 +1,4 @@
-"""Commands that show what is there: models, report."""
+"""The command that shows what studies came to: report."""
 
 from __future__ import annotations
 
@@ -8,37 +8,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from resolute.cli.app import Argument, Range, Scale, Weights, addressed, app
-from resolute.cli.listing import Json, show
+from resolute.cli.app import app
 from resolute.cli.records import tell_bad
-from resolute.defences import load_defended
 from resolute.errors import ConfigError
-from resolute.models.registry import built_in_models, load
-from resolute.models.tables import model_details, models_table, plugins_table
-from resolute.plugins import GROUPS, plugins
 from resolute.report.assets import MEGABYTES
 from resolute.terminal import console, name_file
-
-
-@app.command(epilog="Example:  [bold]resolute models[/bold]")
-def models(
-    model: Annotated[
-        str | None, typer.Argument(help="Show this one, by name, file or FILE.py:NAME, with its layers.")
-    ] = None,
-    scale: Scale = None,
-    weights: Weights = "",
-    range: Range = "",
-    argument: Argument = None,
-    json: Json = False,
-) -> None:
-    """List the built-in models and what other packages add, or describe one."""
-    if model is None:
-        show(models_table([load(name) for name in [*built_in_models(), "bicubic"]]), json)
-        added = [plugin for group in GROUPS for plugin in plugins(group)]
-        if added and not json:
-            console.print(plugins_table(added).terminal())
-    else:
-        show(model_details(load_defended(addressed(model, scale, weights, range, argument))), json)
 
 
 @app.command(epilog="Example:  [bold]resolute report runs/demo[/bold]")

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from resolute.engine.plan import Plan, Unit
-from resolute.errors import CellError, ResoluteError
-from resolute.models.base import Restorer
+from resolute.errors import CellError, ImageError, ResoluteError, class_and_line
+from resolute.models.base import Restorer, Scorer, name_of
 from resolute.models.foreign import Foreign
 from resolute.models.tiling import Tiled
 from resolute.of_file import told_in_one_line
@@ -24,6 +24,9 @@ from resolute.studies.study import Answer, Bench, InTiles, Progress
 
 Shared = TypeVar("Shared")
 Module = TypeVar("Module", bound=nn.Module)
+
+# A side that every network and metric takes, in pixels.
+ROOM = 64
 
 # What the last few cells had in common is often what the next ones have; older things would fill the memory.
 KEPT = 64
@@ -66,9 +69,11 @@ class PlanBench(Bench):
         self._records: Mapping[str, Record] = {}
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._tiled: dict[tuple[int, int], Restorer] = {}
+        self._placed: list[nn.Module] = []
 
     def place(self, model: Module) -> Module:
         placed = model.to(self.device)
+        self._placed.append(placed)
         if isinstance(placed, Foreign):
             placed.lay_out()
         if not self.tile or not isinstance(placed, Restorer):
@@ -110,24 +115,29 @@ class PlanBench(Bench):
 
     def _do(self, unit: Unit, records: Mapping[str, Record], progress: Progress) -> Found:
         self._records = records
+        if problems := {cell.key: cell.problem for cell in self.plan.of(unit) if cell.problem}:
+            rest = self.plan.without(unit, problems)
+            failures = [Failure(c.key, c.title, c.problem) for c in self.plan.of(unit) if c.problem]
+            return Found(failures=failures) + (self._do(rest, records, progress) if rest.cells else Found())
         try:
             self.tile = unit.tile
+            self._placed.clear()
             return Found(self.plan.study.answer(self.plan.of(unit), self, progress))
-        except (RuntimeError, MemoryError) as error:
+        except (FloatingPointError, CellError, ImageError) as error:
+            reason = _line(error)
+            if len(unit.cells) == 1:
+                return self.failed(unit, reason)
+        except Exception as error:  # A network of somebody else can raise anything.
+            if small := self.too_small(unit, error):
+                return self.failed(unit, small)
+            if isinstance(error, ValueError) and unit.tile:  # an attack on a layer that tiles do not reach
+                return self.failed(unit, f"the memory of {self.device} does not suffice, and in tiles: {_line(error)}")
             if not _starved(error):
                 raise
             self._kept.clear()
             gc.collect()  # what failed may hang in cycles
             torch.cuda.empty_cache()  # does nothing without a GPU
             reason = f"the memory of {self.device} does not suffice: {_line(error)}"
-        except (FloatingPointError, CellError) as error:
-            reason = _line(error)
-            if len(unit.cells) == 1:
-                return self.failed(unit, reason)
-        except ValueError as error:  # an attack on a layer that tiles do not reach
-            if not unit.tile:
-                raise
-            return self.failed(unit, f"the memory of {self.device} does not suffice, and in tiles: {_line(error)}")
         finally:
             self.tile = 0
         parts = unit.smaller()
@@ -139,6 +149,26 @@ class PlanBench(Bench):
         for number, part in enumerate(parts):
             found += self._do(part, records, lambda share, number=number: progress((number + share) / len(parts)))
         return found
+
+    def too_small(self, unit: Unit, error: Exception) -> str:
+        """Say which model of a unit that failed takes no images as small, and larger ones; empty where all do."""
+        size = self.plan.of(unit)[0].shape[-2:]
+        if min(size, default=ROOM) >= ROOM:
+            return ""
+        height, width = size
+        for model in self._placed:
+            if self._takes(model, max(height, ROOM), max(width, ROOM)) and not self._takes(model, height, width):
+                called = name_of(model) if isinstance(model, Restorer | Scorer) else type(model).__name__
+                return f"an image of {width} x {height} pixels is too small for {called}: {class_and_line(error)}"
+        return ""
+
+    def _takes(self, model: nn.Module, height: int, width: int) -> bool:
+        try:
+            with torch.no_grad():
+                model(torch.full((1, 3, height, width), 0.5, device=self.device))
+        except Exception:  # A network of somebody else can raise anything.
+            return False
+        return True
 
     def failed(self, unit: Unit, reason: str) -> Found:
         """Return a unit as failed, for a reason."""
@@ -155,9 +185,11 @@ class PlanBench(Bench):
             return _line(error)
 
 
-def _starved(error: RuntimeError | MemoryError) -> bool:
+def _starved(error: Exception) -> bool:
+    if not isinstance(error, RuntimeError):
+        return isinstance(error, MemoryError)
     # The last is what oneDNN says when the memory for its own use does not suffice.
-    return isinstance(error, MemoryError) or out_of_memory(error) or "could not create a primitive" in str(error)
+    return out_of_memory(error) or "could not create a primitive" in str(error)
 
 
 def _line(error: BaseException) -> str:

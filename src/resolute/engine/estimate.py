@@ -12,6 +12,7 @@ import torch
 from resolute.engine.bench import PlanBench
 from resolute.engine.plan import Plan, Unit
 from resolute.engine.queue import Machine
+from resolute.errors import CellError, ImageError
 from resolute.studies.study import Cell
 
 # Seconds for one model and attack, and for all of them together.
@@ -78,7 +79,8 @@ def estimate(
     kinds: dict[Hashable, list[Cell]] = {}
     for unit in units:
         for cell in plan.of(unit):
-            kinds.setdefault(cell.like, []).append(cell)
+            if not cell.problem:
+                kinds.setdefault(cell.like, []).append(cell)
     if not kinds:
         return Estimate(0.0, None)
     patience = min(EACH, ALL / len(kinds))
@@ -112,11 +114,16 @@ def estimate(
 def _try(plan: Plan, unit: Unit, machine: Machine, patience: float) -> float | None:
     """Return the seconds that one cell takes; None where it fails, as the run will tell better."""
     watch = _Watch(patience)
+    bench = PlanBench(plan, machine.device, machine.memory_each)
     try:
-        plan.study.answer(plan.of(unit), PlanBench(plan, machine.device, machine.memory_each), watch)
+        plan.study.answer(plan.of(unit), bench, watch)
     except _EnoughError:
         pass
-    except (RuntimeError, MemoryError, FloatingPointError):
+    except (RuntimeError, MemoryError, FloatingPointError, CellError, ImageError):
+        return None
+    except Exception as error:  # A network of somebody else can raise anything.
+        if not bench.too_small(unit, error):
+            raise
         return None
     return watch.seconds()
 

@@ -12,6 +12,7 @@ from resolute.engine.plan import Plan
 from resolute.engine.queue import Machine, Queue, Tell, wait_for_others
 from resolute.engine.records import Records
 from resolute.engine.store import Store
+from resolute.errors import ImageError
 from resolute.files import among_others_in
 from resolute.of_file import told_in_one_line
 from resolute.provenance import provenance
@@ -28,7 +29,11 @@ def plan_of(study: Study) -> Plan:
         ConfigError, CheckpointError, ImageError: the study cannot be planned.
     """
     with told_in_one_line():
-        return Plan(study, list(study.cells()))
+        plan = Plan(study, list(study.cells()))
+    problems = [cell.problem for cell in plan.cells if cell.problem]
+    if problems and len(problems) == len(plan):
+        raise ImageError(problems[0] if len(plan) == 1 else f"no image can be used; the first: {problems[0]}")
+    return plan
 
 
 def run(

@@ -15,6 +15,9 @@ from torch import Tensor
 Images = Float[Tensor, "b 3 h w"]
 Inner = Float[Tensor, "b 3 h1 w1"]
 
+# Side of the window of SSIM, in pixels.
+SSIM_WINDOW = 11
+
 # BT.601 luma of 8-bit RGB, as MATLAB's rgb2ycbcr computes it.
 _LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 _LUMA_OFFSET = 16.0
@@ -68,8 +71,8 @@ def ssim_y(a: Images, b: Images, border: int) -> Float[Tensor, " b"]:
     from skimage.metrics import structural_similarity  # slow to import
 
     a, b = _shaved(a, b, border)
-    if min(a.shape[-2:]) < 11:
-        raise ValueError(f"SSIM needs 11 pixels a side after shaving, not {a.shape[-1]}x{a.shape[-2]}")
+    if min(a.shape[-2:]) < SSIM_WINDOW:
+        raise ValueError(f"SSIM needs {SSIM_WINDOW} pixels a side after shaving, not {a.shape[-1]}x{a.shape[-2]}")
     pairs = zip(luma(a).cpu().numpy(), luma(b).cpu().numpy(), strict=True)
     values = [
         structural_similarity(

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from resolute.models.archive import read_checkpoint
 from resolute.models.base import Card, ScorerCard
 from resolute.models.contents import unreadable
 from resolute.models.readings import State, WeightSet, bare_names, find_sets, printable
+from resolute.shipped import WEIGHTS, shipped
 
 AnyCard = TypeVar("AnyCard", bound=Card | ScorerCard)
 
@@ -32,8 +32,6 @@ _WHOLE = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64)
 
 # What a file says that it holds, and the class of its card. Files without a word on it hold a restorer.
 _KINDS: dict[str, type[Card] | type[ScorerCard]] = {"restorer": Card, "scorer": ScorerCard}
-
-_BUILT_IN = Path(str(resources.files("resolute") / "weights"))
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
@@ -75,15 +73,12 @@ def save_model(model: nn.Module, path: Path, card: AnyCard) -> AnyCard:
 
 def built_in_file(name: str) -> Path:
     """Return where a file of this project's weights lies, or would."""
-    return _BUILT_IN / name
+    return WEIGHTS / name
 
 
 def built_in_weights(card: type[Card] | type[ScorerCard]) -> dict[str, Path]:
     """Return the names and files of this project's weights that carry a card of the given class."""
-    files = {path.stem: path for path in sorted(_BUILT_IN.glob("*.safetensors"))}
-    return {
-        name: path for name, path in files.items() if _KINDS.get(read_metadata(path).get("kind", "restorer")) is card
-    }
+    return {one.name: one.path for one in shipped("restorer" if card is Card else "scorer")}
 
 
 def read_weights(path: Path) -> tuple[State, Card | ScorerCard | None]:

@@ -23,6 +23,7 @@
       return sign * (numbers ? (a === b ? 0 : a - b) : String(a).localeCompare(String(b), "en", { numeric: true }));
     });
     bodies[0].append(...rows.map(([, row]) => row));
+    table.classList.add("sorted");
   };
   for (const table of document.querySelectorAll("table.sortable")) {
     [...table.tHead.rows[0].cells].forEach((head, column) => {

@@ -17,7 +17,7 @@ from resolute.attacks.batch import PIXELS, Job, attack_all
 from resolute.attacks.targeted import with_truth
 from resolute.defences import surrogate
 from resolute.images import from_uint8, image_sha256, to_uint8
-from resolute.measure.fidelity import psnr_rgb, psnr_y, ssim_y
+from resolute.measure.fidelity import SSIM_WINDOW, psnr_rgb, psnr_y, ssim_y
 from resolute.models.base import Restorer, SplitRestorer
 from resolute.of_file import described
 from resolute.randomness import generator_for
@@ -327,7 +327,7 @@ def _shaved_psnr(a: Image, b: Image, border: int) -> float | None:
 
 
 def _ssim(a: Image, b: Image, border: int) -> float | None:
-    if min(a.shape[-2:]) < 11 + 2 * border:
+    if min(a.shape[-2:]) < SSIM_WINDOW + 2 * border:
         return None
     return float(ssim_y(a, b, border)) if _both_finite(a, b) else 0.0
 

@@ -24,7 +24,7 @@ from resolute.certificates.gap import (
     find_calibration,
     require_same_size,
 )
-from resolute.errors import BrokenImageError, CellError, FlaggedError, ImageError, ImageWarning, ResoluteError
+from resolute.errors import BrokenImageError, FlaggedError, ImageError, ImageWarning, ResoluteError
 from resolute.files import FileName
 from resolute.images import image_sha256, read_image
 from resolute.measure.fidelity import psnr_rgb
@@ -59,10 +59,7 @@ MADE = Path("runs/calibrations")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class AuditCell(Cell):
-    """One submission, read again when it is answered, so that thousands fit into memory.
-
-    What is wrong with it is said only then, so that the others are answered.
-    """
+    """One submission, read again when it is answered, so that thousands fit into memory."""
 
     metric: Scorer
     screening: Screening
@@ -70,7 +67,6 @@ class AuditCell(Cell):
     name: str
     photo: Photo
     reference: str
-    problem: str
 
 
 @final
@@ -169,16 +165,11 @@ class Audit(Study, Pictured, Compared, Described):
     def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
         def answer(cell: Cell, _told: Progress) -> Answer:
             assert isinstance(cell, AuditCell)
-            try:
-                return Answer(self._audited(cell, bench))
-            except ImageError as error:  # the file is another one than when the study was planned
-                raise CellError(str(error)) from None
+            return Answer(self._audited(cell, bench))
 
         return one_by_one(cells, progress, answer)
 
     def _audited(self, cell: AuditCell, bench: Bench) -> AuditRecord:
-        if cell.problem:
-            raise CellError(cell.problem)
         began = time.perf_counter()
         metric, card = bench.place(cell.metric), cell.metric.card
         assert card is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from resolute.studies.results import Case, Results, View
 from resolute.studies.score_attacked import ScoreAttackCell, ScoreAttackRecord, refutes
 from resolute.studies.score_study import ScoreStudy, behind, parted
 from resolute.studies.score_words import attack_words, score_words
-from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, require_room, width_of
+from resolute.studies.scored import Contestant, ScoreCell, ScoreRecord, lack_of_room, width_of
 from resolute.studies.study import Cell, count
 
 # The built-in metric that is certified where none is named, and a denoiser to stand before one.
@@ -114,8 +115,9 @@ class Certification(ScoreStudy):
         def read(photo: Photo) -> ScoreCell:
             image = photo.read()
             name, size = str(photo.path or photo.name), size_within(image, self.fit)
-            require_room(contestant.bare, name, image, size)
-            return ScoreCell.of(contestant, name, image, size=None if self.noise == "grid" else size)
+            cell = ScoreCell.of(contestant, name, image, size=None if self.noise == "grid" else size)
+            problem = lack_of_room(contestant.bare, name, image.shape[-2:], size)
+            return dataclasses.replace(cell, problem=problem)
 
         for clean in read_each(find_photos(self.images), read, self.skip_broken):
             cells += [clean, *(ScoreAttackCell.of(clean, attack, kept=True) for attack in self.attacks)]

@@ -14,7 +14,6 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from resolute.defences import load_defended
-from resolute.errors import ImageError
 from resolute.files import FileName
 from resolute.folders import read_each
 from resolute.images import from_uint8, image_sha256, sample_image, to_uint8
@@ -41,6 +40,7 @@ from resolute.table import Column, Table, TableCell, row
 
 # Small, since an attack on few pixels shows a masked gradient as well as one on many.
 SIDE = 32
+LEAST = 8
 SAMPLES = ("coffee", "chelsea", "astronaut")
 
 
@@ -134,12 +134,15 @@ class Check(Study, Compared, Described):
             beside = (twin.card.name, twin.card.sha256) if twin is not None and twin.card is not None else ()
             crops = _crops(self.images, model.scale, self.skip_broken) if self.images else _samples(model.scale)
             for image, low in crops:
+                height, width = low.shape[-2:]
+                small = f"{image} is too small: {width} x {height} pixels, and a check needs {LEAST} a side"
                 facts = (model.card.name, model.card.sha256, beside, repr(self.suite), image_sha256(low))
                 found.append(
                     CheckCell(
                         key=record_key(self.kind, *facts), title=f"{image}, {model.card.name}",
                         like=(model.card.name, model.card.sha256), shape=tuple(low.shape),
                         cost=float(low.shape[-2] * low.shape[-1]), model=model, twin=twin, name=image, low=low[None],
+                        problem=small if min(height, width) < LEAST else "",
                     )
                 )  # fmt: skip
         return found
@@ -271,8 +274,5 @@ def _crops(paths: Sequence[str], scale: int, skip_broken: bool) -> list[tuple[st
         image = photo.read_pair(scale)[0] if photo.paired else photo.read()
         return photo.name, from_uint8(to_uint8(image))
 
-    read_images = read_each(find_photos(paths, scale=scale, high=False), read, skip_broken)
-    side = min(SIDE, *(size for _, image in read_images for size in image.shape[-2:]))
-    if side < 8:
-        raise ImageError(f"the smallest image has {side} pixels a side, and a check needs 8; leave it out")
-    return [(name, middle(image, side)) for name, image in read_images]
+    found = read_each(find_photos(paths, scale=scale, high=False), read, skip_broken)
+    return [(name, middle(image, SIDE)) for name, image in found]

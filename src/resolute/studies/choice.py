@@ -36,6 +36,7 @@ from resolute.studies.grid_cases import Replay
 from resolute.studies.record import Record, grouped, record_key
 from resolute.studies.restore_study import RestoreStudy
 from resolute.studies.results import Case, Measured, Missing, Quantity, Results, View
+from resolute.studies.scored import lack_of_room
 from resolute.studies.study import Answer, Bench, Cell, Progress, about, count, one_by_one
 from resolute.studies.survival import consistency, damaged, restored
 
@@ -119,8 +120,14 @@ class Choice(RestoreStudy):
             key=record_key(self.kind, name, weights, trial, *how, *subject.identity),
             title=f"{subject.name}, {name}, {trial}", like=(self.kind, name, weights, trial),
             shape=tuple(subject.low.shape), cost=pixels * {CLEAN: 1 + _PASSES, ATTACK: 3 * self.steps}.get(trial, 1),
-            model=model, subject=subject, trial=trial, attack=attack,
+            model=model, subject=subject, trial=trial, attack=attack, problem=self._lack_of_room(subject),
         )  # fmt: skip
+
+    def _lack_of_room(self, subject: Subject) -> str:
+        if not self.metric:
+            return ""
+        size = [self.scale * side for side in subject.low.shape[-2:]]
+        return lack_of_room(self._scorer(), f"what models make of {subject.name}", size)
 
     def answer(self, cells: Sequence[Cell], bench: Bench, progress: Progress) -> list[Answer]:
         return one_by_one(cells, progress, lambda cell, step: self._answer(cell, bench, step))

@@ -136,18 +136,7 @@ class Faithful(RestoreStudy, InTiles):
                 made.require(models[0])
             if made.bound != self.bound:
                 raise ConfigError(f"{self.calibration} is for errors of {made.bound:g} levels, not {self.bound:g}")
-        return [self._enough(find_trust(model, self.bound, files)) for model in models]
-
-    def _enough(self, trust: Trust | None) -> Trust | None:
-        """Return a calibration that the rate can be had from; the rest of the answer does without."""
-        if trust is None:
-            return None
-        try:
-            trust.threshold(self.rate)
-        except ConfigError as error:
-            warnings.warn(f"no mask for {trust.model}: {error}", ModelWarning, stacklevel=4)
-            return None
-        return trust
+        return [enough(find_trust(model, self.bound, files), self.rate) for model in models]
 
     def _cell(self, model: Restorer, trust: Trust | None, subject: Subject) -> FaithfulCell:
         assert model.card is not None
@@ -278,6 +267,18 @@ class Faithful(RestoreStudy, InTiles):
         for trust in {trust.sha256: trust for trust in trusts}.values():
             told[f"calibration of {trust.model}"] = f"{len(trust.losses)} photographs, {trust.photographs}"
         return told | {"maps": f"dark 0, bright {self.bound:g} levels of 255 or more"}
+
+
+def enough(trust: Trust | None, rate: float) -> Trust | None:
+    """Return a calibration that a rate can be had from; else None, with a ``ModelWarning``."""
+    if trust is None:
+        return None
+    try:
+        trust.threshold(rate)
+    except ConfigError as error:
+        warnings.warn(f"no mask for {trust.model}: {error}", ModelWarning, stacklevel=4)
+        return None
+    return trust
 
 
 def trust_of(study: Faithful, records: Sequence[Record], photographs: str) -> list[Trust]:

@@ -11,7 +11,7 @@ from resolute.certificates.gap import least_photographs
 from resolute.chart import BICUBIC
 from resolute.figures import figure
 from resolute.measure.intervals import mean
-from resolute.studies.record import Record
+from resolute.studies.record import Record, on_common_images
 from resolute.studies.results import UNFINISHED, Results
 from resolute.studies.study import count
 from resolute.table import Column, Table, row
@@ -96,8 +96,9 @@ def results_of(records: Sequence[FaithfulRecord]) -> Results:
     if any(record.losses for record in records):
         return Results([_calibrated(_of(records, model)) for model in models], [_each(records)])
     named = [model for model in models if model != BICUBIC] or models
-    sentences = [sentence for model in named for sentence in _sentences(records, model)]
-    tables = _tables(records, models)
+    common = on_common_images(records)
+    sentences = [sentence for model in named for sentence in _sentences(common, model)]
+    tables = _tables(common, models)
     several = len({(record.dataset, record.image) for record in records}) > 1
     return Results(sentences, [*tables, _each(records)] if several else tables, brief=tables)
 

@@ -21,7 +21,7 @@ from resolute.errors import ConfigError, ImageError
 from resolute.files import FileName, beside
 from resolute.folders import read_each
 from resolute.images import SAMPLE_NAMES, from_uint8, image_sha256, read_kept, sample_image, to_uint8
-from resolute.measure.fidelity import psnr_rgb, ssim_y
+from resolute.measure.fidelity import SSIM_WINDOW, psnr_rgb, ssim_y
 from resolute.models.base import Card, Restorer, Scorer
 from resolute.models.registry import load
 from resolute.models.scorers import load_scorer
@@ -40,6 +40,7 @@ from resolute.studies.metric_as_loss_summary import (
 from resolute.studies.record import Record, record_key
 from resolute.studies.results import UNFINISHED, Case, Measured, Quantity, Results, View
 from resolute.studies.score_study import behind
+from resolute.studies.scored import lack_of_room
 from resolute.studies.study import (
     Answer,
     Bench,
@@ -127,6 +128,7 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
         panel = Panel(self)
         cells: list[Cell] = []
         for number, (name, image) in enumerate(self._images()):
+            problem = panel.lack_of_room(name, image)
             for label, model in ((CLEAN, None), (NOISY, None), *restorers.items()):
                 weights = model.card.sha256 if model is not None and model.card is not None else label
                 settings = (self.sigma, self.crop, self.seed, panel.configuration)
@@ -135,7 +137,7 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
                         key=record_key(self.kind, *settings, label, weights, name, image_sha256(image)),
                         title=f"{name}, {label}", like=(label, weights), shape=tuple(image.shape),
                         cost=float(image.shape[-2] * image.shape[-1]), label=label, model=model, panel=panel,
-                        name=name, image=image, kept=number < self.pictures,
+                        name=name, image=image, kept=number < self.pictures, problem=problem,
                     )
                 )  # fmt: skip
         return cells
@@ -281,21 +283,22 @@ class Panel:
         weights = [(name, scorer.card.sha256 if scorer.card else "") for name, scorer in self.scorers.items()]
         self.configuration = [weights, self.defended.arguments(), study.smoothing, study.samples]
 
+    def lack_of_room(self, name: str, image: Float[Tensor, "3 h w"]) -> str:
+        """Say for which of the metrics an image is too small; empty where it is for none."""
+        size = image.shape[1:]
+        if min(size) < SSIM_WINDOW:
+            return f"{name} is too small: SSIM needs {SSIM_WINDOW} pixels a side"
+        return next((told for one in self.scorers.values() if (told := lack_of_room(one, name, size))), "")
+
     def judge(
         self, restored: Float[Tensor, "3 h w"], clean: Float[Tensor, "3 h w"], bench: Bench
     ) -> dict[str, float | None]:
-        """Return the figures of one restored image; None where one is infinite or undefined.
-
-        Raises:
-            ImageError: it is too small for a metric.
-        """
+        """Return the figures of one restored image; None where one is infinite or undefined."""
         values = {
             "PSNR": psnr_rgb(restored[None], clean[None]).item(),
             "SSIM": ssim_y(restored[None], clean[None], border=0).item(),
         }
         for name, scorer in self.scorers.items():
-            if min(restored.shape[1:]) < scorer.smallest:
-                raise ImageError(f"{name} needs {scorer.smallest} pixels a side; an image or the crop is smaller")
             with torch.no_grad():
                 values[name] = bench.place(scorer)(restored[None]).item()
         study, defended = self.study, bench.place(self.defended)

@@ -9,7 +9,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import pydantic
@@ -117,6 +117,14 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
     for item in items:
         found.setdefault(key(item), []).append(item)
     return found
+
+
+def on_common_images(records: Sequence[Kind]) -> list[Kind]:
+    """Return the records of images that every model has some of, so that means compare; all where there are none."""
+    models = grouped(records, lambda one: one.model).values()
+    images = [{(one.dataset, one.image) for one in own} for own in models]
+    common = set.intersection(*images) if images else set()
+    return [one for one in records if not common or (one.dataset, one.image) in common]
 
 
 def read_record(content: Mapping[str, Any], kinds: Mapping[str, type[Record]]) -> Record:

@@ -98,15 +98,18 @@ class Restoration(RestoreStudy, InTiles):
                 f"sigma is above 0 and at most {LARGEST_SIGMA:g}, beyond which noise leaves nothing of the picture"
             )
         subjects, statistics = self.subjects(), self.statistics()
+        outside = [self._outside(subject) for subject in subjects]
+        if outside and all(outside):
+            raise ConfigError(outside[0])
         cells: list[Cell] = []
-        for subject in subjects:
+        for subject, problem in zip(subjects, outside, strict=True):
             self._require_room(subject, statistics)
             for model in models:
                 for sigma in self.sigmas:
                     made = Smoothing(sigma=sigma, n=self.samples, alpha=self.alpha, seed=self.seed, noise=self.noise)
                     cells += [
                         RestorationCell.of(
-                            model, subject, made, epsilon, statistics, self.memory, radii=len(self.epsilons)
+                            model, subject, made, epsilon, statistics, self.memory, len(self.epsilons), problem
                         )
                         for epsilon in dict.fromkeys(self.epsilons)
                     ]
@@ -124,13 +127,16 @@ class Restoration(RestoreStudy, InTiles):
         found += [downscaled(self.scale)] if self.scale > 1 else []
         return (*found, *([score_of(load_scorer(self.metric).eval())] if self.metric else []))
 
-    def _require_room(self, subject: Subject, statistics: Sequence[Statistic]) -> None:
+    def _outside(self, subject: Subject) -> str:
         height, width = (self.scale * side for side in subject.low.shape[-2:])
-        values = 3 * height * width
         for text in self.regions:
             x, y, across, down = map(int, text.split(","))
             if x + across > width or y + down > height:
-                raise ConfigError(f"the region {text} leaves the output of {subject.name}, {width} x {height} pixels")
+                return f"the region {text} leaves the output of {subject.name}, {width} x {height} pixels"
+        return ""
+
+    def _require_room(self, subject: Subject, statistics: Sequence[Statistic]) -> None:
+        values = 3 * self.scale**2 * subject.low.shape[-2] * subject.low.shape[-1]
         for sigma in self.sigmas:
             for epsilon in self.epsilons:
                 least = needed(epsilon, Smoothing(sigma=sigma, n=self.samples, alpha=self.alpha), values)

@@ -142,6 +142,7 @@ class RestorationCell(Cell):
         statistics: tuple[Statistic, ...],
         memory: int,
         radii: int,
+        problem: str = "",
     ) -> RestorationCell:
         """Return the cell that asks what is proven at a radius, one of several."""
         assert model.card is not None
@@ -161,6 +162,7 @@ class RestorationCell(Cell):
             epsilon=epsilon,
             statistics=statistics,
             memory=memory,
+            problem=problem,
         )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from resolute.certificates.certificate import Certificate, Smoothing, bounds_of
 from resolute.certificates.median import DenoisedScorer, certify, prepared, width_below
 from resolute.defences.dms_iqa import score_range
-from resolute.errors import ConfigError, ImageError
+from resolute.errors import ConfigError
 from resolute.images import image_sha256
 from resolute.models.base import Scorer
 from resolute.studies.record import Record, record_key
@@ -221,12 +221,8 @@ class ScoreCell(Cell):
         size: tuple[int, int] | None = None,
         mos: float | None = None,
     ) -> ScoreCell:
-        """Return the cell that asks what a contestant says of an image; before noise it is resized to a ``size``.
-
-        Raises:
-            ImageError: it is too small for the metric.
-        """
-        height, width = require_room(contestant.bare, name, image, size)
+        """Return the cell that asks what a contestant says of an image; before noise it is resized to a ``size``."""
+        height, width = size or image.shape[-2:]
         return ScoreCell(
             key=record_key("score", contestant.defence, contestant.identity, name, image_sha256(image), size, mos),
             title=f"{name}, {contestant.defence}" if contestant.defence else name,
@@ -238,24 +234,27 @@ class ScoreCell(Cell):
             image=image,
             size=size,
             mos=mos,
+            problem=lack_of_room(contestant.bare, name, image.shape[-2:], size),
         )
 
 
-def require_room(metric: Scorer, name: str, image: Image, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the (height, width) at which a metric sees an image that is resized to a ``size`` first, if to any.
+def lack_of_room(metric: Scorer, name: str, own: Sequence[int], size: tuple[int, int] | None = None) -> str:
+    """Say why an image is too small for a metric; empty if it is not.
 
-    Raises:
-        ImageError: it is too small for the metric.
+    Args:
+        metric: what is to score it.
+        name: of the image.
+        own: its (height, width).
+        size: that it is resized to first; None where it is not.
     """
-    own = (image.shape[-2], image.shape[-1])
     height, width = size or own
-    if min(height, width) < metric.smallest:
-        called = "the metric" if metric.card is None else metric.card.name
-        needs = f"{called} needs {metric.smallest} pixels a side"
-        if min(own) >= metric.smallest:
-            raise ImageError(f"{name} shrunk to {width} x {height} is too small: {needs}; raise --fit")
-        raise ImageError(f"{name} is too small: {needs}")
-    return height, width
+    if min(height, width) >= metric.smallest:
+        return ""
+    called = "the metric" if metric.card is None else metric.card.name
+    needs = f"{called} needs {metric.smallest} pixels a side"
+    if min(own) >= metric.smallest:
+        return f"{name} shrunk to {width} x {height} is too small: {needs}; raise --fit"
+    return f"{name} is too small: {needs}"
 
 
 def scored(cell: ScoreCell, bench: Bench, progress: Progress) -> ScoreRecord:

@@ -85,8 +85,7 @@ class CleverCell(Cell):
             ),
             title=f"{subject.name}, {name}, CLEVER",
             like=("clever", name, weights),
-            # One after the other: the draws are batches already.
-            shape=(),
+            shape=tuple(subject.low.shape),
             cost=float(subject.low.shape[-2] * subject.low.shape[-1]),
             model=model,
             subject=subject,

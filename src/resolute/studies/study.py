@@ -35,6 +35,8 @@ class Cell:
         joint: the cells of one ``like`` and ``shape`` are answered together, however many.
         together: so many of one ``like`` and ``shape`` are quicker together than one by one, also on a CPU.
         needs: keys of cells whose records are needed for the answer.
+        problem: why it cannot be answered, as far as the plan can tell, such as an image too small for the metric; it
+            is left out, and said. Empty where nothing speaks against it.
     """
 
     key: str
@@ -45,6 +47,7 @@ class Cell:
     joint: bool = False
     together: int = 1
     needs: tuple[str, ...] = ()
+    problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,7 +178,8 @@ class Study(abc.ABC):
         Raises:
             RuntimeError, MemoryError: memory does not suffice; fewer cells or smaller tiles are tried next.
             FloatingPointError: the figures are not finite; the cell is left out, and said.
-            CellError: this cell cannot be answered; it is left out, and said.
+            CellError, ImageError: this cell cannot be answered; it is left out, and said.
+            Exception: of a network that does not take an image as small, and takes larger ones; as ``CellError``.
         """
 
     @abc.abstractmethod

@@ -13,7 +13,7 @@ from resolute.chart import BICUBIC, Chart, axis, curve, layout_of, look_of, room
 from resolute.corruptions import CORRUPTIONS, SEVERITIES
 from resolute.figures import Interval, figure, or_infinite
 from resolute.measure.intervals import bootstrap_mean, mean
-from resolute.studies.record import Record, grouped
+from resolute.studies.record import Record, grouped, on_common_images
 from resolute.studies.results import UNFINISHED, Results
 from resolute.studies.study import count
 from resolute.table import Column, Table, row
@@ -71,7 +71,7 @@ def results_of(records: Sequence[SurvivalRecord]) -> Results:
     if not records:
         return Results([UNFINISHED], [])
     with_truth = [record for record in records if record.psnr_y is not None]
-    own = with_truth or records
+    own = on_common_images(with_truth or records)
     models = list(dict.fromkeys(record.model for record in own))
     kinds = [kind for kind in CORRUPTIONS if any(record.corruption == kind for record in own)]
     sentences = [_sentence(own, model) for model in models if model != BICUBIC or len(models) == 1]
@@ -196,7 +196,7 @@ def _by_severity(records: Sequence[SurvivalRecord], models: Sequence[str], kinds
     ]
     rows = [
         row(
-            CORRUPTIONS[kind].title if not number else "", model,
+            CORRUPTIONS[kind].title, model,
             *(mean(map(score, _of(records, model, kind, s))) for s in severities), section=not number,
         )
         for kind in kinds
