@@ -16,7 +16,7 @@ from resolute.engine.running import run as answer
 from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.images import sample_image, write_png
-from resolute.leaderboard import build_site, differences, entries_of, entry_of, read_entry
+from resolute.leaderboard import build_site, certified_scores, differences, entries_of, entry_of, read_entry
 from resolute.leaderboard.certified import certified_boards
 from resolute.leaderboard.certified_scores import ALPHA, RADII, score_boards
 from resolute.leaderboard.checking import Again, done_again
@@ -514,6 +514,10 @@ def sampled(record, samples):
 
 
 class TestMetrics:
+    @pytest.fixture(autouse=True)
+    def few_resamples(self, monkeypatch):
+        monkeypatch.setattr(certified_scores, "RESAMPLES", 9)
+
     def test_proven_and_measured_stand_apart(self, judged, finished, tmp_path):
         both = shutil.copytree(judged, tmp_path / "runs")
         shutil.copytree(finished, both / "attacked")

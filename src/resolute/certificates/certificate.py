@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resolute import notebook
 from resolute.attacks.ascent import Arithmetic
-from resolute.certificates.noise import Kind, alias_table
+from resolute.certificates.noise import Kind, rounded_gaussian
 from resolute.certificates.order_statistics import (
     Ranks,
     fixed_ranks,
@@ -201,7 +201,7 @@ class Certificate:
         if self.smoothing.noise == "gaussian":
             return self.smoothing.alpha
         draws = self.samples * 3 * self.size[0] * self.size[1]
-        return self.smoothing.alpha + draws * alias_table(self.smoothing.sigma).total_variation
+        return self.smoothing.alpha + draws * rounded_gaussian(self.smoothing.sigma).total_variation
 
     def words(self) -> str:
         """Return in words what is guaranteed, under which assumptions, and what is not."""

@@ -12,6 +12,7 @@ import torch
 from resolute.engine.bench import PlanBench
 from resolute.engine.plan import Plan, Unit
 from resolute.engine.queue import Machine
+from resolute.errors import CellError
 from resolute.studies.study import Cell
 
 # Seconds for one model and attack, and for all of them together.
@@ -116,7 +117,7 @@ def _try(plan: Plan, unit: Unit, machine: Machine, patience: float) -> float | N
         plan.study.answer(plan.of(unit), PlanBench(plan, machine.device, machine.memory_each), watch)
     except _EnoughError:
         pass
-    except (RuntimeError, MemoryError, FloatingPointError):
+    except (RuntimeError, MemoryError, FloatingPointError, CellError):
         return None
     return watch.seconds()
 

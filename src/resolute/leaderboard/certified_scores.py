@@ -28,6 +28,7 @@ from resolute.table import Column, Row, Table, TableCell, row
 RADII = (0.05, 0.1, 0.25, 0.5, 1.0)
 # Chance that any figure of a row is wrong.
 ALPHA = 0.001
+RESAMPLES = 1000
 
 
 @final
@@ -212,8 +213,8 @@ def _measured_row(line: _Line) -> Row:
     ]
     return row(
         first.metric_alone, line.called,
-        agreement_interval(scores, line.opinions) if finite[0] else bad,
-        agreement_interval(alone, line.opinions) if finite[1] else bad,
-        agreement_difference(alone, scores, line.opinions) if all(finite) and defended else DASH,
+        agreement_interval(scores, line.opinions, resamples=RESAMPLES) if finite[0] else bad,
+        agreement_interval(alone, line.opinions, resamples=RESAMPLES) if finite[1] else bad,
+        agreement_difference(alone, scores, line.opinions, resamples=RESAMPLES) if all(finite) and defended else DASH,
         first.smoothing.sigma if first.smoothing else DASH, first.weights[:8] or "none",
     )  # fmt: skip

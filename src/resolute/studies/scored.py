@@ -17,7 +17,7 @@ from torch import Tensor
 from resolute.certificates.certificate import Certificate, Smoothing, bounds_of
 from resolute.certificates.median import DenoisedScorer, certify, prepared, width_below
 from resolute.defences.dms_iqa import score_range
-from resolute.errors import ConfigError, ImageError
+from resolute.errors import ConfigError, TooSmallError
 from resolute.images import image_sha256
 from resolute.models.base import Scorer
 from resolute.studies.record import Record, record_key
@@ -224,7 +224,7 @@ class ScoreCell(Cell):
         """Return the cell that asks what a contestant says of an image; before noise it is resized to a ``size``.
 
         Raises:
-            ImageError: it is too small for the metric.
+            TooSmallError: for the metric.
         """
         height, width = require_room(contestant.bare, name, image, size)
         return ScoreCell(
@@ -245,7 +245,7 @@ def require_room(metric: Scorer, name: str, image: Image, size: tuple[int, int] 
     """Return the (height, width) at which a metric sees an image that is resized to a ``size`` first, if to any.
 
     Raises:
-        ImageError: it is too small for the metric.
+        TooSmallError: for the metric.
     """
     own = (image.shape[-2], image.shape[-1])
     height, width = size or own
@@ -253,8 +253,8 @@ def require_room(metric: Scorer, name: str, image: Image, size: tuple[int, int] 
         called = "the metric" if metric.card is None else metric.card.name
         needs = f"{called} needs {metric.smallest} pixels a side"
         if min(own) >= metric.smallest:
-            raise ImageError(f"{name} shrunk to {width} x {height} is too small: {needs}; raise --fit")
-        raise ImageError(f"{name} is too small: {needs}")
+            raise TooSmallError(f"{name} shrunk to {width} x {height} is too small: {needs}; raise --fit")
+        raise TooSmallError(f"{name} is too small: {needs}")
     return height, width
 
 
