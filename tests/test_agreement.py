@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from resolute.measure import agreement_difference, agreement_of, plcc, plcc_logistic, srocc
+from resolute.measure import agreement_difference, agreement_of, least_srocc, plcc, plcc_logistic, srocc
 from resolute.measure.agreement import fit_logistic
 
 
@@ -73,3 +73,26 @@ def test_what_cannot_be_compared_is_refused(scores, opinions):
     for measure in (srocc, plcc, plcc_logistic, agreement_of):
         with pytest.raises(ValueError, match="opinions"):
             measure(scores, opinions)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_scores_in_their_intervals_agree_less_than_the_least_srocc(seed):
+    rng = np.random.default_rng(seed)
+    opinions = rng.integers(0, 6, 9).astype(float)
+    low = opinions + rng.normal(0, 0.5, 9)
+    high = low + rng.uniform(0, 1.5, 9)
+    least = least_srocc(low, high, opinions)
+    found = [srocc(np.round(rng.uniform(low, high), 1).clip(low, high), opinions) for _ in range(200)]
+    found += [srocc(np.where(rng.random(9) < 0.5, low, high), opinions) for _ in range(200)]
+    assert least <= min(found)
+    assert least_srocc(low, low, opinions) <= srocc(low, opinions)
+
+
+def test_the_least_srocc_is_reached_and_says_where_it_is_no_bound():
+    opinions = [1.0, 2.0, 3.0, 4.0]
+    assert least_srocc([0, 1, 2, 3], [1.5, 1.5, 2.5, 3.5], opinions) == srocc([1.4, 1.3, 2.0, 3.0], opinions)
+    assert least_srocc([0, 0, 0, 0], [1, 1, 1, 1], opinions) == -1
+    assert least_srocc([-np.inf, 2], [np.inf, 3], [1, 2]) == -1
+    for low, high in (([0.0], [1.0, 2.0]), ([1.0, 0.0], [0.0, 1.0]), ([np.nan, 0.0], [1.0, 1.0])):
+        with pytest.raises(ValueError, match="intervals"):
+            least_srocc(low, high, [1.0, 2.0])

@@ -638,6 +638,59 @@ def test_mistakes_are_told_in_one_line(metric, folder, tmp_path):
         assert one in stderr
 
 
+def test_one_image_that_cannot_be_scored_costs_no_other(metric, folder, tmp_path):
+    write_png(folder / "strip.png", sample_image("coffee")[:, 100:120, 100:580])
+    out = ("--samples", 20, "--out", tmp_path / "out")
+    code, _, stderr = run("certify", folder, "--metric", metric, "--fit", 256, *out)
+    assert code == 0
+    assert stderr.count("strip.png") == 1
+    assert stderr.count("--fit") == 0
+    write_png(folder / "strip.png", sample_image("coffee")[:, 100:140, 100:580])
+    code, _, stderr = run("certify", folder, "--metric", metric, "--fit", 256, *out)
+    assert code == 0
+    assert stderr.count("raise --fit") == 1
+    assert {Path(one.image).name for one in Store(tmp_path / "out").read()} == {f"{name}.png" for name in NAMES}
+
+
+ODD_METRICS = """
+import torch
+from resolute.models.base import Scorer
+
+def random(x):
+    return torch.rand(len(x))
+
+class Counter(torch.nn.Module):
+    calls = 0
+    def forward(self, x):
+        self.calls += 1
+        return x.mean(dim=(1, 2, 3)) + self.calls
+
+class Liar(Scorer):
+    low, high = 0.0, 0.99
+    def arguments(self):
+        return {"class": "Liar"}
+    def forward(self, x):
+        return x.mean(dim=(1, 2, 3)) * (3.0 if x.shape[-1] == 56 else 1.0)
+"""
+
+
+@pytest.mark.parametrize("name", ["random", "Counter", "Liar"])
+def test_odd_metrics_are_told_in_one_line_and_the_rest_is_done(name, folder, tmp_path):
+    (tmp_path / "odd.py").write_text(ODD_METRICS)
+    asked = ("certify", folder, "--metric", f"{tmp_path / 'odd.py'}:{name}", "--samples", 20, "--out", tmp_path / "out")
+    stderr = fails(8, *asked)
+    assert len(stderr.splitlines()) == 1
+    told = read_lines(tmp_path / "out" / "failed.jsonl")
+    if name == "Liar":
+        assert [Path(one["title"]).name for one in told] == [f"{NAMES[1]}.png"]
+        assert "range [0, 0.99]" in told[0]["reason"]
+        assert len(Store(tmp_path / "out").read()) == len(NAMES) - 1
+    else:
+        assert all("different scores" in one["reason"] and "--trust" in one["reason"] for one in told)
+        assert len(told) == len(NAMES)
+        assert run(*asked, "--trust")[0] == 0
+
+
 def test_attacks_on_the_command_line(metric, folder, tmp_path):
     out = tmp_path / "out"
     code, stdout, _ = run(

@@ -16,6 +16,7 @@ from resolute import run as run_study
 from resolute.certificates.certificate import Smoothing
 from resolute.engine import Store
 from resolute.engine.store import files_of
+from resolute.errors import ImageWarning
 from resolute.images import sample_image, write_png
 from resolute.measure.agreement import agreement_difference, agreement_of
 from resolute.models import Card, QualityNet
@@ -31,6 +32,7 @@ from resolute.studies.kinds import read_study
 from resolute.studies.score_attacked import ScoreAttackRecord, gain, refutes
 from resolute.studies.score_study import parted
 from resolute.studies.scored import ScoreRecord, width_of
+from resolute.training.rated import read_ratings
 
 NAMES = ("coffee", "chelsea", "rocket", "astronaut", "motorcycle")
 
@@ -308,6 +310,27 @@ def test_settings_are_checked(place, tmp_path):
         "DMS",
         "DMS-IQA",
     ]
+
+
+def test_lines_and_images_that_are_no_use_are_named_and_left_out(place, tmp_path):
+    photos = shutil.copytree(place / "photos", tmp_path / "photos")
+    write_png(photos / "dot.png", sample_image("coffee")[:, :9, :9])
+    (photos / "broken.png").write_bytes(b"no image")
+    lines = (
+        "dot.png,1,test\nbroken.png,2,test\nrocket.png,,test\ngone.png,3,test\ncoffee.png,99,test\nchelsea.png,9,all\n"
+    )
+    (photos / "mos.csv").write_text((photos / "mos.csv").read_text() + lines)
+    with pytest.warns(ImageWarning) as told:
+        cells = plan(place, images=str(photos), attacks=Attacks(images=0)).cells()
+    able = {(cell.name, cell.mos) for cell in cells if not cell.problem}
+    assert able == {(f"{name}.png", 20 * i) for i, name in enumerate(NAMES[:4])}
+    assert {cell.name for cell in cells if cell.problem} == {"dot.png"}
+    table, images = (str(one.message) for one in told)
+    assert all(f"line {number}" in table for number in (9, 10, 11, 12))
+    assert "broken.png" in images
+    # What a metric learns from has to be whole.
+    with pytest.raises(ConfigError, match="line 9"):
+        read_ratings(photos, needed=("test",))
 
 
 def test_tables_in_markdown(done, tmp_path):

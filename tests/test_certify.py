@@ -18,11 +18,13 @@ from resolute.attacks import PGD, ScoreGain
 from resolute.certificates import DenoisedScorer, ExpectedScore, decided_at, width_below
 from resolute.certificates import certify as certify_anew
 from resolute.certificates.certificate import Smoothing, bounds_of
-from resolute.certificates.noise import GaussianNoise, GridNoise, alias_table, noise_for, normals
+from resolute.certificates.noise import GaussianNoise, GridNoise, noise_for, normals, rounded_gaussian
 from resolute.certificates.order_statistics import fixed_ranks, level, median_rank, median_slack, sequential_ranks
+from resolute.images import sample_image
 from resolute.models import QualityNet
 from resolute.models.base import Scorer
 from resolute.models.fitted import FittedScorer, resizing_norm
+from resolute.models.scorers import load_scorer
 
 SIZE = (8, 10)
 
@@ -272,27 +274,46 @@ def test_bfloat16_is_another_metric_with_a_certificate_of_its_own():
 
 @pytest.mark.parametrize("sigma", [0.004, 0.06, 0.12, *((0.5, 1.0) if FULL else (0.3,))])
 def test_grid_noise_has_the_law_of_rounded_gaussian_noise(sigma):
-    table = alias_table(sigma)
+    law = rounded_gaussian(sigma)
     scale = 255 * sigma
-    # The exact law of the table, from its integers.
-    share = 2**64 // len(table.alias)
-    weights = np.zeros(len(table.alias), dtype=object)
-    for column, (threshold, other) in enumerate(zip(table.thresholds, table.alias, strict=True)):
-        weights[column] += int(threshold)
-        weights[other] += share - int(threshold)
-    assert weights.sum() == 2**64
+    # The exact law, from its integers.
+    ends = [0, *map(int, law.ends), 2**64]
+    weights = [end - begin for begin, end in itertools.pairwise(ends)]
     with mpmath.workdps(40):
-        places, exact = range(-table.offset, table.offset), 255 * mpmath.mpf(sigma)
-        ideal = [mpmath.ncdf((j + 0.5) / exact) - mpmath.ncdf((j - 0.5) / exact) for j in places]
-        distance = sum(abs(mpmath.mpf(int(w)) / 2**64 - q) for w, q in zip(weights, ideal, strict=True)) / 2
-    assert distance <= table.total_variation < 2**-54
-    draws = table.draw(np.random.Philox(key=5).random_raw(200_000))
-    edges = np.clip(np.arange(-4, 5) * max(scale / 2, 1), -table.offset + 1, table.offset - 1).round()
+        exact = 255 * mpmath.mpf(sigma)
+        ideal = [
+            mpmath.ncdf((j + 0.5) / exact) - mpmath.ncdf((j - 0.5) / exact)
+            for j in range(law.least, law.least + len(weights))
+        ]
+        distance = sum(abs(mpmath.mpf(w) / 2**64 - q) for w, q in zip(weights, ideal, strict=True)) / 2
+    assert distance <= law.total_variation < 2**-54
+    draws = law.draw(np.random.Generator(np.random.Philox(key=5)), 200_000)
+    edges = np.clip(np.arange(-4, 5) * max(scale / 2, 1), law.least + 1, -law.least - 1).round()
     edges = np.unique(edges)
     expected = np.diff(special.ndtr(np.concatenate([[-np.inf], edges + 0.5, [np.inf]]) / scale)) * len(draws)
     seen = np.histogram(draws, np.concatenate([[-np.inf], edges + 0.5, [np.inf]]))[0]
     keep = expected > 5
     assert stats.chisquare(seen[keep], expected[keep] * seen[keep].sum() / expected[keep].sum()).pvalue > 1e-3
+
+
+class Told:
+    """A source of bits that are known."""
+
+    def __init__(self, *words):
+        self.bit_generator, self.words = self, iter(words)
+
+    def random_raw(self, size):
+        return np.array(next(self.words)[:size], dtype=np.uint64)
+
+
+def test_a_level_is_that_on_whose_share_the_whole_number_falls():
+    law = rounded_gaussian(0.02)
+    rng = np.random.default_rng(0)
+    near = [int(end) for end in law.ends if 2**40 < int(end) < 2**64 - 2**40]
+    numbers = [end + shift for end in near for shift in (-1, 0, 1)] + [int(n) << 12 for n in rng.integers(0, 2**52, 99)]
+    for number in numbers:
+        (drawn,) = law.draw(Told([number >> 48], [(number & (2**48 - 1)) << 16]), 1)
+        assert drawn == law.least + sum(number >= int(end) for end in law.ends)
 
 
 def test_grid_noise_stays_on_the_grid_and_moves_with_the_image():
@@ -310,7 +331,7 @@ def test_grid_noise_needs_an_image_on_the_grid():
     with pytest.raises(ValueError, match="8-bit grid"):
         GridNoise(grey(0.5003), 0.1, 0)
     with pytest.raises(ValueError, match="sigma"):
-        alias_table(0.0)
+        rounded_gaussian(0.0)
 
 
 # --- certificates
@@ -382,6 +403,23 @@ def test_threads_and_denoisers_that_do_nothing_change_no_bit(noise):
     assert (behind.lower, behind.score, behind.upper) == (plain.lower, plain.score, plain.upper)
     longer = certify(Curved(), photo(), n=333, noise=noise)
     assert np.array_equal(longer.scores[:101], plain.scores)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_copies_that_are_scored_together_get_the_scores_of_any_number_of_them(threads):
+    metric = load_scorer("quality-s")
+    image = sample_image("coffee")[:, :32, :40]
+    sizes = []
+    metric.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    torch.set_num_threads(threads)
+    few, many = (certify(metric, image, n=n, seed=0) for n in (33, 41))
+    torch.set_num_threads(1)
+    assert set(sizes) == {8}
+    assert np.array_equal(few.scores, many.scores[:33])
+    sizes.clear()
+    metric.independent = False
+    certify(metric, image, n=9, seed=0)
+    assert set(sizes) == {1}
 
 
 def test_order_and_curve():

@@ -12,9 +12,11 @@ from test_cli import run as typed
 from resolute import run
 from resolute.errors import ConfigError
 from resolute.images import sample_image, write_png
-from resolute.leaderboard import build_site, entries_of, entry_of, read_entry
+from resolute.leaderboard import build_site, certified_scores, entries_of, entry_of, read_entry
 from resolute.leaderboard.certified import certified_boards
+from resolute.leaderboard.certified_scores import score_boards
 from resolute.leaderboard.checking import done_again
+from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
 from resolute.studies.restoration import Restoration
 
 
@@ -124,3 +126,46 @@ def test_forged_certificates_take_no_honest_row_away(rng, certified, tmp_path):
     assert "<b>&\"'" not in page.read_text()
     told = {row[1:] for row in rows_of(*sorted((good, bad)))}
     assert told >= {row[1:] for row in rows_of(certified)}
+
+
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory):
+    """A finished study of certified scores with opinions."""
+    folder = tmp_path_factory.mktemp("metrics")
+    lines = ["path,mos,split"]
+    for number, name in enumerate(("coffee", "chelsea", "rocket")):
+        write_png(folder / "photos" / f"{name}.png", sample_image(name)[:, 100:132, 100:132])
+        lines.append(f"{name}.png,{number},test")
+    (folder / "photos" / "mos.csv").write_text("\n".join(lines))
+    study = CertifiedIqa(
+        name="m", metric="quality-s", images=str(folder / "photos"), attacks=Attacks(images=0), samples=40,
+        contenders=(Contender(defence="MS", smoothed=True), Contender(defence="none")),
+    )  # fmt: skip
+    run(study, folder / "good")
+    return folder / "good"
+
+
+def scores_of(*runs):
+    """Return the rows of all tables, but for what a defence is called."""
+    return {
+        tuple(str(cell.value) for place, cell in enumerate(one.cells) if place != 1)
+        for board in score_boards(runs)[0]
+        for table in (board.certified, board.measured)
+        for one in table.rows
+    }
+
+
+@tried(6, 100)
+def test_forged_scores_take_no_honest_row_away(rng, metrics, tmp_path, monkeypatch):
+    monkeypatch.setattr(certified_scores, "RESAMPLES", 9)
+    # Before and after the honest one, for order must not matter.
+    bad = shutil.copytree(metrics, tmp_path / rng.choice(("bad", "worse")))
+    rows = read_lines(bad / "records.jsonl")
+    for row in rows if rng.random() < 0.5 else rows[:1]:
+        inner = rng.choice([one for one in (row, row["smoothing"], row["scorer"]) if one])
+        inner[rng.choice(sorted(inner))] = rng.choice((value(rng), 99.0))
+    (bad / "records.jsonl").write_bytes(b"\n".join(map(text_of, rows)))
+    good = shutil.copytree(metrics, tmp_path / "good")
+    page, _ = build_site(tmp_path, tmp_path / "site")
+    assert "<b>&\"'" not in page.read_text()
+    assert scores_of(*sorted((good, bad))) >= scores_of(metrics)

@@ -16,10 +16,12 @@ from resolute.engine.running import run as answer
 from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.images import sample_image, write_png
-from resolute.leaderboard import build_site, differences, entries_of, entry_of, read_entry
+from resolute.leaderboard import build_site, certified_scores, differences, entries_of, entry_of, read_entry
 from resolute.leaderboard.certified import certified_boards
+from resolute.leaderboard.certified_scores import ALPHA, RADII, score_boards
 from resolute.leaderboard.checking import Again, done_again
 from resolute.leaderboard.site import schema_text, stem_of
+from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
 from resolute.studies.check import Check, evidence_of
 from resolute.studies.check_suite import CheckSuite
 from resolute.studies.restoration import Restoration
@@ -106,7 +108,7 @@ class TestEntries:
     def test_other_kinds_have_no_place_among_attacks(self, run):
         facts = json.loads((run / "study.json").read_text()) | {"kind": "certified-iqa"}
         (run / "study.json").write_text(json.dumps(facts))
-        with pytest.raises(ConfigError, match="certified-iqa, and boards are of attacks"):
+        with pytest.raises(ConfigError, match="certified-iqa, and entries are of attacks"):
             entries_of(run)
 
     def test_flags_of_a_check_come_with_the_entry(self, run, tmp_path):
@@ -468,3 +470,142 @@ class TestCertified:
         assert "not finished" in note
         with pytest.raises(ConfigError):
             build_site(runs, tmp_path / "site")
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """A finished study of three photographs with opinions: a metric without a defence, under noise, and purified."""
+    folder = tmp_path_factory.mktemp("judged")
+    names = ("coffee", "chelsea", "rocket")
+    for name in names:
+        write_png(folder / "photos" / f"{name}.png", sample_image(name)[:, 100:140, 100:148])
+    rows = [f"{name}.png,{10 * (3 - number)},test\n" for number, name in enumerate(names)]
+    (folder / "photos" / "mos.csv").write_text("path,mos,split\n" + "".join(rows))
+    contenders = (
+        Contender(defence="none"),
+        Contender(defence="MS", smoothed=True),
+        Contender(defence="flip", purifier="flip"),
+    )
+    study = CertifiedIqa(
+        name="judged", metric="quality-s", images=str(folder / "photos"), contenders=contenders, samples=60,
+        attacks=Attacks(images=1, linf=(), l2=(0.05,), steps=1),
+    )  # fmt: skip
+    answer(study, folder / "runs" / "judged", Machine())
+    return folder / "runs"
+
+
+def rows_of(table):
+    names = [column.name for column in table.columns]
+    return [{name: cell.value for name, cell in zip(names, row.cells, strict=True)} for row in table.rows]
+
+
+def spread_around(middle, count=60):
+    """Samples whose median is the middle, all within a fifth of it."""
+    return tuple(middle - 0.1 + 0.2 * number / (count - 1) for number in range(count))
+
+
+def sampled(record, samples):
+    """A record with other samples, and the figures that follow from them."""
+    if record.smoothing is None:
+        return record
+    made = dataclasses.replace(record, samples=samples)
+    low, high = made.interval(record.epsilon)
+    return dataclasses.replace(made, score=sorted(samples)[(len(samples) - 1) // 2], lower=low, upper=high)
+
+
+class TestMetrics:
+    @pytest.fixture(autouse=True)
+    def few_resamples(self, monkeypatch):
+        monkeypatch.setattr(certified_scores, "RESAMPLES", 9)
+
+    def test_proven_and_measured_stand_apart(self, judged, finished, tmp_path):
+        both = shutil.copytree(judged, tmp_path / "runs")
+        shutil.copytree(finished, both / "attacked")
+        page, notes = build_site(both, tmp_path / "site")
+        assert notes == []
+        (board,), _ = score_boards([judged / "judged"])
+        assert board.images == 3
+        proven, measured = rows_of(board.certified), rows_of(board.measured)
+        assert [(row["defence"], row["radius"]) for row in proven] == [("MS", f"{radius:g}") for radius in RADII]
+        assert [row["defence"] for row in measured] == ["none", "MS", "flip"]
+        for id in ("metrics-0", "metrics-0-measured", "board-0"):
+            assert f'id="{id}"' in page.read_text()
+        records = [one for one in Store(judged / "judged").read() if getattr(one, "smoothing", None)]
+        for row in proven:
+            bounds = [one.certificate.at(float(row["radius"]), ALPHA / 3) for one in records]
+            widest = [max(b.upper - one.score, one.score - b.lower) for b, one in zip(bounds, records, strict=True)]
+            assert row["\u03b4"] == pytest.approx(sum(widest) / 3)
+            assert row["not bounded"] == sum(one.vacuous for one in bounds)
+        assert proven[-1]["not bounded"] == 3
+        assert proven[-1]["certified SROCC"] == -1
+
+    @pytest.mark.parametrize("lower_better", [False, True])
+    def test_what_is_certified_is_the_order_of_the_intervals(self, judged, tmp_path, lower_better):
+        run = shutil.copytree(judged / "judged", tmp_path / "run")
+
+        def ordered(record):
+            if not hasattr(record, "mos"):
+                return record
+            middle = 100 - record.mos if lower_better else record.mos
+            scorer = record.scorer | {"lower_better": lower_better}
+            return sampled(dataclasses.replace(record, scorer=scorer), spread_around(middle))
+
+        edit(run, ordered)
+        (board,), _ = score_boards([run])
+        first = rows_of(board.certified)[0]
+        assert (first["certified SROCC"], first["pairs in order"]) == (1, 100)
+        assert 0 < first["\u03b4"] < 0.1
+
+    def test_contradictions_and_refuted_ones_are_named_and_left_out(self, judged, tmp_path):
+        forgeries = {
+            "score": lambda r: dataclasses.replace(r, score=99.0),
+            "median": lambda r: dataclasses.replace(r, samples=spread_around(99.0)),
+            "lower": lambda r: dataclasses.replace(r, lower=r.score),
+            "samples": lambda r: dataclasses.replace(r, samples=r.samples[1:]),
+            "range": lambda r: sampled(r, spread_around(120.0)),
+            "span": lambda r: dataclasses.replace(r, span=1e9),
+            "radius": lambda r: dataclasses.replace(r, lengthening=1e-9),
+            "size": lambda r: dataclasses.replace(r, size=(4, 4)),
+            "finite": lambda r: dataclasses.replace(r, non_finite=1),
+            "opinion": lambda r: dataclasses.replace(r, mos=None),
+        }
+        (honest,), _ = score_boards([judged / "judged"])
+        for name, forge in forgeries.items():
+            run = shutil.copytree(judged / "judged", tmp_path / name)
+            edit(run, lambda r, forge=forge: forge(r) if getattr(r, "smoothing", None) else r)
+            boards, (note,) = score_boards([run, judged / "judged"])
+            assert note.startswith(f"{name}, MS (quality-s): "), note
+            assert rows_of(boards[0].certified) == rows_of(honest.certified)
+        run = shutil.copytree(judged / "judged", tmp_path / "refuted")
+        edit(run, lambda r: dataclasses.replace(r, true_lower=99.0, true_upper=100.0) if hasattr(r, "linf") else r)
+        assert "refute" in score_boards([run])[1][0]
+
+    def test_folders_are_not_mixed(self, judged, tmp_path):
+        again = shutil.copytree(judged / "judged", tmp_path / "again")
+        boards, _ = score_boards([judged / "judged", again])
+        assert [rows_of(one.certified) for one in boards] == [
+            rows_of(one.certified) for one in score_boards([again])[0]
+        ]
+        edit(again, lambda r: sampled(r, spread_around(50.0)) if hasattr(r, "mos") else r)
+        (board,), notes = score_boards([judged / "judged", again])
+        assert notes == []
+        assert {row["defence"] for row in rows_of(board.certified)} == {"MS", "MS, again"}
+        # Other opinions are another question.
+        edit(again, lambda r: dataclasses.replace(r, mos=r.mos + 1) if hasattr(r, "mos") else r)
+        assert len(score_boards([judged / "judged", again])[0]) == 2
+
+    def test_what_is_unfinished_is_left_out(self, judged, tmp_path):
+        runs = shutil.copytree(judged, tmp_path / "runs")
+        drop(runs / "judged", lambda record: record.image == "coffee.png")
+        boards, (note,) = score_boards([runs / "judged"])
+        assert boards == []
+        assert "not finished" in note
+
+    def test_scores_that_are_not_finite_bound_nothing(self, judged, tmp_path):
+        run = shutil.copytree(judged / "judged", tmp_path / "run")
+        bad = {"score": None, "lower": None, "upper": None, "samples": (), "non_finite": 60, "safe_1": None}
+        edit(run, lambda r: dataclasses.replace(r, **bad) if getattr(r, "smoothing", None) else r)
+        (board,), notes = score_boards([run])
+        assert notes == []
+        assert {row["certified SROCC"] for row in rows_of(board.certified)} == {-1}
+        assert rows_of(board.measured)[1]["SROCC"] == "not finite"

@@ -82,6 +82,10 @@ class CellError(ResoluteError):
     exit_code: ClassVar[int] = 8
 
 
+class MetricError(CellError, ValueError):
+    """A metric cannot be certified on an image: it is no function of it, or leaves the range that it calls proven."""
+
+
 class RefutedError(ResoluteError):
     """A certificate was refuted: the true median of an attacked image provably lies outside the certified interval."""
 

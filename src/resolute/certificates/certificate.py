@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resolute import notebook
 from resolute.attacks.ascent import Arithmetic
-from resolute.certificates.noise import Kind, alias_table
+from resolute.certificates.noise import Kind, rounded_gaussian
 from resolute.certificates.order_statistics import (
     Ranks,
     fixed_ranks,
@@ -140,14 +140,16 @@ class Certificate:
         """The paper's delta: the larger distance from the score to an end of the interval."""
         return max(self.upper - self.score, self.score - self.lower)
 
-    def at(self, epsilon: float) -> Bounds:
+    def at(self, epsilon: float, alpha: float | None = None) -> Bounds:
         """Return the interval at another radius, from the same samples.
 
-        Each radius holds with the certificate's confidence by itself.
+        Each radius holds with the certificate's confidence by itself; or, for the true median alone, with that of
+        another ``alpha``, chosen before the samples were seen.
         """
-        return bounds_of(
-            self._sorted, epsilon, self.smoothing, self.low, self.high, norm=self.norm, abstain=self.abstained
-        )
+        made = self.smoothing
+        if alpha is not None:
+            made = dataclasses.replace(made, alpha=alpha, deployed=0)
+        return bounds_of(self._sorted, epsilon, made, self.low, self.high, norm=self.norm, abstain=self.abstained)
 
     def curve(self, epsilons: Sequence[float]) -> list[Bounds]:
         """Return the intervals at many radii, from the same samples; see ``at``."""
@@ -199,7 +201,7 @@ class Certificate:
         if self.smoothing.noise == "gaussian":
             return self.smoothing.alpha
         draws = self.samples * 3 * self.size[0] * self.size[1]
-        return self.smoothing.alpha + draws * alias_table(self.smoothing.sigma).total_variation
+        return self.smoothing.alpha + draws * rounded_gaussian(self.smoothing.sigma).total_variation
 
     def words(self) -> str:
         """Return in words what is guaranteed, under which assumptions, and what is not."""
@@ -300,8 +302,7 @@ class Certificate:
         return json.loads(json.dumps(_finite(record)))
 
     def _halved(self, epsilon: float) -> Bounds:
-        halved = dataclasses.replace(self.smoothing, alpha=self.smoothing.alpha / 2, deployed=0)
-        return bounds_of(self._sorted, epsilon, halved, self.low, self.high, norm=self.norm, abstain=self.abstained)
+        return self.at(epsilon, self.smoothing.alpha / 2)
 
     @functools.cached_property
     def _sorted(self) -> NDArray[np.float64]:

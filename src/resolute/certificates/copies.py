@@ -22,16 +22,21 @@ Function = Callable[[Float[Tensor, "b 3 h w"]], Tensor]
 
 @contextlib.contextmanager
 def running(
-    function: Function, noise: Noise, image: Float[Tensor, "3 h w"], n: int, precision: Arithmetic = "float32"
+    function: Function,
+    noise: Noise,
+    image: Float[Tensor, "3 h w"],
+    n: int,
+    precision: Arithmetic = "float32",
+    together: int = 1,
 ) -> Generator[Callable[[int], Tensor]]:
     """Yield what runs a function on the block of n noisy copies that begins at an index.
 
     A function gives a row for every copy; the 32 rows of a block, fewer at the end, come on the CPU.
 
-    On a CPU every copy is run alone and by one thread, several copies side by side: kernels add up in another order
-    at other batch sizes and thread counts, and one image a thread is also the fastest use of a small cache. For the
-    same reason the caller's own sums are made by one thread meanwhile. Elsewhere a block is one batch, always of the
-    same size.
+    On a CPU a batch is of ``together`` copies, a divisor of 32, and run by one thread, several batches side by side:
+    kernels add up in another order at other batch sizes and thread counts, so that the last batch is as large as the
+    others, whatever is in the rest of it. For the same reason the caller's own sums are made by one thread meanwhile.
+    Elsewhere a block is one batch, always of the same size.
     """
 
     def forward(copies: Float[Tensor, "b 3 h w"]) -> Tensor:
@@ -54,14 +59,15 @@ def running(
 
     def prepare() -> None:
         torch.set_num_threads(1)
-        local.copy = _copies(1, image)
+        local.copies = _copies(together, image).zero_()
 
-    def alone(index: int) -> Tensor:
-        noise.fill(local.copy, index)
-        return forward(local.copy)
+    def batch(first: int) -> Tensor:
+        count = min(together, n - first)
+        noise.fill(local.copies[:count], first)
+        return forward(local.copies)[:count]
 
     def threaded(first: int) -> Tensor:
-        return torch.cat(list(pool.map(alone, range(first, min(first + BLOCK, n)))))
+        return torch.cat(list(pool.map(batch, range(first, min(first + BLOCK, n), together))))
 
     try:
         with ThreadPoolExecutor(threads, initializer=prepare) as pool:

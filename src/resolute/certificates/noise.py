@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Literal, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -17,6 +18,9 @@ from torch import Tensor
 Kind = Literal["gaussian", "grid"]
 
 _WORD = 2**64
+# Bits of a 64-bit number behind its first 16, and what stands for a level that these leave open.
+_REST = np.uint64(48)
+_OPEN = np.iinfo(np.int32).min
 
 
 @runtime_checkable
@@ -93,8 +97,8 @@ class GridNoise:
     In floating point the sum ``x + noise`` carries traces of x, which breaks the theorem (Voráček & Hein, ICLR 2023).
     For an image on the grid ``{0, ..., 255}/255``, rounding ``x + N(0, sigma^2)`` to that grid is adding an integer J
     with ``P[J = j] = Phi((j + 1/2)/s) - Phi((j - 1/2)/s)``, ``s = 255 sigma``, the same law for every image. Rounding
-    and clipping belong to the scorer, so the theorem holds for the Gaussian noise beneath. J is drawn from an alias
-    table of 64-bit integers; ``total_variation`` bounds what their rounding can add to the error probability.
+    and clipping belong to the scorer, so the theorem holds for the Gaussian noise beneath. J is drawn by inverting its
+    distribution in 64-bit integers; ``total_variation`` bounds what their rounding can add to the error probability.
     """
 
     def __init__(self, image: Float[Tensor, "3 h w"], sigma: float, seed: int) -> None:
@@ -103,40 +107,54 @@ class GridNoise:
             raise ValueError("grid noise needs an image on the 8-bit grid, as a file of 8 bits a channel holds it")
         self.levels = levels.permute(1, 2, 0).to(torch.int32).cpu().numpy()
         self.key = stream_key(image, seed)
-        self.table = alias_table(sigma)
+        self.law = rounded_gaussian(sigma)
 
     def fill(self, out: Float[Tensor, "b 3 h w"], first: int) -> None:
         rows = out.permute(0, 2, 3, 1)
         for i in range(len(out)):
-            words = generator(self.key, first + i).bit_generator.random_raw(self.levels.size)
-            steps = self.table.draw(np.asarray(words)).reshape(self.levels.shape)
-            noisy = np.clip(self.levels + steps, 0, 255).astype(np.float32)
-            rows[i].copy_(torch.from_numpy(noisy).to(out.device) / 255)
+            noisy = self.law.draw(generator(self.key, first + i), self.levels.size).reshape(self.levels.shape)
+            np.add(noisy, self.levels, out=noisy)
+            np.clip(noisy, 0, 255, out=noisy)
+            rows[i].copy_(torch.from_numpy(noisy)).div_(255)
 
 
 @final
-class AliasTable:
-    """Walker's alias method in integers: one 64-bit word gives one draw, each with a probability of k/2^64.
+class RoundedGaussian:
+    """Gaussian noise in whole levels, in integers: every level has a probability of k/2^64.
+
+    A draw is the level on whose share of 2^64 a 64-bit number falls. Of most numbers the first 16 bits tell the level;
+    only of the others the 48 that follow are drawn.
 
     Attributes:
+        least: the smallest level.
+        ends: where the share of each level ends, ascending, without those that end at 2^64.
         total_variation: at most this far is the law of a draw from the rounded Gaussian.
     """
 
-    def __init__(self, thresholds: NDArray[np.uint64], alias: NDArray[np.int32], bits: int, tail: float) -> None:
-        self.thresholds, self.alias, self.bits = thresholds, alias, bits
-        self.total_variation = tail
-        self.offset = len(alias) // 2
+    def __init__(self, weights: Sequence[int], total_variation: float) -> None:
+        self.least = -(len(weights) // 2)
+        self.ends = np.array([end for end in itertools.accumulate(weights) if end < _WORD], np.uint64)
+        self.total_variation = total_variation
+        begin = np.arange(2**16, dtype=np.uint64) << _REST
+        low, high = (self._level(words) for words in (begin, begin | np.uint64(2**48 - 1)))
+        self._levels = np.where(low == high, low, _OPEN).astype(np.int32)
 
-    def draw(self, words: NDArray[np.uint64]) -> NDArray[np.int32]:
-        """Return one J for each word of 64 random bits."""
-        column = (words & np.uint64(len(self.alias) - 1)).astype(np.intp)
-        own = (words >> np.uint64(self.bits)) < self.thresholds[column]
-        return np.where(own, column, self.alias[column]).astype(np.int32) - self.offset
+    def draw(self, source: np.random.Generator, count: int) -> NDArray[np.int32]:
+        """Return so many levels."""
+        digits = source.bit_generator.random_raw((count + 3) // 4).view(np.uint16)[:count]
+        drawn = self._levels.take(digits)
+        (rest,) = np.nonzero(drawn == _OPEN)
+        begin = digits[rest].astype(np.uint64) << _REST
+        drawn[rest] = self._level(begin | (source.bit_generator.random_raw(len(rest)) >> np.uint64(16)))
+        return drawn
+
+    def _level(self, words: NDArray[np.uint64]) -> NDArray[np.intp]:
+        return np.searchsorted(self.ends, words, side="right") + self.least
 
 
 @functools.cache
-def alias_table(sigma: float) -> AliasTable:
-    """Return the table of J for noise of standard deviation ``sigma`` on the scale of [0, 1].
+def rounded_gaussian(sigma: float) -> RoundedGaussian:
+    """Return the law of J for noise of standard deviation ``sigma`` on the scale of [0, 1].
 
     Raises:
         ValueError: sigma is not in (0, 10].
@@ -145,30 +163,17 @@ def alias_table(sigma: float) -> AliasTable:
 
     if not 0 < sigma <= 10:
         raise ValueError(f"sigma is in (0, 10], not {sigma}")
-    bits = max(4, math.ceil(math.log2(2 * 10 * 255 * sigma + 3)))
-    columns = 2**bits
-    share = _WORD // columns  # what one column can hold
+    most = max(8, math.ceil(10 * 255 * sigma))
     with mpmath.workdps(50):
         scale = mpmath.mpf(sigma) * 255
-        exact = [mpmath.ncdf((j + mpmath.mpf(1) / 2) / scale) for j in range(-columns // 2 - 1, columns // 2)]
+        exact = [mpmath.ncdf((j + mpmath.mpf(1) / 2) / scale) for j in range(-most - 1, most + 1)]
         masses = [(b - a) * _WORD for a, b in itertools.pairwise(exact)]
         weights = [int(mpmath.nint(mass)) for mass in masses]
-        weights[columns // 2] += _WORD - sum(weights)
+        weights[most] += _WORD - sum(weights)
         outside = 2 * exact[0]
         error = sum(abs(weight - mass) for weight, mass in zip(weights, masses, strict=True)) / _WORD + outside
         total_variation = math.nextafter(float(error / 2), 1)
-    thresholds, alias = np.zeros(columns, np.uint64), np.arange(columns, dtype=np.int32)
-    small = [column for column, weight in enumerate(weights) if weight < share]
-    large = [column for column, weight in enumerate(weights) if weight >= share]
-    while small and large:
-        poor, rich = small.pop(), large[-1]
-        thresholds[poor], alias[poor] = weights[poor], rich
-        weights[rich] -= share - weights[poor]
-        if weights[rich] < share:
-            small.append(large.pop())
-    for column in [*small, *large]:
-        thresholds[column] = share
-    return AliasTable(thresholds, alias, bits, total_variation)
+    return RoundedGaussian(weights, total_variation)
 
 
 def stream_key(image: Float[Tensor, "3 h w"], seed: int) -> int:

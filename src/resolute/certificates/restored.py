@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resolute import notebook
 from resolute.certificates.certificate import Smoothing
-from resolute.certificates.noise import alias_table
+from resolute.certificates.noise import rounded_gaussian
 from resolute.certificates.order_statistics import Ranks, fixed_ranks, level, median_rank, samples_needed
 from resolute.certificates.samples import Samples
 from resolute.certificates.spread import Spread
@@ -212,7 +212,7 @@ class RestorationCertificate:
         if self.smoothing.noise == "gaussian":
             return self.smoothing.alpha
         draws = self.smoothing.n * 3 * self.size[0] * self.size[1]
-        return self.smoothing.alpha + draws * alias_table(self.smoothing.sigma).total_variation
+        return self.smoothing.alpha + draws * rounded_gaussian(self.smoothing.sigma).total_variation
 
     def words(self) -> str:
         """Return in words what is guaranteed, under which assumptions, and what is not."""

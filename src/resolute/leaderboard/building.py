@@ -187,9 +187,7 @@ def _read(run: Path) -> tuple[StudyFolder, list[AttackRecord]]:
     found = read_folder(run)
     source = found.sources[0]
     if source.kind != Grid.kind:
-        raise ConfigError(
-            f"{run} is a study of the kind {source.kind}, and boards are of attacks and of certified restoration"
-        )
+        raise ConfigError(f"{run} is a study of the kind {source.kind}, and entries are of attacks")
     return source, [record for record in found.records if isinstance(record, AttackRecord)]
 
 

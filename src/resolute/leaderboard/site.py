@@ -16,9 +16,11 @@ from resolute.figures import DASH, Interval
 from resolute.files import write_text
 from resolute.leaderboard.building import entries_of
 from resolute.leaderboard.certified import certified_boards, kind_in
+from resolute.leaderboard.certified_scores import score_boards
 from resolute.leaderboard.empirical import Empirical, Figure
 from resolute.leaderboard.entry import Entry, read_entry, schema
 from resolute.report.assets import render
+from resolute.studies.certified_iqa import CertifiedIqa
 from resolute.studies.grid import Grid
 from resolute.studies.grid_tables import (
     ATTACKED,
@@ -73,7 +75,7 @@ def build_site(folder: Path, out: Path) -> tuple[Path, list[str]]:
 
     Args:
         folder: entries (``*.json``), and folders of studies, of which every finished model becomes an entry. Studies
-            of certified restoration have boards of their own.
+            of certified restoration and of certified scores have boards of their own.
         out: folder of the site: ``index.html``, ``entries/`` with a page and a JSON file each, and the schema.
 
     Raises:
@@ -81,9 +83,11 @@ def build_site(folder: Path, out: Path) -> tuple[Path, list[str]]:
         OutputError: a file cannot be written.
     """
     entries, own, notes = _collect(folder, out)
-    proven, unproven = certified_boards([run for run in _runs(folder, out) if kind_in(run) == Restoration.kind])
-    notes += unproven
-    if not entries and not proven:
+    kinds = {run: kind_in(run) for run in _runs(folder, out)}
+    proven, unproven = certified_boards([run for run, kind in kinds.items() if kind == Restoration.kind])
+    metrics, unsure = score_boards([run for run, kind in kinds.items() if kind == CertifiedIqa.kind])
+    notes += unproven + unsure
+    if not (entries or proven or metrics):
         why = "; ".join(notes[:3]) if notes else "put entries or folders of finished studies there"
         raise ConfigError(f"nothing for a leaderboard in {folder}: {why}")
     listed = [Listed(entry, stem, entry.identity in own) for entry, stem in zip(entries, _stems(entries), strict=True)]
@@ -93,7 +97,7 @@ def build_site(folder: Path, out: Path) -> tuple[Path, list[str]]:
         write_text(out / "entries" / f"{item.stem}.html", page)
     write_text(out / SCHEMA, schema_text())
     boards = [(board, board_table(board)) for board in _boards(listed)]
-    shown = {"boards": boards, "certified": proven, "notes": notes, "schema": SCHEMA}
+    shown = {"boards": boards, "certified": proven, "metrics": metrics, "notes": notes, "schema": SCHEMA}
     write_text(out / "index.html", render("leaderboard.html.j2", shown))
     return out / "index.html", notes
 
@@ -203,7 +207,7 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], set[str], list[str]]
     others: list[str] = []
     for run in _runs(folder, out):
         if (kind := kind_in(run)) not in ("", Grid.kind):
-            others += [run.name] if kind != Restoration.kind else []
+            others += [run.name] if kind not in (Restoration.kind, CertifiedIqa.kind) else []
             continue
         try:
             entries, why = entries_of(run)
@@ -216,7 +220,10 @@ def _collect(folder: Path, out: Path) -> tuple[list[Entry], set[str], list[str]]
             found.setdefault(identity, entry)
             own.add(identity)
     if others:
-        notes.append(f"{', '.join(others)}: boards are of attacks and of certified restoration, not of other studies")
+        notes.append(
+            f"{', '.join(others)}: boards are of attacks, of certified restoration and, by `resolute study "
+            "certified-iqa`, of certified scores with opinions, not of other studies"
+        )
     return list(found.values()), own, notes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -42,6 +43,43 @@ def srocc(scores: Scores, opinions: Scores) -> float:
 
     scores, opinions = _checked(scores, opinions)
     return _pearson(rankdata(scores), rankdata(opinions))
+
+
+def least_srocc(lower: Scores, upper: Scores, opinions: Scores) -> float:
+    """Return what SROCC is at least, wherever in its interval each score lies; -1 unless that is above 0.
+
+    The covariance of two rankings is half the sum, over pairs, of how far the opinions' ranks lie apart, less than 0
+    where the scores are the other way round. A pair whose intervals overlap counts as such. Ties only narrow the spread
+    of the scores' ranks, so that a covariance above 0 over the largest spread is a bound.
+
+    Args:
+        lower: beginnings of the intervals; may be infinite.
+        upper: their ends.
+        opinions: to agree with.
+
+    Raises:
+        ValueError: the three differ in number or are none, an interval is none, an opinion is not finite.
+
+    Example:
+        >>> least_srocc([1.0, 2.0, 3.0], [1.5, 2.5, 3.5], [10.0, 20.0, 30.0])
+        1.0
+        >>> least_srocc([1.0, 2.0, 2.2], [1.5, 2.5, 3.5], [10.0, 20.0, 30.0])
+        0.5
+    """
+    from scipy.stats import rankdata
+
+    low, high = (np.asarray(values, dtype=np.float64) for values in (lower, upper))
+    opinions, _ = _checked(opinions, opinions)
+    if not low.shape == high.shape == opinions.shape or not (low <= high).all():
+        raise ValueError("an SROCC is bounded by as many intervals as opinions, none of which ends below its beginning")
+    ranks = rankdata(opinions)
+    covariance = 0.0
+    for rank, begins in zip(ranks, low, strict=True):
+        apart = rank - ranks[ranks < rank]
+        covariance += float(np.where(begins > high[ranks < rank], apart, -apart).sum()) / 2
+    n = len(ranks)
+    spread = float(np.square(ranks - ranks.mean()).sum()) * (n**3 - n) / 12
+    return round(covariance / math.sqrt(spread), 12) if covariance > 0 else -1.0
 
 
 def plcc(scores: Scores, opinions: Scores) -> float:
@@ -137,6 +175,21 @@ def _agreement(
     data = np.array(scores), np.array(opinions)
     found = (_interval(measure, data, confidence, resamples, seed) for measure in (srocc, plcc, plcc_logistic))
     return Agreement(*found)
+
+
+def agreement_interval(
+    scores: Scores, opinions: Scores, measure: Callable[[Scores, Scores], float] = srocc, *, resamples: int = 1000
+) -> Interval:
+    """Return one measure of agreement with its 95 % bootstrap interval over the images.
+
+    Raises:
+        ValueError: scores and opinions differ in number, are none or not finite.
+
+    Example:
+        >>> agreement_interval([1.0, 2.0, 3.0], [1.0, 2.0, 9.0], resamples=50).mean
+        1.0
+    """
+    return _interval(measure, _checked(scores, opinions), 0.95, resamples, 0)
 
 
 def agreement_difference(

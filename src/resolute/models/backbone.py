@@ -89,6 +89,7 @@ class BackboneScorer(Scorer, ABC):
     """
 
     smallest = 32
+    independent = True
 
     kind: ClassVar[type[Backbone]]
 

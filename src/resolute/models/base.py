@@ -184,6 +184,7 @@ class Scorer(nn.Module, ABC):
 
     Attributes:
         low, high, usual, lower_better, size_rule, smallest: as on the card (see ``ScorerCard``).
+        independent: by its code, no layer mixes the images of a batch; what is probed is no proof.
         card: the facts about this metric, set by ``load_scorer``; None for a metric built by hand.
     """
 
@@ -193,6 +194,7 @@ class Scorer(nn.Module, ABC):
     lower_better: bool = False
     size_rule: str = "any"
     smallest: int = 1
+    independent: bool = False
 
     def __init__(self) -> None:
         super().__init__()

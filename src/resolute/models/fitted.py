@@ -87,6 +87,7 @@ class FittedScorer(Scorer):
         self.scorer = scorer
         self.longest = longest
         self.declare(scorer)
+        self.independent = scorer.independent
         self.size_rule = f"shrunk to {longest} pixels a side, then {scorer.size_rule}"
         if scorer.card is not None:
             self.card = dataclasses.replace(scorer.card, size_rule=self.size_rule, architecture=self.arguments())

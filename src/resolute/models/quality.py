@@ -61,6 +61,7 @@ class QualityNet(Scorer):
     """
 
     smallest = 32
+    independent = True
 
     def __init__(
         self,

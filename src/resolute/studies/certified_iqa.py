@@ -19,6 +19,7 @@ from resolute.certificates.median import DenoisedScorer, prepared
 from resolute.defences.purify import purifier
 from resolute.errors import ConfigError, ImageError
 from resolute.files import FileName
+from resolute.folders import read_each
 from resolute.images import from_uint8, image_sha256, read_image, to_uint8
 from resolute.models.fitted import size_within
 from resolute.models.scorers import load_scorer
@@ -142,17 +143,21 @@ class CertifiedIqa(ScoreStudy):
             raise ConfigError(f"contenders: {both!r} has a denoiser and a purifier; choose one")
 
     def ratings(self) -> list[Rating]:
-        """Return the images of the split with their opinion scores.
+        """Return the images of the split with their opinion scores; lines that are no ratings are left out, and said.
 
         Raises:
             ConfigError: no folder with ``mos.csv``, or no image in the split.
         """
-        found = read_ratings(Path(self.images), needed=(self.split,))
+        found = read_ratings(Path(self.images), needed=(self.split,), skip_broken=True)
         return [rating for rating in found if rating.split == self.split][:: self.every]
 
     def cells(self) -> Sequence[Cell]:
-        photos = [(self._name(rating), rating, self._image(rating)) for rating in self.ratings()]
-        contestants = self.contestants()
+        ratings, contestants = self.ratings(), self.contestants()
+
+        def read(rating: Rating) -> tuple[str, Rating, Float[Tensor, "3 h w"]]:
+            return self._name(rating), rating, self._fitted(read_image(rating.path))
+
+        photos = read_each(ratings, read, skip_broken=True)
         cells: list[Cell] = []
         clean: dict[tuple[str, str], ScoreCell] = {}
         for name, rating, image in photos:
@@ -234,8 +239,7 @@ class CertifiedIqa(ScoreStudy):
             except ImageError:
                 continue
             own = [score for score in scores if score.image == name]
-            size = size_within(image, self.fit)
-            shown = image if size is None else from_uint8(to_uint8(prepared(image, size)))
+            shown = self._fitted(image)
             # Records may come from anyone, and name any file of this machine.
             if image_sha256(shown) != own[0].pixels:
                 continue
@@ -249,7 +253,6 @@ class CertifiedIqa(ScoreStudy):
     def _name(self, rating: Rating) -> str:
         return rating.path.relative_to(Path(self.images)).as_posix()
 
-    def _image(self, rating: Rating) -> Float[Tensor, "3 h w"]:
-        image = read_image(rating.path)
+    def _fitted(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 new_h new_w"]:
         size = size_within(image, self.fit)
         return image if size is None else from_uint8(to_uint8(prepared(image, size)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, ImageWarning
 from resolute.images import read_image, to_uint8
 from resolute.randomness import generator_for, stream_seed
 
@@ -43,12 +44,17 @@ class Rating:
     split: str
 
 
-def read_ratings(folder: Path, needed: Sequence[str] = ("train", "val")) -> list[Rating]:
+def read_ratings(folder: Path, needed: Sequence[str] = ("train", "val"), *, skip_broken: bool = False) -> list[Rating]:
     """Read ``mos.csv`` of a folder: columns ``path`` (from the folder on), ``mos`` and ``split``, others as you like.
+
+    Args:
+        folder: with the table.
+        needed: splits that may not be empty.
+        skip_broken: leave out lines that are no ratings, with an ``ImageWarning``.
 
     Raises:
         ConfigError: no such table; a column, an image or all images of a split in ``needed`` are missing; a score that
-            is no number; an unknown split.
+            is no number; an unknown split; an image that has a line already.
     """
     table = folder / TABLE
     try:
@@ -62,11 +68,27 @@ def read_ratings(folder: Path, needed: Sequence[str] = ("train", "val")) -> list
         ) from None
     if missing:
         raise ConfigError(f"{table} lacks the column {missing[0]!r}; its first line must name {', '.join(_COLUMNS)}")
-    ratings = [_rating(folder, number, row) for number, row in enumerate(rows, start=2)]
+    ratings: dict[Path, Rating] = {}
+    broken: list[str] = []
+    for number, line in enumerate(rows, start=2):
+        try:
+            rating = _rating(folder, number, line)
+            if rating.path in ratings:
+                raise ConfigError(
+                    f"{table}, line {number}: {line['path']} has an opinion already; remove one of the lines"
+                )
+            ratings[rating.path] = rating
+        except ConfigError as error:
+            if not skip_broken:
+                raise
+            broken.append(str(error))
+    if broken:
+        more = f"; and {len(broken) - 5} more" if len(broken) > 5 else ""
+        warnings.warn(f"left out: {'; '.join(broken[:5])}{more}", ImageWarning, stacklevel=2)
     for split in needed:
-        if not any(rating.split == split for rating in ratings):
+        if not any(rating.split == split for rating in ratings.values()):
             raise ConfigError(f"{table} has no image in the split {split!r}; write {split} in that column of some rows")
-    return ratings
+    return list(ratings.values())
 
 
 class Crops:
