@@ -61,10 +61,16 @@ def running(
         return forward(local.copy)
 
     def threaded(first: int) -> Tensor:
-        return torch.cat(list(pool.map(alone, range(first, min(first + BLOCK, n)))))
+        return torch.cat(list(each(alone, range(first, min(first + BLOCK, n)))))
 
+    if threads == 1:  # where others would only be in its way
+        prepare()
+        each = map
+        yield threaded
+        return
     try:
         with ThreadPoolExecutor(threads, initializer=prepare) as pool:
+            each = pool.map
             torch.set_num_threads(1)
             yield threaded
     finally:
