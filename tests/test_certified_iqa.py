@@ -119,6 +119,17 @@ def test_one_image_is_one_thing_whatever_stands_before_the_metric(done):
     assert len({(record.image, record.pixels) for record in evidence.records}) == 4
 
 
+def test_a_made_up_record_puts_no_picture_from_elsewhere_on_the_page(done, place, tmp_path):
+    study, secret = plan(place), tmp_path / "secret.png"
+    write_png(secret, sample_image("motorcycle")[:, :40, :48])
+    records = Store(done).read()
+    assert len(list(study.cases(records, done))) == 4
+    for name in (str(secret), f"../{secret}", "../../secret.png", "motorcycle.png"):
+        forged = [dataclasses.replace(record, image=name) for record in records if record.image == "coffee.png"]
+        assert len(forged) >= 4
+        assert not list(study.cases(forged, done))
+
+
 def test_another_radius_needs_no_new_samples(done, place, tmp_path, monkeypatch):
     out = shutil.copytree(done, tmp_path / "out")
     asked = parted(Store(out).read())

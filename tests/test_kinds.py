@@ -208,6 +208,7 @@ def test_an_interrupted_run_goes_on(study, whole, tmp_path):
     assert len(lines(tmp_path)) == len(lines(whole))
 
 
+@pytest.mark.filterwarnings("ignore:the code in")
 @pytest.mark.parametrize("workers", [1, *([2] if FULL else [])])
 def test_an_image_too_small_is_left_out_and_the_others_are_done(study, workers, tmp_path):
     model, photos = str(tmp_path / "nets" / "wide.py") + ":wide", tmp_path / "photos"

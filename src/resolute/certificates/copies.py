@@ -67,10 +67,16 @@ def running(
         return forward(local.copies)[:count]
 
     def threaded(first: int) -> Tensor:
-        return torch.cat(list(pool.map(batch, range(first, min(first + BLOCK, n), together))))
+        return torch.cat(list(each(batch, range(first, min(first + BLOCK, n), together))))
 
+    if threads == 1:  # where others would only be in its way
+        prepare()
+        each = map
+        yield threaded
+        return
     try:
         with ThreadPoolExecutor(threads, initializer=prepare) as pool:
+            each = pool.map
             torch.set_num_threads(1)
             yield threaded
     finally:
