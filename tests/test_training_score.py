@@ -61,6 +61,44 @@ warmup = 2
 """
 
 
+class Weighed(torch.nn.Module):
+    """A linear score of 0 to 100, whose gradient is known."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = torch.nn.Parameter(weights)
+
+    def forward(self, x):
+        return 100 * (x * self.weights).sum(dim=(1, 2, 3))
+
+
+def test_the_gradient_and_attacked_images_count_in_the_loss(rated):
+    weights = torch.tensor([0.01, -0.02, 0.0]).view(3, 1, 1).expand(3, 4, 4).clone()
+    module = Weighed(weights)
+    images, targets = torch.full((2, 3, 4, 4), 0.5), torch.tensor([10.0, 60.0])
+
+    def loss_of(**changes):
+        loss = ScoreLossTable(regression="mse", **changes)
+        task = ScoreTask(dataclasses.replace(TINY, loss=loss), [rated])
+        task.model = module
+        return task.loss(module, (images, targets), 3, 0)[0]
+
+    scores = module(images) / 100
+    norm = float(weights.abs().sum())
+    plain = loss_of()
+    assert plain.item() == pytest.approx(float((scores - targets / 100).square().mean()), rel=1e-5)
+    assert loss_of(gradient=3.0).item() == pytest.approx(plain.item() + 1.5 * norm**2, rel=1e-4)
+    assert torch.autograd.grad(loss_of(gradient=3.0), module.weights)[0].abs().sum() > 0
+    moved = norm * 8 / 255
+    possible = [
+        float((plain + (scores + torch.tensor(signs) * moved - targets / 100).square().mean()) / 2)
+        for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1))
+    ]
+    found = loss_of(attacked=8).item()
+    assert min(abs(found - one) for one in possible) < 1e-6
+    assert found == loss_of(attacked=8).item()
+
+
 def write_table(folder, rows, columns=("path", "mos", "std", "split")):
     with (folder / "mos.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")

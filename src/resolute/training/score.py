@@ -18,6 +18,7 @@ from resolute.defences.dms_iqa import rank_loss
 from resolute.errors import ConfigError
 from resolute.measure.agreement import plcc, srocc
 from resolute.models.backbone import BackboneScorer
+from resolute.models.base import frozen
 from resolute.models.pooling import fit_linear
 from resolute.models.quality import QualityNet
 from resolute.models.readings import State
@@ -29,6 +30,8 @@ from resolute.training.rated import RatedImages, batch_noise, noisy, to_images
 from resolute.training.score_recipe import ScoreRecipe
 from resolute.training.task import Figures, Task
 
+# Of the finite difference along the signs of a gradient, which is its l1 norm; that of the paper.
+_STEP = 0.01
 # Over the images, before the first step, where the head starts from ridge regression.
 _PASSES = 2
 
@@ -94,9 +97,28 @@ class ScoreTask(Task[QualityNet | BackboneScorer]):
         table, model = self.recipe.loss, self.recipe.model
         images = batch[0].to(self.device, memory_format=torch.channels_last)
         targets = (batch[1].to(self.device) - self.offset) / self.range
-        scores = (module(images).float() - model.low) / (model.high - model.low)
+
+        def scored(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+            return (module(x).float() - model.low) / (model.high - model.low)
+
+        def regression(found: Float[Tensor, " b"]) -> Float[Tensor, ""]:
+            if table.regression == "mse":
+                return F.mse_loss(found, targets)
+            return F.huber_loss(found, targets, delta=table.corner)
+
+        scores = scored(images)
         squared = F.mse_loss(scores, targets)
-        loss = squared if table.regression == "mse" else F.huber_loss(scores, targets, delta=table.corner)
+        loss = regression(scores)
+        if table.gradient > 0 or table.attacked > 0:
+            with frozen(self.model):
+                steepest = steepest_signs(self.model, images)
+            if table.gradient > 0:
+                norms = (scored(images + _STEP * steepest) - scores) / _STEP
+                loss = loss + table.gradient * norms.square().mean() / 2
+            if table.attacked > 0:
+                generator = generator_for(self.recipe.seed, "attacked", step, rank)
+                up = torch.randint(0, 2, (len(images), 1, 1, 1), generator=generator).to(images) * 2 - 1
+                loss = (loss + regression(scored((images + table.attacked / 255 * up * steepest).clamp(0, 1)))) / 2
         figures = {"rmse": math.sqrt(squared.item()) * (model.high - model.low)}
         if table.correlation > 0:
             correlation = batch_plcc(scores, targets)
@@ -128,6 +150,8 @@ class ScoreTask(Task[QualityNet | BackboneScorer]):
             f"{loss.regression} on the score divided by its range",
             f"{loss.correlation:g} x (1 - PLCC of the batch)" if loss.correlation else "",
             f"{loss.rank:g} x rank loss" if loss.rank else "",
+            f"{loss.gradient:g} / 2 x squared l1 norm of the gradient" if loss.gradient else "",
+            f"as much on images attacked by one step of {loss.attacked:g}/255" if loss.attacked else "",
         ]
         synthetic = f"1 - GMSD / {WORST:g} of distorted images, no opinions"
         facts = {
@@ -148,6 +172,20 @@ class ScoreTask(Task[QualityNet | BackboneScorer]):
         size += f", shrunk from {data.crop} up" if data.zoom else ""
         results = {f"validation {name}": (name.lower(), "{:.3f}") for name in ("SROCC", "PLCC")}
         save_with_card(self.model, weights, training, facts, f"{data.batch} {size}", results)
+
+
+def steepest_signs(
+    score: Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, " b"]], images: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, "b 3 h w"]:
+    """Return the signs of the gradients of scores: what raises them fastest in an l-infinity ball.
+
+    Example:
+        >>> steepest_signs(lambda x: x[:, 0].sum((1, 2)) - x[:, 1].sum((1, 2)), torch.zeros(1, 3, 1, 1))[0, :, 0, 0]
+        tensor([ 1., -1.,  0.])
+    """
+    x = images.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(score(x).sum(), x)
+    return gradient.sign()
 
 
 def batch_plcc(a: Float[Tensor, " b"], b: Float[Tensor, " b"], floor: float = 1e-6) -> Float[Tensor, ""]:

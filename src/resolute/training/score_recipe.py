@@ -77,17 +77,25 @@ class ScoreDataTable:
 class ScoreLossTable:
     """The loss, on scores divided by their range: regression + ``correlation`` x (1 - PLCC) + ``rank`` x rank loss.
 
+    The last two make the metric harder to move, without a proof: the gradient's norm (Liu et al., CVPR 2024) and
+    adversarial training with one step (Chistyakova et al., 2024, with the opinions as they are).
+
     Attributes:
         regression: ``mse``, or ``huber`` with its corner at ``corner``.
         corner: see ``regression``.
         correlation: weight of one minus the linear correlation over the batch.
         rank: weight of the pairwise rank loss over the batch (see ``rank_loss``).
+        gradient: weight of half the mean squared l1 norm of the score's gradient by the image.
+        attacked: largest change of a sample of attacked images, in levels of 255, whose regression counts as much as
+            that of the images as they are; each is driven up or down, by chance. 0 for none.
     """
 
     regression: Literal["mse", "huber"] = "mse"
     corner: float = pydantic.Field(default=0.1, gt=0)
     correlation: float = pydantic.Field(default=0.0, ge=0)
     rank: float = pydantic.Field(default=0.0, ge=0)
+    gradient: float = pydantic.Field(default=0.0, ge=0)
+    attacked: float = pydantic.Field(default=0.0, ge=0, le=255)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
