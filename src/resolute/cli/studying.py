@@ -211,9 +211,8 @@ def run_cells(plan: Plan, place: Place, machine: Machine) -> tuple[list[Record],
 
         records = run(plan, place.folder, machine, progress=live.step, on_found=on_found)
     for failure in live.failures[:5]:
-        errors.print(
-            f"[yellow]not computed:[/yellow] {escape(failure.title)}: {escape(failure.reason)}", soft_wrap=True
-        )
+        told = failure.reason.removeprefix(f"{failure.title} ")
+        errors.print(f"[yellow]not computed:[/yellow] {escape(f'{failure.title}: {told}')}", soft_wrap=True)
     if live.failures:
         told = f"{len(live.failures)} of {len(plan)} were not computed"
         where = escape(place.name_of(place.folder / "failed.jsonl"))
