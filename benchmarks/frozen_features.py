@@ -135,8 +135,9 @@ def under_noise(clean: Rated, noised: Rated, penalty: float) -> Table:
         found = [torch.empty(len(opinions)) for _ in (clean, noised)]
         for held_out, others in parts(len(opinions)):
             learned = torch.cat([features[others] for features, _ in mix]), opinions[others].repeat(len(mix))
-            for scores, (features, _) in zip(found, (clean, noised), strict=True):
-                scores[held_out] = torch.tensor(predicted(learned, features[held_out], penalty))
+            states = torch.cat([features[held_out] for features, _ in (clean, noised)])
+            for scores, part in zip(found, torch.tensor(predicted(learned, states, penalty)).chunk(2), strict=True):
+                scores[held_out] = part
         cells = [f"{srocc(scores.tolist(), opinions.tolist()):.3f}" for scores in found]
         if first:
             cells = [
