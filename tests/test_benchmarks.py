@@ -106,3 +106,32 @@ def test_a_head_on_frozen_features_is_judged_by_images_it_has_not_seen(monkeypat
     assert abs(np.corrcoef(frozen_features.folds((features, known), 1.0)[1], known)[0, 1]) < 0.4
     fitted = frozen_features.predicted((features, known), features, 1e-3)
     assert np.corrcoef(fitted, known)[0, 1] > 0.95
+
+
+def test_a_metric_is_compared_with_the_head_on_the_same_images(monkeypatch):
+    frozen_features = imported(monkeypatch, "frozen_features")
+    features = torch.randn(90, 20, generator=torch.Generator().manual_seed(0))
+    opinions = 50 + 10 * features[:, 0]
+    parts = zip(("train", "val", "test"), features.split([40, 30, 20]), opinions.split([40, 30, 20]), strict=True)
+    splits = {name: (seen, known) for name, seen, known in parts}
+    penalties = [1.0, 1e6]
+    assert frozen_features.best_of(splits["train"], penalties) == 1.0
+    scores = {name: (-splits[name][1]).tolist() for name in ("val", "test")}
+    rows = frozen_features.against("turned", scores, splits, 1.0).markdown().splitlines()[-3:]
+    assert [line.split("|")[1].strip() for line in rows] == ["val, 30", "test, 20", "val, test, 50"]
+    assert all(line.split("|")[2].strip() == "-1.000" for line in rows)
+    assert all(line.split("|")[4].strip().startswith("-1.") for line in rows)
+
+
+def test_a_head_that_learned_from_noised_images_is_told_from_one_that_did_not(monkeypatch):
+    frozen_features = imported(monkeypatch, "frozen_features")
+    clean = torch.randn(120, 20, generator=torch.Generator().manual_seed(0))
+    opinions = 50 + 10 * clean[:, 0]
+    # The first feature tells the opinion and is lost under noise, where the second tells it.
+    noised = torch.cat((clean[:, 1:2], clean[:, :1], clean[:, 2:]), dim=1)
+    rows = frozen_features.under_noise((clean, opinions), (noised, opinions), 0.1).markdown().splitlines()[-3:]
+    found = [[float(cell.split(",")[0]) for cell in line.split("|")[2:4]] for line in rows]
+    (clean_by_clean, noised_by_clean), (clean_by_noised, noised_by_noised), by_both = found
+    assert min(clean_by_clean, noised_by_noised) > 0.8
+    assert max(noised_by_clean, clean_by_noised) < 0.6
+    assert min(by_both) > max(noised_by_clean, clean_by_noised)
