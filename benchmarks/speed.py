@@ -101,10 +101,10 @@ def workers(folder: Path) -> dict[str, list[str]]:
         name = "speed"
         models = ["edsr-s"]
         images = ["{folder.resolve()}"]
-        epsilons = [1, 2, 4, 8]
+        epsilons = [1, 4]
         [[attacks]]
         kind = "ifgsm"
-        steps = 20
+        steps = 10
         """
     )
     run = [*RESOLUTE, "study", str(study), "--workers"]

@@ -505,7 +505,9 @@ def spread_around(middle, count=60):
 
 
 def sampled(record, samples):
-    """A record with other samples, and the figures that follow from them."""
+    """A record with other samples, and the figures that follow from them, which no attack refutes."""
+    if hasattr(record, "linf"):
+        return dataclasses.replace(record, true_lower=None, true_upper=None)
     if record.smoothing is None:
         return record
     made = dataclasses.replace(record, samples=samples)
@@ -545,7 +547,7 @@ class TestMetrics:
 
         def ordered(record):
             if not hasattr(record, "mos"):
-                return record
+                return sampled(record, ())
             middle = 100 - record.mos if lower_better else record.mos
             scorer = record.scorer | {"lower_better": lower_better}
             return sampled(dataclasses.replace(record, scorer=scorer), spread_around(middle))
@@ -586,7 +588,7 @@ class TestMetrics:
         assert [rows_of(one.certified) for one in boards] == [
             rows_of(one.certified) for one in score_boards([again])[0]
         ]
-        edit(again, lambda r: sampled(r, spread_around(50.0)) if hasattr(r, "mos") else r)
+        edit(again, lambda r: sampled(r, spread_around(50.0)))
         (board,), notes = score_boards([judged / "judged", again])
         assert notes == []
         assert {row["defence"] for row in rows_of(board.certified)} == {"MS", "MS, again"}

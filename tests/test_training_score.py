@@ -83,9 +83,9 @@ def test_the_gradient_and_attacked_images_count_in_the_loss(rated):
         task.model = module
         return task.loss(module, (images, targets), 3, 0)[0]
 
-    scores = module(images) / 100
+    scores = module(images).detach() / 100
     norm = float(weights.abs().sum())
-    plain = loss_of()
+    plain = loss_of().detach()
     assert plain.item() == pytest.approx(float((scores - targets / 100).square().mean()), rel=1e-5)
     assert loss_of(gradient=3.0).item() == pytest.approx(plain.item() + 1.5 * norm**2, rel=1e-4)
     assert torch.autograd.grad(loss_of(gradient=3.0), module.weights)[0].abs().sum() > 0
