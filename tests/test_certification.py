@@ -22,7 +22,6 @@ from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import certify
 from resolute.engine import Store
 from resolute.engine.store import files_of
-from resolute.errors import ImageWarning
 from resolute.images import SAMPLE_NAMES, image_sha256, read_image, sample_image, write_png
 from resolute.models import QualityNet
 from resolute.models.fitted import resized, size_within

@@ -287,7 +287,7 @@ def test_grid_noise_has_the_law_of_rounded_gaussian_noise(sigma):
         ]
         distance = sum(abs(mpmath.mpf(w) / 2**64 - q) for w, q in zip(weights, ideal, strict=True)) / 2
     assert distance <= law.total_variation < 2**-54
-    draws = law.draw(np.random.Generator(np.random.Philox(key=5)), 200_000)
+    draws = law.draw(np.random.Philox(key=5).random_raw, 200_000)
     edges = np.clip(np.arange(-4, 5) * max(scale / 2, 1), law.least + 1, -law.least - 1).round()
     edges = np.unique(edges)
     expected = np.diff(special.ndtr(np.concatenate([[-np.inf], edges + 0.5, [np.inf]]) / scale)) * len(draws)
@@ -296,23 +296,14 @@ def test_grid_noise_has_the_law_of_rounded_gaussian_noise(sigma):
     assert stats.chisquare(seen[keep], expected[keep] * seen[keep].sum() / expected[keep].sum()).pvalue > 1e-3
 
 
-class Told:
-    """A source of bits that are known."""
-
-    def __init__(self, *words):
-        self.bit_generator, self.words = self, iter(words)
-
-    def random_raw(self, size):
-        return np.array(next(self.words)[:size], dtype=np.uint64)
-
-
 def test_a_level_is_that_on_whose_share_the_whole_number_falls():
     law = rounded_gaussian(0.02)
     rng = np.random.default_rng(0)
     near = [int(end) for end in law.ends if 2**40 < int(end) < 2**64 - 2**40]
     numbers = [end + shift for end in near for shift in (-1, 0, 1)] + [int(n) << 12 for n in rng.integers(0, 2**52, 99)]
     for number in numbers:
-        (drawn,) = law.draw(Told([number >> 48], [(number & (2**48 - 1)) << 16]), 1)
+        told = iter([[number >> 48], [(number & (2**48 - 1)) << 16]])
+        (drawn,) = law.draw(lambda count, told=told: np.array(next(told)[:count], np.uint64), 1)
         assert drawn == law.least + sum(number >= int(end) for end in law.ends)
 
 

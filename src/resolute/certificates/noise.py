@@ -6,7 +6,7 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -112,7 +112,8 @@ class GridNoise:
     def fill(self, out: Float[Tensor, "b 3 h w"], first: int) -> None:
         rows = out.permute(0, 2, 3, 1)
         for i in range(len(out)):
-            noisy = self.law.draw(generator(self.key, first + i), self.levels.size).reshape(self.levels.shape)
+            words = generator(self.key, first + i).bit_generator.random_raw
+            noisy = self.law.draw(words, self.levels.size).reshape(self.levels.shape)
             np.add(noisy, self.levels, out=noisy)
             np.clip(noisy, 0, 255, out=noisy)
             rows[i].copy_(torch.from_numpy(noisy)).div_(255)
@@ -139,13 +140,13 @@ class RoundedGaussian:
         low, high = (self._level(words) for words in (begin, begin | np.uint64(2**48 - 1)))
         self._levels = np.where(low == high, low, _OPEN).astype(np.int32)
 
-    def draw(self, source: np.random.Generator, count: int) -> NDArray[np.int32]:
-        """Return so many levels."""
-        digits = source.bit_generator.random_raw((count + 3) // 4).view(np.uint16)[:count]
+    def draw(self, words: Callable[[int], NDArray[np.uint64]], count: int) -> NDArray[np.int32]:
+        """Return so many levels from a source of so many random 64-bit numbers as it is asked for."""
+        digits = words((count + 3) // 4).view(np.uint16)[:count]
         drawn = self._levels.take(digits)
         (rest,) = np.nonzero(drawn == _OPEN)
         begin = digits[rest].astype(np.uint64) << _REST
-        drawn[rest] = self._level(begin | (source.bit_generator.random_raw(len(rest)) >> np.uint64(16)))
+        drawn[rest] = self._level(begin | (words(len(rest)) >> np.uint64(16)))
         return drawn
 
     def _level(self, words: NDArray[np.uint64]) -> NDArray[np.intp]:
