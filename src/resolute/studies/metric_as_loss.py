@@ -103,7 +103,7 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
     """
 
     kind: ClassVar[str] = "metric-as-loss"
-    heading: ClassVar[str] = "Quality metrics as losses of {models}"
+    heading: ClassVar[str] = "Quality metrics as losses, on {images}"
     records: ClassVar[tuple[type[Record], ...]] = (RestorationRecord,)
 
     name: FileName
