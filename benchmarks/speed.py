@@ -4,8 +4,8 @@
 
 Contestants run in turns, each as a process of its own, which is how users meet them, and medians of the time by the
 clock count. Start-up stands beside that of torch. A folder of certificates stands beside a script that does the same
-forward passes of the metric and nothing else: no noise is drawn and nothing is written. Two workers stand beside one,
-each with one thread, on a study whose cells are all alike.
+forward passes of the metric and nothing else, and beside one that draws the noise as well; neither writes anything.
+Two workers stand beside one, each with one thread, on a study whose cells are all alike.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ SAMPLES, SIDE = 100, 96
 FORWARDS = """
 import sys
 import torch
+from resolute.certificates.noise import GaussianNoise
 from resolute.folders import find_images
 from resolute.images import read_image
 from resolute.models.scorers import load_scorer
@@ -40,7 +41,10 @@ scorer, samples = load_scorer("quality-s").eval().requires_grad_(False), int(sys
 with torch.no_grad():
     for path in find_images([sys.argv[1]]):
         image = read_image(path)[None].contiguous(memory_format=torch.channels_last)
-        for _ in range(samples):
+        noise = GaussianNoise(image[0], 0.12, 0)
+        for index in range(samples):
+            if "noise" in sys.argv:
+                noise.fill(image, index)
             scorer(image)
 """
 
@@ -86,6 +90,7 @@ def certificates(folder: Path, images: int) -> dict[str, list[str]]:
     certify = ["certify", str(folder), "--metric", "quality-s", "--samples", str(SAMPLES), "--fit", "0"]
     return {
         f"forward passes, {images} x {SAMPLES}": [PYTHON, "-c", FORWARDS, str(folder), str(SAMPLES)],
+        "the same of noisy copies": [PYTHON, "-c", FORWARDS, str(folder), str(SAMPLES), "noise"],
         "resolute certify": [*RESOLUTE, *certify, "--sigma", "0.12", "--epsilon", "0.05", "--out"],
     }
 

@@ -21,6 +21,7 @@ from resolute.attacks.score import ScoreAttack
 from resolute.certificates.certificate import Smoothing
 from resolute.certificates.median import certify
 from resolute.engine import Store
+from resolute.engine.running import plan_of
 from resolute.engine.store import files_of
 from resolute.images import SAMPLE_NAMES, image_sha256, read_image, sample_image, write_png
 from resolute.models import QualityNet
@@ -211,7 +212,8 @@ def test_without_a_seed_each_image_has_noise_of_its_own_that_is_kept(metric, fol
 
 
 def test_an_option_that_shrinks_too_far_is_blamed_and_not_the_file(metric, folder):
-    assert all("--fit" in cell.problem for cell in plan(metric, folder, fit=20).cells())
+    with pytest.raises(ImageError, match="--fit"):
+        plan_of(plan(metric, folder, fit=20))
 
 
 def test_a_width_stops_early(metric, folder, tmp_path):

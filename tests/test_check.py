@@ -8,6 +8,7 @@ import torch
 from resolute import Bicubic, ConfigError, ImageError, load, load_defended, run
 from resolute.defences import Defended, EightBit, RandomResizing
 from resolute.engine import Store
+from resolute.engine.running import plan_of
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR
 from resolute.report.page import write_markdown
@@ -336,8 +337,8 @@ def test_samples_are_there_by_default_and_small_images_refused(tiny_model, tmp_p
     assert [cell.name for cell in cells] == list(SAMPLES)
     assert {tuple(cell.low.shape) for cell in cells} == {(1, 3, SIDE, SIDE)}
     write_png(tmp_path / "dot.png", torch.rand(3, 20, 4))
-    with pytest.raises(ImageError, match="4 pixels"):
-        Check(models=(str(tiny_model),), images=(str(tmp_path / "dot.png"),)).cells()
+    with pytest.raises(ImageError, match="dot is too small: 4 x 20 pixels"):
+        plan_of(Check(models=(str(tiny_model),), images=(str(tmp_path / "dot.png"),)))
 
 
 # The page about the flags

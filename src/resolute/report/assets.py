@@ -37,19 +37,24 @@ def render(template: str, values: Mapping[str, object], scripts: Sequence[str] =
         values: by the names in it.
         scripts: to run on it.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(asset), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    environment.filters["attack"] = attack_title
     common = {
         "version": metadata.version("resolute"),
         "style": Markup(asset("page.css")),
         "script": Markup("".join(map(asset, scripts))),
     }
-    text = environment.get_template(template).render({**common, **values})
+    text = _environment().get_template(template).render({**common, **values})
     # A file name that is no valid text arrives here as lone surrogates, which a file cannot hold.
     return text.encode(errors="replace").decode()
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(asset), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters["attack"] = attack_title
+    return environment
 
 
 def embed(data: object) -> Markup:

@@ -103,7 +103,7 @@ class MetricAsLoss(Study, Pictured, Compared, Described):
     """
 
     kind: ClassVar[str] = "metric-as-loss"
-    heading: ClassVar[str] = "Quality metrics as losses of {models}"
+    heading: ClassVar[str] = "Quality metrics as losses, on {images}"
     records: ClassVar[tuple[type[Record], ...]] = (RestorationRecord,)
 
     name: FileName
@@ -285,7 +285,7 @@ class Panel:
 
     def lack_of_room(self, name: str, image: Float[Tensor, "3 h w"]) -> str:
         """Say for which of the metrics an image is too small; empty where it is for none."""
-        size = image.shape[1:]
+        size, name = image.shape[1:], f"the middle of {name}" if self.study.crop else name
         if min(size) < SSIM_WINDOW:
             return f"{name} is too small: SSIM needs {SSIM_WINDOW} pixels a side"
         return next((told for one in self.scorers.values() if (told := lack_of_room(one, name, size))), "")
