@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from test_cli import fails, run
 from watched import Watched
 
@@ -136,6 +138,14 @@ def test_a_calibration_too_small_for_the_rate_says_how_many_it_takes(rate):
     with pytest.raises(ConfigError, match=f"takes {needed} "):
         calibration(np.arange(needed - 1, dtype=float)).threshold(rate)
     assert calibration(np.arange(needed - 1, dtype=float)).p_value(math.inf) > rate
+
+
+def test_equal_gaps_stay_equal_in_a_file(tmp_path):
+    """A third has more digits than a file holds."""
+    coarse = as_scorer(lambda x: (x.mean(dim=(1, 2, 3)) > 0).float() * (2 if x.shape[-1] > 16 else 1) / 3, "coarse")
+    photos = torch.rand(20, 3, 32, 32)
+    calibrate(coarse, photos[1:], "noise", Screening("size-0.5", 0)).write(tmp_path / "one.json")
+    assert audit(coarse, photos[0], Calibration.read(tmp_path / "one.json"), rate=0.05).p == 1
 
 
 def test_a_calibration_comes_back_from_its_file(tmp_path):
@@ -453,6 +463,16 @@ def test_the_command_calibrates_audits_and_exits_with_12(folder, crops, monkeypa
     found = Calibration.read(Path("both.json"))
     assert {name: len(own) for name, own in found.gaps.items()} == {"honest": 9, "others": 9}
     assert found.smallest == 64
+
+
+def test_a_metric_is_called_what_its_file_says(folder, crops, monkeypatch):
+    monkeypatch.chdir(folder)
+    with safe_open(SHIPPED.parent / "weights" / "quality-s.safetensors", "pt") as file:
+        state, told = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118, no mapping
+    save_file(state, "odd.safetensors", told | {"card": json.dumps(json.loads(told["card"]) | {"name": "q[/b]"})})
+    for number, image in enumerate(crops[:9]):
+        write_png(folder / "honest" / f"{number}.png", image)
+    assert "score of q[/b]" in run("audit", "--calibrate", "honest", "--metric", "odd.safetensors", *CLI[2:])[1]
 
 
 def test_shipped_calibrations_suffice_and_are_small():

@@ -420,22 +420,28 @@ class TestCertified:
         answer(study, tmp_path / "runs" / "both", Machine())
         boards, _ = certified_boards([proven / "proven", tmp_path / "runs" / "both"])
         rows = {board.images: [(r.cells[0].value, r.cells[3].value) for r in board.table.rows] for board in boards}
-        assert len(rows[1]) == 3
+        assert len(rows[1]) == 4
         assert rows[2] == [("bicubic", 0.01)]
 
-    def test_an_image_that_several_studies_asked_about_counts_once(self, proven, tmp_path):
-        study = Restoration(
-            models=("bicubic",), images=(str(proven.parent / "photos"),), sigmas=(0.05,), epsilons=(0.01,), samples=96,
-            seed=1,
-        )  # fmt: skip
-        answer(study, tmp_path / "again", Machine())
-        (board,), _ = certified_boards([proven / "proven", tmp_path / "again"])
-        (row,) = (r for r in board.table.rows if (r.cells[0].value, r.cells[3].value) == ("bicubic", 0.01))
-        records = [*Store(proven / "proven").read(), *Store(tmp_path / "again").read()]
-        asked = [r.certified[1] for r in records if (r.model, r.epsilon) == ("bicubic", 0.01)]
-        assert len(asked) == 2
-        assert row.cells[1].value.n == 1
-        assert row.cells[1].value.mean == min(asked)
+    def test_folders_are_not_mixed(self, proven, tmp_path):
+        """Keys and images of a folder of others are what they like; they take no honest row away."""
+        source, again = proven / "proven", tmp_path / "again"
+        shutil.copytree(source, again)
+        assert certified_boards([source, again])[0] == certified_boards([source])[0]
+
+        def rows(*runs):
+            return [(r.cells[0].value, r.cells[1].value) for b in certified_boards(runs)[0] for r in b.table.rows]
+
+        forged = [dataclasses.replace(one, key=one.key[::-1], certified_median=1.0) for one in Store(again).read()]
+        forged = [dataclasses.replace(one, certified_mean=1.0, certified_centre=1.0) for one in forged]
+        facts = json.loads((again / "study.json").read_text())
+        (again / "study.json").write_text(json.dumps(facts | {"cells": [key[::-1] for key in facts["cells"]]}))
+        rewrite(again, forged)
+        both = rows(source, again)
+        assert set(rows(source)) < set(both)
+        assert sum(called.endswith(", again") for called, _ in both) == 4
+        rewrite(again, [*forged, *(dataclasses.replace(one, key=f"{one.key}0", pixels="other") for one in forged)])
+        assert set(rows(source)) < set(rows(source, again))
 
     def test_scales_have_boards_of_their_own(self, proven, tmp_path):
         source, again = proven / "proven", tmp_path / "again"

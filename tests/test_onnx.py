@@ -232,7 +232,7 @@ def test_damaged_files_are_refused(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("card", ['{"name": 3, "low": "x"}', "[1]", "{"])
+@pytest.mark.parametrize("card", ['{"name": 3, "low": "x"}', "[1]", "{", pytest.param("[" * 99_999, id="deep")])
 def test_a_card_that_lies_is_refused(scorer, tmp_path, card):
     stored = onnx.load(scorer[1])
     onnx.helper.set_model_props(stored, {"resolute.kind": "scorer", "resolute.card": card})

@@ -569,7 +569,20 @@ def test_a_card_of_another_model_is_refused(tmp_path):
     assert "its card" in refusal(path)
 
 
-@pytest.mark.parametrize("card", ["{", "[]", "[1, 2]", "{}", '{"name": "a"}', '{"name": 1, "colour": 2}', "null", ""])
+@pytest.mark.parametrize(
+    "card",
+    [
+        "{",
+        "[]",
+        "[1, 2]",
+        "{}",
+        '{"name": "a"}',
+        '{"name": 1, "colour": 2}',
+        "null",
+        "",
+        pytest.param("[" * 99_999, id="deep"),
+    ],
+)
 def test_a_damaged_card_is_refused(tmp_path, card):
     save_file(network().state_dict(), tmp_path / SAFE, {"card": card})
     assert "damaged model" in refusal(tmp_path / SAFE)

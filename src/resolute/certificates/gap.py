@@ -62,12 +62,14 @@ class Gap:
     def value(self) -> float:
         """By how much the defence takes quality away; infinite where a score is not finite, the worst there is.
 
+        To six digits, as a calibration's file holds the gaps of photographs: equal gaps are to be equal there too.
+
         Example:
             >>> Gap(80.0, 50.0).value, Gap(80.0, 50.0, lower_better=True).value, Gap(math.nan, 50.0).value
             (30.0, -30.0, inf)
         """
         found = (-1 if self.lower_better else 1) * (self.undefended - self.defended)
-        return found if math.isfinite(found) else math.inf
+        return _short(found) if math.isfinite(found) else math.inf
 
 
 @final
@@ -201,7 +203,8 @@ def _number(name: str, prefix: str) -> float:
 class Calibration:
     """The gaps of honest photographs of one or more sources, that those of submissions are held against.
 
-    Those of several sources are joined by ``dataclasses.replace(one, gaps=one.gaps | other.gaps)``.
+    Those of several sources are joined by ``dataclasses.replace(one, gaps=one.gaps | other.gaps)``, with the smaller
+    ``smallest`` of both.
 
     Attributes:
         metric: what was screened.
@@ -287,7 +290,9 @@ class Calibration:
         """
         content = dataclasses.asdict(self)
         # JSON has no infinity, and hundredths of a score say enough, but for scores of tiny ranges.
-        content["gaps"] = {name: [_short(gap) for gap in own] for name, own in self.gaps.items()}
+        content["gaps"] = {
+            name: [_short(gap) if math.isfinite(gap) else None for gap in own] for name, own in self.gaps.items()
+        }
         write_text(path, json.dumps(content) + "\n")
 
     @staticmethod
@@ -312,8 +317,8 @@ class Calibration:
             raise ConfigError(f"{path} is no calibration; {_NEW}") from None
 
 
-def _short(gap: float) -> float | None:
-    return float(f"{gap:.6g}") if math.isfinite(gap) else None
+def _short(gap: float) -> float:
+    return float(f"{gap:.6g}")
 
 
 def _largest_kept(gaps: Sequence[float], rate: float) -> float:

@@ -117,7 +117,7 @@ def certify_restoration(
                     progress(min(start + BLOCK, n), n)
             spread = around.spread(samples.rows[:, groups[0].places], sigma, alpha)
     if isinstance(model, Confined):
-        spread = _near(spread, model, image, around.centre)
+        spread = _near(spread, model, image, around.centre, rounded=noise == "grid")
     samples.settle()
     below, above = samples.bracket(median_rank(n))
     output = ((below + above) / 2)[groups[0].places].view(groups[0].shape)
@@ -128,12 +128,15 @@ def certify_restoration(
     )  # fmt: skip
 
 
-def _near(spread: Spread, model: Confined, image: Float[Tensor, "3 h w"], centre: Tensor | None) -> Spread:
+def _near(
+    spread: Spread, model: Confined, image: Float[Tensor, "3 h w"], centre: Tensor | None, *, rounded: bool
+) -> Spread:
     """Return what is known of a model that is confined: it is near a linear map of noise, whose length is known."""
     assert centre is not None
     plain = upscale_tensor(image.double()[None].cpu(), model.scale).flatten()
     gain = upscaling_norm((image.shape[1], image.shape[2]), model.scale)
-    noise = spread.sigma * (math.sqrt(image.numel()) + 6)
+    # Rounding to the grid lengthens noise by half a level a value at most.
+    noise = spread.sigma * (math.sqrt(image.numel()) + 6) + rounded * math.sqrt(image.numel()) / 510
     # The confinement is computed in float32: a part in ten thousand more than asked for is beyond its rounding.
     near = float((plain - centre).norm()) + model.spread * math.sqrt(spread.values) * (1 + 1e-4) + gain * noise
     return dataclasses.replace(spread, near=near, gain=gain)

@@ -234,7 +234,7 @@ class RestorationCertificate:
         # The median's is in the first clause.
         norm = (
             f"; and the {best} output, the best bounded in norm of the three, keeps {decibels:.1f} dB of SR-PSNR at "
-            f"least (with {100 * (1 - 3 * self.error):.6g} %, for it was chosen)"
+            f"least (with {max(0.0, 100 * (1 - 3 * self.error)):.6g} %, for it was chosen)"
             if best != "median" and decibels > 0
             else ""
         )

@@ -37,9 +37,9 @@ class Spread:
         values: D.
         distances: of outputs from the centre, in ascending order.
         reach: no output is farther from the centre.
-        near, gain: of a model that is confined, the outputs under noise no longer than ``sigma (sqrt(d) + 6)``, d
-            being the values of the input, are no farther than ``near``, and ``gain`` times as far as the input is
-            moved; infinite and 0 for other models.
+        near, gain: of a model that is confined, the outputs under noise no longer than ``sigma (sqrt(d) + 6)`` before
+            it is rounded, d being the values of the input, are no farther than ``near``, and ``gain`` times as far as
+            the input is moved; infinite and 0 for other models.
         cut: length to which differences from the centre are cut for the covariance, fixed before they were drawn.
         beyond: distances longer than ``cut``, as the sum of what they are longer.
         counted: outputs behind the covariance; 0 for none.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from resolute.certificates.gap import Screening, least_photographs
 from resolute.cli.app import Device, DrawnSeed, Out, Workers, app
@@ -119,7 +120,7 @@ def _calibrated(plan: Audit, folders: list[Path], machine: Machine) -> Path:
         if not records[name]:
             raise typer.Exit(FAILED)
         told = plans[name].study.results(records[name]).sentences[0]
-        console.print(told, highlight=False, soft_wrap=True)
+        console.print(escape(told), highlight=False, soft_wrap=True)
     made = calibration_of(plan, records)
     made.threshold(plan.rate)
     path = Path(plan.calibration) if plan.calibration else MADE / f"{made.fingerprint}.json"

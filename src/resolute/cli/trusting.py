@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from resolute.certificates.faithfulness import Nudges
 from resolute.certificates.gap import least_photographs
@@ -158,6 +159,6 @@ def _calibrated(asked: Faithful, folder: Path, machine: Machine, *, only_plan: b
     (made,) = trust_of(honest, records, photographs)
     path = Path(asked.calibration) if asked.calibration else MADE / f"{made.fingerprint}-{made.bound:g}.json"
     made.write(path)
-    console.print(honest.results(records).sentences[0], highlight=False, soft_wrap=True)
+    console.print(escape(honest.results(records).sentences[0]), highlight=False, soft_wrap=True)
     name_file("calibration", str(path))
     return path

@@ -49,14 +49,27 @@ def kind_in(run: Path) -> str:
     return kind if isinstance(kind, str) and kind in KINDS else ""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """One model under one noise at one radius in one folder, which is named where another answers the same."""
+
+    folder: str
+    scale: int
+    records: Sequence[RestorationRecord]
+
+    @property
+    def figures(self) -> dict[str, dict[str, object]]:
+        return {one.pixels: one.figures() for one in self.records}
+
+
 def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[str]]:
     """Return the boards of finished studies, and why anything is left out.
 
     Left out are unfinished studies. Whose seeds were given instead of drawn once the image was fixed is said: whoever
-    chose them may have tried several. Where two folders answer one question differently, which may be two draws or a
-    lie, both stand, the second with the name of its folder, so that nobody's figures take the place of another's.
+    chose them may have tried several. Folders are never mixed, for anyone may have made one: where two of them answer
+    one question differently, which may be two draws or a lie, both stand, the second with the name of its folder.
     """
-    found: dict[tuple[str, str], tuple[int, RestorationRecord]] = {}
+    found: dict[tuple[str | float, ...], list[_Line]] = {}
     notes: list[str] = []
     for run in runs:
         try:
@@ -65,30 +78,22 @@ def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[s
             notes.append(f"{run.name}: {error}")
             continue
         scale = source.study.scale if isinstance(source.study, Restoration) else 0
-        own = {record.key: (scale, record) for record in source.records if isinstance(record, RestorationRecord)}
-        if lacking := len(set(source.store.order()) - own.keys()):
+        own = [record for record in source.records if isinstance(record, RestorationRecord)]
+        if lacking := len(set(source.store.order()) - {record.key for record in own}):
             notes.append(f"{run.name} is not finished: {count(lacking, 'certificate')} are missing")
             continue
-        differ = any(found.get((key, ""), one)[1].figures() != one[1].figures() for key, one in own.items())
-        found |= {(key, run.name if differ else ""): one for key, one in own.items()}
-    # What makes a row: folders may hold other images for another radius.
-    lines = grouped(
-        [(scale, folder, record) for (_, folder), (scale, record) in found.items()],
-        lambda item: (item[0], *_conditions(item[2]), item[1]),
-    )
-    sets = {
-        key: hashlib.sha256(json.dumps(sorted({one.pixels for _, _, one in own})).encode()).hexdigest()
-        for key, own in lines.items()
-    }
-    # Of another scale, images of equal pixels make another task.
-    groups = grouped(lines, lambda key: (sets[key], *key[:3]))
+        for conditions, theirs in grouped(own, _conditions).items():
+            records = _once(theirs)
+            # Of another scale, images of equal pixels make another task; folders may hold others for another radius.
+            images = hashlib.sha256(json.dumps(sorted(one.pixels for one in records)).encode()).hexdigest()
+            known = found.setdefault((images, scale, *conditions), [])
+            line = _Line(run.name if known else "", scale, records)
+            if all(line.figures != other.figures for other in known):
+                known.append(line)
+    groups = grouped(found, lambda key: key[:4]).values()
     boards = [
-        _board(
-            f"certified-{number}",
-            keys[0][0],
-            [(lines[key][0][1], _once([one for _, _, one in lines[key]])) for key in keys],
-        )
-        for number, keys in enumerate(groups.values())
+        _board(f"certified-{number}", [line for key in keys for line in found[key]])
+        for number, keys in enumerate(groups)
     ]
     return boards, notes
 
@@ -98,7 +103,7 @@ def _conditions(one: RestorationRecord) -> tuple[str | float, ...]:
 
 
 def _once(records: Sequence[RestorationRecord]) -> list[RestorationRecord]:
-    """Return one record an image: what is least certified of it, where several studies asked."""
+    """Return one record an image: what is least certified of it, where it was asked about several times."""
 
     def least(record: RestorationRecord) -> float:
         return record.certified[1] if record.certified is not None else -math.inf
@@ -106,8 +111,8 @@ def _once(records: Sequence[RestorationRecord]) -> list[RestorationRecord]:
     return [min(own, key=least) for own in grouped(records, lambda one: one.pixels).values()]
 
 
-def _board(id: str, scale: int, lines: Sequence[tuple[str, Sequence[RestorationRecord]]]) -> CertifiedBoard:
-    first = lines[0][1][0]
+def _board(id: str, lines: Sequence[_Line]) -> CertifiedBoard:
+    first = lines[0].records[0]
     columns = [
         Column("model"), Column("certified SR-PSNR", "dB", "that no attack within the radius can go below, a mean over "
         "images with its 95 % bootstrap interval", better="higher", key=True),
@@ -117,9 +122,9 @@ def _board(id: str, scale: int, lines: Sequence[tuple[str, Sequence[RestorationR
         Column("copies"), Column("weights", code=True), Column("seeds"),
     ]  # fmt: skip
     rows = []
-    for folder, own in lines:
-        one = own[0]
-        called = f"{one.model}, {folder}" if folder else one.model
+    for line in lines:
+        own, one = line.records, line.records[0]
+        called = f"{one.model}, {line.folder}" if line.folder else one.model
         proven = [certified[1] for each in own if (certified := each.certified) is not None]
         whole = len(proven) == len(own)
         rows.append(
@@ -130,8 +135,8 @@ def _board(id: str, scale: int, lines: Sequence[tuple[str, Sequence[RestorationR
                 "drawn after the image" if all(each.drawn for each in own) else "given",
             )
         )  # fmt: skip
-    title = f"\u00d7{scale}, {first.dataset or 'images given as files'}"
-    return CertifiedBoard(id, title, len(lines[0][1]), Table(f"Certified, {title}", columns, rows), first.alpha)
+    title = f"\u00d7{lines[0].scale}, {first.dataset or 'images given as files'}"
+    return CertifiedBoard(id, title, len(lines[0].records), Table(f"Certified, {title}", columns, rows), first.alpha)
 
 
 def _mean_of_all(values: Sequence[float | None]) -> float | None:

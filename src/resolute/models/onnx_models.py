@@ -212,7 +212,7 @@ def _opened(path: Path, kind: str) -> tuple[Session, str, dict[str, Any] | None]
         raise CheckpointError(f"{path.name} holds a {said[:40]}; load it with {other}")
     try:
         facts: Any = json.loads(session.metadata.get(CARD, "null"))
-    except ValueError:
+    except (ValueError, RecursionError):
         facts = {}
     # One that is no mapping has nothing that a card needs.
     return session, sha256, facts if isinstance(facts, dict | None) else {}

@@ -197,7 +197,8 @@ def _read_safetensors(path: Path) -> tuple[State, Card | ScorerCard | None]:
         raise CheckpointError(f"{path.name} holds a {kind[:40]!r}, which this version does not know; update Resolute")
     try:
         card = card_of(json.loads(metadata["card"]), _KINDS[kind]) if "card" in metadata else None
-    except (TypeError, ValueError, AttributeError):
+    # Also one that is nested too deeply.
+    except (TypeError, ValueError, AttributeError, RecursionError):
         raise CheckpointError(f"{path.name} carries a damaged model card; copy the file again") from None
     return state, card
 

@@ -10,7 +10,6 @@ from resolute.figures import figure
 from resolute.studies.record import grouped
 from resolute.studies.restored import RestorationRecord, StatisticBounds
 from resolute.studies.results import UNFINISHED, Results
-from resolute.studies.study import count
 from resolute.table import Column, Table, row
 
 Records = Sequence[RestorationRecord]
@@ -49,14 +48,15 @@ def _summary(records: Records) -> list[str]:
     radius = max(record.epsilon for record in records)
     told = []
     for model, own in grouped(records, lambda record: record.model).items():
-        settings = grouped([one for one in own if one.epsilon == radius], lambda one: one.sigma)
+        settings = grouped([one for one in own if one.epsilon == radius], _sampled)
         if not settings:
             continue
         best = max(settings.values(), key=lambda found: min(_certified(one) for one in found))
         low = min(_certified(one) for one in best)
         lost = _lost(best)
         paid = "" if lost is None else f", for {figure(lost, 2)} dB of clean PSNR"
-        confidence = 100 * (1 - 3 * best[0].alpha)
+        # The best of three outputs of each setting, and of all settings.
+        confidence = max(0.0, 100 * (1 - 3 * sum(found[0].alpha for found in settings.values())))
         images = f"any of {len(best)} images" if len(best) > 1 else "the image"
         told.append(
             f"{model}: no perturbation of l2 norm up to {radius:g} leaves less than {low:.1f} dB of SR-PSNR on "
@@ -65,6 +65,11 @@ def _summary(records: Records) -> list[str]:
             else f"{model}: nothing is proven at an l2 norm of {radius:g}."
         )
     return told
+
+
+def _sampled(record: RestorationRecord) -> tuple[float, int, float, str, int | None]:
+    """Return what records of one folder may differ in besides model, image and radius: its runs add up."""
+    return record.sigma, record.copies, record.alpha, record.noise, None if record.drawn else record.seed
 
 
 def _certified(record: RestorationRecord) -> float:
@@ -97,22 +102,24 @@ def _settings_table(records: Records) -> Table:
         Column("by mean", "dB", "covariance under noise", better="higher"),
         Column("by centre", "dB", "centre smoothing", better="higher"),
         Column("pixel moves at most", "of 255", "the largest over all images and pixels", 1, better="lower"),
-        Column("images"),
+        Column("images"), Column("copies", meaning="noisy copies"),
     ]  # fmt: skip
     rows = [
         row(
             model, epsilon, _mean([one.certified[1] if one.certified else None for one in own]),
             _mean([one.plain_psnr for one in own]), _lost(own), sigma,
             *(_mean([getattr(one, f"certified_{name}") for one in own]) for name in ("median", "mean", "centre")),
-            255 * max(one.largest_move for one in own), len(own),
+            255 * max(one.largest_move for one in own), len(own), copies,
         )
-        for (model, sigma, epsilon), own in grouped(records, lambda r: (r.model, r.sigma, r.epsilon)).items()
+        for (model, epsilon, (sigma, copies, *_)), own in grouped(
+            records, lambda r: (r.model, r.epsilon, _sampled(r))
+        ).items()
     ]  # fmt: skip
-    first = records[0]
+    alpha = max(one.alpha for one in records)
     words = (
-        "Means over images, PSNR over RGB. Certified: for every perturbation of the input within the radius, by "
-        f"{count(first.copies, 'noisy copy', 'noisy copies')}; each figure of each image with confidence "
-        f"{100 * (1 - first.alpha):.6g} %, the best of the three with {100 * (1 - 3 * first.alpha):.6g} %."
+        "Means over images, PSNR over RGB. Certified: for every perturbation of the input within the radius; each "
+        f"figure of each image with a confidence of {100 * (1 - alpha):.6g} % at least, the best of the three with "
+        f"{max(0.0, 100 * (1 - 3 * alpha)):.6g} %."
     )
     return Table("Certified by model, noise and radius", columns, rows, caption=words)
 

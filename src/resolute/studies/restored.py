@@ -6,21 +6,22 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
+import pydantic
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from resolute.certificates.certificate import Smoothing
-from resolute.certificates.restoration import certify_restoration
+from resolute.certificates.restoration import LARGEST_SIGMA, certify_restoration
 from resolute.certificates.restored import PIXELS, RestorationCertificate
 from resolute.certificates.statistic import Statistic
 from resolute.measure.fidelity import psnr_rgb
 from resolute.models.base import Restorer
 from resolute.models.tiling import Tiled
 from resolute.studies.attacked import Subject
-from resolute.studies.record import Radius, Record, record_key
+from resolute.studies.record import Count, Radius, Record, record_key
 from resolute.studies.scored import finite
 from resolute.studies.study import Answer, Bench, Cell, Progress, about
 
@@ -31,6 +32,9 @@ AMPLIFICATION = 8
 
 # SR-PSNR in dB of outputs that provably do not move at all.
 EQUAL = 200.0
+
+Decibels = Annotated[float, pydantic.Field(le=EQUAL)]
+Move = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 @final
@@ -87,23 +91,23 @@ class RestorationRecord(Record):
 
     view: ClassVar[str] = "certified_outputs"
 
-    sigma: float
+    sigma: Annotated[float, pydantic.Field(gt=0, le=LARGEST_SIGMA)]
     epsilon: Radius
-    copies: int
-    alpha: float
+    copies: Count
+    alpha: Annotated[float, pydantic.Field(gt=0, lt=1)]
     noise: str
     drawn: bool
     exact_ranks: bool
-    plain_psnr: float | None
-    median_psnr: float | None
-    mean_psnr: float | None
-    certified_median: float | None
-    certified_mean: float | None
-    certified_centre: float | None
-    certified_truth_median: float | None
-    certified_truth_mean: float | None
-    largest_move: float
-    mean_move: float
+    plain_psnr: Decibels | None
+    median_psnr: Decibels | None
+    mean_psnr: Decibels | None
+    certified_median: Decibels | None
+    certified_mean: Decibels | None
+    certified_centre: Decibels | None
+    certified_truth_median: Decibels | None
+    certified_truth_mean: Decibels | None
+    largest_move: Move
+    mean_move: Move
     statistics: tuple[StatisticBounds, ...] = ()
     words: str = ""
 

@@ -306,7 +306,7 @@ def _planned(asked: HardenRecipe, task: HardenTask, folder: Path) -> tuple[Harde
             content = json.loads(path.read_text(encoding="utf-8"))
             before, planned = (kind.validate_python(content[name]) for name in ("asked", "planned"))
             seconds = float(content["seconds_per_step"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigError(
                 f"{path} is damaged ({type(error).__name__}); choose another --out, or delete it"
             ) from None

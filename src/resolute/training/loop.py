@@ -435,7 +435,7 @@ def _step_of(line: str) -> float:
     """Return the step that a line of the log tells of; infinity for a torn one, which is left out."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
 
 
