@@ -97,14 +97,14 @@ def left_by_pgd(model: Restorer, low: Tensor, epsilon: float, steps: int) -> flo
 
 
 def gather(runs: Path) -> None:
-    """Take finished runs in."""
+    """Take finished runs in, and what was measured of networks as published."""
     known: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
     for before in sorted(runs.glob("*-before.json")):
         id = before.name.removesuffix("-before.json")
         store = Store(runs / id)
         records = [one for one in store.read() if isinstance(one, RestorationRecord)]
         if not records or len(records) < len(store.order()):
-            print(f"left out: {id} is not finished")
+            known.setdefault(id, json.loads(before.read_text()))
             continue
         plan = json.loads((runs / f"{id}-training" / "plan.json").read_text())
         steps = plan["planned"]["optimizer"]["steps"]
@@ -124,7 +124,8 @@ def gather(runs: Path) -> None:
 
 def published() -> tuple[str, Table]:
     """Return what came out for published networks, in words and as a table."""
-    found: dict[str, Any] = json.loads(FIGURES.read_text())
+    known: dict[str, Any] = json.loads(FIGURES.read_text())
+    found = {id: one for id, one in known.items() if "certified" in one}
     networks = read_networks(DOCS / "leaderboard" / "networks.toml")
     columns = [
         Column("network"), Column("family"), Column("clean PSNR as published", "dB"),
@@ -159,6 +160,13 @@ def published() -> tuple[str, Table]:
         "each as published, without noise. Made by `python docs/make_smoothed.py` from "
         f"[`certified-smoothed.toml`](studies/certified-smoothed.toml) on {first['hardware']}."
     )
+    others = {networks[id].title: mean_of(one["left"][f"{RADIUS:g}"]) for id, one in known.items() if id not in found}
+    if others:
+        named = ", ".join(f"{title} {kept:.1f}" for title, kept in sorted(others.items(), key=lambda pair: pair[1]))
+        words += (
+            " They were taken for what the attack leaves of them, since what can be certified hardly depends on the "
+            f"network: of others that it was tried on it leaves, in dB, {named}."
+        )
     return words, Table("", columns, rows, caption=caption)
 
 

@@ -24,9 +24,9 @@ def test_the_table_is_that_of_the_figures(script):
 
 
 def test_the_goal_is_met_where_both_halves_of_it_are(script):
-    found = json.loads(script.FIGURES.read_text())
+    found = [one for one in json.loads(script.FIGURES.read_text()).values() if "certified" in one]
     met = 0
-    for one in found.values():
+    for one in found:
         left, kept = (one[name]["0.05"] for name in ("left", "certified"))
         assert left.keys() == kept.keys() == one["clean"].keys() == one["smoothed"].keys()
         gained = sum(kept.values()) - sum(left.values())
