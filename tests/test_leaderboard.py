@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -453,6 +454,15 @@ class TestCertified:
         boards, notes = certified_boards([source, again])
         assert notes == []
         assert [board.title[:2] for board in boards] == ["\u00d74", "\u00d72"]
+
+    def test_a_folder_that_cannot_be_read_is_left_out_like_a_bad_line(self, proven, tmp_path):
+        runs = shutil.copytree(proven, tmp_path / "runs")
+        shutil.copytree(proven / "proven", runs / "odd")
+        (runs / "odd" / "records.jsonl").unlink()
+        os.mkfifo(runs / "odd" / "records.jsonl")
+        code, _, stderr = typed("leaderboard", runs, "--out", tmp_path / "site")
+        assert code == 11, stderr
+        assert "odd/records.jsonl" in stderr
 
     def test_alone_it_makes_a_site(self, proven, tmp_path):
         page, notes = build_site(proven, tmp_path / "site")
