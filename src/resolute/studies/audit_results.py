@@ -111,7 +111,7 @@ def results_of(records: Sequence[AuditRecord]) -> Results:
     flagged = [record for record in judged if record.suspect]
     first = judged[0]
     sentences = [
-        f"{count(sum(r.flagged for r in judged), 'submission')} of {len(judged)} flagged: the score of {first.model} "
+        f"{count(sum(r.flagged for r in judged), 'submission')} of {len(judged)} flagged. A flag says that the score of {first.model} "
         f"exceeds the one behind {first.defence} by more than an honest photograph's would, at a false-alarm rate of "
         f"{_percent(first.rate)} each, by honest photographs: {first.photographs}."
     ]
