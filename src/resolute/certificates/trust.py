@@ -150,8 +150,8 @@ class Trust:
         needed, there = least_photographs(rate), len(self.losses)
         if there < needed:
             raise ConfigError(
-                f"a rate of {100 * rate:g} % takes {needed} photographs with truth, and {self.photographs} are "
-                f"{there}; add some, or ask for a rate of {100 / (there + 1):.3g} % or more"
+                f"a rate of {100 * rate:g} % takes {needed} photographs with truth, and the calibration "
+                f"({self.photographs}) has {there}; add some, or ask for a rate of {100 / (there + 1):.3g} % or more"
             )
         risks = (np.sum(self.losses, axis=0) + 1) / (there + 1)
         kept = int((risks <= rate * (1 + 1e-12)).sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, final
 
@@ -72,7 +73,9 @@ def recognise(sets: Sequence[WeightSet], file: str, scale: int | None, res_scale
         raise refused[0]
     if options:
         raise CheckpointError(f"{file} is no EDSR, and has no residual scale to set; leave res_scale out")
-    more, remedy = f" and, with {HINT}, spandrel's", f"loads by its code: FILE.py:NAME#x4,weights={file}"
+    # Where spandrel is there it was asked, and installing it again helps nobody.
+    more = " and spandrel's" if importlib.util.find_spec("spandrel") else f" and, with {HINT}, spandrel's"
+    remedy = f"loads by its code: FILE.py:NAME#x4,weights={file}"
     raise _unknown(sets, file, "architecture", RESTORERS, more, remedy)
 
 

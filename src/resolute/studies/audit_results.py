@@ -111,9 +111,9 @@ def results_of(records: Sequence[AuditRecord]) -> Results:
     flagged = [record for record in judged if record.suspect]
     first = judged[0]
     sentences = [
-        f"{count(sum(r.flagged for r in judged), 'submission')} of {len(judged)} flagged: the score of {first.model} "
-        f"exceeds the one behind {first.defence} by more than an honest photograph's would, at a false-alarm rate of "
-        f"{_percent(first.rate)} each, by honest photographs: {first.photographs}."
+        f"{count(sum(r.flagged for r in judged), 'submission')} of {len(judged)} flagged. A flag says that the score "
+        f"of {first.model} exceeds the one behind {first.defence} by more than an honest photograph's would, at a "
+        f"false-alarm rate of {_percent(first.rate)} each, by honest photographs: {first.photographs}."
     ]
     if unseen := [record for record in judged if record.unseen]:
         sentences.append(

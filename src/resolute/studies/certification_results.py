@@ -45,8 +45,8 @@ def _summary(scores: Sequence[ScoreRecord], epsilon: float) -> str:
     widths = [width for score in scores if (width := width_of(score, epsilon)) is not None]
     abstained = sum(score.non_finite > 0 for score in scores)
     told = f"{count(len(scores), 'image')} judged by {scores[0].model}. " + (
-        f"The true median of half of the {len(widths)} with an interval on both sides provably stays within a "
-        f"width of {statistics.median(widths):.3g} for every perturbation of l2 norm up to {epsilon:g}."
+        f"For every perturbation of l2 norm up to {epsilon:g} each true median provably stays in its interval; "
+        f"the median width of {len(widths)} that are bounded on both sides is {statistics.median(widths):.3g}."
         if widths
         else f"The samples do not suffice to bound any score at an l2 norm of {epsilon:g}."
     )

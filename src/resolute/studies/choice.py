@@ -75,7 +75,7 @@ class Choice(RestoreStudy):
     """
 
     kind: ClassVar[str] = "compare-models"
-    heading: ClassVar[str] = "Which model to take: {models}"
+    heading: ClassVar[str] = "Models compared: {models}"
     records: ClassVar[tuple[type[Record], ...]] = (ChoiceRecord,)
     name: FileName = "compare-models"
     level: float = pydantic.Field(default=4, ge=0, le=255)

@@ -259,9 +259,8 @@ def _table(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) -> Tab
     columns = [
         Column("model"),
         *(
-            Column(one.title, one.unit, one.meaning, one.digits, better="higher" if one.sign > 0 else "lower",
-                   key=not place)
-            for place, one in enumerate(told)
+            Column(one.title, one.unit, one.meaning, one.digits, better="higher" if one.sign > 0 else "lower")
+            for one in told
         ),
     ]  # fmt: skip
     best = {
