@@ -57,6 +57,8 @@ def test_no_name_in_a_record_acts_on_a_terminal(folder):
         assert code == 0, stderr
         assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(stdout + stderr)
         assert "evil" in stdout or command[0] == "report"
+    assert run("report", folder)[0] == 0
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set((folder / "report.html").read_text())
 
 
 def test_a_picture_that_leads_out_of_its_folder_is_not_shown(folder, tmp_path):

@@ -6,6 +6,7 @@ import base64
 import functools
 import gzip
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import metadata, resources
 
@@ -17,6 +18,9 @@ from resolute.studies.summary import attack_title
 
 # Of a page, in millions of bytes: what mail servers let through, with room for the third that mail adds.
 MEGABYTES = 10.0
+
+# What turns the text of a page around, or stands for nothing; a name may hold it.
+_UNSHOWN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def asset(name: str) -> str:
@@ -44,7 +48,7 @@ def render(template: str, values: Mapping[str, object], scripts: Sequence[str] =
     }
     text = _environment().get_template(template).render({**common, **values})
     # A file name that is no valid text arrives here as lone surrogates, which a file cannot hold.
-    return text.encode(errors="replace").decode()
+    return _UNSHOWN.sub("?", text).encode(errors="replace").decode()
 
 
 @functools.cache
