@@ -30,6 +30,7 @@ from resolute.images import (
     to_uint8,
     write_png,
 )
+from resolute.studies.datasets import find_photos
 
 ORIENTATION = 0x0112
 
@@ -448,6 +449,12 @@ class TestFindImages:
         (tmp_path / "folder" / "a.png").touch()
         found = find_images([str(tmp_path / "z.dat"), tmp_path / "folder"])
         assert found == [tmp_path / "z.dat", tmp_path / "folder" / "a.png"]
+
+    def test_a_file_that_is_named_twice_counts_once(self, tmp_path):
+        (tmp_path / "a.png").touch()
+        assert find_images([tmp_path / "a.png", tmp_path, tmp_path / ".." / tmp_path.name]) == [tmp_path / "a.png"]
+        write_png(tmp_path / "a.png", torch.zeros(3, 8, 8))
+        assert [photo.name for photo in find_photos([str(tmp_path / "a.png"), str(tmp_path)])] == ["a"]
 
     def test_nothing_gives_nothing(self):
         assert find_images([]) == []

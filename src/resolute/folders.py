@@ -25,7 +25,7 @@ Read = TypeVar("Read")
 def find_images(paths: Iterable[Path | str]) -> list[Path]:
     """Return the image files that ``paths`` name; a folder stands for the images in it, sorted by name.
 
-    Files come back as given, whatever their suffix. Folders inside a folder and hidden files are skipped. An
+    Files come back as given, whatever their suffix, each once. Folders inside a folder and hidden files are skipped. An
     ``ImageWarning`` counts the files in a folder that are images of a kind which is not read.
 
     Raises:
@@ -45,7 +45,15 @@ def find_images(paths: Iterable[Path | str]) -> list[Path]:
         if unread:
             warnings.warn(f"{unread} in {path} left out: convert them to PNG", ImageWarning, stacklevel=2)
         found += inside
-    return found
+    return each_once(found)
+
+
+def each_once(paths: Iterable[Path]) -> list[Path]:
+    """Return the first path to every place: a file that is named twice is one image, and counts once."""
+    first: dict[Path, Path] = {}
+    for path in paths:
+        first.setdefault(path.parent.resolve() / path.name, path)
+    return list(first.values())
 
 
 def images_in(folder: Path) -> list[Path]:

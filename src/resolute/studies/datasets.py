@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resolute.errors import ImageError
+from resolute.folders import each_once
 from resolute.images import SAMPLE_NAMES, from_uint8, read_image, sample_image
 from resolute.of_file import OwnCode, own_code
 from resolute.pairing import fitted, high_folder, matched_images, read_pair
@@ -103,7 +104,8 @@ def find_photos(images: Sequence[str], every: int = 1, scale: int = 1, *, high: 
         groups.setdefault(dataset, []).extend(path for path in paths if isinstance(path, Path))
         made.setdefault(dataset, []).extend(one for one in paths if not isinstance(one, Path))
     photos: list[Photo] = []
-    for dataset, paths in groups.items():
+    for dataset, named in groups.items():
+        paths = each_once(named)
         for number, images_made in list(enumerate(made[dataset], start=1))[::every]:
             name = f"{dataset}-{number}"
             photos.append(Photo(dataset, name, None, stem=name, made=images_made))
