@@ -164,8 +164,8 @@ def published() -> tuple[str, Table]:
     if others:
         named = ", ".join(f"{title} {kept:.1f}" for title, kept in sorted(others.items(), key=lambda pair: pair[1]))
         words += (
-            " They were taken for what the attack leaves of them, since what can be certified hardly depends on the "
-            f"network: of others that it was tried on it leaves, in dB, {named}."
+            " Networks of which the attack leaves little were taken, since what can be certified hardly depends on the "
+            f"network: of others that it was tried on, and that were not certified, it leaves, in dB, {named}."
         )
     return words, Table("", columns, rows, caption=caption)
 
