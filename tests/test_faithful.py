@@ -440,7 +440,7 @@ def test_too_few_photographs_leave_out_the_mask_alone(place, tmp_path, monkeypat
             assert run(*few, *images)[0] == 0
         (line,) = (str(one.message) for one in told)
         assert "no mask for bicubic: a rate of 5 % takes 19 photographs" in line
-        assert "photos are 9" in line
+        assert "has 9" in line
     (record,) = Store(tmp_path / "runs" / "faithful").read()
     assert record.noise_moved is not None
     assert record.trusted is None

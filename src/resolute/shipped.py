@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 WEIGHTS = Path(str(resources.files("resolute"))) / "weights"
 
-# What a normalisation notes while others train.
-_NOTED = ("running_mean", "running_var", "num_batches_tracked")
+# What is not trained: what a normalisation notes while others train, and the ends of a metric's scale.
+_NOTED = ("running_mean", "running_var", "num_batches_tracked", "range")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -126,7 +126,8 @@ def fit_logistic(scores: Scores, opinions: Scores) -> Callable[[Values], Values]
     ends = (opinions.max(), opinions.min()) if slope >= 0 else (opinions.min(), opinions.max())
     start = (*ends, float(scores.mean()), spread)
     try:
-        with warnings.catch_warnings():
+        # The covariance of the parameters, of which nothing is made, may exceed all numbers.
+        with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
             warnings.simplefilter("ignore", OptimizeWarning)
             found, _ = curve_fit(_logistic, scores, opinions, start, jac=_slopes, maxfev=1000, ftol=1e-6, xtol=1e-6)
     except RuntimeError:

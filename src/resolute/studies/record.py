@@ -189,5 +189,6 @@ def columns(kind: type[Record]) -> list[ViewColumn]:
 
 
 def _sql(hint: Any) -> str:
-    alternatives = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    several = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    alternatives = typing.get_args(hint) if several else (hint,)
     return next((_SQL[kind] for kind in alternatives if kind in _SQL), "JSON")

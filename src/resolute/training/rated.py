@@ -50,11 +50,11 @@ def read_ratings(folder: Path, needed: Sequence[str] = ("train", "val"), *, skip
     Args:
         folder: with the table.
         needed: splits that may not be empty.
-        skip_broken: leave out lines that are no ratings, with an ``ImageWarning``.
+        skip_broken: leave out lines that are no ratings, or second ones of an image, with an ``ImageWarning``.
 
     Raises:
         ConfigError: no such table; a column, an image or all images of a split in ``needed`` are missing; a score that
-            is no number; an unknown split; an image that has a line already.
+            is no number; an unknown split.
     """
     table = folder / TABLE
     try:
@@ -68,16 +68,18 @@ def read_ratings(folder: Path, needed: Sequence[str] = ("train", "val"), *, skip
         ) from None
     if missing:
         raise ConfigError(f"{table} lacks the column {missing[0]!r}; its first line must name {', '.join(_COLUMNS)}")
-    ratings: dict[Path, Rating] = {}
+    ratings: list[Rating] = []
+    seen: set[Path] = set()
     broken: list[str] = []
     for number, line in enumerate(rows, start=2):
         try:
             rating = _rating(folder, number, line)
-            if rating.path in ratings:
+            if skip_broken and rating.path in seen:
                 raise ConfigError(
                     f"{table}, line {number}: {line['path']} has an opinion already; remove one of the lines"
                 )
-            ratings[rating.path] = rating
+            seen.add(rating.path)
+            ratings.append(rating)
         except ConfigError as error:
             if not skip_broken:
                 raise
@@ -86,9 +88,9 @@ def read_ratings(folder: Path, needed: Sequence[str] = ("train", "val"), *, skip
         more = f"; and {len(broken) - 5} more" if len(broken) > 5 else ""
         warnings.warn(f"left out: {'; '.join(broken[:5])}{more}", ImageWarning, stacklevel=2)
     for split in needed:
-        if not any(rating.split == split for rating in ratings.values()):
+        if not any(rating.split == split for rating in ratings):
             raise ConfigError(f"{table} has no image in the split {split!r}; write {split} in that column of some rows")
-    return list(ratings.values())
+    return ratings
 
 
 class Crops:
