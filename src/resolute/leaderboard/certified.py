@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import final
 
@@ -14,9 +14,9 @@ from resolute.engine.store import Store
 from resolute.errors import ConfigError
 from resolute.figures import DASH
 from resolute.measure.intervals import bootstrap_mean
-from resolute.report.reading import read_source
+from resolute.report.reading import StudyFolder, read_source
 from resolute.studies.kinds import KINDS
-from resolute.studies.record import grouped
+from resolute.studies.record import Record, grouped
 from resolute.studies.restoration import Restoration
 from resolute.studies.restored import RestorationRecord
 from resolute.studies.study import count
@@ -49,6 +49,23 @@ def kind_in(run: Path) -> str:
     return kind if isinstance(kind, str) and kind in KINDS else ""
 
 
+def finished(
+    runs: Sequence[Path], kind: type[Record], called: str, notes: list[str]
+) -> Iterator[tuple[Path, StudyFolder]]:
+    """Yield the finished studies in folders, whose records of a kind are all there; note why others are left out."""
+    for run in runs:
+        try:
+            source = read_source(run)
+        except ConfigError as error:
+            notes.append(f"{run.name}: {error}")
+            continue
+        there = {record.key for record in source.records if isinstance(record, kind)}
+        if lacking := len(set(source.store.order()) - there):
+            notes.append(f"{run.name} is not finished: {count(lacking, called)} are missing")
+        else:
+            yield run, source
+
+
 @dataclasses.dataclass(frozen=True)
 class _Line:
     """One model under one noise at one radius in one folder, which is named where another answers the same."""
@@ -71,17 +88,9 @@ def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[s
     """
     found: dict[tuple[str | float, ...], list[_Line]] = {}
     notes: list[str] = []
-    for run in runs:
-        try:
-            source = read_source(run)
-        except ConfigError as error:
-            notes.append(f"{run.name}: {error}")
-            continue
+    for run, source in finished(runs, RestorationRecord, "certificate", notes):
         scale = source.study.scale if isinstance(source.study, Restoration) else 0
         own = [record for record in source.records if isinstance(record, RestorationRecord)]
-        if lacking := len(set(source.store.order()) - {record.key for record in own}):
-            notes.append(f"{run.name} is not finished: {count(lacking, 'certificate')} are missing")
-            continue
         for conditions, theirs in grouped(own, _conditions).items():
             records = _once(theirs)
             # Of another scale, images of equal pixels make another task; folders may hold others for another radius.

@@ -13,11 +13,10 @@ from typing import final
 import numpy as np
 
 from resolute.certificates.certificate import sampled_median
-from resolute.errors import ConfigError
 from resolute.figures import DASH
+from resolute.leaderboard.certified import finished
 from resolute.measure.agreement import agreement_difference, agreement_interval, least_srocc
-from resolute.report.reading import read_source
-from resolute.studies.record import grouped
+from resolute.studies.record import Record, grouped
 from resolute.studies.score_attacked import ScoreAttackRecord, refutes
 from resolute.studies.score_study import parted
 from resolute.studies.scored import ScoreRecord
@@ -74,15 +73,7 @@ def score_boards(runs: Sequence[Path]) -> tuple[list[ScoreBoard], list[str]]:
     """
     found: dict[tuple[object, ...], list[_Line]] = {}
     notes: list[str] = []
-    for run in runs:
-        try:
-            source = read_source(run)
-        except ConfigError as error:
-            notes.append(f"{run.name}: {error}")
-            continue
-        if lacking := len(set(source.store.order()) - {record.key for record in source.records}):
-            notes.append(f"{run.name} is not finished: {count(lacking, 'record')} are missing")
-            continue
+    for run, source in finished(runs, Record, "record", notes):
         scores, attacks = parted(source.records)
         for conditions, own in grouped(scores, _conditions).items():
             if fault := _fault(own, attacks):
