@@ -328,6 +328,9 @@ class TestPage:
         assert "Did edsr-s invent this?" in told
         assert "of the pixels are trusted" in told
         opened.wait_for_function("() => document.querySelectorAll('#faithful-gallery img').length === 12")
+        opened.wait_for_function(
+            "() => [...document.querySelectorAll('#faithful-slider img')].every(image => image.naturalWidth > 0)"
+        )
         sizes = opened.locator("#faithful-slider img").evaluate_all(
             "images => images.map(image => [image.naturalWidth, image.naturalHeight])"
         )

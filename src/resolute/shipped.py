@@ -49,7 +49,7 @@ def shipped(kind: Literal["restorer", "scorer"]) -> list[Shipped]:
 
     Example:
         >>> [one.name for one in shipped("scorer")], shipped("scorer")[1].parameters
-        (['quality-m', 'quality-s'], 297235)
+        (['quality-m', 'quality-s'], 297233)
     """
     found = map(_of, sorted(WEIGHTS.glob("*.safetensors")))
     return [one for one in found if one.kind == kind]
