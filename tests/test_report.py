@@ -11,20 +11,21 @@ from pathlib import Path
 import pytest
 import torch
 from plotly import graph_objects
-from small import edit, grid, tiny
+from small import edit, grid, network, tiny
 from typer.testing import CliRunner
 
 from resolute.attacks.registry import AttackTable
 from resolute.cli.app import app
 from resolute.engine.running import Machine, run
 from resolute.engine.store import Store
-from resolute.errors import ConfigError, OutputError
+from resolute.errors import ConfigError, ModelWarning, OutputError
 from resolute.figures import DASH, INFINITY, MINUS
 from resolute.images import sample_image, write_png
 from resolute.models import python_file
 from resolute.report import write_report
 from resolute.report.page import checks_of
 from resolute.report.reading import read_folder, read_kinds
+from resolute.studies.faithful import Faithful
 from resolute.studies.grid import Grid
 from resolute.studies.summary import compare, standings, summarize, worst_case
 from resolute.studies.verdicts import sentences_of
@@ -253,6 +254,19 @@ def test_one_name_for_two_things_is_told_apart(copied, tmp_path):
     assert {record.image for record in evidence.records} == {"chelsea", "chelsea (2)", "coffee", "coffee (2)"}
     page = Page(write_report([copied, other / "run"], tmp_path / "report.html"))
     assert page.notes.count("told apart") == 5
+
+
+def test_a_model_that_does_not_upscale_is_named_where_there_is_no_truth(photos, tmp_path):
+    torch.save(network(scale=4, blocks=1).state_dict(), tmp_path / "wrong.pth")
+    study = Faithful(
+        name="faithful", models=("edsr-xs", str(tmp_path / "wrong.pth")), high_resolution=False,
+        images=(str(photos / "coffee.png"),), crop=16,
+    )  # fmt: skip
+    with pytest.warns(ModelWarning, match=r"wrong\.pth does not upscale"):
+        run(study, tmp_path / "run")
+    (note,) = read_folder(tmp_path / "run").notes
+    assert note.startswith("wrong.pth does not upscale")
+    assert note in html.unescape(write_report([tmp_path / "run"], tmp_path / "page.html").read_text("utf-8"))
 
 
 def test_a_missing_model_gives_a_note(tmp_path):

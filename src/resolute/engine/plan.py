@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Hashable, Sequence
 from typing import final
 
-from resolute.studies.study import Cell, Study
+from resolute.studies.study import Cell, RestorerCell, Study
 
 # How often a unit may lose its worker before it is given up.
 DEATHS = 4
@@ -69,6 +69,11 @@ class Plan:
     def __len__(self) -> int:
         """Return the number of cells."""
         return len(self.cells)
+
+    def doubts(self) -> list[str]:
+        """Return why models seem not to upscale, see ``Restorer``."""
+        models = [cell.model for cell in self.cells if isinstance(cell, RestorerCell)]
+        return [doubt for doubt in dict.fromkeys(model.doubt for model in models) if doubt]
 
     def units(self, done: Collection[str], batch: int) -> list[Unit]:
         """Return what is not done yet, in order, at most ``batch`` cells a unit, or more where cells ask for it."""

@@ -75,6 +75,7 @@ def run(
                 "study": dataclasses.asdict(study),
                 "provenance": dataclasses.asdict(provenance()),
                 "facts": study.facts(plan.cells) if isinstance(study, Described) else {},
+                "doubts": plan.doubts(),
                 "cells": [cell.key for cell in plan.cells],
             }
         )

@@ -35,6 +35,7 @@ class StudyFolder:
         bad: lines that are no records.
         settings: of the study, as written.
         facts: in words.
+        doubts: why models seemed not to upscale when they were loaded.
         provenance: None where the folder does not say.
     """
 
@@ -45,6 +46,7 @@ class StudyFolder:
     bad: list[BadLine]
     settings: dict[str, Any]
     facts: dict[str, str]
+    doubts: list[str]
     provenance: Provenance | None
 
     @property
@@ -70,7 +72,7 @@ class MergedRecords:
     Attributes:
         sources: one a folder, all of one kind.
         records: merged, the names changed where two things had the same.
-        notes: what a reader must know about the merger.
+        notes: what a reader must know about the models and the merger.
     """
 
     sources: list[StudyFolder]
@@ -109,7 +111,8 @@ def read_source(folder: Path) -> StudyFolder:
     except pydantic.ValidationError:
         provenance = None
     facts = {str(name): str(value) for name, value in _texts(content.get("facts")).items()}
-    return StudyFolder(store, kind, study, records, bad, settings, facts, provenance)
+    doubts = _doubts(content.get("doubts"))
+    return StudyFolder(store, kind, study, records, bad, settings, facts, doubts, provenance)
 
 
 def read_kinds(folders: Sequence[Path]) -> list[MergedRecords]:
@@ -148,6 +151,7 @@ def merged(sources: list[StudyFolder]) -> MergedRecords:
             changed = {field: name for field, name in names.items() if name != getattr(record, field)}
             records[record.key] = dataclasses.replace(record, **changed) if changed else record
     notes = [
+        *dict.fromkeys(doubt for source in sources for doubt in source.doubts),
         *models.notes("model", "weights"),
         *attacks.notes("attack", "configurations"),
         *images.notes("image", "images"),
@@ -171,6 +175,10 @@ def without_budget(configuration: str) -> str:
         'FDA(epsilon=…, steps=50)'
     """
     return re.sub(r"\bepsilon=[^,)]*", "epsilon=…", configuration)
+
+
+def _doubts(content: object) -> list[str]:
+    return [f"{doubt}." for doubt in cast("list[object]", content)] if isinstance(content, list) else []
 
 
 def _texts(content: object) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from resolute.of_file import described
 from resolute.randomness import generator_for
 from resolute.runtime import full_float32
 from resolute.studies.record import Radius, Record, record_key
-from resolute.studies.study import Cell, about
+from resolute.studies.study import RestorerCell, about
 
 Image = Float[Tensor, "1 3 h w"]
 Large = Float[Tensor, "1 3 sh sw"]
@@ -132,10 +132,9 @@ class AttackRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class AttackCell(Cell):
+class AttackCell(RestorerCell):
     """One model, one attack at one budget, one image."""
 
-    model: Restorer
     attack: Attack
     label: str
     subject: Subject

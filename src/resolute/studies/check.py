@@ -31,6 +31,7 @@ from resolute.studies.study import (
     Compared,
     Described,
     Progress,
+    RestorerCell,
     Study,
     about,
     count,
@@ -85,10 +86,9 @@ class CheckRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class CheckCell(Cell):
+class CheckCell(RestorerCell):
     """One model on one image."""
 
-    model: Restorer
     twin: Restorer | None
     name: str
     low: Float[Tensor, "1 3 h w"]

@@ -37,7 +37,7 @@ from resolute.studies.record import Record, grouped, record_key
 from resolute.studies.restore_study import RestoreStudy
 from resolute.studies.results import Case, Measured, Missing, Quantity, Results, View
 from resolute.studies.scored import lack_of_room
-from resolute.studies.study import Answer, Bench, Cell, Progress, about, count, one_by_one
+from resolute.studies.study import Answer, Bench, Cell, Progress, RestorerCell, about, count, one_by_one
 from resolute.studies.survival import consistency, damaged, restored
 
 # The damage that everybody's photographs have.
@@ -48,10 +48,9 @@ _SHOWN = 12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class ChoiceCell(Cell):
+class ChoiceCell(RestorerCell):
     """One model and one image, as it is, damaged or attacked."""
 
-    model: Restorer
     subject: Subject
     trial: str
     attack: Attack

@@ -41,7 +41,7 @@ from resolute.studies.record import Record, record_key
 from resolute.studies.restore_study import RestoreStudy
 from resolute.studies.results import Case, Measured, Missing, Quantity, Results, View
 from resolute.studies.scored import finite
-from resolute.studies.study import Answer, Bench, Cell, InTiles, Progress, about, count, one_by_one
+from resolute.studies.study import Answer, Bench, Cell, InTiles, Progress, RestorerCell, about, count, one_by_one
 
 # Calibrations of this project's models, and those that were made here.
 SHIPPED = Path(str(resources.files("resolute"))) / "calibrations" / "trust"
@@ -65,10 +65,9 @@ _VIEWS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class FaithfulCell(Cell):
+class FaithfulCell(RestorerCell):
     """One model and one image, with the calibration of the model if there is one."""
 
-    model: Restorer
     subject: Subject
     trust: Trust | None
 

@@ -23,7 +23,7 @@ from resolute.models.tiling import Tiled
 from resolute.studies.attacked import Subject
 from resolute.studies.record import Count, Radius, Record, record_key
 from resolute.studies.scored import finite
-from resolute.studies.study import Answer, Bench, Cell, Progress, about
+from resolute.studies.study import Answer, Bench, Progress, RestorerCell, about
 
 Image = Float[Tensor, "3 h w"]
 
@@ -127,10 +127,9 @@ class RestorationRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class RestorationCell(Cell):
+class RestorationCell(RestorerCell):
     """One model under one noise, one image, one radius; the radii share their samples."""
 
-    model: Restorer
     subject: Subject
     made: Smoothing
     epsilon: float

@@ -15,7 +15,7 @@ from resolute.models.base import Restorer
 from resolute.runtime import out_of_memory
 from resolute.studies.attacked import Subject
 from resolute.studies.record import Record, record_key
-from resolute.studies.study import Cell, about
+from resolute.studies.study import RestorerCell, about
 
 
 @dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))
@@ -66,10 +66,9 @@ class CleverRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class CleverCell(Cell):
+class CleverCell(RestorerCell):
     """The index of one model on one image."""
 
-    model: Restorer
     subject: Subject
     table: CleverTable
     seed: int

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from resolute.errors import RefutedError, ResoluteError
 from resolute.files import FileName
 from resolute.images import image_sha256
-from resolute.models.base import Card, ScorerCard
+from resolute.models.base import Card, Restorer, ScorerCard
 from resolute.studies.record import Record
 from resolute.studies.results import Case, Measured, Missing, Quantity, Results
 
@@ -48,6 +48,13 @@ class Cell:
     together: int = 1
     needs: tuple[str, ...] = ()
     problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class RestorerCell(Cell):
+    """A cell about one super-resolution model; where it seems not to upscale, readers of the results are told."""
+
+    model: Restorer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ from resolute.studies.record import Record, record_key
 from resolute.studies.restore_study import RestoreStudy
 from resolute.studies.results import Case, Measured, Missing, Quantity, Results, View
 from resolute.studies.scored import finite
-from resolute.studies.study import Answer, Bench, Cell, InTiles, Progress, about, count, one_by_one
+from resolute.studies.study import Answer, Bench, Cell, InTiles, Progress, RestorerCell, about, count, one_by_one
 from resolute.studies.survival_results import SurvivalRecord, decibels, results_of, worst_first
 
 # Pictures are of the middle severity, and of so many images of each corruption.
@@ -40,10 +40,9 @@ _SHOWN, _IMAGES = 3, 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class SurvivalCell(Cell):
+class SurvivalCell(RestorerCell):
     """One model, one corruption at one severity, one image."""
 
-    model: Restorer
     subject: Subject
     corruption: str
     severity: int

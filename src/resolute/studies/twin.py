@@ -33,7 +33,7 @@ from resolute.studies.grid_cases import Replay
 from resolute.studies.record import Record, grouped, record_key
 from resolute.studies.restore_study import RestoreStudy
 from resolute.studies.results import UNFINISHED, Case, Measured, Missing, Quantity, Results, View
-from resolute.studies.study import Answer, Bench, Cell, Progress, about, count, one_by_one
+from resolute.studies.study import Answer, Bench, Cell, Progress, RestorerCell, about, count, one_by_one
 from resolute.table import Column, Table, TableCell, row
 
 # At which differences are seen in pictures.
@@ -75,10 +75,9 @@ class TwinRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class TwinCell(Cell):
+class TwinCell(RestorerCell):
     """Two forms of a network and one image, as it is or with a search near it."""
 
-    model: Restorer
     other: Restorer
     subject: Subject
     searched: bool
