@@ -5,7 +5,8 @@
 Contestants run in turns, each as a process of its own, which is how users meet them, and medians of the time by the
 clock count. Start-up stands beside that of torch. A folder of certificates stands beside a script that does the same
 forward passes of the metric and nothing else, and beside one that draws the noise as well; neither writes anything.
-Two workers stand beside one, each with one thread, on a study whose cells are all alike.
+Two workers stand beside one, each with one thread, on a study whose cells are all alike; and beside two runs of the
+study by one worker at the same time, which share nothing: half of what these take is all that a second core can give.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ with torch.no_grad():
             if "noise" in sys.argv:
                 noise.fill(rows, first)
             scorer(rows)
+"""
+
+AT_ONCE = """
+import subprocess, sys
+runs = [subprocess.Popen([*sys.argv[1:-1], f"{sys.argv[-1]}-{number}"]) for number in range(2)]
+sys.exit(sum(run.wait() for run in runs))
 """
 
 
@@ -100,7 +107,7 @@ def certificates(folder: Path, images: int) -> dict[str, list[str]]:
 
 
 def workers(folder: Path) -> dict[str, list[str]]:
-    """Return a study with two workers and with one."""
+    """Return a study with two workers, with one, and twice with one."""
     photo = sample_image("coffee")
     for number in range(16):
         write_png(folder / f"{number:02}.png", photo[:, : 4 * SIDE, 8 * number : 8 * number + 4 * SIDE])
@@ -117,7 +124,11 @@ def workers(folder: Path) -> dict[str, list[str]]:
         """
     )
     run = [*RESOLUTE, "study", str(study), "--workers"]
-    return {f"{count} workers": [*run, str(count), "--out"] for count in (2, 1)}
+    return {
+        "2 workers": [*run, "2", "--out"],
+        "1 worker": [*run, "1", "--out"],
+        "1 worker, two runs at once": [PYTHON, "-c", AT_ONCE, *run, "1", "--out"],
+    }
 
 
 def measured(commands: dict[str, list[str]], rounds: int, out: Path) -> dict[str, float]:
@@ -125,7 +136,8 @@ def measured(commands: dict[str, list[str]], rounds: int, out: Path) -> dict[str
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():
-            shutil.rmtree(out, ignore_errors=True)
+            for old in out.parent.glob(f"{out.name}*"):
+                shutil.rmtree(old)
             told = [*command, str(out)] if command[-1] == "--out" else command
             began = time.perf_counter()
             subprocess.run(told, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

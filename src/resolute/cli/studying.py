@@ -37,6 +37,7 @@ from resolute.engine.queue import Machine
 from resolute.engine.remote import Place, at_place
 from resolute.engine.running import plan_of, run
 from resolute.engine.store import Store
+from resolute.engine.workers import prepare
 from resolute.errors import ConfigError
 from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study, with_options
@@ -155,6 +156,8 @@ def plan_and_run(study: Study, out: str, machine: Machine, *, only_plan: bool, g
 def announce(plan: Plan, folder: Path, machine: Machine) -> None:
     """Say what is to be done and what it will cost."""
     store = Store(folder)
+    if machine.workers > 1:
+        prepare()
     records, bad = store.read_all()
     units = plan.units({record.key for record in records if store.whole(record)}, machine.cells)
     with shown_progress() as show:

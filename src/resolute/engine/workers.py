@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import multiprocessing.context
 import pickle
 import signal
 import time
@@ -22,17 +23,32 @@ from resolute.of_file import adopt, sources
 from resolute.offline import keep_offline
 from resolute.runtime import tune_allocator
 
+# From a process that has imported everything and done nothing, where there is such.
+_FAST = "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    context = multiprocessing.get_context("forkserver" if _FAST else "spawn")
+    if _FAST:
+        context.set_forkserver_preload([__name__])
+    return context
+
+
+def prepare() -> None:
+    """Begin with what workers start from, so that it is ready when they are wanted; seconds of another core."""
+    _context()
+    if _FAST:
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
 
 @final
 class _Worker:
     """A process with a copy of the plan, and the task that it is at work on."""
 
     def __init__(self, content: bytes, device: str, threads: int, memory: int) -> None:
-        # From a process that has imported everything and done nothing, where there is such.
-        fast = "forkserver" in multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if fast else "spawn")
-        if fast:
-            context.set_forkserver_preload([__name__])
+        context = _context()
         self.connection, theirs = context.Pipe()
         self.task: ClaimedUnit | None = None
         self.process = context.Process(target=_serve, args=(theirs, device, threads, memory), daemon=True)  # pyright: ignore[reportAttributeAccessIssue], a gap in the stubs

@@ -57,7 +57,9 @@
   const chosen = (select) => select.selectedOptions[0]?.text;
   const named = (view) => (view.group ? `${view.group}: ${view.label}` : view.label);
 
-  const keys = [...new Set(report.cases.flatMap((item) => Object.keys(item.filters)))];
+  const kept = (item, key) => item.filters[key] ?? "others";
+  const keys = [...new Set(report.cases.flatMap((item) => Object.keys(item.filters)))]
+    .filter((key) => new Set(report.cases.map((item) => kept(item, key))).size > 1);
   const form = $("choice");
   const picks = keys.map((key) => {
     const select = make("select", { id: `pick-${key}` });
@@ -73,11 +75,10 @@
   const choose = (wanted) => {
     let cases = report.cases;
     keys.forEach((key, index) => {
-      const kept = (item) => item.filters[key] ?? "others";
-      const values = [...new Set(cases.map(kept))];
-      const value = fill(picks[index], values, wanted ? kept(wanted) : chosen(picks[index]));
+      const values = [...new Set(cases.map((item) => kept(item, key)))];
+      const value = fill(picks[index], values, wanted ? kept(wanted, key) : chosen(picks[index]));
       picks[index].parentElement.hidden = values.length === 1 && value === "others";
-      cases = cases.filter((item) => kept(item) === value);
+      cases = cases.filter((item) => kept(item, key) === value);
     });
     current = wanted && cases.includes(wanted) ? wanted : cases[0];
     const place = report.cases.indexOf(current);
