@@ -81,10 +81,14 @@ def test_the_mean_is_over_images_of_means(made):
 
 def test_who_falls_behind_bicubic_is_told(made):
     _, records = made
-    results = results_of(records)
-    ahead = [dataclasses.replace(r, psnr_y=r.psnr_y + 30 * (r.model == "net")) for r in records]
-    assert "behind" in results.sentences[0]
+    better = [30 * (r.model == "net") for r in records]
+    ahead = [
+        dataclasses.replace(r, psnr_y=r.psnr_y + more, clean_psnr_y=r.clean_psnr_y + more)
+        for r, more in zip(records, better, strict=True)
+    ]
+    assert "worse than bicubic" in results_of(records).sentences[0]
     assert "behind" not in results_of(ahead).sentences[0]
+    assert "worse than bicubic" not in results_of(ahead).sentences[0]
     late = [
         dataclasses.replace(r, psnr_y=r.psnr_y - 60 * (r.corruption == "blur" and r.severity > 2))
         if r.model == "net"

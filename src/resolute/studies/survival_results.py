@@ -146,8 +146,9 @@ def _sentence(records: Sequence[SurvivalRecord], model: str) -> str:
     if model == BICUBIC or usual is None or usual_clean is None:
         return told + end
     lead, before = overall.mean - usual.mean, clean.mean - usual_clean.mean
-    told += f" Its lead over bicubic interpolation goes from {figure(before, signed=True)} to "
-    told += f"{figure(lead, signed=True)} dB"
+    if before < 0:
+        return f"{told} On clean inputs it is {figure(-before)} dB worse than bicubic interpolation.{end}"
+    told += f" Its lead over bicubic interpolation goes from {figure(before)} to {figure(lead)} dB"
     behind = grouped(kinds, lambda kind: _behind_from(records, model, kind))
     lost = [
         f"{', '.join(CORRUPTIONS[kind].title for kind in own)} from severity {first} on"
