@@ -326,6 +326,26 @@ def test_every_figure_is_that_of_the_definition(made, place):
             assert record.trusted is None
 
 
+def test_equal_images_hide_no_others(made):
+    _, records, _ = made
+    # A black photograph, of which bicubic interpolation gives what there was.
+    black = [
+        dataclasses.replace(one, image="black", **dict.fromkeys(("psnr_y", "consistency"), None if usual else 70.0))
+        for one in records
+        if one.image == "coffee"
+        for usual in [one.model == "bicubic"]
+    ]
+    table = results_of([*records, *black]).tables[0]
+    shown = [
+        dict(zip((c.name for c in table.columns), (c.value for c in row.cells), strict=True)) for row in table.rows
+    ]
+    for row, equal in zip(shown, (70, 100), strict=True):
+        own = [one for one in records if one.model == row["model"]]
+        assert row["consistency"] == pytest.approx((sum(one.consistency for one in own) + equal) / 3)
+        assert row["PSNR"] == pytest.approx((sum(one.psnr_y for one in own) + equal) / 3)
+    assert "100 dB" in table.caption
+
+
 def test_the_page_opens_with_the_verdict_and_the_mask(made, place):
     study, records, _ = made
     results = study.results(records)

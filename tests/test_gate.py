@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from test_cli import fails, run
 
-from resolute import ConfigError
+from resolute import ConfigError, OutputError
 from resolute.cli.gating import Gates
 from resolute.images import sample_image, write_png
 from resolute.studies.certification import Certification
@@ -171,3 +171,22 @@ def test_a_summary_and_a_name_of_any_bytes_are_written_all_the_same(tmp_path):
     gates.passed(study, RECORDS)
     assert "before" in (tmp_path / "summary.md").read_text()
     assert ElementTree.parse(tmp_path / "gates.xml").getroot()[0].get("name") == "resolute odd ?"
+
+
+@pytest.mark.parametrize("option", ["--junit", "--summary"])
+def test_files_that_cannot_be_written_are_refused_before_anything_is_run(option, tmp_path):
+    (tmp_path / "file").touch()
+    for name in (".", "file/gates"):
+        gates = Gates(("attacked-psnr=1",), **{option[2:]: tmp_path / name})
+        with pytest.raises(OutputError, match=option):
+            gates.parsed(Asked())
+
+
+def test_one_file_for_both_is_refused(tmp_path):
+    gates = Gates(("attacked-psnr=1",), tmp_path / "gates", tmp_path / "no" / ".." / "gates")
+    with pytest.raises(ConfigError, match="--summary"):
+        gates.parsed(Asked())
+
+
+def test_help_tells_the_form_of_a_gate():
+    assert "QUANTITY[@SETTING]=BOUND" in "".join(run("survive", "--help-all")[1].split())

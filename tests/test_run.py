@@ -5,6 +5,8 @@ import pytest
 import resolute
 from resolute.attacks.registry import AttackTable
 from resolute.studies import AttackRecord
+from resolute.studies.survival import Survival
+from resolute.studies.twin import Twin
 
 
 def test_a_study_and_its_name_give_the_records_of_its_folder(tiny_model, photos, tmp_path, monkeypatch):
@@ -29,6 +31,15 @@ def test_a_study_and_its_name_give_the_records_of_its_folder(tiny_model, photos,
     again = resolute.run("small")
     assert [record.key for record in again] == [record.key for record in records]
     assert (tmp_path / "runs" / "small" / "records.jsonl").is_file()
+
+
+def test_a_folder_is_of_one_kind_of_study(photos, tmp_path):
+    whole = Survival(models=("bicubic",), images=(str(photos),), corruptions=("noise",), severities=(1,))
+    records = resolute.run(whole, tmp_path / "out", resolute.Machine())
+    other = Twin(models=("bicubic", "edsr-xs"), images=(str(photos),), level=0)
+    with pytest.raises(resolute.ConfigError, match="survival"):
+        resolute.run(other, tmp_path / "out", resolute.Machine())
+    assert resolute.run(whole, tmp_path / "out", resolute.Machine()) == records
 
 
 def test_a_study_that_is_not_there_is_named():

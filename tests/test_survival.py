@@ -98,6 +98,33 @@ def test_who_falls_behind_bicubic_is_told(made):
     assert "blur from severity 3 on" in results_of(late).sentences[0]
 
 
+def test_equal_images_are_left_out_of_no_mean(made):
+    _, records = made
+    one = [record for record in records if record.corruption == "jpeg"]
+    # Of a black photograph bicubic interpolation gives what there was, and a network nearly.
+    equal = {"clean_psnr_y": None, "consistency": None, "sr_psnr": 40.0}
+    black = [
+        dataclasses.replace(
+            record, image="black", **equal | {"psnr_y": None if record.severity < 4 else 50.0}
+            if record.model == "bicubic" else {"clean_psnr_y": 70.0, "psnr_y": 70.0},
+        )
+        for record in one if record.image == "coffee"
+    ]  # fmt: skip
+    for every in ([*one, *black], [*black, *one]):
+        table = results_of(every).tables[0]
+        usual = next(cells for row in table.rows if (cells := [c.value for c in row.cells])[0] == "bicubic")
+        shown = dict(zip((column.name for column in table.columns), usual, strict=True))
+        clean = [record.clean_psnr_y for record in one if record.model == "bicubic" and record.severity == 1]
+        assert shown["clean"].n == 3
+        assert shown["clean"].mean == pytest.approx((sum(clean) + 100) / 3)
+        kept = [record.psnr_y for record in one if record.model == "bicubic"]
+        assert shown["survived"].mean == pytest.approx((sum(kept) + 3 * 100 + 2 * 50) / 15)
+        assert "100" in table.caption
+    unmoved = [dataclasses.replace(r, psnr_y=None, clean_psnr_y=None, ssim_y=None, clean_ssim_y=None, sr_psnr=None)
+               for r in one]  # fmt: skip
+    assert "no output moved" in results_of(unmoved).sentences[0]
+
+
 def test_without_truth_outputs_are_compared_with_clean_ones(place, tmp_path):
     study = Survival(models=("bicubic",), images=(str(place / "photos"),), high_resolution=False, severities=(1, 5))
     records = run_study(study, tmp_path)

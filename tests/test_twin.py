@@ -12,6 +12,7 @@ from resolute import ConfigError, Restorer, load_defended
 from resolute import run as run_study
 from resolute.attacks import PGD, Square
 from resolute.engine import Store
+from resolute.engine.plan import Plan
 from resolute.images import sample_image, write_png
 from resolute.report.page import write_markdown
 from resolute.studies import grid_cases, twin
@@ -169,3 +170,13 @@ def test_the_mean_over_images_is_of_each_form(place, tmp_path):
     assert len(results.sentences) == 2
     twice = [*records, *(dataclasses.replace(record, image="again", changed=0.0) for record in records)]
     assert "50 %" in study(place, "shifted").results(twice).sentences[0]
+    all_differ = [dataclasses.replace(record, changed=99.8) for record in records]
+    assert "99.8 %" in study(place, "shifted").results(all_differ).sentences[0]
+
+
+def test_another_form_that_seems_not_to_upscale_is_named(place):
+    asked = study(place, "shifted", "late")
+    cells = asked.cells()
+    for cell in cells:
+        cell.other.doubt = f"{cell.other.card.name} does not upscale"
+    assert Plan(asked, cells).doubts() == ["shifted does not upscale", "late does not upscale"]

@@ -10,6 +10,9 @@ DASH = "\u2013"
 MINUS = "\u2212"
 INFINITY = "\u221e"
 
+# PSNR in dB from which on images count as equal: a mean with infinity in it would hide all other images.
+CAP = 100.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
@@ -60,6 +63,17 @@ def or_infinite(psnr: float | None, *, known: bool = True) -> float | None:
         (31.2, inf, None)
     """
     return math.inf if psnr is None and known else psnr
+
+
+def capped(psnr: float | None, *, known: bool = True) -> float | None:
+    """Return a PSNR of a record for a mean, in which equal images count as ``CAP``; see ``or_infinite``.
+
+    Example:
+        >>> capped(31.2), capped(None), capped(120.0), capped(None, known=False)
+        (31.2, 100.0, 100.0, None)
+    """
+    value = or_infinite(psnr, known=known)
+    return None if value is None else min(value, CAP)
 
 
 def figure(value: float | None, digits: int = 2, *, signed: bool = False, significant: bool = False) -> str:

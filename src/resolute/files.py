@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import secrets
 import stat
@@ -67,6 +68,33 @@ def read_regular(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def check_writable(path: Path, option: str) -> None:
+    """Refuse what a file cannot be written to, as far as can be told before there is anything to write.
+
+    Raises:
+        OutputError: it is a folder, a pipe or a device, in whose place no file is put, or its folder is none.
+
+    Example:
+        >>> check_writable(Path("/dev/null"), "--junit")
+        Traceback (most recent call last):
+        ...
+        resolute.errors.OutputError: cannot write /dev/null: it is no regular file; choose another name with --junit
+    """
+    _check_target(path, option)
+    around = next(one for one in path.absolute().parents if one.exists())
+    if not around.is_dir() or not os.access(around, os.W_OK):
+        why = "it cannot be written to" if around.is_dir() else "it is no folder"
+        raise OutputError(f"cannot write to {around}: {why}; choose another folder with {option}")
+
+
+def _check_target(path: Path, option: str = "--out") -> None:
+    with contextlib.suppress(OSError):  # What cannot be looked at is said when it is written to.
+        mode = path.stat().st_mode
+        if path.parent == Path("/dev") or not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise OutputError(f"cannot write {path}: it is {what}; choose another name with {option}")
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it to its final name.
 
@@ -80,11 +108,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         >>> target.read_text()
         'kept'
     """
-    with contextlib.suppress(OSError):  # What cannot be looked at is said when it is written to.
-        mode = path.stat().st_mode
-        if path.parent == Path("/dev") or not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-            raise OutputError(f"cannot write {path}: it is {what}; choose another name with --out")
+    _check_target(path)
     # Named before it exists, so that an interrupt at any moment finds it in the clean-up below.
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(8)}{path.suffix}")
     try:

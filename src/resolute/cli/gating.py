@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from resolute.errors import ConfigError, GateError
-from resolute.files import write_text
+from resolute.files import check_writable, write_text
 from resolute.studies.gate import Gate, check_gates, gates_table, parse_gate, pass_gates, write_junit
 from resolute.studies.record import Record
 from resolute.studies.study import Study
@@ -19,8 +19,8 @@ from resolute.terminal import console
 FailUnder = Annotated[
     list[str] | None,
     typer.Option(
-        help="Exit with 13 where a figure is worse, as QUANTITY[@SETTING]=BOUND, such as attacked-psnr@4/255=24.5; of "
-        "attacks that are left open the worst on each image counts. May be repeated.",
+        help="Exit with 13 where a figure is worse, as QUANTITY\\[@SETTING]=BOUND, such as attacked-psnr@4/255=24.5; "
+        "of attacks that are left open the worst on each image counts. May be repeated.",
         rich_help_panel="Gates",
     ),
 ]
@@ -43,12 +43,20 @@ class Gates:
         """Return the gates.
 
         Raises:
-            ConfigError: one is none, or on what the study does not measure; or a file is wanted without any.
+            ConfigError: one is none, or on what the study does not measure; or a file is wanted without any, or one
+                for both.
+            OutputError: a file cannot be written.
         """
         gates = [parse_gate(text) for text in self.bounds]
         if self.junit is not None and not gates:
             raise ConfigError("--junit writes what came of gates: give --fail-under too")
         check_gates(study, gates)
+        files = {"--junit": self.junit, "--summary": self.summary}
+        for option, path in files.items():
+            if path is not None:
+                check_writable(path, option)
+        if self.junit is not None and self.summary is not None and self.junit.resolve() == self.summary.resolve():
+            raise ConfigError(f"--junit and --summary are both {self.junit}: give each a file of its own")
         return gates
 
     def passed(self, study: Study, records: Sequence[Record]) -> None:

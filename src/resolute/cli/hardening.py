@@ -149,7 +149,7 @@ class _Display:
         self._steps = recipe.optimizer.steps
         minutes = self._steps * seconds / 60
         errors.print(
-            f"training: {self._steps} steps of {seconds:.2g} s, {minutes:.1f} minutes in all; then judging, which can "
+            f"training: {self._steps} steps of {seconds:.3g} s, {minutes:.1f} minutes in all; then judging, which can "
             "take longer. What is done is not done again.",
             highlight=False,
             soft_wrap=True,

@@ -72,7 +72,7 @@ class Plan:
 
     def doubts(self) -> list[str]:
         """Return why models seem not to upscale, see ``Restorer``."""
-        models = [cell.model for cell in self.cells if isinstance(cell, RestorerCell)]
+        models = [model for cell in self.cells if isinstance(cell, RestorerCell) for model in cell.restorers()]
         return [doubt for doubt in dict.fromkeys(model.doubt for model in models) if doubt]
 
     def units(self, done: Collection[str], batch: int) -> list[Unit]:

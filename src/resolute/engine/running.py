@@ -12,12 +12,12 @@ from resolute.engine.plan import Plan
 from resolute.engine.queue import Machine, Queue, Tell, wait_for_others
 from resolute.engine.records import Records
 from resolute.engine.store import Store
-from resolute.errors import ImageError
+from resolute.errors import ConfigError, ImageError
 from resolute.files import among_others_in
 from resolute.of_file import told_in_one_line
 from resolute.provenance import provenance
 from resolute.runtime import resolve_device
-from resolute.studies.kinds import read_study
+from resolute.studies.kinds import KINDS, read_study
 from resolute.studies.record import SCHEMA
 from resolute.studies.study import Described, Study
 
@@ -57,7 +57,7 @@ def run(
         on_found: called with what is found, once it is on disk.
 
     Raises:
-        ConfigError, CheckpointError, ImageError: the study cannot be planned.
+        ConfigError, CheckpointError, ImageError: the study cannot be planned, or the folder is that of another kind.
         OutputError: a record cannot be written; those before it are kept.
         RuntimeError: a worker met a defect, told with its traceback.
     """
@@ -68,6 +68,7 @@ def run(
     study = plan.study
     folder = Path(out or Path("runs") / plan.study.name)
     with among_others_in(folder):
+        _refuse_another_kind(Store(folder), study)
         Store(folder).write_facts(
             {
                 "schema": SCHEMA,
@@ -94,6 +95,13 @@ def run(
     queue.tell("done")
     done = queue.done()
     return Records(study, (done[cell.key] for cell in plan.cells if cell.key in done))
+
+
+def _refuse_another_kind(store: Store, study: Study) -> None:
+    """Keep a study out of the folder of another kind, whose results no page would show any more."""
+    kind = store.facts().get("kind")
+    if isinstance(kind, str) and kind in KINDS and kind != study.kind and store.read():
+        raise ConfigError(f"{store.folder} holds a study of another kind, {kind}: choose another folder with --out")
 
 
 def _run_here(queue: Queue, machine: Machine) -> None:

@@ -166,7 +166,7 @@ class Summary:
         chance = 2 * max(score.certificate.error for score in self.scores if score.certificate is not None)
         return (
             f"{self.left} of {self.checked} certificates that were tried are refuted: an attack within the radius "
-            f"moved the true median out of the interval. By chance at most {chance * self.checked:.2g} are to be "
+            f"moved the true median out of the interval. By chance at most {chance * self.checked:.3g} are to be "
             "expected: check that the metric gives equal images equal scores, and report it."
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, final
 
 from resolute.chart import BICUBIC, Chart, axis, curve, layout_of, look_of, roomy, rounded
-from resolute.figures import Interval, figure
+from resolute.figures import CAP, Interval, capped, figure
 from resolute.measure.intervals import bootstrap_mean, mean
 from resolute.studies.record import Record, grouped
 from resolute.studies.results import UNFINISHED, Results
@@ -15,8 +15,6 @@ from resolute.studies.study import count
 from resolute.table import Column, Table, TableCell, row
 
 CLEAN, ATTACK = "clean", "attack"
-# PSNR in dB above which images count as equal: a mean with infinity in it would hide all other images.
-_CAP = 100.0
 
 
 @final
@@ -176,14 +174,12 @@ def results_of(records: Sequence[ChoiceRecord]) -> Results:
 
 def _capped(record: ChoiceRecord) -> ChoiceRecord:
     """Return a record in which a PSNR between equal images is the cap, so that no mean leaves that image out."""
-    equal = {
-        "psnr_y": record.psnr_y is None and record.ssim_y is not None,
-        "sr_psnr": record.sr_psnr is None and record.trial != CLEAN,
-        "consistency": record.consistency is None,
-    }
-    known: dict[str, float | None] = {name: getattr(record, name) for name in equal}
-    capped = {name: _CAP if equal[name] or (value or 0.0) > _CAP else value for name, value in known.items()}
-    return dataclasses.replace(record, **capped)  # pyright: ignore[reportArgumentType]
+    return dataclasses.replace(
+        record,
+        psnr_y=capped(record.psnr_y, known=record.ssim_y is not None),
+        sr_psnr=capped(record.sr_psnr, known=record.trial != CLEAN),
+        consistency=capped(record.consistency),
+    )
 
 
 def behind(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) -> dict[str, str]:
@@ -276,8 +272,8 @@ def _table(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) -> Tab
             cells.append(TableCell(one.interval(own) if one is told[0] else value, tone="good" if leads else ""))
         rows.append(row(name, *cells))
     caption = "Means over images; what is best is marked. " + "; ".join(f"{one.title}: {one.meaning}" for one in told)
-    capped = any(_CAP in (one.psnr_y, one.sr_psnr, one.consistency) for own in models.values() for one in own)
-    caption += f". Above {_CAP:g} dB a PSNR counts as {_CAP:g}" if capped else ""
+    equal = any(CAP in (one.psnr_y, one.sr_psnr, one.consistency) for own in models.values() for one in own)
+    caption += f". Above {CAP:g} dB a PSNR counts as {CAP:g}" if equal else ""
     return Table("Which model", columns, rows, caption=f"{caption}.")
 
 

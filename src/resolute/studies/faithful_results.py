@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar, final
 
 from resolute.certificates.gap import least_photographs
 from resolute.chart import BICUBIC
-from resolute.figures import figure
+from resolute.figures import CAP, capped, figure
 from resolute.measure.intervals import mean
 from resolute.studies.record import Record, on_common_images
 from resolute.studies.results import UNFINISHED, Results
@@ -143,8 +142,13 @@ def _mean(records: Sequence[FaithfulRecord], read: Figure, digits: int = 1) -> s
     return figure(mean(map(read, records)), digits)
 
 
-def _consistency(record: FaithfulRecord) -> float:
-    return math.inf if record.consistency is None else record.consistency
+def _consistency(record: FaithfulRecord) -> float | None:
+    return capped(record.consistency)
+
+
+def _psnr(record: FaithfulRecord) -> float | None:
+    # Of an output of two low-resolution pixels a side shaving leaves nothing to measure.
+    return capped(record.psnr_y, known=record.truth_added is not None and min(record.width, record.height) > 2)
 
 
 def _sentences(records: Sequence[FaithfulRecord], model: str) -> list[str]:
@@ -219,7 +223,7 @@ def _columns(first: FaithfulRecord) -> dict[str, list[tuple[Column, Figure]]]:
             (Column("contradicted", "levels", "what contradicts the input"),
              lambda r: r.contradicted),
             (Column("consistency", "dB", "output, shrunk, against the input"), _consistency),
-            (Column("PSNR", "dB", "against the truth, on Y, border shaved", better="higher"), lambda r: r.psnr_y),
+            (Column("PSNR", "dB", "against the truth, on Y, border shaved", better="higher"), _psnr),
         ],
         "How far pixels move": [
             (Column("noise", "levels", moves), lambda r: r.noise_moved),
@@ -250,7 +254,10 @@ def _tables(records: Sequence[FaithfulRecord], models: Sequence[str]) -> list[Ta
         f"Within {first.bound:g} levels of the truth; of the trusted pixels of a photograph like those of the "
         f"calibration at most {_percent(first.rate)} are not, in expectation."
     )
-    captions = "Levels are of 255, root mean squares.", moved, trusted
+    levels = "Levels are of 255, root mean squares."
+    if any(CAP in (_consistency(one), _psnr(one)) for one in records):
+        levels += f" Above {CAP:g} dB a PSNR counts as {CAP:g}."
+    captions = levels, moved, trusted
     found: list[Table] = []
     for (title, columns), caption in zip(_columns(first).items(), captions, strict=True):
         kept = _there(records, columns)

@@ -223,7 +223,7 @@ class Evidence:
     def _model(self) -> list[Flag]:
         flat = f"the gradient is zero or not finite at {self.flat:.3g} % of the input's values"
         slope = f"the slope that the gradient promises and the one that is found differ by {self.error:.3g} %"
-        same = f"outputs for the same image differ by up to {self.jump:.2g} levels of 255"
+        same = f"outputs for the same image differ by up to {self.jump:.3g} levels of 255"
         least = torch.stack([*self.runs.values(), *self.restarts]).amin(dim=0)
         broken = 100 * float((least <= 0).float().mean())
         ends = f"{self.saturated:.2f} % more values lie at the ends of the range or beyond than in the input"

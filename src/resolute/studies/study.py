@@ -56,6 +56,10 @@ class RestorerCell(Cell):
 
     model: Restorer
 
+    def restorers(self) -> Sequence[Restorer]:
+        """Return all models that it is about."""
+        return [self.model]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answer:

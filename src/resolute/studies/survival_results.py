@@ -11,7 +11,7 @@ import pydantic
 
 from resolute.chart import BICUBIC, Chart, axis, curve, layout_of, look_of, roomy, rounded
 from resolute.corruptions import CORRUPTIONS, SEVERITIES
-from resolute.figures import Interval, figure, or_infinite
+from resolute.figures import CAP, Interval, capped, figure, or_infinite
 from resolute.measure.intervals import bootstrap_mean, mean
 from resolute.studies.record import Record, grouped, on_common_images
 from resolute.studies.results import UNFINISHED, Results
@@ -70,8 +70,9 @@ def results_of(records: Sequence[SurvivalRecord]) -> Results:
     """Return what records come to; against the truth where it is known, and otherwise against the clean output."""
     if not records:
         return Results([UNFINISHED], [])
-    with_truth = [record for record in records if record.psnr_y is not None]
-    own = on_common_images(with_truth or records)
+    every = list(map(_capped, records))
+    with_truth = [record for record in every if record.psnr_y is not None]
+    own = on_common_images(with_truth or every)
     models = list(dict.fromkeys(record.model for record in own))
     kinds = [kind for kind in CORRUPTIONS if any(record.corruption == kind for record in own)]
     sentences = [_sentence(own, model) for model in models if model != BICUBIC or len(models) == 1]
@@ -81,7 +82,7 @@ def results_of(records: Sequence[SurvivalRecord]) -> Results:
 
 def score(record: SurvivalRecord) -> float | None:
     """Return what is judged: PSNR against the truth, or SR-PSNR where there is none."""
-    return record.sr_psnr if record.clean_psnr_y is None else record.psnr_y
+    return record.sr_psnr if record.psnr_y is None else record.psnr_y
 
 
 def survived(records: Sequence[SurvivalRecord], figure_of: Figure = score) -> Interval | None:
@@ -96,8 +97,8 @@ def worst_first(records: Sequence[SurvivalRecord], severity: int, images: int) -
     chosen = [record for record in records if record.severity == severity and record.model != BICUBIC]
     found: list[SurvivalRecord] = []
     for own in grouped(chosen, lambda record: (record.model, record.corruption)).values():
-        found += sorted(own, key=_kept)[:images]
-    return sorted(found, key=_kept)
+        found += sorted(own, key=_kept_capped)[:images]
+    return sorted(found, key=_kept_capped)
 
 
 def decibels(value: float | None) -> str:
@@ -108,6 +109,22 @@ def decibels(value: float | None) -> str:
         '31.46 dB'
     """
     return f"{figure(or_infinite(value))} dB"
+
+
+def _capped(record: SurvivalRecord) -> SurvivalRecord:
+    """Return a record in which a PSNR between equal images is the cap, so that no mean leaves that image out."""
+    return dataclasses.replace(
+        record,
+        clean_psnr_y=capped(record.clean_psnr_y, known=record.clean_ssim_y is not None),
+        psnr_y=capped(record.psnr_y, known=record.ssim_y is not None),
+        clean_consistency=capped(record.clean_consistency),
+        consistency=capped(record.consistency),
+        sr_psnr=capped(record.sr_psnr),
+    )
+
+
+def _kept_capped(record: SurvivalRecord) -> float:
+    return _kept(_capped(record))
 
 
 def _kept(record: SurvivalRecord) -> float:
@@ -124,7 +141,7 @@ def _of(records: Sequence[SurvivalRecord], model: str, kind: str = "", severity:
 def _sentence(records: Sequence[SurvivalRecord], model: str) -> str:
     own = _of(records, model)
     overall, clean = survived(own), survived(own, lambda one: one.clean_psnr_y)
-    if overall is None:
+    if overall is None or (clean is None and overall.low == CAP):
         return f"{model}: no output moved."
     images = len({(one.dataset, one.image) for one in own})
     kinds = grouped(own, lambda one: one.corruption)
@@ -169,7 +186,7 @@ def _behind_from(records: Sequence[SurvivalRecord], model: str, kind: str) -> in
 
 
 def _overview(records: Sequence[SurvivalRecord], models: Sequence[str], kinds: Sequence[str]) -> Table:
-    truth = records[0].clean_psnr_y is not None
+    truth = records[0].psnr_y is not None
     meaning = "mean over severities and images, in dB, " + ("against the truth" if truth else "from the clean output")
     columns = [
         Column("model"), *([Column("clean", "dB", "PSNR for clean inputs", better="higher")] if truth else []),
@@ -185,7 +202,10 @@ def _overview(records: Sequence[SurvivalRecord], models: Sequence[str], kinds: S
         )
         for model in models
     ]  # fmt: skip
-    return Table("What survives", columns, rows, caption=f"Each corruption: {meaning}.")
+    caption = f"Each corruption: {meaning}."
+    if any(CAP in (one.clean_psnr_y, one.psnr_y, one.sr_psnr, one.consistency) for one in records):
+        caption += f" Above {CAP:g} dB a PSNR counts as {CAP:g}."
+    return Table("What survives", columns, rows, caption=caption)
 
 
 def _by_severity(records: Sequence[SurvivalRecord], models: Sequence[str], kinds: Sequence[str]) -> Table:
@@ -208,7 +228,7 @@ def _by_severity(records: Sequence[SurvivalRecord], models: Sequence[str], kinds
 
 
 def _charts(records: Sequence[SurvivalRecord], models: Sequence[str], kinds: Sequence[str]) -> list[Chart]:
-    truth = records[0].clean_psnr_y is not None
+    truth = records[0].psnr_y is not None
     plots: list[tuple[str, str, Figure, str]] = [
         ("survived", "PSNR, dB" if truth else "SR-PSNR, dB", score, "What is left"),
         ("consistency", "consistency, dB", lambda one: one.consistency, "Whether outputs still fit their inputs"),

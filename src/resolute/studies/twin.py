@@ -82,6 +82,9 @@ class TwinCell(RestorerCell):
     subject: Subject
     searched: bool
 
+    def restorers(self) -> Sequence[Restorer]:
+        return [self.model, self.other]
+
 
 class Apart(nn.Module):
     """The difference between what two models make of images."""
@@ -229,7 +232,7 @@ class Twin(RestoreStudy):
         ]
         told += ", and ".join(parts)
         if honest:
-            told += f"; {sum(one.changed for one in honest) / len(honest):.2g} % of the values differ as saved"
+            told += f"; {sum(one.changed for one in honest) / len(honest):.3g} % of the values differ as saved"
         known = [(a, b) for one in honest if (a := one.psnr_y) is not None and (b := one.other_psnr_y) is not None]
         if known:
             ours, theirs = (sum(one) / len(known) for one in zip(*known, strict=True))
