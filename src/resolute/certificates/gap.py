@@ -506,7 +506,6 @@ def find_calibration(metric: Scorer, screening: Screening, files: Sequence[Path]
     found = next((made for path in files if (made := Calibration.read(path)).fingerprint == wanted), None)
     if found is None:
         name = "the metric" if metric.card is None else metric.card.name
-        raise ConfigError(
-            f"there is no calibration of {name} with {screening.defence} at {screening.fit or 'full'} size; {_NEW}"
-        )
+        size = f"{screening.fit} pixels a side" if screening.fit else "full size"
+        raise ConfigError(f"there is no calibration of {name} with {screening.defence} at {size}; {_NEW}")
     return found

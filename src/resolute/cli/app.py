@@ -25,6 +25,7 @@ from typer.core import TyperGroup
 import resolute
 from resolute.cli.stopping import INTERRUPTED, KEPT, TERMINATED, Terminated
 from resolute.errors import ConfigError, OutputError, ResoluteError
+from resolute.folders import SUFFIXES
 from resolute.of_file import told_in_one_line
 from resolute.offline import OFFLINE, keep_offline
 from resolute.printing import console, errors
@@ -453,8 +454,12 @@ def all_addressed(
     """Return the addresses of models with the options of the command line, which are about one of them.
 
     Raises:
-        ConfigError: as ``addressed``, or there are options and not one model.
+        ConfigError: as ``addressed``, there are options and not one model, or a model is an image.
     """
+    for model in models:
+        # What a shell makes of --images *.png.
+        if Path(model).suffix.lower() in SUFFIXES:
+            raise ConfigError(f"{model} is an image, no model: write --images before every image, or name their folder")
     if len(models) != 1 and (scale is not None or weights or range or arguments):
         raise ConfigError(
             "--scale, --weights, --range and --argument are about one --model or MODEL; for several write "

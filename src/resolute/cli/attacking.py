@@ -149,7 +149,7 @@ def attack(
     own = [record for record in records if record.model != "bicubic"] or records
     written = write_outputs(own, out)
     console.print(images_table(records).terminal())
-    for sentence in sentences_of(records, {}):
+    for sentence in (*sentences_of(records, {}), *(f"{doubt}." for doubt in plan.doubts())):
         console.print(escape(sentence), highlight=False)
     console.print(f"{len(written)} images and figures.json are in [bold]{escape(str(out))}[/bold]", soft_wrap=True)
     if failures:

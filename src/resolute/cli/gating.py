@@ -59,8 +59,13 @@ class Gates:
             raise ConfigError(f"--junit and --summary are both {self.junit}: give each a file of its own")
         return gates
 
-    def passed(self, study: Study, records: Sequence[Record]) -> None:
+    def passed(self, study: Study, records: Sequence[Record], doubts: Sequence[str] = ()) -> None:
         """Tell and write what came of the gates.
+
+        Args:
+            study: what was asked.
+            records: the answers.
+            doubts: why models seem not to upscale; a reader of the summary sees no warning.
 
         Raises:
             GateError: one is not passed.
@@ -73,10 +78,12 @@ class Gates:
             console.print(table.terminal())
         if self.summary is not None:
             results = study.results(records)
-            tables = [one.markdown() for one in (*([table] if table is not None else []), *results.tables)]
+            gates = [table.markdown()] if table is not None else []
+            tables = [one.markdown() for one in results.tables]
             # Servers give every step of a job the same file.
             before = self.summary.read_text("utf-8", "replace") if self.summary.is_file() else ""
-            write_text(self.summary, before + "\n\n".join([*results.sentences, *tables]) + "\n")
+            told = [*gates, *(f"{doubt}." for doubt in doubts), *results.sentences, *tables]
+            write_text(self.summary, before + "\n\n".join(told) + "\n")
         failed = [one.words() for one in passages if not one.passed]
         if failed:
             raise GateError("; ".join(failed))

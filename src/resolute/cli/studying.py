@@ -192,6 +192,10 @@ def run_study(plan: Plan, place: Place, machine: Machine, gates: Gates = UNGATED
     if not records:
         raise typer.Exit(FAILED)
     alarm = show_results(plan.study, records)
+    doubts = plan.doubts()
+    # The warning at loading may be hours away.
+    for doubt in doubts:
+        console.print(escape(f"{doubt}."), highlight=False)
     page = write_report([place.folder], place.folder / "report.html")
     place.push_all()
     name_file("report", place.name_of(page))
@@ -200,7 +204,7 @@ def run_study(plan: Plan, place: Place, machine: Machine, gates: Gates = UNGATED
     if failures:
         raise typer.Exit(FAILED)
     tell_bad([place.folder], torn=False)
-    gates.passed(plan.study, records)
+    gates.passed(plan.study, records, doubts)
     return page
 
 

@@ -124,11 +124,13 @@ class Certification(ScoreStudy):
         return cells
 
     def facts(self, cells: Sequence[Cell]) -> dict[str, str]:
-        return {
+        told = {
             "guarantee": "of the median score under noise, for every perturbation of the file of the l2 norm that is "
-            "given, over all pixels and channels in [0, 1]",
-            "attacked images": "on the 8-bit grid; the defended score of each is under fresh noise",
+            "given, over all pixels and channels in [0, 1]"
         }
+        if self.attacks:
+            told["attacked images"] = "on the 8-bit grid; the defended score of each is under fresh noise"
+        return told
 
     def outline(self, cells: Sequence[Cell]) -> str:
         images = sum(isinstance(cell, ScoreCell) for cell in cells)

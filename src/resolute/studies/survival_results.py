@@ -11,7 +11,7 @@ import pydantic
 
 from resolute.chart import BICUBIC, Chart, axis, curve, layout_of, look_of, roomy, rounded
 from resolute.corruptions import CORRUPTIONS, SEVERITIES
-from resolute.figures import CAP, Interval, capped, figure, or_infinite
+from resolute.figures import CAP, Interval, capped, figure, or_infinite, printed_difference
 from resolute.measure.intervals import bootstrap_mean, mean
 from resolute.studies.record import Record, grouped, on_common_images
 from resolute.studies.results import UNFINISHED, Results
@@ -157,12 +157,17 @@ def _sentence(records: Sequence[SurvivalRecord], model: str) -> str:
         moved = f"{model}: outputs stay within {overall.mean:.2f} dB of those for clean inputs on average {where}"
         return f"{moved}; least under {title}.{end}"
     told = f"{model} has {clean.mean:.2f} dB on clean inputs and keeps {overall.mean:.2f} dB on average {where}"
-    told += f"; it loses most to {title}, {-(mean(map(_kept, kinds[worst])) or 0.0):.2f} dB."
+    loss, left = mean(map(_kept, kinds[worst])) or 0.0, mean(map(score, kinds[worst]))
+    # As the table beside it adds up, unless it is of other images.
+    printed = printed_difference(clean.mean, left)
+    loss = printed if printed is not None and abs(printed - loss) < 0.015 else loss
+    told += f"; it loses most to {title}, {-loss:.2f} dB."
     beside = _of(records, BICUBIC)
     usual, usual_clean = survived(beside), survived(beside, lambda one: one.clean_psnr_y)
     if model == BICUBIC or usual is None or usual_clean is None:
         return told + end
-    lead, before = overall.mean - usual.mean, clean.mean - usual_clean.mean
+    lead = printed_difference(usual.mean, overall.mean)
+    before = printed_difference(usual_clean.mean, clean.mean)
     if before < 0:
         return f"{told} On clean inputs it is {figure(-before)} dB worse than bicubic interpolation.{end}"
     told += f" Its lead over bicubic interpolation goes from {figure(before)} to {figure(lead)} dB"
