@@ -261,8 +261,8 @@ def test_fidelity_is_to_the_clean_score_and_compared_before_one_metric_only():
     rng = np.random.default_rng(0)
     clean = rng.uniform(20, 80, 12)
     down = {"name": "d", "lower_better": True}
-    near = [smoothed("near", i, [clean[i] + 2] * 101, undefended=clean[i], mos=float(i)) for i in range(12)]
-    far = [smoothed("far", i, [70 - 0.5 * clean[i]] * 101, undefended=clean[i], mos=float(i)) for i in range(12)]
+    near = [smoothed("near", i, [clean[i] + 2] * 101, undefended=clean[i]) for i in range(12)]
+    far = [smoothed("far", i, [70 - 0.5 * clean[i]] * 101, undefended=clean[i]) for i in range(12)]
     other = [smoothed("other", i, [clean[i] + 4] * 101, undefended=clean[i], scorer=down) for i in range(12)]
     bare = [dataclasses.replace(one, defence="bare", score=one.undefended, smoothing=None) for one in near]
     alone, one, two, three = standings([*bare, *near, *far, *other], 0.05, resamples=50)

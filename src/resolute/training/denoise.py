@@ -160,14 +160,14 @@ class DenoiseTask(Task[Restorer]):
         terms = {"MSE": loss.mse, "target": loss.target, f"rank by {loss.order}": loss.rank}
         used = [f"{size:g} x {name}" for name, size in terms.items() if size > 0]
         balance = f", each balanced to the size of the MSE, which is alone for {loss.after} steps"
-        metric = "none"
+        metric, taught = "none", self.metric is None or loss.target + loss.rank + self.recipe.reward.weight > 0
         if self.metric is not None and self.metric.card is not None:
             metric = f"{self.metric.card.name}, sha256 `{self.metric.card.sha256}`"
         facts = {
             "input, output": "RGB float in [0, 1] with noise, clipped; the same without noise",
             "noise": f"Gaussian, standard deviation {self.recipe.sigma:g} on [0, 1]",
             "loss": " + ".join(used) + (balance if len(used) > 1 else "") + self._rewarded(),
-            "metric in the loop": metric,
+            f"metric {'in the loop' if taught else 'of the validation'}": metric,
         }
         results = {"validation PSNR (RGB)": ("psnr_rgb", "{:.2f} dB")}
         if self.metric is not None:

@@ -90,7 +90,7 @@ class DenoiseRecipe(RunTable):
 
     Attributes:
         metric: the quality metric in the loop: a weights file, the name of a recipe whose run lies beside this one, or
-            that of a built-in metric. Empty for none; then only the MSE term can be on.
+            that of a built-in metric; where only the MSE term is on, it judges the validation. Empty for none.
         sigma: standard deviation of the noise, on the scale of [0, 1].
         reward: the score itself as a term of the loss, which may be gamed (see ``RewardTable``).
 
