@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("metrics", nargs="+", help="names or files")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders with mos.csv")
     parser.add_argument("--split", nargs="*", default=["test"], help="of those folders")
+    parser.add_argument("--every", type=int, default=1, help="take each n-th image of those folders only")
     parser.add_argument("--biq2021", type=Path, help="a copy of the repository BIQ2021")
     parser.add_argument("--count", type=int, default=250, help="images of the test split of BIQ2021")
     parser.add_argument("--seed", type=int, default=0, help="which of them")
@@ -102,7 +103,8 @@ def main() -> None:
     sets: dict[str, Rated] = {}
     for folder in arguments.data:
         ratings = [one for one in read_ratings(folder, arguments.split) if one.split in arguments.split]
-        sets[f"{folder.name} ({', '.join(arguments.split)})"] = [(one.path, one.mos) for one in ratings]
+        rated = [(one.path, one.mos) for one in ratings[:: arguments.every]]
+        sets[f"{folder.name} ({', '.join(arguments.split)})"] = rated
     if arguments.biq2021:
         sets["BIQ2021 (test)"] = biq2021(arguments.biq2021, arguments.count, arguments.seed)
     print(f"{provenance().hardware}, {torch.get_num_threads()} threads")

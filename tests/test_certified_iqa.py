@@ -1,6 +1,7 @@
 """The study of DMS-IQA: what it computes, goes on with, concludes, prints and draws."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 
@@ -254,6 +255,31 @@ def test_agreement_taus_and_order_on_records_made_by_hand():
     level = compare([*good, *twins], ["none", "twin"], resamples=50)
     assert "no difference" in level[0].sentence()
     assert rising(level, ["none", "twin"]) == [("m", "undecided")]
+
+
+def test_fidelity_is_to_the_clean_score_and_compared_before_one_metric_only():
+    rng = np.random.default_rng(0)
+    clean = rng.uniform(20, 80, 12)
+    down = {"name": "d", "lower_better": True}
+    near = [smoothed("near", i, [clean[i] + 2] * 101, undefended=clean[i]) for i in range(12)]
+    far = [smoothed("far", i, [70 - 0.5 * clean[i]] * 101, undefended=clean[i]) for i in range(12)]
+    other = [smoothed("other", i, [clean[i] + 4] * 101, undefended=clean[i], scorer=down) for i in range(12)]
+    bare = [dataclasses.replace(one, defence="bare", score=one.undefended, smoothing=None) for one in near]
+    alone, one, two, three = standings([*bare, *near, *far, *other], 0.05, resamples=50)
+    assert alone.fidelity is alone.shift is alone.distance is None
+    assert (one.fidelity.mean, two.fidelity.mean) == (pytest.approx(1), pytest.approx(-1))
+    assert (one.shift.mean, one.distance.mean) == (pytest.approx(0.02), pytest.approx(0.02))
+    assert three.shift.mean == pytest.approx(-0.04)
+    summary = Summary.of([*bare, *near, *far, *other], [], order=("near", "far"), resamples=50)
+    found = {(each.first, each.second): each for each in summary.differences}
+    assert set(found) == set(itertools.combinations(("bare", "other", "near", "far"), 2))
+    assert found["near", "far"].fidelity.mean == pytest.approx(-2)
+    assert found["near", "far"].delta.mean == pytest.approx(0)
+    assert found["other", "near"].fidelity is None
+    assert found["other", "near"].metric == "d and m"
+    assert found["bare", "near"].delta is None
+    assert sum("against" in sentence for sentence in summary.sentences()) == 1
+    assert {table.title for table in certified_iqa_tables.tables_of(summary)} >= {"Fidelity", "Differences"}
 
 
 def smoothed(defence, image, samples, **facts):

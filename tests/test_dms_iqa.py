@@ -110,7 +110,10 @@ def test_the_three_terms_of_a_batch():
     assert losses.mse.item() == pytest.approx(0.09)
     assert losses.target.item() == pytest.approx(0.15)
     assert losses.rank.item() == pytest.approx(2 * 0.1 / 4 / 1.1)
-    assert dms_iqa_losses(metric, denoised, clean, order=torch.tensor([80.0, 20.0])).rank.item() == 0
+    people = torch.tensor([80.0, 20.0])
+    assert dms_iqa_losses(metric, denoised, clean, order=people).rank.item() == 0
+    both = dms_iqa_losses(metric, denoised, clean, order=people, both=True)
+    assert both.rank.item() == pytest.approx(losses.rank.item() / 2)
 
 
 def test_scores_are_scaled_by_the_proven_range_then_the_usual_one_and_turned_up():

@@ -12,13 +12,14 @@ from warm import train_killed
 from resolute import ConfigError, DenoiseRecipe, TrainingError, load, load_scorer, read_recipe, train
 from resolute.cli import app
 from resolute.errors import CheckpointError
-from resolute.images import sample_image, write_png
+from resolute.images import sample_image, to_uint8, write_png
 from resolute.models import QualityNet
 from resolute.models.weights import save_model
 from resolute.training.denoise import DenoiseTask
 from resolute.training.denoise_recipe import DenoiseDataTable, DenoiseLossTable
 from resolute.training.networks import DENOISERS
 from resolute.training.photos import Photos
+from resolute.training.rated import shrunk
 from resolute.training.recipe import adjusted, built_in_recipes
 from resolute.training.tables import OptimizerTable
 
@@ -205,8 +206,18 @@ def test_human_scores_order_the_images_where_the_recipe_says_so(photos, rated, t
     task.parts.eval()
     with torch.no_grad():
         assert "srocc_mos" in task.validate()
-    with pytest.raises(ConfigError, match=r"mos\.csv.* loss\.order"):
-        DenoiseTask(recipe, [rated, photos], judge)
+    both = dataclasses.replace(recipe, loss=DenoiseLossTable(rank=1.0, order="both"))
+    rank, halved = (
+        DenoiseTask(each, [rated], judge).loss(task.parts, task.batch(0, 0, 1), 0, 0)[1]["rank"]
+        for each in (recipe, both)
+    )
+    own = DenoiseTask(dataclasses.replace(recipe, loss=DenoiseLossTable(rank=1.0)), [rated], judge)
+    of_metric = own.loss(task.parts, task.batch(0, 0, 1), 0, 0)[1]["rank"]
+    assert rank != of_metric
+    assert halved == pytest.approx((rank + of_metric) / 2)
+    for each in (recipe, both):
+        with pytest.raises(ConfigError, match=r"mos\.csv.* loss\.order"):
+            DenoiseTask(each, [rated, photos], judge)
 
 
 def test_a_batch_depends_on_seed_and_step_alone_and_ranks_share_it(photos):
@@ -276,6 +287,28 @@ def test_validation_images_are_held_out_and_large_ones_cut_to_the_middle(tmp_pat
     assert [image.shape for image, _ in found.validation] == [(40, 384, 3)]
 
 
+def test_zoomed_photographs_are_shrunk_to_the_crop_held_out_ones_whole(photos):
+    found = Photos([photos], crop=36, validation=1, zoom=True)
+    held_out = [shrunk(to_uint8(sample_image(name)[:, 100:164, 153:217]), 36) for name in ("astronaut", "rocket")]
+    assert any(np.array_equal(found.validation[0][0], whole) for whole in held_out)
+    crops = found.batch(0, 0, 4)[0]
+    assert crops.shape[-2:] == (36, 36)
+    assert not torch.equal(crops, Photos([photos], crop=36, validation=1).batch(0, 0, 4)[0])
+
+
+def test_built_in_weights_are_started_from_unless_a_run_lies_beside(photos, tmp_path):
+    recipe = dataclasses.replace(
+        read_recipe("denoiser-mse-m-012"),
+        validate_first=False,
+        data=DenoiseDataTable(crop=36, batch=2, validation=0),
+        optimizer=OptimizerTable(steps=0),
+    )
+    made = train(recipe, [photos], tmp_path / "run", device="cpu").weights
+    assert same(load(made, scale=1).state_dict(), load("denoiser-mse-012", scale=1).state_dict())
+    with pytest.raises(ConfigError, match=r"denoiser-pretrain.* neither beside .* nor built in"):
+        train(dataclasses.replace(recipe, start="denoiser-pretrain"), [photos], tmp_path / "other", device="cpu")
+
+
 def test_built_in_denoisers_differ_in_what_their_names_say():
     recipes = {name: read_recipe(name) for name in built_in_recipes()}
     for name, sigma in (("006", 0.06), ("012", 0.12), ("024", 0.24)):
@@ -284,6 +317,10 @@ def test_built_in_denoisers_differ_in_what_their_names_say():
         assert dataclasses.replace(judged, name=plain.name, metric="", loss=plain.loss) == plain
         assert (plain.loss.target, plain.loss.rank) == (0, 0)
         assert plain.start == "denoiser-pretrain"
+    plain, judged = recipes["denoiser-mse-m-012"], recipes["denoiser-iqa-m-012"]
+    assert dataclasses.replace(judged, name=plain.name, loss=plain.loss) == plain
+    assert (plain.loss.target, plain.loss.rank) == (0, 0)
+    assert (judged.metric, judged.loss.order, judged.start) == ("quality-m", "both", "denoiser-mse-012")
     on = {
         name: (recipes[f"denoiser-{name}-012"].loss.target > 0, recipes[f"denoiser-{name}-012"].loss.rank > 0)
         for name in ("mse", "target", "rank", "iqa")

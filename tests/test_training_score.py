@@ -480,6 +480,27 @@ def test_a_linear_head_starts_from_ridge_regression(rated, tuning):
     assert error() < before / 4
 
 
+def test_a_head_alone_learns_from_photographs_of_which_a_share_is_noised(rated, tuning, tmp_path):
+    data = dataclasses.replace(tuning.data, sigma=0.3, noised=0.5, batch=40)
+    recipe = dataclasses.replace(tuning, data=data, validate_first=True, optimizer=OptimizerTable(steps=0))
+    task = ScoreTask(recipe, [rated])
+    plain = ScoreTask(dataclasses.replace(recipe, data=dataclasses.replace(data, sigma=0.0)), [rated])
+    moved = (task.batch(0, 0, 1)[0] - plain.batch(0, 0, 1)[0]).flatten(1).abs().amax(dim=1) > 0
+    assert 10 < moved.sum() < 30
+    shares = [task.batch(0, rank, 2)[0] for rank in range(2)]
+    assert torch.equal(task.batch(0, 0, 1)[0], torch.stack(shares, dim=1).flatten(0, 1))
+    trained = train(recipe, [rated], tmp_path, device="cpu")
+    metric = load_scorer(trained.weights)
+    task.begin()
+    torch.testing.assert_close(metric.head.score.weight, task.model.head.score.weight)
+    fresh = EfficientNetScorer.from_backbone(Path(tuning.model.backbone))
+    assert all(
+        torch.equal(a, b) for a, b in zip(metric.backbone.parameters(), fresh.backbone.parameters(), strict=True)
+    )
+    assert set(trained.figures) == {"srocc", "plcc"}
+    assert "on 0.5 of the images" in (tmp_path / "tiny.md").read_text()
+
+
 def test_all_of_an_efficientnet_learns_from_a_backbone_that_the_card_names(rated, tuning, tmp_path):
     metric = load_scorer(train(tuning, [rated], tmp_path, device="cpu").weights)
     assert isinstance(metric, EfficientNetScorer)

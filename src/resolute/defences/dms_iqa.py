@@ -33,6 +33,7 @@ def dms_iqa_losses(
     denoised: Float[Tensor, "b 3 h w"],
     clean: Float[Tensor, "b 3 h w"],
     order: Float[Tensor, " b"] | None = None,
+    both: bool = False,
 ) -> Losses:
     """Return the three terms of a batch; gradients flow through the metric to ``denoised`` and not to the metric.
 
@@ -41,6 +42,7 @@ def dms_iqa_losses(
         denoised: the denoiser's output, in [0, 1].
         clean: what it should be.
         order: human scores to rank by, higher for better; by default the metric's scores of the clean images.
+        both: rank by those scores of the metric too: the mean of both terms.
 
     Raises:
         ConfigError: the metric has no finite range.
@@ -49,10 +51,11 @@ def dms_iqa_losses(
         scores = scaled_scores(metric, denoised)
         with torch.no_grad():
             targets = scaled_scores(metric, clean)
+    orders = [targets] if order is None else [order, targets] if both else [order]
     return Losses(
         mse=F.mse_loss(denoised, clean),
         target=target_loss(scores, targets),
-        rank=rank_loss(scores, targets if order is None else order),
+        rank=torch.stack([rank_loss(scores, each) for each in orders]).mean(),
     )
 
 

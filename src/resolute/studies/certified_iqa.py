@@ -23,7 +23,6 @@ from resolute.folders import read_each
 from resolute.images import from_uint8, image_sha256, read_image, to_uint8
 from resolute.models.fitted import size_within
 from resolute.models.scorers import load_scorer
-from resolute.of_file import own_code
 from resolute.studies.certified_iqa_charts import charts_of
 from resolute.studies.certified_iqa_summary import Summary, widest_first
 from resolute.studies.certified_iqa_tables import tables_of
@@ -193,13 +192,10 @@ class CertifiedIqa(ScoreStudy):
             scorer = behind(bare, contender.denoiser)
             if contender.purifier:
                 scorer = DenoisedScorer(bare, purifier(contender.purifier)).eval()
-            code = own_code(name)
-            metric = code.title if code else Path(name).stem
-            label = f"{contender.defence} ({metric})" if len(metrics) > 1 else contender.defence
             found.append(
                 Contestant(
-                    defence=label, bare=bare, scorer=scorer, smoothing=smoothing if contender.smoothed else None,
-                    epsilon=self.epsilon,
+                    defence=contender.defence, bare=bare, scorer=scorer,
+                    smoothing=smoothing if contender.smoothed else None, epsilon=self.epsilon,
                 )
             )  # fmt: skip
         return found

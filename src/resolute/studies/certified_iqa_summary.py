@@ -11,7 +11,15 @@ from typing import Literal
 import numpy as np
 
 from resolute.figures import Interval
-from resolute.measure.agreement import Agreement, agreement_difference, agreement_of, plcc, srocc
+from resolute.measure.agreement import (
+    Agreement,
+    agreement_difference,
+    agreement_interval,
+    agreement_of,
+    plcc,
+    srocc,
+)
+from resolute.measure.intervals import bootstrap_mean
 from resolute.studies.record import grouped
 from resolute.studies.score_attacked import ScoreAttackRecord, apart, gain, refutes
 from resolute.studies.scored import ScoreRecord, width_of
@@ -46,6 +54,9 @@ class ContenderSummary:
         abstained, vacuous: certificates that claim nothing, and those that say no more than the metric's range.
         agreement: with opinions; None below two images.
         tau_srocc, tau_plcc: how much less it agrees than the undefended metric, paired; None for that metric itself.
+        fidelity: SROCC of the defended scores with what the metric alone says of the same images; None for that metric.
+        shift, distance: mean of what the defence adds to the score, towards better quality, and of its size, over the
+            metric's range; None for that metric, and where it has no range.
         delta, width: larger side and width of the certified interval at epsilon, over the metric's range; None for a
             contender without certificates. Vacuous ones are not in it.
         delta_raw, width_raw: the same on the metric's scale.
@@ -61,6 +72,9 @@ class ContenderSummary:
     agreement: Agreement | None
     tau_srocc: Interval | None
     tau_plcc: Interval | None
+    fidelity: Interval | None
+    shift: Interval | None
+    distance: Interval | None
     delta: Spread | None
     width: Spread | None
     delta_raw: Spread | None
@@ -71,13 +85,23 @@ class ContenderSummary:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """By how much the second defence agrees better than the first, paired over images."""
+    """By how much the second defence agrees better than the first, paired over images.
+
+    Attributes:
+        first, second: the defences.
+        metric: that they stand before, or both metrics.
+        srocc, plcc: of agreement with opinions.
+        fidelity: of SROCC with the metric's own clean scores; None where each has a metric of its own.
+        delta: of the certified delta, over the metric's range; None unless both are certified.
+    """
 
     first: str
     second: str
     metric: str
     srocc: Interval
     plcc: Interval
+    fidelity: Interval | None
+    delta: Interval | None
 
     def sentence(self) -> str:
         """Say what was found."""
@@ -123,8 +147,8 @@ class Summary:
 
     Attributes:
         scores: records of clean images.
-        differences: between the defences that are ordered.
-        orders: for each metric, whether agreement rises in that order.
+        differences: between the defences that are certified or ordered, and the undefended ones.
+        orders: whether agreement rises in that order, and of which metric; none where a step lacks its scores.
         order: in which agreement should rise.
         epsilon: l2 radius of the certificates.
     """
@@ -143,7 +167,13 @@ class Summary:
         epsilon: float = 0.05, resamples: int = 1000,
     ) -> Summary:  # fmt: skip
         """Summarise records."""
-        differences = compare(scores, order, resamples=resamples)
+        groups = grouped(scores, lambda score: score.defence)
+        others = [
+            name
+            for name, ours in groups.items()
+            if name not in order and (ours[0].smoothing is not None or not _defended(ours))
+        ]
+        differences = compare(scores, [*others, *order], epsilon=epsilon, resamples=resamples)
         return Summary(
             scores, standings(scores, epsilon, resamples=resamples), differences, rising(differences, order),
             shifts(attacks, scores), order, epsilon,
@@ -172,7 +202,7 @@ class Summary:
 
     def sentences(self) -> list[str]:
         """Return the summary in words."""
-        found = [found.sentence() for found in self.differences]
+        found = [one.sentence() for one in self.differences if {one.first, one.second} <= set(self.order)]
         ends = {
             "confirmed": "every step is a rise that chance does not explain",
             "refuted": "a step is a fall that chance does not explain",
@@ -207,7 +237,7 @@ def standings(scores: Sequence[ScoreRecord], epsilon: float, *, resamples: int =
     for (metric, contender), ours in _by_contender(scores).items():
         # Every record has the undefended score of its image, so that none need be a contender.
         bare = [dataclasses.replace(score, score=score.undefended) for score in ours]
-        defended = any(score.smoothing is not None or score.score != score.undefended for score in ours)
+        defended = _defended(ours)
         rated = [score for score in ours if score.score is not None and score.mos is not None]
         certified = [score for score in ours if score.smoothing is not None]
         widths = {score.key: width_of(score, epsilon) for score in certified}
@@ -224,6 +254,7 @@ def standings(scores: Sequence[ScoreRecord], epsilon: float, *, resamples: int =
                 contender, metric, bool(certified), len(rated), sum(score.non_finite > 0 for score in certified),
                 sum(widths[score.key] is None and not score.non_finite for score in certified), agreement,
                 tau_srocc, tau_plcc,
+                *(_fidelity(ours, resamples) if defended else (None, None, None)),
                 Spread.of([deltas[score.key] / (score.span or 1) for score in spans]),
                 Spread.of([(widths[score.key] or 0) / (score.span or 1) for score in spans]),
                 Spread.of([deltas[score.key] for score in proven]),
@@ -235,30 +266,38 @@ def standings(scores: Sequence[ScoreRecord], epsilon: float, *, resamples: int =
     return found
 
 
-def compare(rows: Sequence[ScoreRecord], defences: Sequence[str], *, resamples: int = 1000) -> list[Difference]:
-    """Compare each pair of the defences, for each metric; a positive difference is the later one's gain."""
-    groups = _by_contender(rows)
+def compare(
+    rows: Sequence[ScoreRecord], defences: Sequence[str], *, epsilon: float = 0.05, resamples: int = 1000
+) -> list[Difference]:
+    """Compare each pair of the defences; a positive difference in agreement is the later one's gain."""
+    groups = grouped(rows, lambda row: row.defence)
     found: list[Difference] = []
-    for metric in dict.fromkeys(metric for metric, _ in groups):
-        for first, second in itertools.combinations(defences, 2):
-            a, b = groups.get((metric, first), []), groups.get((metric, second), [])
-            values = [_difference(b, a, measure, resamples) for measure in (srocc, plcc)]
-            if values[0] is not None and values[1] is not None:
-                found.append(Difference(first, second, metric, values[0], values[1]))
+    for first, second in itertools.combinations(defences, 2):
+        a, b = groups.get(first, []), groups.get(second, [])
+        values = [_difference(b, a, measure, resamples) for measure in (srocc, plcc)]
+        if values[0] is None or values[1] is None:
+            continue
+        metrics = list(dict.fromkeys(row.metric_alone for row in (*a, *b)))
+        alike = len(metrics) == 1 and _defended(a) and _defended(b)
+        found.append(
+            Difference(
+                first, second, " and ".join(metrics), values[0], values[1],
+                _difference(b, a, srocc, resamples, _clean) if alike else None, _delta_difference(b, a, epsilon),
+            )
+        )  # fmt: skip
     return found
 
 
 def rising(differences: Sequence[Difference], defences: Sequence[str]) -> list[tuple[str, Verdict]]:
-    """Return for each metric whether SROCC rises along the defences, as the intervals of neighbours tell."""
-    found: list[tuple[str, Verdict]] = []
-    steps = list(itertools.pairwise(defences))
-    for metric in dict.fromkeys(difference.metric for difference in differences):
-        ours = {(d.first, d.second): d.srocc for d in differences if d.metric == metric}
-        if not all(step in ours for step in steps):
-            continue
-        falls, rises = any(ours[step].high < 0 for step in steps), all(ours[step].low > 0 for step in steps)
-        found.append((metric, "refuted" if falls else "confirmed" if rises else "undecided"))
-    return found
+    """Return whether SROCC rises along the defences, as the intervals of neighbours tell, and of which metric."""
+    ours = {(one.first, one.second): one for one in differences}
+    steps = [ours.get(step) for step in itertools.pairwise(defences)]
+    known = [step for step in steps if step is not None]
+    if not known or len(known) < len(steps):
+        return []
+    falls, rises = any(step.srocc.high < 0 for step in known), all(step.srocc.low > 0 for step in known)
+    metrics = " and ".join(dict.fromkeys(name for step in known for name in step.metric.split(" and ")))
+    return [(metrics, "refuted" if falls else "confirmed" if rises else "undecided")]
 
 
 def shifts(attacks: Sequence[ScoreAttackRecord], scores: Sequence[ScoreRecord]) -> list[Shift]:
@@ -302,18 +341,58 @@ def _by_contender(rows: Sequence[ScoreRecord]) -> dict[tuple[str, str], list[Sco
     return grouped(rows, lambda row: (row.metric_alone, row.defence))
 
 
+def _defended(rows: Sequence[ScoreRecord]) -> bool:
+    return any(row.smoothing is not None or row.score != row.undefended for row in rows)
+
+
+def _fidelity(rows: Sequence[ScoreRecord], resamples: int) -> tuple[Interval | None, Interval | None, Interval | None]:
+    """Return SROCC with the clean score, and means of the shift from it and of the shift's size, over the range."""
+    known = [(row, row.score, row.undefended) for row in rows if row.score is not None and row.undefended is not None]
+    scores, clean = [score for _, score, _ in known], [alone for _, _, alone in known]
+    shifts = [_towards_better(row, score - alone) / row.span for row, score, alone in known if row.span]
+    return (
+        agreement_interval(scores, clean, resamples=resamples) if len(known) > 1 else None,
+        bootstrap_mean(shifts) if shifts else None,
+        bootstrap_mean([abs(shift) for shift in shifts]) if shifts else None,
+    )
+
+
+def _towards_better(row: ScoreRecord, value: float) -> float:
+    return -value if row.lower_better else value
+
+
 def _oriented(rows: Sequence[ScoreRecord]) -> list[float]:
-    return [(-1 if row.lower_better else 1) * row.score for row in rows if row.score is not None]
+    return [_towards_better(row, row.score) for row in rows if row.score is not None]
+
+
+def _opinion(row: ScoreRecord) -> float | None:
+    return row.mos
+
+
+def _clean(row: ScoreRecord) -> float | None:
+    return None if row.undefended is None else _towards_better(row, row.undefended)
 
 
 def _difference(
-    first: Sequence[ScoreRecord], second: Sequence[ScoreRecord], measure: Callable[..., float], resamples: int
-) -> Interval | None:
+    first: Sequence[ScoreRecord], second: Sequence[ScoreRecord], measure: Callable[..., float], resamples: int,
+    truth: Callable[[ScoreRecord], float | None] = _opinion,
+) -> Interval | None:  # fmt: skip
     theirs = {row.image: row for row in second if row.score is not None}
-    ours = [row for row in first if row.score is not None and row.mos is not None]
-    pairs = [(row, theirs[row.image]) for row in ours if row.image in theirs]
+    pairs = [
+        (row, theirs[row.image], true)
+        for row in first
+        if row.score is not None and row.image in theirs and (true := truth(row)) is not None
+    ]
     if len(pairs) < 2:
         return None
-    a, b = (_oriented(side) for side in zip(*pairs, strict=True))
-    opinions = [row.mos for row, _ in pairs if row.mos is not None]
-    return agreement_difference(a, b, opinions, measure, resamples=resamples)
+    a, b, truths = zip(*pairs, strict=True)
+    return agreement_difference(_oriented(a), _oriented(b), truths, measure, resamples=resamples)
+
+
+def _delta_difference(first: Sequence[ScoreRecord], second: Sequence[ScoreRecord], epsilon: float) -> Interval | None:
+    ours, theirs = (
+        {row.image: _delta(row, epsilon) / row.span for row in rows if row.span and width_of(row, epsilon) is not None}
+        for rows in (first, second)
+    )
+    differences = [ours[image] - theirs[image] for image in ours if image in theirs]
+    return bootstrap_mean(differences) if differences else None

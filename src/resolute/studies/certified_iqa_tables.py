@@ -13,7 +13,10 @@ WIDEST = 40
 
 def tables_of(summary: Summary) -> list[Table]:
     """Return the tables, those without a row left out."""
-    found = [agreement_table(summary), certified_table(summary), shifts_table(summary), images_table(summary)]
+    found = [
+        agreement_table(summary), fidelity_table(summary), differences_table(summary), certified_table(summary),
+        shifts_table(summary), images_table(summary),
+    ]  # fmt: skip
     return [table for table in found if table.rows]
 
 
@@ -33,6 +36,41 @@ def agreement_table(summary: Summary) -> Table:
     ]  # fmt: skip
     words = "Agreement with people, 95 % bootstrap intervals; τ is what agreement loses against the metric alone."
     return Table("Agreement", columns, rows, caption=words)
+
+
+def fidelity_table(summary: Summary) -> Table:
+    """Return how near each contender's scores are to those of the metric alone."""
+    columns = [
+        Column("defence"), Column("SROCC with the clean score", digits=3, better="higher"),
+        Column("shift", "% of range", signed=True), Column("distance", "% of range", better="lower"),
+    ]  # fmt: skip
+    rows = [
+        row(_name(one), one.fidelity, one.shift and one.shift.scaled(100), one.distance and one.distance.scaled(100))
+        for one in summary.standings
+        if one.fidelity is not None
+    ]
+    words = (
+        "Fidelity: the defended score beside that of the metric alone on the same images, 95 % bootstrap intervals; "
+        "shift is the mean difference, towards better quality, and distance its mean size."
+    )
+    return Table("Fidelity", columns, rows, caption=words)
+
+
+def differences_table(summary: Summary) -> Table:
+    """Return how each pair of contenders differs."""
+    columns = [
+        Column("defence"), Column("against"), *(Column(name, digits=3, signed=True) for name in ("SROCC", "PLCC")),
+        Column("SROCC with the clean score", digits=3, signed=True), Column("δ", "% of range", signed=True),
+    ]  # fmt: skip
+    rows = [
+        row(one.second, one.first, one.srocc, one.plcc, one.fidelity, one.delta and one.delta.scaled(100))
+        for one in summary.differences
+    ]
+    words = (
+        "Differences, paired over images, with 95 % bootstrap intervals: SROCC and PLCC with people, SROCC with the "
+        f"metric's own clean score where both defend the same metric, and certified δ at {summary.epsilon:g}."
+    )
+    return Table("Differences", columns, rows, caption=words)
 
 
 def certified_table(summary: Summary) -> Table:

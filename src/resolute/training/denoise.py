@@ -73,8 +73,8 @@ class DenoiseTask(Task[Restorer]):
         rewards = self.metric is not None and recipe.reward.weight > 0
         self.reward = Reward(recipe.reward, self.metric, denoiser) if self.metric is not None and rewards else None
         self.before = self.reward.denoiser if self.reward is not None else None
-        self.photos = Photos(data, recipe.data.crop, recipe.data.validation, progress)
-        if loss.rank > 0 and loss.order == "opinion" and not self.photos.rated:
+        self.photos = Photos(data, recipe.data.crop, recipe.data.validation, progress, zoom=recipe.data.zoom)
+        if loss.rank > 0 and loss.order != "metric" and not self.photos.rated:
             raise ConfigError(
                 f"{recipe.name} ranks by human scores, which not all of these images have: give folders with mos.csv, "
                 'or set loss.order = "metric"'
@@ -107,8 +107,8 @@ class DenoiseTask(Task[Restorer]):
             total = F.mse_loss(denoised, clean)
             figures = {"psnr": _decibel(total)}
         else:
-            order = opinions if table.order == "opinion" else None
-            losses = dms_iqa_losses(self.metric, denoised, clean, order)
+            order = None if table.order == "metric" else opinions
+            losses = dms_iqa_losses(self.metric, denoised, clean, order, both=table.order == "both")
             figures = {"psnr": _decibel(losses.mse), "target": losses.target.item(), "rank": losses.rank.item()}
             total = self.balance(losses)
         if self.reward is not None and step >= table.after:
@@ -160,14 +160,14 @@ class DenoiseTask(Task[Restorer]):
         terms = {"MSE": loss.mse, "target": loss.target, f"rank by {loss.order}": loss.rank}
         used = [f"{size:g} x {name}" for name, size in terms.items() if size > 0]
         balance = f", each balanced to the size of the MSE, which is alone for {loss.after} steps"
-        metric = "none"
+        metric, taught = "none", self.metric is None or loss.target + loss.rank + self.recipe.reward.weight > 0
         if self.metric is not None and self.metric.card is not None:
             metric = f"{self.metric.card.name}, sha256 `{self.metric.card.sha256}`"
         facts = {
             "input, output": "RGB float in [0, 1] with noise, clipped; the same without noise",
             "noise": f"Gaussian, standard deviation {self.recipe.sigma:g} on [0, 1]",
             "loss": " + ".join(used) + (balance if len(used) > 1 else "") + self._rewarded(),
-            "metric in the loop": metric,
+            f"metric {'in the loop' if taught else 'of the validation'}": metric,
         }
         results = {"validation PSNR (RGB)": ("psnr_rgb", "{:.2f} dB")}
         if self.metric is not None:
@@ -177,7 +177,7 @@ class DenoiseTask(Task[Restorer]):
                 "validation spread of the score over noise, share of the range": ("std", "{:.4f}"),
                 "validation SROCC with human scores": ("srocc_mos", "{:.3f}"),
             }
-        steps = f"{data.batch} crops of {data.crop} x {data.crop}"
+        steps = f"{data.batch} crops of {data.crop} x {data.crop}" + (f", shrunk from {data.crop} up" * data.zoom)
         save_with_card(self.model, weights, training, facts, steps, results)
 
     def _judged_by(self) -> tuple[str, str]:

@@ -18,6 +18,8 @@ class DenoiseDataTable:
 
     Attributes:
         crop: side of the random crops, at the images' own resolution.
+        zoom: crops of any side from ``crop`` to that of the image, shrunk to ``crop``, so that a denoiser knows
+            photographs at their own size and shrunk; held out are whole ones, shrunk.
         batch: crops a step, over all devices together.
         validation: images held out of the folders without ``mos.csv``.
         validated: most images that a validation looks at, spread evenly over those held out.
@@ -25,6 +27,7 @@ class DenoiseDataTable:
     """
 
     crop: int = pydantic.Field(default=128, ge=8)
+    zoom: bool = False
     batch: int = pydantic.Field(default=8, ge=1)
     validation: int = pydantic.Field(default=10, ge=0)
     validated: int = pydantic.Field(default=32, ge=1)
@@ -37,7 +40,8 @@ class DenoiseLossTable:
 
     Attributes:
         mse, target, rank: size of each term, relative to the others (see ``LossBalance``).
-        order: what the rank term ranks by: ``metric``, its score of the clean image, or ``opinion``, human scores.
+        order: what the rank term ranks by: ``metric``, its score of the clean image, ``opinion``, human scores, or
+            ``both``, half of either.
         momentum: of the averages that balance the terms.
         after: steps of the MSE alone, before the other terms come in.
     """
@@ -45,7 +49,7 @@ class DenoiseLossTable:
     mse: float = pydantic.Field(default=1.0, gt=0)
     target: float = pydantic.Field(default=0.0, ge=0)
     rank: float = pydantic.Field(default=0.0, ge=0)
-    order: Literal["metric", "opinion"] = "metric"
+    order: Literal["metric", "opinion", "both"] = "metric"
     momentum: float = pydantic.Field(default=0.99, ge=0, lt=1)
     after: int = pydantic.Field(default=0, ge=0)
 
@@ -86,7 +90,7 @@ class DenoiseRecipe(RunTable):
 
     Attributes:
         metric: the quality metric in the loop: a weights file, the name of a recipe whose run lies beside this one, or
-            that of a built-in metric. Empty for none; then only the MSE term can be on.
+            that of a built-in metric; where only the MSE term is on, it judges the validation. Empty for none.
         sigma: standard deviation of the noise, on the scale of [0, 1].
         reward: the score itself as a term of the loss, which may be gamed (see ``RewardTable``).
 

@@ -27,6 +27,7 @@ import resolute
 from resolute.errors import CheckpointError, ConfigError, TrainingError
 from resolute.files import alone_in, beside, write_text
 from resolute.models.archive import load_archive, save_archive
+from resolute.shipped import WEIGHTS
 from resolute.training.harden_recipe import HardenRecipe
 from resolute.training.recipe import AnyRecipe
 from resolute.training.restore_recipe import Recipe
@@ -221,9 +222,10 @@ class _TrainingRun:
             self.average = self._state()
             return
         is_file = start.endswith((".safetensors", ".pth", ".pt"))
-        path = Path(start) if is_file else self.out.parent / start / f"{start}.safetensors"
+        path = Path(start) if is_file else beside(self.out, start) or WEIGHTS / f"{start}.safetensors"
         if not path.is_file():
-            raise ConfigError(f"{self.recipe.name} starts from {path}, which is not there: train that first")
+            lacks = "which is not there" if is_file else f"which is neither beside {self.out} nor built in"
+            raise ConfigError(f"{self.recipe.name} starts from {start}, {lacks}: train that first")
         try:
             self.started_from = self.task.start(path)
         except (RuntimeError, pickle.UnpicklingError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from resolute.errors import ConfigError
 from resolute.folders import find_images
 from resolute.resize import middle
-from resolute.training.rated import TABLE, Crops, read_all, read_ratings, spread
+from resolute.training.rated import TABLE, Crops, read_all, read_ratings, shrunk, spread
 
 # A validation takes longer than a thousand steps if it denoises large images whole.
 _VALIDATED = 384
@@ -23,9 +23,11 @@ class Photos(Crops):
         crop: side of the crops.
         validation: images held out of the folders without ``mos.csv``, spread evenly over their sorted files.
         progress: called with (images read, images in all).
+        zoom: see ``Crops``.
 
     Attributes:
-        training, validation: images, and the human score of each or NaN; of large ones for validation the middle.
+        training, validation: images, and the human score of each or NaN; of large ones for validation the middle, or
+            with ``zoom`` all of it that is square, shrunk to a crop.
         rated: whether every image for training has a human score.
 
     Raises:
@@ -35,9 +37,15 @@ class Photos(Crops):
     stream = "photos"
 
     def __init__(
-        self, folders: Sequence[Path], crop: int, validation: int, progress: Callable[[int, int], None] | None = None
+        self,
+        folders: Sequence[Path],
+        crop: int,
+        validation: int,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        zoom: bool = False,
     ) -> None:
-        super().__init__(crop)
+        super().__init__(crop, zoom)
         rated = [folder for folder in folders if (folder / TABLE).is_file()]
         plain = [folder for folder in folders if folder not in rated]
         found = [(rating.path, rating.mos, rating.split) for folder in rated for rating in read_ratings(folder)]
@@ -47,9 +55,11 @@ class Photos(Crops):
         found = [item for item in found if item[2] != "test"]
         images = read_all([path for path, *_ in found], progress)
         for (_, mos, split), image in zip(found, images, strict=True):
+            side = min(image.shape[:2])
             if split == "val":
-                self.validation.append((middle(image, _VALIDATED), mos))
-            elif min(image.shape[:2]) >= crop:
+                whole = zoom and side > crop
+                self.validation.append((shrunk(middle(image, side), crop) if whole else middle(image, _VALIDATED), mos))
+            elif side >= crop:
                 self.training.append((image, mos))
         if not self.training:
             raise ConfigError(

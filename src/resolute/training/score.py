@@ -90,7 +90,9 @@ class ScoreTask(Task[QualityNet | BackboneScorer]):
         seed, table = self.recipe.seed, self.recipe.data
         images, scores = self.source.batch(seed, step, table.batch, rank, ranks)
         if table.sigma > 0:
-            images = noisy(images, batch_noise(table.batch, images, seed, step)[rank::ranks], table.sigma)
+            drawn = torch.rand(table.batch, generator=generator_for(seed, "noised", step)) < table.noised
+            noise = batch_noise(table.batch, images, seed, step) * drawn.view(-1, 1, 1, 1)
+            images = noisy(images, noise[rank::ranks], table.sigma)
         return images, scores
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...], step: int, rank: int) -> tuple[Tensor, Figures]:
@@ -165,7 +167,8 @@ class ScoreTask(Task[QualityNet | BackboneScorer]):
             head = f"ridge regression, penalty {model.ridge:g}" if model.ridge else "random"
             facts["starts from"] = f"features of {Path(model.backbone).name}, sha256 `{self.backbone}`; head: {head}"
         if data.sigma > 0:
-            facts["noise"] = f"Gaussian, standard deviation {data.sigma:g} on [0, 1], in training and validation"
+            share = "" if data.noised == 1 else f" on {data.noised:g} of the images"
+            facts["noise"] = f"Gaussian, standard deviation {data.sigma:g} on [0, 1],{share} in training and validation"
         if data.worsened > 0:
             facts["worsened"] = f"{data.worsened:g} of the images distorted, half of those by noise, opinions lowered"
         size = f"crops of {data.crop} x {data.crop}" if data.crop else "whole images"

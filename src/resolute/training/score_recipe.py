@@ -60,6 +60,8 @@ class ScoreDataTable:
         validation: images held out of a ``synthetic`` training; ``mos.csv`` has a split of its own.
         sigma: standard deviation of Gaussian noise on every image, in training and validation, which is then clipped to
             [0, 1]: a metric for median smoothing that needs no denoiser in front of it. 0 for none.
+        noised: share of the images of a training that have that noise, chosen anew in every batch; those of a
+            validation all have it.
         licence: terms of the images, written into the model card.
     """
 
@@ -70,6 +72,7 @@ class ScoreDataTable:
     batch: int = pydantic.Field(default=8, ge=2)
     validation: int = pydantic.Field(default=10, ge=1)
     sigma: float = pydantic.Field(default=0.0, ge=0, le=1)
+    noised: float = pydantic.Field(default=1.0, ge=0, le=1)
     licence: str = "not stated"
 
 

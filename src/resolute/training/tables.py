@@ -18,7 +18,7 @@ class OptimizerTable:
     """Adam and its schedule.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps; 0 where ridge regression is all that a metric learns by (``ScoreModelTable.ridge``).
         rate: peak learning rate.
         warmup: steps of linear rise.
         schedule: ``cosine`` to zero at the last step, or ``halve``: times ``factor`` every ``halve_every`` steps.
@@ -27,7 +27,7 @@ class OptimizerTable:
         ema: decay of the weight average that is validated and saved; 0 for none.
     """
 
-    steps: int = pydantic.Field(default=300_000, ge=1)
+    steps: int = pydantic.Field(default=300_000, ge=0)
     rate: float = pydantic.Field(default=1e-4, gt=0)
     warmup: int = pydantic.Field(default=0, ge=0)
     schedule: Literal["cosine", "halve"] = "halve"
@@ -43,8 +43,8 @@ class RunTable:
 
     Attributes:
         name: of the model that comes out, and of its files.
-        start: weights to start from instead of random ones: the name of a recipe whose run lies beside this one, or a
-            weights file.
+        start: weights to start from instead of random ones: the name of a recipe whose run lies beside this one, that
+            of built-in weights, or a weights file.
         seed: of the initial weights, of what is drawn from the data, and of the noise.
         precision: ``bf16-mixed`` or ``32-true``.
         checkpoint_every: steps between checkpoints.
