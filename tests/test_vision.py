@@ -1,11 +1,10 @@
 """Libraries that import torchvision: where it works, where its operators are missing, where it is broken or absent."""
 
+import subprocess
 import sys
-import warnings
 
 import pytest
 from small import needs
-from warm import warm
 
 # Stands for a library: what it takes of torchvision, and what of that it can use.
 LIBRARY = """
@@ -78,18 +77,9 @@ else:
 
 def run(folder, code):
     (folder / "odd.py").write_text(LIBRARY)
-    process = warm.Process(target=begin, args=(str(folder), f"{BEGIN}\n{code}"))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-
-
-def begin(folder, code):
-    """Execute code where a folder comes first, in a process that has imported PyTorch and no torchvision."""
-    assert "torchvision" not in sys.modules
-    warnings.simplefilter("error")
-    sys.path.insert(0, folder)
-    exec(code, {"__name__": "__main__"})
+    code = f"import sys; sys.path.insert(0, {str(folder)!r})\n{BEGIN}\n{code}"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
