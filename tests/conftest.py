@@ -1,3 +1,4 @@
+import gc
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 from small import grid
 
+import resolute
 from resolute import run
 from resolute.images import sample_image, write_png
 from resolute.models import EDSR, Card
@@ -27,6 +29,29 @@ os.environ["COLUMNS"] = "200"
 # How long an example takes says more of the machine's other work than of the code.
 settings.register_profile("resolute", deadline=None)
 settings.load_profile("resolute")
+
+
+# What is imported and collected stays: to look through it for garbage again and again is a tenth of all the time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but not among what is there by now."""
+    gc.freeze()
+    gc.enable()
+
+
+class Examples:
+    """Imports no module for its examples that has none: each process would import all of them, Gradio included."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        inside = Path(resolute.__file__).parent in collection_path.parents and collection_path.suffix == ".py"
+        return True if inside and ">>>" not in collection_path.read_text(encoding="utf-8") else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Ignore modules of the package too; a file like this one could speak of its own folder alone."""
+    config.pluginmanager.register(Examples())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,9 +18,11 @@ from resolute.attacks.objective import OutputShift
 from resolute.attacks.registry import AttackTable
 from resolute.engine.store import Store, append_line, loaded
 from resolute.images import sample_image, write_png
+from resolute.measure import agreement
 from resolute.models import EDSR, Card
 from resolute.models.vision import import_library
 from resolute.models.weights import save_model
+from resolute.studies import certified_iqa_summary
 from resolute.studies.grid import Grid
 from resolute.training import judge
 
@@ -177,6 +179,17 @@ def judge_by_few_steps(monkeypatch):
 
     monkeypatch.setattr("resolute.training.judging.suite", suite)
     monkeypatch.setattr("resolute.training.judging.further", further)
+
+
+def few_resamples(patch):
+    """Let tables of agreement resample fifty times: a thousand logistic curves through a few images take long."""
+    for name in ("agreement_of", "agreement_difference"):
+        measure = getattr(agreement, name)
+
+        def quick(*arguments, resamples, measure=measure):
+            return measure(*arguments, resamples=min(resamples, 50))
+
+        patch.setattr(certified_iqa_summary, name, quick)
 
 
 def read_lines(path):

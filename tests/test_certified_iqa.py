@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from small import read_lines, rewrite
+from small import few_resamples, read_lines, rewrite
 from test_cli import fails, run
 from watched import Watched
 
@@ -19,14 +19,13 @@ from resolute.engine import Store
 from resolute.engine.store import files_of
 from resolute.errors import ImageWarning
 from resolute.images import sample_image, write_png
-from resolute.measure.agreement import agreement_difference, agreement_of
 from resolute.models import Card, QualityNet
 from resolute.models.denoisers import UNet
 from resolute.models.weights import save_model
 from resolute.report.comparison import compare_folders
 from resolute.report.page import write_markdown, write_page
 from resolute.report.reading import read_folder
-from resolute.studies import certified_iqa_summary, certified_iqa_tables, score_study
+from resolute.studies import certified_iqa_tables, score_study
 from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
 from resolute.studies.certified_iqa_summary import Summary, compare, rising, shifts, standings
 from resolute.studies.kinds import read_study
@@ -57,14 +56,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    # A thousand logistic curves through four images take long, and there is none.
-    for name, measure in (("agreement_of", agreement_of), ("agreement_difference", agreement_difference)):
-
-        def quick(*arguments, resamples, measure=measure):
-            return measure(*arguments, resamples=min(resamples, 50))
-
-        monkeypatch.setattr(certified_iqa_summary, name, quick)
+def quick_agreement(monkeypatch):
+    few_resamples(monkeypatch)
 
 
 def plan(place, **changes):
@@ -398,17 +391,19 @@ def test_as_typed(place, tmp_path):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_page_opens_without_an_error(width, scheme, done, browser):
+def test_the_page_opens_without_an_error(done, browser):
     page = write_page([done], done / "report.html")
-    watched = Watched(browser, page, width, scheme, ready="#agreement svg.main-svg")
+    watched = Watched(browser, page, ready="#agreement svg.main-svg")
     try:
         watched.page.wait_for_load_state("networkidle")
         for chart in ("delta", "shift-undefended-l2", "shift-adaptive-linf"):
             assert watched.page.locator(f"#{chart} svg.main-svg").first.is_visible()
         assert watched.page.locator("#pick-case option").count() == 4
         assert "opinion" in watched.page.locator("#facts").inner_text()
-        assert watched.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            watched.page.set_viewport_size({"width": width, "height": 900})
+            watched.page.emulate_media(color_scheme=scheme)
+            watched.page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
         assert watched.trouble == []
         assert watched.requests == [page.as_uri()]
     finally:

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 from small import read_lines
+from warm import Typed
 
 from resolute import run
 from resolute.engine import Store
@@ -92,7 +93,7 @@ def test_the_command_line_starts_a_cluster_of_its_own(table, tmp_path):
 
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_said(table, tmp_path):
-    command = [sys.executable, "-m", "resolute", "study", table, "--out", tmp_path, "--ray", "127.0.0.1:1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment(), check=False)
-    assert done.returncode == 5, done.stderr[-3000:]
-    assert "'127.0.0.1:1'" in " ".join(done.stderr.split())
+    study = ("study", table, "--out", tmp_path, "--ray", "127.0.0.1:1")
+    code, stderr = Typed(*study, environment=environment()).ended(200)
+    assert code == 5, stderr[-3000:]
+    assert "'127.0.0.1:1'" in " ".join(stderr.split())

@@ -134,9 +134,9 @@ def test_kairs_colour_dncnn_denoises_as_published(data_dir):
     assert model.arguments() == {"class": "DnCNN", "depth": 20, "channels": 64}
     gains = []
     for index, file in enumerate(find_images([data_dir / "sr_test" / "b100" / "HR_jpg"])[:4]):
-        clean = read_image(file)[None]
+        clean = read_image(file)[None, :, 80:240, 80:240]
         noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(index))
         with torch.no_grad():
             gains.append(psnr_rgb(model(noisy), clean).item())
-    # 31.23 dB over all 68 images of CBSD68 as published; four others scatter by a decibel.
+    # 31.23 dB over all 68 images of CBSD68 as published; the middles of four others scatter by a decibel or two.
     assert 29.7 < sum(gains) / len(gains) < 32.7

@@ -48,9 +48,15 @@ def layer(module: str) -> int:
     return next(rank for rank, names in enumerate(LAYERS) if module in names)
 
 
-def imports(path: Path) -> set[str]:
+@pytest.fixture(scope="module")
+def code() -> dict[Path, list[ast.AST]]:
+    """All nodes of each file."""
+    return {path: list(ast.walk(ast.parse(path.read_text(encoding="utf-8")))) for path in FILES}
+
+
+def imports(nodes: list[ast.AST]) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("resolute."):
             found.add(node.module.split(".")[1])
         elif isinstance(node, ast.ImportFrom) and node.module == "resolute":
@@ -58,18 +64,18 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_arrows_run_downwards(path):
-    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    if own == "__init__":  # the names of all packages, imported when they are used
-        return
-    upwards = {name for name in imports(path) if layer(name) > layer(own)}
-    assert not upwards, f"{own} imports {upwards}"
+def test_arrows_run_downwards(code):
+    for path in FILES:
+        own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        if own == "__init__":  # the names of all packages, imported when they are used
+            continue
+        upwards = {name for name in imports(code[path]) if layer(name) > layer(own)}
+        assert not upwards, f"{path} imports {upwards}"
 
 
-def test_no_two_files_import_each_other():
+def test_no_two_files_import_each_other(code):
     modules = {module_of(path): path for path in FILES}
-    found = {name: imported_files(path, modules) for name, path in modules.items()}
+    found = {name: imported_files(code[path], modules) for name, path in modules.items()}
     mutual = {(one, other) for one in found for other in found[one] if one < other and one in found[other]}
     assert not mutual
 
@@ -79,9 +85,9 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_files(path: Path, modules: dict[str, Path]) -> set[str]:
+def imported_files(nodes: list[ast.AST], modules: dict[str, Path]) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
             inside = {f"{node.module}.{alias.name}" for alias in node.names} & modules.keys()
             # A package that only hands a file of its own on is no import of all that it names.
@@ -89,11 +95,11 @@ def imported_files(path: Path, modules: dict[str, Path]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_files_are_plain(path):
-    text = path.read_text(encoding="utf-8")
-    assert not re.search(r"\bhasattr\(", text)
-    assert not re.search(r"import \*", text)
+def test_files_are_plain():
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\bhasattr\(", text), path
+        assert not re.search(r"import \*", text), path
 
 
 def test_all_is_what_type_checkers_see():
@@ -171,15 +177,14 @@ def test_one_file_knows_of_torchvision():
     assert [path.name for path in FILES if "torchvision" in path.read_text(encoding="utf-8")] == ["vision.py"]
 
 
-def test_nobody_is_sent_to_a_page_that_pip_leaves_out():
+def test_nobody_is_sent_to_a_page_that_pip_leaves_out(code):
     """What the package says to a person explains itself, for the pages are in the repository alone."""
     for path in FILES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
         documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-        docstrings = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented)
+        docstrings = {id(node.body[0].value) for node in code[path] if isinstance(node, documented)
                       and node.body and isinstance(node.body[0], ast.Expr)}  # fmt: skip
         said = [
-            node.value for node in ast.walk(tree)
+            node.value for node in code[path]
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
         ]  # fmt: skip
         assert not [text for text in said if re.search(r"\bdocs/\w+\.md", text) and "--out docs" not in text], path

@@ -16,7 +16,7 @@ import pytest
 import torch
 from full_disk import counted, full_from
 from odd import FULL, damaged, forged, text_of, tried
-from small import grid, read_lines
+from small import few_resamples, grid, read_lines
 from warm import child, killed_after
 
 from resolute import run
@@ -127,6 +127,11 @@ def studies(tmp_path_factory):
         ),
     )  # fmt: skip
     return {study.kind: study for study in made}
+
+
+@pytest.fixture(autouse=True)
+def quick_agreement(monkeypatch):
+    few_resamples(monkeypatch)
 
 
 @pytest.fixture(params=KINDS)

@@ -2,6 +2,7 @@ import csv
 
 import pytest
 import torch
+from odd import FULL
 from scipy.special import gamma
 from scipy.stats import spearmanr
 from torch.nn import functional as F
@@ -208,13 +209,13 @@ def test_cards_say_which_way_is_better(data_dir):
 @pytest.mark.data
 @pytest.mark.slow
 def test_classical_metrics_follow_opinion_as_far_as_they_do(data_dir):
-    """On the 125 test images of CLIVE; both were made for synthetic distortions."""
+    """On a quarter of the 125 test images of CLIVE, where the code does what gives -0.406 and 0.342 on all of them."""
     folder = data_dir / "iqa" / "clive"
     with (folder / "mos.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"][:: 1 if FULL else 4]
     metrics = [load_scorer(name, data=data_dir) for name in ("niqe", "brisque")]
     with torch.no_grad():
         scores = [[metric(read_image(folder / row["path"])[None]).item() for row in rows] for metric in metrics]
     opinions = [float(row["mos"]) for row in rows]
-    assert spearmanr(scores[0], opinions)[0] == pytest.approx(-0.406, abs=0.005)
-    assert spearmanr(scores[1], opinions)[0] == pytest.approx(0.342, abs=0.005)
+    expected = (-0.406, 0.342) if FULL else (-0.333, 0.349)
+    assert [spearmanr(one, opinions)[0] for one in scores] == pytest.approx(expected, abs=0.005)

@@ -380,12 +380,11 @@ class TestPeers:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_page_in_a_browser(runs, tmp_path, browser, width, scheme):
+def test_the_page_in_a_browser(runs, tmp_path, browser):
     bait = "<img src=x onerror=alert(1)>"
     networks = NETWORKS | {"second": facts("second", name=bait, family="other", year=2022)}
     write_networks_page(rows_of(runs, networks), tmp_path / "index.html", waiting=2)
-    watched = Watched(browser, tmp_path / "index.html", width, scheme, ready="#networks .legendtoggle")
+    watched = Watched(browser, tmp_path / "index.html", ready="#networks .legendtoggle")
     rows = watched.page.locator("#table-0 tbody tr:visible")
     assert rows.count() == len(runs)
 
@@ -401,7 +400,10 @@ def test_the_page_in_a_browser(runs, tmp_path, browser, width, scheme):
     watched.page.wait_for_function("document.querySelector('#networks').textContent.includes('16/255')")
     heading = watched.page.locator("#table-0 thead button").nth(3)
     heading.click()
-    assert watched.page.evaluate("() => document.documentElement.scrollWidth") <= width
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        watched.page.set_viewport_size({"width": width, "height": 900})
+        watched.page.emulate_media(color_scheme=scheme)
+        watched.page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
     assert watched.trouble == []
     assert all(request.startswith("file://") for request in watched.requests)
     watched.context.close()

@@ -1,9 +1,7 @@
 """One's own code by its file: attacks, objectives, metrics and data sets through one door."""
 
 import json
-import multiprocessing
 import pickle
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
-from warm import Typed
+from warm import Typed, warm
 
 from resolute import Machine, load, load_scorer, run
 from resolute.attacks import Job, attack_all
@@ -284,13 +282,40 @@ def test_an_edited_file_is_another_attack(mine):
     assert "helper" not in sys.modules
 
 
+def elsewhere(function, *arguments):
+    """Call a function in a process that has imported none of the files here, and return its answer."""
+    ours, theirs = warm.Pipe()
+    process = warm.Process(target=answered, args=(theirs, function, *arguments))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return ours.recv()
+
+
+def answered(answer, function, *arguments):
+    answer.send(function(*arguments))
+
+
+def hash_of(name):
+    code = own_code(name)
+    code.load()
+    return code.sha256
+
+
+def cells_in(path):
+    return len(unpacked(path.read_bytes()))
+
+
+def same(thing):
+    return thing
+
+
 def test_a_file_beside_it_counts_too(mine):
     keys = set()
     for value in (1, 2):
         (mine.parent / "helper.py").write_text(f"VALUE = {value}\n")
         mine.write_text("import helper\n" + MINE)
-        code = f"from resolute.of_file import own_code; c = own_code({f'{mine}:score'!r}); c.load(); print(c.sha256)"
-        keys.add(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        keys.add(elsewhere(hash_of, f"{mine}:score"))
     assert len(keys) == 2
 
 
@@ -313,23 +338,14 @@ def test_a_file_that_lies_beside_a_study_is_found(mine, monkeypatch, tmp_path):
 
 def test_its_classes_unpickle_in_another_process(mine):
     attack = AttackTable(f"{mine}:ColourCast").build(4 / 255)
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=theirs.send, args=(attack,))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    assert ours.recv() == attack
+    assert elsewhere(same, attack) == attack
 
 
 def test_a_plan_brings_its_code_with_it(mine, tmp_path):
     study = grid(mine)
     (tmp_path / "plan").write_bytes(packed(plan_of(study)))
     mine.unlink()
-    code = "import sys; from pathlib import Path; from resolute.engine.workers import unpacked; "
-    code += f"print(len(unpacked(Path({str(tmp_path / 'plan')!r}).read_bytes())))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "2"
-    assert len(unpacked((tmp_path / "plan").read_bytes())) == 2
+    assert elsewhere(cells_in, tmp_path / "plan") == cells_in(tmp_path / "plan") == 2
 
 
 def test_workers_find_the_same(mine):

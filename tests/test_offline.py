@@ -1,12 +1,12 @@
 """No other machine is asked for anything but what a name asks for, and with --offline not for that either."""
 
-import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from warm import Typed
 
 import resolute
 from resolute.attacks.registry import AttackTable
@@ -50,19 +50,15 @@ for words in (
 """
 
 
-def outside(*words, **environment):
-    return subprocess.run(
-        [sys.executable, *map(str, words)],
-        capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **environment},
-    )  # fmt: skip
-
-
 def test_imports_and_commands_ask_no_other_machine(photos, tmp_path):
     (tmp_path / "watched.py").write_text(f"if __name__ == '__main__':\n{textwrap.indent(WATCHED, '    ')}")
     (tmp_path / "study.toml").write_text(
         f'name = "one"\nmodels = ["bicubic"]\nepsilons = [4]\nimages = ["{photos}"]\n[[attacks]]\nkind = "fgsm"\n'
     )
-    done = outside(tmp_path / "watched.py", SOURCE, tmp_path, photos / "coffee.png")
+    done = subprocess.run(
+        [sys.executable, tmp_path / "watched.py", SOURCE, tmp_path, photos / "coffee.png"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -70,12 +66,12 @@ def test_with_offline_even_code_of_ones_own_reaches_nobody(photos, tmp_path):
     (tmp_path / "net.py").write_text(
         "import urllib.request\ndef net():\n    return urllib.request.urlopen('http://192.0.2.1/weights').read()\n"
     )
-    attack = ("-m", "resolute", "--offline", "attack", f"{tmp_path}/net.py:net#x2", photos / "coffee.png")
-    done = outside(*attack, "--out", tmp_path / "out")
-    assert done.returncode in (4, 5), done.stderr
-    assert "192.0.2.1" in done.stderr
-    assert "--offline" in done.stderr
-    assert "Traceback" not in done.stderr
+    attack = ("--offline", "attack", f"{tmp_path}/net.py:net#x2", photos / "coffee.png")
+    code, stderr = Typed(*attack, "--out", tmp_path / "out").ended(120)
+    assert code in (4, 5), stderr
+    assert "192.0.2.1" in stderr
+    assert "--offline" in stderr
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.parametrize("name", ["hf-hub:someone/sr/nets/tiny.safetensors", "openmodeldb:4x-UltraSharp"])

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small import tiny
+from small import few_resamples, tiny
 from torch.nn import init
 from watched import Watched
 
@@ -22,7 +22,6 @@ from resolute.models.weights import save_model
 from resolute.provenance import provenance
 from resolute.report import write_hardening, write_report
 from resolute.report.comparison import compare_folders, write_comparison
-from resolute.studies import certified_iqa_summary
 from resolute.studies.audit import Audit
 from resolute.studies.certification import Certification
 from resolute.studies.certified_iqa import Attacks, CertifiedIqa, Contender
@@ -63,11 +62,6 @@ def hardened(folder):
         figures("bicubic", 26.0, 37.0, 25.9), {"coffee": files}, facts,
     ).save(folder)  # fmt: skip
     return folder
-
-
-def roughly(measure):
-    """A measure with few resamples."""
-    return lambda *arguments, resamples: measure(*arguments, resamples=min(resamples, 20))
 
 
 def of_scores(folder):
@@ -125,8 +119,7 @@ def pages(finished, tmp_path_factory) -> dict[str, Path]:
         place = folder / "runs" / study.kind
         run(study, place, Machine())
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("agreement_of", "agreement_difference"):  # a thousand logistic curves each take long
-                patch.setattr(certified_iqa_summary, name, roughly(getattr(certified_iqa_summary, name)))
+            few_resamples(patch)
             made[study.kind] = write_report([place], place / "report.html")
     # As the demonstration has it: attacks, and an audit below.
     made["attacks"] = write_report([finished, folder / "runs" / "audit"], folder / "demo.html")

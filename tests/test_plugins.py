@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from warm import Typed
 
 from resolute import load, load_scorer, run
 from resolute.attacks.registry import AttackTable
@@ -43,19 +43,14 @@ def plugged(installed, monkeypatch):
     monkeypatch.syspath_prepend(installed)
 
 
-def resolute(site, *arguments, home, fails=0):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]),
-        "HOME": str(home),
-        "COLUMNS": "200",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "resolute", *map(str, arguments)],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == fails, done.stderr
-    return done.stdout + done.stderr
+def resolute(site, *arguments, home):
+    """Type a command where the packages of a folder are installed, and return what it says."""
+    said = home / "said"
+    environment = {"PYTHONPATH": str(site), "HOME": str(home), "COLUMNS": "200"}
+    said.unlink(missing_ok=True)
+    code, stderr = Typed(*arguments, stdout=said, environment=environment).ended(120)
+    assert code == 0, stderr
+    return said.read_text() + stderr
 
 
 def broken(site, name, group, value, code):
@@ -102,19 +97,8 @@ def test_all_four_kinds_work_on_the_command_line(installed, tmp_path):
     figures = json.loads((out / "figures.json").read_text())
     assert "colour_cast" in json.dumps(figures)
     assert "reach=1.5" in json.dumps(figures)
-    resolute(
-        installed,
-        "attack",
-        "nearest",
-        "cats",
-        "--objective",
-        "redness",
-        "--steps",
-        2,
-        "--out",
-        tmp_path / "o",
-        home=tmp_path,
-    )
+    options = ["--objective", "redness", "--steps", 2, "--out", tmp_path / "o"]
+    resolute(installed, "attack", "nearest", "cats", *options, home=tmp_path)
 
 
 def test_the_names_are_built(plugged, monkeypatch, tmp_path):

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import pytest
 import torch
 from odd import FULL, tried
+from warm import Typed
 
 from resolute.errors import ConfigError, ImageError
 from resolute.images import sample_image, write_png
@@ -188,13 +189,9 @@ class TestUploads:
 
 def test_without_gradio_the_command_says_what_to_install(tmp_path):
     (tmp_path / "gradio.py").write_text("raise ImportError('not here')")
-    result = subprocess.run(
-        [sys.executable, "-m", "resolute", "serve", "--no-browser"],
-        capture_output=True, text=True, check=False, timeout=120,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
-    assert result.returncode == 5
-    assert "'resolute[demo]'" in result.stderr
+    code, stderr = Typed("serve", "--no-browser", environment={"PYTHONPATH": str(tmp_path)}).ended(120)
+    assert code == 5
+    assert "'resolute[demo]'" in stderr
 
 
 def free_port():
@@ -372,12 +369,9 @@ def test_only_this_machine_under_its_own_name_is_answered(served):
 
 
 def test_a_taken_port_is_said(served):
-    result = subprocess.run(
-        [sys.executable, "-m", "resolute", "serve", "--no-browser", "--port", str(served[1])],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert result.returncode == 5
-    assert f"port {served[1]} is taken" in result.stderr
+    code, stderr = Typed("serve", "--no-browser", "--port", served[1]).ended(120)
+    assert code == 5
+    assert f"port {served[1]} is taken" in stderr
 
 
 # Requests that no browser sends.

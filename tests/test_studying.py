@@ -5,8 +5,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -14,6 +12,7 @@ import fsspec
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
+from warm import Typed
 
 from resolute import run as run_study
 from resolute.cli import app
@@ -172,17 +171,13 @@ def test_a_place_that_cannot_be_reached_is_said(table, tmp_path):
 def test_ctrl_c_ends_all_workers_and_says_how_to_go_on(table, tmp_path):
     table.write_text(table.read_text().replace("steps = 5", "steps = 400"))
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "resolute", "study", table, "--out", out, "--workers", "2"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    process = Typed("study", table, "--out", out, "--workers", 2)
     deadline = time.monotonic() + 120
-    while not Store(out).read() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    while not (out / "records.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    code, stderr = process.ended(60)
+    assert code == 130, stderr
     assert "Traceback" not in stderr
     assert "same command" in " ".join(stderr.split())
     while alive(process.pid) and time.monotonic() < deadline:

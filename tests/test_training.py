@@ -4,8 +4,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import torch
 from full_disk import counted, full_from
 from odd import FULL, tried
 from safetensors.torch import load_file
-from warm import train_killed
+from warm import Typed, train_killed
 
 import resolute
 from resolute import ConfigError, DenoiseRecipe, Recipe, ScoreRecipe, TrainingError, load, load_scorer, train
@@ -367,10 +365,8 @@ def test_two_processes_end_near_one(photos, tmp_path):
     )
     train(read_recipe(recipe), [photos], tmp_path / "1", device="cpu")
     places = ["--data", photos, "--out", tmp_path / "2"]
-    subprocess.run(
-        [sys.executable, "-m", "resolute", "train", recipe, *places, "--device", "cpu", "--devices", "2"],
-        check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    code, stderr = Typed("train", recipe, *places, "--device", "cpu", "--devices", "2").ended(200)
+    assert code == 0, stderr
     one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)

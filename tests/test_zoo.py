@@ -26,12 +26,12 @@ CASES = {case.title: case for case in make_zoo.CASES}
 # Cheap enough to be tried with the arguments that their classes have by default: these always, and those with
 # RESOLUTE_HOSTILE=full, and otherwise with fewer blocks, where the class has a smaller form.
 CHEAP = {
-    *("Compact", "SwiftSRGAN", "OmniSR", "DITN", "SAFMN", "NAFNet", "MixDehazeNet", "DnCNN", "HVICIDNet", "LaMa"),
+    *("Compact", "SwiftSRGAN", "OmniSR", "SAFMN", "NAFNet", "MixDehazeNet", "DnCNN", "HVICIDNet", "LaMa"),
     "UpCunet2x_fast",
 }
 DEARER = {
     *("SwinIR", "RGT", "DAT", "SPAN", "SAFMNBCIE", "DCTLSA", "UpCunet2x", "UpCunet3x", "UpCunet4x", "PLKSR"),
-    *("RealPLKSR", "RetinexFormer", "SeemoRe", "MoSR", "FDAT", "AuraSR"),
+    *("RealPLKSR", "RetinexFormer", "DITN", "SeemoRe", "MoSR", "FDAT", "AuraSR"),
 }
 BY_DEFAULT = CHEAP | DEARER if FULL else CHEAP
 SMALLER = {"RCAN", "GRL", "Swin2SR", "CRAFT", "FFTformer", "ATD", "DRUNet", "ESRGAN", "MoESR"}

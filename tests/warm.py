@@ -10,6 +10,7 @@ import time
 from multiprocessing import forkserver
 from pathlib import Path
 
+import resolute.__main__
 from resolute import run
 from resolute.cli import main
 from resolute.engine.queue import Machine
@@ -25,6 +26,10 @@ warm.set_forkserver_preload(
         "resolute.engine.workers",
         "resolute.models.weights",
         "resolute.training.hardening",
+        "resolute.report.page",
+        "resolute.cli.app",
+        "lightning_fabric",
+        "duckdb",
     ]
 )
 
@@ -88,30 +93,38 @@ def _started(function, *arguments, **options):
     raise ConnectionError("no process can be started")
 
 
-def _type(arguments, stderr, limit):
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _type(arguments, stdout, stderr, limit, environment):
+    # As a shell does, so that a signal reaches what it started too.
+    os.setpgrp()
+    os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    os.dup2(os.open(stdout, os.O_WRONLY | os.O_CREAT), 1)
     os.dup2(stderr.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if limit is not None:
         resource.setrlimit(*limit)
-    sys.argv = ["resolute", *arguments]
+    # As `python -m resolute` has it, for those who begin the same again.
+    sys.argv = [resolute.__main__.__file__, *arguments]
     main()
 
 
 class Typed:
     """A command in a process of its own, as a shell begins one, but without the seconds that imports take."""
 
-    def __init__(self, *arguments, limit=None):
+    def __init__(self, *arguments, stdout=os.devnull, limit=None, environment=()):
         self.stderr, theirs = warm.Pipe(duplex=False)
-        self.process = _started(_type, [str(argument) for argument in arguments], theirs, limit)
+        typed = [str(argument) for argument in arguments]
+        self.process = _started(_type, typed, str(stdout), theirs, limit, dict(environment))
         theirs.close()
+
+        self.pid = self.process.pid
 
     def poll(self):
         return self.process.exitcode
 
     def send_signal(self, number):
-        os.kill(self.process.pid, number)
+        os.kill(self.pid, number)
 
     def ended(self, timeout):
         """Return exit code and standard error."""

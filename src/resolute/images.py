@@ -5,6 +5,7 @@ Colour profiles are ignored, as they are wherever super-resolution figures are p
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.resources
 import logging
@@ -186,7 +187,12 @@ def sample_image(name: str) -> Float[Tensor, "3 h w"]:
     """
     if name not in _SAMPLE_FILES:
         raise ImageError(f"no sample image is called {name}; choose one of {', '.join(SAMPLE_NAMES)}")
-    with importlib.resources.as_file(importlib.resources.files("skimage") / "data" / _SAMPLE_FILES[name]) as path:
+    return _sample(_SAMPLE_FILES[name]).clone()
+
+
+@functools.cache
+def _sample(file: str) -> Float[Tensor, "3 h w"]:
+    with importlib.resources.as_file(importlib.resources.files("skimage") / "data" / file) as path:
         return read_image(path)
 
 

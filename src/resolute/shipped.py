@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from importlib import resources
@@ -55,6 +56,8 @@ def shipped(kind: Literal["restorer", "scorer"]) -> list[Shipped]:
     return [one for one in found if one.kind == kind]
 
 
+# Every model that is loaded by its name asks for all of them.
+@functools.cache
 def _of(path: Path) -> Shipped:
     with path.open("rb") as file:
         head = json.loads(file.read(int.from_bytes(file.read(8), "little")))

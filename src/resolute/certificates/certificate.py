@@ -160,7 +160,7 @@ class Certificate:
 
         Four one-sided bounds share alpha: both ends at epsilon, and both ends of the unperturbed median.
         """
-        near, far = self._halved(0.0), self._halved(epsilon)
+        near, far = self._unmoved, self._halved(epsilon)
         return max(far.upper - near.lower, near.upper - far.lower)
 
     def largest_epsilon(self, delta: float) -> float:
@@ -303,6 +303,10 @@ class Certificate:
 
     def _halved(self, epsilon: float) -> Bounds:
         return self.at(epsilon, self.smoothing.alpha / 2)
+
+    @functools.cached_property
+    def _unmoved(self) -> Bounds:
+        return self._halved(0.0)
 
     @functools.cached_property
     def _sorted(self) -> NDArray[np.float64]:
