@@ -165,9 +165,9 @@ def _curves_chart(scores: Sequence[ScoreRecord], names: dict[str, str], epsilon:
             bounds = [bounds for bounds in certificate.curve(score.radii()) if not bounds.vacuous]
             x, y = [round(one.epsilon, 5) for one in bounds], [round(one.width, 5) for one in bounds]
             data += [curve(names[score.key], x, y, "%{x}: %{y:.3f}")] if bounds else []
-    line = {"type": "line", "x0": epsilon, "x1": epsilon, "yref": "paper", "y0": 0, "y1": 1}
     # In a grey that is seen on both grounds.
-    line["line"] = {"color": GREY, "width": 1.5, "dash": "dot"}
+    look = {"color": GREY, "width": 1.5, "dash": "dot"}
+    line = {"type": "line", "x0": epsilon, "x1": epsilon, "yref": "paper", "y0": 0, "y1": 1, "line": look}
     layout = layout_of(
         axis("l2 radius", rangemode="tozero"), axis("width of the interval, points of the score", rangemode="tozero")
     )

@@ -168,8 +168,9 @@ def _sentence(records: Sequence[SurvivalRecord], model: str) -> str:
         return told + end
     lead = printed_difference(usual.mean, overall.mean)
     before = printed_difference(usual_clean.mean, clean.mean)
-    if before < 0:
-        return f"{told} On clean inputs it is {figure(-before)} dB worse than bicubic interpolation.{end}"
+    if clean.mean < usual_clean.mean:
+        worse = figure(printed_difference(clean.mean, usual_clean.mean))
+        return f"{told} On clean inputs it is {worse} dB worse than bicubic interpolation.{end}"
     told += f" Its lead over bicubic interpolation goes from {figure(before)} to {figure(lead)} dB"
     behind = grouped(kinds, lambda kind: _behind_from(records, model, kind))
     lost = [
