@@ -222,7 +222,7 @@ def run_cells(plan: Plan, place: Place, machine: Machine) -> tuple[list[Record],
 
         records = run(plan, place.folder, machine, progress=live.step, on_found=on_found)
     for failure in live.failures[:5]:
-        told = failure.reason.removeprefix(f"{failure.title} ")
+        told = failure.reason.removeprefix(failure.title).lstrip(": ")
         errors.print(f"[yellow]not computed:[/yellow] {escape(f'{failure.title}: {told}')}", soft_wrap=True)
     if live.failures:
         told = f"{len(live.failures)} of {len(plan)} were not computed"
