@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from test_cli import fails, run
 from watched import Watched
 
-from resolute import ConfigError, Grid, ImageError, as_scorer
+from resolute import ConfigError, Grid, ImageError, ImageWarning, as_scorer
 from resolute import run as run_study
 from resolute.attacks.gradient import PGD
 from resolute.attacks.objective import ScoreGain
@@ -29,6 +29,7 @@ from resolute.images import read_image, sample_image, write_png
 from resolute.models.fitted import resized
 from resolute.models.scorers import load_scorer
 from resolute.report.page import write_markdown, write_page
+from resolute.report.reading import read_folder
 from resolute.studies.audit import SHIPPED, Audit, calibration_of
 from resolute.studies.audit_results import results_of, words_of
 from resolute.studies.gate import parse_gate, pass_gates
@@ -359,27 +360,33 @@ def test_words_name_scores_calibration_and_reference(folder):
 def test_what_is_wrong_with_one_is_said_and_the_others_are_done(folder):
     (folder / "sent" / "broken.png").write_bytes(b"no image")
     write_png(folder / "sent" / "small.png", torch.zeros(3, 8, 64))
-    write_png(folder / "sent" / "lonely.png", torch.zeros(3, 64, 64))
+    write_png(folder / "sent" / "lonely.png", torch.full((3, 64, 64), 0.5))
     write_png(folder / "originals" / "fair.png", torch.zeros(3, 64, 60))
     for name in ("broken", "small"):
         write_png(folder / "originals" / f"{name}.png", torch.zeros(3, 8, 64))
-    records = run_study(plan(folder, references=(str(folder / "originals"),)), folder / "out")
-    assert [Path(record.image).stem for record in records] == ["gamed"]
+    with pytest.warns(ImageWarning, match="without a reference"):
+        records = run_study(plan(folder, references=(str(folder / "originals"),)), folder / "out")
+    assert [Path(record.image).stem for record in records] == ["gamed", "lonely"]
+    assert records[1].p is not None
+    assert not records[1].reference
+    assert any("1 submission has no reference" in sentence for sentence in results_of(records).sentences)
+    (note,) = read_folder(folder / "out").notes
+    assert note.startswith("3 of 5 cells")
     failed = [json.loads(line) for line in (folder / "out" / "failed.jsonl").read_text().splitlines()]
     reasons = {Path(line["title"]).stem: line["reason"] for line in failed}
-    assert reasons.keys() == {"broken", "small", "lonely", "fair"}
+    assert reasons.keys() == {"broken", "small", "fair"}
     for name, word in (
         ("broken", "cannot read"),
         ("small", "32 pixels"),
-        ("lonely", "no reference"),
         ("fair", "60 x 64"),
     ):
         assert word in reasons[name]
         assert name in reasons[name]
     # Mended, the same run does the rest.
     shutil.copy(folder / "sent" / "fair.png", folder / "originals" / "fair.png")
-    records = run_study(plan(folder, references=(str(folder / "originals"),)), folder / "out")
-    assert [Path(record.image).stem for record in records] == ["fair", "gamed"]
+    with pytest.warns(ImageWarning, match="without a reference"):
+        records = run_study(plan(folder, references=(str(folder / "originals"),)), folder / "out")
+    assert [Path(record.image).stem for record in records] == ["fair", "gamed", "lonely"]
 
 
 def test_where_no_image_can_be_read_nothing_is_planned(folder):

@@ -133,6 +133,10 @@ def harden_model(
         raise typer.Exit(NO_BETTER)
 
 
+# The fewest steps with which published networks were hardened, see docs/harden.md.
+ENOUGH = 400
+
+
 class _Display:
     """What goes on, in one line."""
 
@@ -148,9 +152,10 @@ class _Display:
     def _planned(self, recipe: HardenRecipe, seconds: float) -> None:
         self._steps = recipe.optimizer.steps
         minutes = self._steps * seconds / 60
+        few = f" So few steps harden little: {ENOUGH} take {ENOUGH * seconds / 60:.0f} minutes."
         errors.print(
             f"training: {self._steps} steps of {seconds:.3g} s, {minutes:.1f} minutes in all; then judging, which can "
-            "take longer. What is done is not done again.",
+            f"take longer. What is done is not done again.{few if self._steps < ENOUGH / 2 else ''}",
             highlight=False,
             soft_wrap=True,
         )

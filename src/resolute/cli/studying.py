@@ -38,7 +38,7 @@ from resolute.engine.remote import Place, at_place
 from resolute.engine.running import plan_of, run
 from resolute.engine.store import Store
 from resolute.engine.workers import prepare
-from resolute.errors import ConfigError
+from resolute.errors import ConfigError, GateError
 from resolute.studies.grid import Grid
 from resolute.studies.kinds import read_study, with_options
 from resolute.studies.record import Record
@@ -199,12 +199,19 @@ def run_study(plan: Plan, place: Place, machine: Machine, gates: Gates = UNGATED
     page = write_report([place.folder], place.folder / "report.html")
     place.push_all()
     name_file("report", place.name_of(page))
+    missed: ResoluteError | None = None
+    try:
+        gates.passed(plan.study, records, doubts)
+    except (GateError, ConfigError) as error:
+        missed = error
+    # Files for others are written by now; of several codes the first of these counts.
     if alarm:
         raise plan.study.alarmed(alarm)
     if failures:
         raise typer.Exit(FAILED)
     tell_bad([place.folder], torn=False)
-    gates.passed(plan.study, records, doubts)
+    if missed is not None:
+        raise missed
     return page
 
 
@@ -218,7 +225,7 @@ def run_cells(plan: Plan, place: Place, machine: Machine) -> tuple[list[Record],
 
         records = run(plan, place.folder, machine, progress=live.step, on_found=on_found)
     for failure in live.failures[:5]:
-        told = failure.reason.removeprefix(f"{failure.title} ")
+        told = failure.reason.removeprefix(failure.title).lstrip(": ")
         errors.print(f"[yellow]not computed:[/yellow] {escape(f'{failure.title}: {told}')}", soft_wrap=True)
     if live.failures:
         told = f"{len(live.failures)} of {len(plan)} were not computed"

@@ -33,6 +33,7 @@ class StudyFolder:
         study: what was asked; None where ``study.json`` is missing or damaged.
         records: those that count, as stored.
         bad: lines that are no records.
+        lacking: how many cells of the last plan have no record.
         settings: of the study, as written.
         facts: in words.
         doubts: why models seemed not to upscale when they were loaded.
@@ -44,6 +45,7 @@ class StudyFolder:
     study: Study | None
     records: list[Record]
     bad: list[BadLine]
+    lacking: int
     settings: dict[str, Any]
     facts: dict[str, str]
     doubts: list[str]
@@ -103,6 +105,7 @@ def read_source(folder: Path) -> StudyFolder:
     except (pydantic.ValidationError, ConfigError):
         study = None
     order = set(store.order())
+    lacking = len(order.difference(record.key for record in records))
     if not KINDS[kind].cumulative and order:
         records = [record for record in records if record.key in order]
     records = [record for record in records if isinstance(record, KINDS[kind].records)]
@@ -112,7 +115,7 @@ def read_source(folder: Path) -> StudyFolder:
         provenance = None
     facts = {str(name): str(value) for name, value in _texts(content.get("facts")).items()}
     doubts = _doubts(content.get("doubts"))
-    return StudyFolder(store, kind, study, records, bad, settings, facts, doubts, provenance)
+    return StudyFolder(store, kind, study, records, bad, lacking, settings, facts, doubts, provenance)
 
 
 def read_kinds(folders: Sequence[Path]) -> list[MergedRecords]:
@@ -160,6 +163,12 @@ def merged(sources: list[StudyFolder]) -> MergedRecords:
             for source in sources
             if source.study is None
         ),
+    ]
+    notes += [
+        f"{source.lacking} of {source.lacking + len(source.records)} cells of {source.name} have no figures: they are "
+        "not computed yet, or could not be, which failed.jsonl in the study's folder explains."
+        for source in sources
+        if source.lacking
     ]
     if bad := [line for source in sources for line in source.bad if not line.torn]:
         notes.append(f"{len(bad)} lines are no records and are left out; the first: {bad[0]}.")

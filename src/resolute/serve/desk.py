@@ -62,7 +62,7 @@ class Desk:
     def of(models: Sequence[str], device: str, folder: Path, restorer: Callable[[str], Restorer]) -> Desk:
         """Make the components above the tabs."""
         # A file, not an image: it is decoded by our own reader after a look at its size, and by nothing before.
-        label = f"Image: PNG, JPEG, WebP, AVIF, TIFF or BMP, up to {MAX_BYTES // 1_000_000} MB"
+        label = f"Image, up to {MAX_BYTES // 1_000_000} MB"
         with gr.Row():
             with gr.Column(min_width=280):
                 file = gr.File(

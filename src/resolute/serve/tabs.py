@@ -38,7 +38,7 @@ def attack_tab(desk: Desk) -> None:
         with gr.Column(scale=2, min_width=320):
             status = gr.HTML(words.said("Choose an image and press Attack."), elem_id="attack-status")
             figures = gr.HTML(elem_id="attack-figures")
-            slider = _divide("Output: clean on the left, attacked on the right", "attack")
+            slider = _divide("Output: clean, attacked", "attack")
             gain = gr.Slider(1, 32, 8, step=1, label="Differences are amplified by", elem_id="attack-gain")
             with gr.Row():
                 changes = [_picture(f"Difference of the {what}, {TIMES}8") for what in ("outputs", "inputs")]
@@ -138,7 +138,7 @@ def harden_tab(desk: Desk) -> None:
         with gr.Column(scale=2, min_width=320):
             status = gr.HTML(words.said("Choose a photograph and press Harden."), elem_id="harden-status")
             result = gr.HTML(elem_id="harden-result")
-            slider = _divide("Output under attack: before on the left, hardened on the right", "harden")
+            slider = _divide("Under attack: before, hardened", "harden")
             pictures = _gallery("harden")
             weights = gr.DownloadButton("Weights", interactive=False, elem_id="harden-weights")
 
@@ -220,7 +220,9 @@ def _gallery(name: str) -> Any:
 
 
 def _picture(label: str) -> Any:
-    return gr.Image(label=label, format="png", interactive=False, height=260, buttons=BUTTONS)
+    return gr.Image(
+        label=label, format="png", interactive=False, height=260, buttons=BUTTONS, elem_classes="r-pixels"
+    )  # fmt: skip
 
 
 def _change(before: Tensor, after: Tensor, gain: float) -> np.ndarray:

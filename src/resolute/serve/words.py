@@ -23,7 +23,9 @@ CSS = """
 .r-table { border: 0 !important; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .r-table.r-table tr { border: 0 !important; }
 .r-table.r-table th { padding: .2rem 1rem .2rem 0; border: 0 !important; font-weight: 400; text-align: left; }
-.r-table.r-table td { padding: .2rem 0; border: 0 !important; font-weight: 600; text-align: right; }
+.r-table.r-table td {
+  padding: .2rem 0; border: 0 !important; font-weight: 600; text-align: right; white-space: nowrap;
+}
 .r-wide td, .r-wide thead th { padding-left: 1rem !important; text-align: right !important; }
 .r-wide thead th:first-child { padding-left: 0 !important; text-align: left !important; }
 .r-verdict { font-size: 1.15rem; font-weight: 600; }
@@ -34,6 +36,7 @@ CSS = """
 #faithful-gallery .caption-label, #harden-gallery .caption-label {
   overflow: visible !important; white-space: normal !important;
 }
+.r-pixels img { width: 100% !important; height: 100% !important; object-fit: contain; image-rendering: pixelated; }
 @media (max-width: 40rem) {
   #faithful-gallery .grid-container, #harden-gallery .grid-container { grid-template-columns: 1fr 1fr !important; }
 }

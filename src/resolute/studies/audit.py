@@ -123,6 +123,11 @@ class Audit(Study, Pictured, Compared, Described):
         if len(broken) == len(found):
             more = f"none of {len(found)} images can be read; the first: " if len(found) > 1 else ""
             raise BrokenImageError(f"{more}{broken[0]}")
+        without = [Path(cell.name).name for cell in found if originals and not cell.reference and not cell.problem]
+        if without:
+            more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+            told = f"{without[0]}{more} without a reference of that name: judged by the gap alone"
+            warnings.warn(told, ImageWarning, stacklevel=2)
         return found
 
     def _calibration(self, metric: Scorer, screening: Screening) -> Calibration:
@@ -146,8 +151,7 @@ class Audit(Study, Pictured, Compared, Described):
             shape = (image.shape[-2], image.shape[-1])
             pixels.append(image_sha256(image))
             screening.require_room(metric, image)
-            if originals is not None:
-                original = originals.path_of(name)
+            if originals is not None and (original := originals.known(name)):
                 reference = read_image(original)
                 pixels.append(image_sha256(reference))
                 require_same_size(image, reference)
@@ -230,14 +234,14 @@ class Audit(Study, Pictured, Compared, Described):
         lower = any(isinstance(r, AuditRecord) and r.scorer.get("lower_better") for r in records)
         return [
             Quantity("gap", lower_better=True, unknown_worst=True),
-            Quantity("score", lower_better=lower, digits=3, unknown_worst=True), Quantity("p", digits=4),
-        ]  # fmt: skip
+            Quantity("score", lower_better=lower, digits=3, unknown_worst=True),
+        ]
 
     def measured(self, record: Record) -> Measured | None:
         if not isinstance(record, AuditRecord):
             return None
         setting = {"metric": record.model, "defence": record.defence}
-        return Measured(setting, {"gap": record.gap, "score": record.undefended, "p": record.p})
+        return Measured(setting, {"gap": record.gap, "score": record.undefended})
 
 
 def calibration_of(study: Audit, records: Mapping[str, Sequence[Record]]) -> Calibration:

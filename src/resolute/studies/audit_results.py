@@ -120,6 +120,8 @@ def results_of(records: Sequence[AuditRecord]) -> Results:
             f"{count(len(unseen), 'submission')} gained more than {figure(first.threshold)} over the reference without "
             f"visible improvement (PSNR of {UNSEEN:g} dB or more)."
         )
+    if 0 < (alone := sum(not record.reference for record in judged)) < len(judged):
+        sentences.append(f"{count(alone, 'submission has', 'submissions have')} no reference: judged by the gap alone.")
     if same := sum(record.flagged and record.untouched for record in judged):
         sentences.append(
             f"{count(same, 'of these is its reference', 'of these are their references')}, pixel by pixel, and so not "

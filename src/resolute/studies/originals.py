@@ -33,8 +33,11 @@ class Originals:
 
     def path_of(self, name: str) -> str:
         """Return the reference of an image, or raise ``ImageError``."""
-        if self.single:
-            return self.single
-        if Path(name).stem not in self.named:
+        found = self.known(name)
+        if not found:
             raise ImageError(f"no reference is called {Path(name).stem}; add its original under that name")
-        return self.named[Path(name).stem]
+        return found
+
+    def known(self, name: str) -> str:
+        """Return the reference of an image; empty where there is none."""
+        return self.single or self.named.get(Path(name).stem, "")
