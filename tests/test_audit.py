@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from test_cli import fails, run
 from watched import Watched
 
-from resolute import ConfigError, Grid, ImageError, ImageWarning, as_scorer
+from resolute import ConfigError, Grid, ImageError, as_scorer
 from resolute import run as run_study
 from resolute.attacks.gradient import PGD
 from resolute.attacks.objective import ScoreGain
@@ -25,6 +25,7 @@ from resolute.certificates.evasion import Unflagged
 from resolute.certificates.gap import Calibration, Screening, audit, calibrate, least_photographs
 from resolute.defences.purify import purifier
 from resolute.engine.query import query
+from resolute.errors import ImageWarning
 from resolute.images import read_image, sample_image, write_png
 from resolute.models.fitted import resized
 from resolute.models.scorers import load_scorer

@@ -199,7 +199,7 @@ def run_study(plan: Plan, place: Place, machine: Machine, gates: Gates = UNGATED
     page = write_report([place.folder], place.folder / "report.html")
     place.push_all()
     name_file("report", place.name_of(page))
-    missed: ResoluteError | None = None
+    missed: GateError | ConfigError | None = None
     try:
         gates.passed(plan.study, records, doubts)
     except (GateError, ConfigError) as error:
