@@ -75,7 +75,7 @@ def test_the_terminal_takes_nothing_for_markup_and_shows_every_value():
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
 def test_a_narrow_terminal_loses_no_figure(width):
     names = ["model", "attack", "clean", "attacked", "parameters"]
-    columns = [Column(name, digits=2) for name in names]
+    columns = [Column(name, "levels", digits=2, better="lower" if name == "attacked" else None) for name in names]
     rows = [row(f"edsr-{n}", "I-FGSM with restarts", 30.14 + n, 1234.56, 3_358_833) for n in range(3)]
     text = shown(Table("Which", columns, rows, caption="Means."), width)
     words = text.replace("│", " ").split()

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import final
 
 import rich.table
-from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
 from rich.segment import Segment
@@ -56,8 +55,9 @@ class FittingTable(rich.table.Table):
             cells = [Measurement.get(console, wide, cell) for cell in column.cells]
             words = max((one.minimum for one in cells), default=0)
             whole = max((one.maximum for one in cells), default=0)
-            head = max(map(cell_len, _text(console, column.header).plain.split()), default=0)
-            total += max(whole if column.no_wrap else min(words, _LEAST), min(head, _LEAST)) + _BETWEEN
+            head = Measurement.get(console, wide, column.header)
+            least = max(whole, head.maximum) if column.no_wrap else max(min(words, _LEAST), min(head.minimum, _LEAST))
+            total += least + _BETWEEN
         return total
 
 
