@@ -389,3 +389,5 @@ def test_a_file_in_the_place_of_the_folder_is_told_before_anything_is_loaded(com
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         assert "is a file" in fails(7, *command, "--out", out)
     assert (tmp_path / "file").read_text() == "mine"
+    if command[0] in ("survive", "faithful", "study"):
+        assert "empty" in fails(5, *command, "--out", "")

@@ -15,6 +15,7 @@ from resolute.errors import CheckpointError, ConfigError, ImageError
 from resolute.export import export
 from resolute.models import EDSR, QualityNet, SplitRestorer
 from resolute.models.denoisers import DnCNN, UNet
+from resolute.models.forms import FORMS, InForm
 from resolute.models.weights import save_model
 
 EPSILON = 4 / 255
@@ -85,6 +86,8 @@ def test_torch_export_is_checked_too(tiny_model, tmp_path):
     model = load(tiny_model)
     trainable = [parameter.requires_grad for parameter in model.parameters()]
     made = export(model, tmp_path / "tiny.pt2")
+    with pytest.raises(CheckpointError, match=r"torch\.export"):
+        load(tmp_path / "tiny.pt2")
     assert (made.form, made.difference) == ("torch.export", 0)
     x = torch.rand(1, 3, 9, 31)
     torch.testing.assert_close(torch.export.load(made.path).module()(x), model(x).detach())
@@ -155,6 +158,12 @@ def test_a_session_has_a_card_and_no_gradient(restorer):
         assert not session(x).requires_grad
     with pytest.raises(CheckpointError, match="by 4, not by 2"):
         load(path, scale=2)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_session_has_no_other_forms(restorer, form):
+    with pytest.raises(ConfigError, match="ONNX"):
+        InForm(load(restorer[1]), form)
 
 
 def test_attacks_without_gradients_work_on_a_session_as_on_the_model(restorer):

@@ -72,6 +72,21 @@ def test_the_terminal_takes_nothing_for_markup_and_shows_every_value():
     assert "lower is better" in text
 
 
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
+def test_a_narrow_terminal_loses_no_figure(width):
+    names = ["model", "attack", "clean", "attacked", "parameters"]
+    columns = [Column(name, "levels", digits=2, better="lower" if name == "attacked" else None) for name in names]
+    rows = [row(f"edsr-{n}", "I-FGSM with restarts", 30.14 + n, 1234.56, 3_358_833) for n in range(3)]
+    text = shown(Table("Which", columns, rows, caption="Means."), width)
+    words = text.replace("│", " ").split()
+    for n in range(3):
+        assert f"edsr-{n}" in words
+        assert f"{30.14 + n:.2f}" in words
+    assert words.count("3,358,833") == 3
+    assert "Means." in words
+    assert all(len(line) <= width for line in text.splitlines())
+
+
 def test_a_long_table_offers_the_columns_by_which_rows_can_be_chosen():
     columns = [Column("model"), Column("attack"), Column("SR-PSNR"), Column("data")]
     rows = [row(f"m{number}", ("fda", "ifgsm")[number % 2], float(number), "set5") for number in range(13)]

@@ -346,8 +346,11 @@ def check_folder(out: Any) -> Any:
     """Return what ``--out`` was given for a folder: a path, an address of a store, or None.
 
     Raises:
+        ConfigError: it is empty, as where a variable of a shell has no value.
         OutputError: a file is in its place; said before anything is loaded.
     """
+    if not str(out):
+        raise ConfigError("--out is empty: give it a folder")
     if out is not None and "://" not in str(out):
         # Unlike those of Path it takes any name.
         place = next((one for one in (Path(out), *Path(out).parents) if os.path.exists(one)), "")  # noqa: PTH110

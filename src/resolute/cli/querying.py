@@ -19,6 +19,7 @@ from resolute.engine.remote import at_place
 from resolute.errors import ConfigError
 from resolute.files import write_text
 from resolute.studies.kinds import RECORDS
+from resolute.table.fitting import FittingTable
 from resolute.terminal import console
 
 
@@ -78,10 +79,11 @@ def _show(answer: QueryResult, form: Format, out: Path | None) -> None:
 
 
 def _answer_table(answer: QueryResult) -> Table:
-    table = Table()
+    table = FittingTable()
     for place, name in enumerate(answer.names):
         numbers = all(isinstance(row[place], int | float) for row in answer.rows if row[place] is not None)
-        table.add_column(escape(name), justify="right" if numbers else "left", overflow="fold")
+        side = "right" if numbers else "left"
+        table.add_column(escape(name), justify=side, no_wrap=numbers, overflow="fold")
     for row in answer.rows:
         table.add_row(*(f"{value:.6g}" if isinstance(value, float) else escape(str(value)) for value in row))
     return table

@@ -55,6 +55,8 @@ def _found(path: Path) -> tuple[str, str]:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if head.startswith(b"PK\x03\x04"):
+        if b"/data/weights/" in head or b"serialized_exported_program" in head:
+            return "", "a program of torch.export, which is not loaded here; export to .onnx instead"
         # What PyTorch writes first.
         found = b"data.pkl" in head
         return (".pth", "a PyTorch checkpoint") if found else ("", "a zip archive without a checkpoint; unpack it")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from resolute.errors import ConfigError
 from resolute.models.base import Restorer
+from resolute.models.onnx_models import OnnxRestorer
 from resolute.models.weights import sha256_of
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.float32}
@@ -28,7 +29,7 @@ class InForm(Restorer):
             scale for each output channel, and features in float32.
 
     Raises:
-        ConfigError: no such form.
+        ConfigError: no such form, or a model that is an ONNX file, whose weights cannot be changed.
 
     Example:
         >>> from resolute.models import EDSR
@@ -40,6 +41,8 @@ class InForm(Restorer):
     def __init__(self, inner: Restorer, form: str) -> None:
         if form not in _DTYPES:
             raise ConfigError(f"a form of a model is {', '.join(FORMS)}, not {form!r}")
+        if any(isinstance(module, OnnxRestorer) for module in inner.modules()):
+            raise ConfigError(f"{form} cannot be made of an ONNX file; make it of the network, or name a file in it")
         super().__init__(inner.scale)
         self.form = form
         self.inner = copy.deepcopy(inner).eval()

@@ -73,11 +73,12 @@ class Table:
 
     def terminal(self) -> rich.table.Table:
         """Return the table for a terminal."""
-        from rich.table import Table as Terminal
         from rich.text import Text
 
+        from resolute.table.fitting import FittingTable
+
         words = "\n".join(text for text in (self.caption, *self.notes) if text)
-        table = Terminal(title=Text(self.title) if self.title else None, caption=Text(words) if words else None)
+        table = FittingTable(title=Text(self.title) if self.title else None, caption=Text(words) if words else None)
         for place, column in enumerate(self.columns):
             lengths = [len(self._text(one, place)) for one in self.rows]
             right = self._right(place)
