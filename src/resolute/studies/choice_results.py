@@ -57,6 +57,9 @@ class ChoiceRecord(Record):
 
 Values = Callable[[Sequence[ChoiceRecord]], list[float]]
 
+# Images of which all favour one of two equal models in less than one of twenty cases: 2 / 2^6.
+FEWEST = 6
+
 
 @final
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +218,12 @@ def _sentences(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) ->
     beaten = behind(models, told)
     sentences += [f"{other} is at least as good as {name} in everything measured." for name, other in beaten.items()]
     close: list[str] = []
-    for one in told:
+    if images < FEWEST:
+        sentences.append(
+            f"{count(images, 'image')} cannot show that models differ on others: that takes {FEWEST}, as on fewer all "
+            "may favour one by chance."
+        )
+    for one in told if images >= FEWEST else ():
         if one.title in ("time", "memory"):  # a measurement each, not a sample of photographs
             continue
         known = {name: value for name, own in models.items() if (value := one.value(own)) is not None}
@@ -235,8 +243,8 @@ def _sentences(models: dict[str, list[ChoiceRecord]], told: Sequence[Aspect]) ->
 def _apart(models: dict[str, list[ChoiceRecord]], aspect: Aspect, best: str, other: str) -> bool:
     """Tell whether two models differ in an aspect, by a paired interval over images."""
     ours, theirs = aspect.of(models[best]), aspect.of(models[other])
-    if len(ours) != len(theirs) or len(ours) < 2:
-        return len(ours) == len(theirs) and ours != theirs
+    if len(ours) != len(theirs):
+        return False
     difference = bootstrap_mean([a - b for a, b in zip(ours, theirs, strict=True)])
     return not difference.low <= 0 <= difference.high
 
