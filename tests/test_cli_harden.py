@@ -4,6 +4,7 @@ import json
 import resource
 import shutil
 import signal
+import sys
 import time
 
 import pytest
@@ -298,7 +299,9 @@ def test_code_without_its_weights_is_refused(place):
     assert "--weights" in stderr
 
 
-def test_a_full_disk_while_the_weights_are_written(place):
+def test_a_full_disk_while_the_weights_are_written(place, monkeypatch):
+    # Half of a compiled module would be taken for a whole one ever after.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     whole = torch.load("mine.pth") | {"optimizer": torch.zeros(200_000)}
     torch.save(whole, "mine.pth")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

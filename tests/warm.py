@@ -34,9 +34,15 @@ warm.set_forkserver_preload(
 )
 
 
+def _confine(kind, limits):
+    resource.setrlimit(kind, limits)
+    # Half of a compiled module would be taken for a whole one ever after.
+    sys.dont_write_bytecode = True
+
+
 def _answer(study, out, ready=None, limit=None, room=0, machine=None):
     if limit is not None:
-        resource.setrlimit(*limit)
+        _confine(*limit)
     if room:
         status = Path("/proc/self/status").read_text().splitlines()
         taken = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
@@ -103,7 +109,7 @@ def _type(arguments, stdout, stderr, limit, environment):
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if limit is not None:
-        resource.setrlimit(*limit)
+        _confine(*limit)
     # As `python -m resolute` has it, for those who begin the same again.
     sys.argv = [resolute.__main__.__file__, *arguments]
     main()

@@ -43,9 +43,7 @@ def load_code(address: Address) -> Restorer:
         path = Path(address.weights)
         sets, card = read_sets(path)
         if isinstance(card, ScorerCard):
-            raise CheckpointError(
-                f"{path.name} holds a quality metric, for --metric or load_scorer"
-            )
+            raise CheckpointError(f"{path.name} holds a quality metric, for --metric or load_scorer")
         require_sha256(path, address.sha256)
         reading = _fitting(sets, network, address)
         fitting = reading.state

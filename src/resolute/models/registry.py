@@ -160,9 +160,7 @@ def _from_file(path: Path, address: Address) -> Restorer:
     else:
         sets, card = read_sets(path)
         if isinstance(card, ScorerCard):
-            raise CheckpointError(
-                f"{path.name} holds a quality metric, for --metric or load_scorer"
-            )
+            raise CheckpointError(f"{path.name} holds a quality metric, for --metric or load_scorer")
         found = recognise(sets, path.name, address.scale, address.res_scale)
         restorer = _described(found, card, path, address)
         restorer.origin = origin_of(path, found.reading, found.state, found.rebuild, found.note)
