@@ -288,7 +288,7 @@ def test_an_unknown_recipe_lists_the_built_in_ones():
 
 def test_a_recipe_starts_from_the_run_beside_it(unbroken, photos, tmp_path):
     recipe = dataclasses.replace(TINY, name="next", start="tiny", optimizer=OptimizerTable(steps=1, rate=1e-12))
-    with pytest.raises(ConfigError, match=r"next .*tiny/tiny\.safetensors"):
+    with pytest.raises(ConfigError, match="next starts from tiny"):
         train(recipe, [photos], tmp_path / "next", device="cpu")
     shutil.copytree(unbroken, tmp_path / "tiny")
     trained = train(recipe, [photos], tmp_path / "next", device="cpu")
