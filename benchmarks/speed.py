@@ -1,6 +1,6 @@
 """What commands cost beside the least that they could: to start, a folder of certificates, and a second worker.
 
-    python benchmarks/speed.py [--rounds 5] [--images 1000] [--work runs/speed] [start certificates workers]
+    python benchmarks/speed.py [--rounds 5] [--images 1000] [--attacks 32] [--work runs/speed] [PART ...]
 
 Contestants run in turns, each as a process of its own, which is how users meet them, and medians of the time by the
 clock count. Start-up stands beside that of torch. A folder of certificates stands beside a script that does the same
@@ -63,13 +63,14 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=1000, help="of the folder of certificates")
+    parser.add_argument("--attacks", type=int, default=32, help="of the study of workers")
     parser.add_argument("--work", type=Path, default=Path("runs/speed"))
     arguments = parser.parse_args()
     print(f"{provenance().hardware}; {os.cpu_count()} cores; medians of {arguments.rounds}")
     parts: dict[str, Callable[[], dict[str, list[str]]]] = {
         "start": start,
         "certificates": lambda: certificates(arguments.work / "certificates", arguments.images),
-        "workers": lambda: workers(arguments.work / "workers"),
+        "workers": lambda: workers(arguments.work / "workers", arguments.attacks),
     }
     for part in arguments.parts:
         seconds = measured(parts[part](), arguments.rounds, arguments.work / "out")
@@ -106,11 +107,12 @@ def certificates(folder: Path, images: int) -> dict[str, list[str]]:
     }
 
 
-def workers(folder: Path) -> dict[str, list[str]]:
+def workers(folder: Path, attacks: int) -> dict[str, list[str]]:
     """Return a study with two workers, with one, and twice with one."""
     photo = sample_image("coffee")
-    for number in range(16):
-        write_png(folder / f"{number:02}.png", photo[:, : 4 * SIDE, 8 * number : 8 * number + 4 * SIDE])
+    for number in range(attacks // 2):
+        y, x = divmod(number, 16)
+        write_png(folder / f"{number:03}.png", photo[:, y : y + 4 * SIDE, 8 * x : 8 * x + 4 * SIDE])
     study = folder / "study.toml"
     study.write_text(
         f"""

@@ -135,6 +135,8 @@ class Workers:
                 self.queue.step(task.unit, share)
             case Found() as found:
                 worker.task = None
+                # Files are written while it is at work on the next; what needs them waits for that.
+                self._hand_out()
                 self.queue.put(task.unit, found)
             case BaseException() as error:
                 raise error
