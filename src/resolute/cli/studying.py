@@ -156,10 +156,10 @@ def plan_and_run(study: Study, out: str, machine: Machine, *, only_plan: bool, g
 def announce(plan: Plan, folder: Path, machine: Machine) -> None:
     """Say what is to be done and what it will cost."""
     store = Store(folder)
-    if machine.workers > 1:
-        prepare()
     records, bad = store.read_all()
     units = plan.units({record.key for record in records if store.whole(record)}, machine.cells)
+    if machine.workers > 1 and units:
+        prepare()
     with shown_progress() as show:
         cost = estimate(plan, units, machine, lambda done, total: show(done, total, "trying a few steps"))
     left = sum(len(unit.cells) for unit in units)

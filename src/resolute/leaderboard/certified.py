@@ -16,7 +16,7 @@ from resolute.figures import DASH
 from resolute.measure.intervals import bootstrap_mean
 from resolute.report.reading import StudyFolder, read_source
 from resolute.studies.kinds import KINDS
-from resolute.studies.record import Record, grouped
+from resolute.studies.record import grouped
 from resolute.studies.restoration import Restoration
 from resolute.studies.restored import RestorationRecord
 from resolute.studies.study import count
@@ -49,19 +49,16 @@ def kind_in(run: Path) -> str:
     return kind if isinstance(kind, str) and kind in KINDS else ""
 
 
-def finished(
-    runs: Sequence[Path], kind: type[Record], called: str, notes: list[str]
-) -> Iterator[tuple[Path, StudyFolder]]:
-    """Yield the finished studies in folders, whose records of a kind are all there; note why others are left out."""
+def finished(runs: Sequence[Path], called: str, notes: list[str]) -> Iterator[tuple[Path, StudyFolder]]:
+    """Yield the finished studies in folders, whose records are all there; note why others are left out."""
     for run in runs:
         try:
             source = read_source(run)
         except ConfigError as error:
             notes.append(f"{run.name}: {error}")
             continue
-        there = {record.key for record in source.records if isinstance(record, kind)}
-        if lacking := len(set(source.store.order()) - there):
-            notes.append(f"{run.name} is not finished: {count(lacking, called)} are missing")
+        if source.lacking:
+            notes.append(f"{run.name} is not finished: {count(source.lacking, called)} are missing")
         else:
             yield run, source
 
@@ -88,7 +85,7 @@ def certified_boards(runs: Sequence[Path]) -> tuple[list[CertifiedBoard], list[s
     """
     found: dict[tuple[str | float, ...], list[_Line]] = {}
     notes: list[str] = []
-    for run, source in finished(runs, RestorationRecord, "certificate", notes):
+    for run, source in finished(runs, "certificate", notes):
         scale = source.study.scale if isinstance(source.study, Restoration) else 0
         own = [record for record in source.records if isinstance(record, RestorationRecord)]
         for conditions, theirs in grouped(own, _conditions).items():

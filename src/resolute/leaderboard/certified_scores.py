@@ -16,7 +16,7 @@ from resolute.certificates.certificate import sampled_median
 from resolute.figures import DASH
 from resolute.leaderboard.certified import finished
 from resolute.measure.agreement import agreement_difference, agreement_interval, least_srocc
-from resolute.studies.record import Record, grouped
+from resolute.studies.record import grouped
 from resolute.studies.score_attacked import ScoreAttackRecord, refutes
 from resolute.studies.score_study import parted
 from resolute.studies.scored import ScoreRecord
@@ -73,7 +73,7 @@ def score_boards(runs: Sequence[Path]) -> tuple[list[ScoreBoard], list[str]]:
     """
     found: dict[tuple[object, ...], list[_Line]] = {}
     notes: list[str] = []
-    for run, source in finished(runs, Record, "record", notes):
+    for run, source in finished(runs, "record", notes):
         scores, attacks = parted(source.records)
         for conditions, own in grouped(scores, _conditions).items():
             if fault := _fault(own, attacks):

@@ -105,10 +105,10 @@ def read_source(folder: Path) -> StudyFolder:
     except (pydantic.ValidationError, ConfigError):
         study = None
     order = set(store.order())
-    lacking = len(order.difference(record.key for record in records))
     if not KINDS[kind].cumulative and order:
         records = [record for record in records if record.key in order]
     records = [record for record in records if isinstance(record, KINDS[kind].records)]
+    lacking = len(order.difference(record.key for record in records))
     try:
         provenance = pydantic.TypeAdapter(Provenance).validate_python(content.get("provenance"))
     except pydantic.ValidationError:

@@ -166,11 +166,11 @@ def _sentence(records: Sequence[SurvivalRecord], model: str) -> str:
     usual, usual_clean = survived(beside), survived(beside, lambda one: one.clean_psnr_y)
     if model == BICUBIC or usual is None or usual_clean is None:
         return told + end
-    lead = printed_difference(usual.mean, overall.mean)
-    before = printed_difference(usual_clean.mean, clean.mean)
     if clean.mean < usual_clean.mean:
         worse = figure(printed_difference(clean.mean, usual_clean.mean))
         return f"{told} On clean inputs it is {worse} dB worse than bicubic interpolation.{end}"
+    lead = printed_difference(usual.mean, overall.mean)
+    before = printed_difference(usual_clean.mean, clean.mean)
     told += f" Its lead over bicubic interpolation goes from {figure(before)} to {figure(lead)} dB"
     behind = grouped(kinds, lambda kind: _behind_from(records, model, kind))
     lost = [
